@@ -1,0 +1,55 @@
+//! The collector: removes stale peers at an interval.
+
+use std::sync::Weak;
+
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+use super::{PeerId, Reason, Shared, TimeoutPeerList, peer::Stale};
+
+/// Starts the collector of a list. It ends when the list is dropped or the
+/// handle is aborted.
+pub(super) fn start(list: &TimeoutPeerList) -> AbortHandle {
+    let period = list.0.opts.gc_interval;
+    let list = std::sync::Arc::downgrade(&list.0);
+    tokio::spawn(async move {
+        let mut ticks = interval_at(Instant::now() + period, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(list) = Weak::<Shared>::upgrade(&list) else {
+                return;
+            };
+            TimeoutPeerList(list).collect();
+        }
+    })
+    .abort_handle()
+}
+
+impl TimeoutPeerList {
+    /// Removes all stale peers and tells the others once.
+    fn collect(&self) {
+        let now = Instant::now();
+        let stale: Vec<(PeerId, Stale)> = self
+            .all_peers()
+            .into_iter()
+            .filter_map(|peer| {
+                let state = peer.state.lock();
+                let stale = state.presence.stale(&self.0.opts, now);
+                let heard = state.heard;
+                drop(state);
+                let stale = stale.or_else(|| self.fell_behind(peer.dialect, heard));
+                stale.map(|why| (peer.id, why))
+            })
+            .collect();
+        let mut removed = false;
+        for (id, why) in stale {
+            removed |= self.take_off(id, Reason::TimedOut, &why);
+        }
+        if removed {
+            self.changed();
+        }
+    }
+}

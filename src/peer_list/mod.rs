@@ -1,0 +1,466 @@
+//! The peer list: who is signed in, what waits for whom, and who went stale.
+//!
+//! This is the domain. It knows no HTTP, no socket and no JSON; the doors
+//! translate their protocols into its five verbs, [`add_peer`], [`wait`],
+//! [`send`], [`refresh_peer_timeout`] and [`remove_peer`], and all promises
+//! about order, causality, liveness and limits are kept here, once.
+//!
+//! [`add_peer`]: TimeoutPeerList::add_peer
+//! [`wait`]: TimeoutPeerList::wait
+//! [`send`]: TimeoutPeerList::send
+//! [`refresh_peer_timeout`]: TimeoutPeerList::refresh_peer_timeout
+//! [`remove_peer`]: TimeoutPeerList::remove_peer
+
+mod gc;
+mod mailbox;
+mod peer;
+mod presence;
+mod roster;
+mod wait;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use tokio::{
+    sync::broadcast,
+    task::AbortHandle,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::info;
+
+pub use mailbox::MESSAGE_OVERHEAD_BYTES;
+pub use peer::{Dialect, MAX_NAME_BYTES, PeerId};
+pub use presence::{Link, OpenRequest};
+pub use wait::{Delivery, News};
+
+use mailbox::{Mailbox, Message};
+use peer::{Peer, PeerState, Presence, Stale, Waits, name_for_list};
+use roster::{Roster, Telling};
+use wait::Wait;
+
+/// How many events a subscriber may be late before it misses some.
+const EVENTS_KEPT: usize = 1024;
+
+/// When peers are stale, and how much the list holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeartbeatOpts {
+    /// How long after its last heartbeat a peer is stale; a peer that never
+    /// sent one is stale when it has had no request open for this long.
+    /// Default: 30 s.
+    pub timeout_period: Duration,
+    /// How often stale peers are removed. Not zero. Default: 15 s.
+    pub gc_interval: Duration,
+    /// Whether every request counts as a heartbeat, and an open wait as one
+    /// that goes on: for browsers, which slow the timers of hidden pages to
+    /// one a minute. Default: false.
+    pub any_request: bool,
+    /// The bound of each peer's mailbox in bytes, where each message counts
+    /// [`MESSAGE_OVERHEAD_BYTES`] more than its length. Default: 2 MiB.
+    pub max_pending_bytes: usize,
+    /// How many peers can be signed in. Default: 100,000.
+    pub max_peers: usize,
+}
+
+impl Default for HeartbeatOpts {
+    fn default() -> Self {
+        Self {
+            timeout_period: Duration::from_secs(30),
+            gc_interval: Duration::from_secs(15),
+            any_request: false,
+            max_pending_bytes: 2 * 1024 * 1024,
+            max_peers: 100_000,
+        }
+    }
+}
+
+/// What subscribers of the list hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// A peer signed in.
+    PeerAdded {
+        /// Its id.
+        id: PeerId,
+        /// Its name, as it stands in the list.
+        name: Arc<str>,
+    },
+    /// A peer is no longer in the list.
+    PeerRemoved {
+        /// Its id.
+        id: PeerId,
+        /// Its name, as it stood in the list.
+        name: Arc<str>,
+        /// Why it was removed.
+        reason: Reason,
+    },
+}
+
+/// Why a peer was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It signed out.
+    SignedOut,
+    /// The collector found it stale.
+    TimedOut,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::SignedOut => "signed_out",
+            Reason::TimedOut => "timed_out",
+        })
+    }
+}
+
+/// No peer with that id is signed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownPeer;
+
+/// Why a peer could not be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddPeerError {
+    /// Its name is empty.
+    NoName,
+    /// [`HeartbeatOpts::max_peers`] are signed in.
+    Full,
+}
+
+/// Why a message was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The sender is not signed in.
+    UnknownSender,
+    /// The receiver is not signed in.
+    UnknownReceiver,
+    /// The receiver's mailbox is full.
+    MailboxFull,
+}
+
+/// The list of signed-in peers. Clones are the same list.
+#[derive(Clone)]
+pub struct TimeoutPeerList(Arc<Shared>);
+
+/// The list's insides.
+///
+/// Locks are taken in the order peer state, roster, map shard, and none is
+/// held across an `await`. The wakers of waits run without a lock.
+struct Shared {
+    opts: HeartbeatOpts,
+    peers: DashMap<PeerId, Arc<Peer>>,
+    roster: Mutex<Roster>,
+    /// The version of the list that waiting peers are to have heard. It
+    /// follows the roster's current version, at most once a window.
+    told: AtomicU64,
+    /// Waits end instead of parking.
+    ending: AtomicBool,
+    events: broadcast::Sender<PeerEvent>,
+    gc: Mutex<Option<AbortHandle>>,
+}
+
+impl TimeoutPeerList {
+    /// An empty list, and the collector that removes stale peers from it.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or if `gc_interval` is zero.
+    pub fn new(opts: HeartbeatOpts) -> Self {
+        let list = Self(Arc::new(Shared {
+            opts,
+            peers: DashMap::new(),
+            roster: Mutex::new(Roster::new()),
+            told: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
+            events: broadcast::Sender::new(EVENTS_KEPT),
+            gc: Mutex::new(None),
+        }));
+        *list.0.gc.lock() = Some(gc::start(&list));
+        list
+    }
+
+    /// Signs a peer in and tells the others. Returns its id and the list at
+    /// that moment, which begins with the peer's own line: some clients take
+    /// their id from there.
+    ///
+    /// In the list, commas and control characters of the name are `_`, and
+    /// only its first [`MAX_NAME_BYTES`] bytes are kept.
+    pub async fn add_peer(
+        &self,
+        name: &str,
+        dialect: Dialect,
+    ) -> Result<(PeerId, Bytes), AddPeerError> {
+        if name.is_empty() {
+            return Err(AddPeerError::NoName);
+        }
+        let name = name_for_list(name);
+        let now = Instant::now();
+        let presence = Presence::new(now);
+        let (id, list, peers) = {
+            let mut roster = self.0.roster.lock();
+            if roster.len() >= self.0.opts.max_peers {
+                return Err(AddPeerError::Full);
+            }
+            let id = roster.next_id(|id| self.0.peers.contains_key(&id));
+            let joined = roster.join(id, &name, dialect, presence.shown);
+            // In the map before anybody can read the id in the list.
+            self.0.peers.insert(
+                id,
+                Arc::new(Peer {
+                    id,
+                    name: name.clone(),
+                    dialect,
+                    joined,
+                    state: Mutex::new(PeerState {
+                        mailbox: Mailbox::default(),
+                        heard: joined,
+                        lent: false,
+                        removed: false,
+                        waits: Waits::default(),
+                        presence,
+                    }),
+                }),
+            );
+            self.emit(PeerEvent::PeerAdded {
+                id,
+                name: name.clone(),
+            });
+            (id, roster.list(now), roster.len())
+        };
+        self.changed();
+        info!(peer_id = id.get(), name = &*name, peers, "peer signed in");
+        Ok((id, list))
+    }
+
+    /// Waits for the next thing that a peer should hear, for `limit` at most
+    /// (None: for ever).
+    ///
+    /// Of several waits of one peer only the newest is given anything; the
+    /// others end when their time is over or the peer is removed. Dropping
+    /// the future ends the wait and loses nothing.
+    pub async fn wait(&self, id: PeerId, limit: Option<Duration>) -> Result<Delivery, UnknownPeer> {
+        let mut wait = Wait::begin(self, self.peer(id)?);
+        let Some(limit) = limit else {
+            return Ok(wait.news().await);
+        };
+        match timeout(limit, wait.news()).await {
+            Ok(delivery) => Ok(delivery),
+            Err(_) => Ok(wait.nothing()),
+        }
+    }
+
+    /// Puts a message last in line for a peer. What was accepted is delivered
+    /// as long as the receiver stays signed in, in order, and not before the
+    /// receiver has heard that the sender joined.
+    pub async fn send(&self, from: PeerId, to: PeerId, body: Bytes) -> Result<(), SendError> {
+        let sender = self.peer(from).map_err(|_| SendError::UnknownSender)?;
+        let receiver = self.peer(to).map_err(|_| SendError::UnknownReceiver)?;
+        let waker = {
+            let mut state = receiver.state.lock();
+            if state.removed {
+                return Err(SendError::UnknownReceiver);
+            }
+            let message = Message {
+                from,
+                body,
+                needs: sender.joined,
+            };
+            let bound = self.0.opts.max_pending_bytes;
+            let pushed = state.mailbox.push(message, bound);
+            pushed.map_err(|_| SendError::MailboxFull)?;
+            state.waits.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// A heartbeat of a peer has come: it stays in the list for another
+    /// [`HeartbeatOpts::timeout_period`].
+    pub async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), UnknownPeer> {
+        let peer = self.peer(id)?;
+        peer.state.lock().presence.heartbeat(Instant::now());
+        Ok(())
+    }
+
+    /// Takes a peer off the list, ends its waits and tells the others. False
+    /// if it was not signed in.
+    pub async fn remove_peer(&self, id: PeerId, reason: Reason) -> bool {
+        self.remove_now(id, reason, &reason)
+    }
+
+    /// The ids of all signed-in peers, oldest sign-in first.
+    pub fn peer_ids(&self) -> Vec<PeerId> {
+        self.0.roster.lock().ids()
+    }
+
+    /// The list as text, newest peer first: a line `NAME,ID,STATUS` for each.
+    pub fn format(&self) -> Bytes {
+        self.0.roster.lock().list(Instant::now())
+    }
+
+    /// Every peer that is added or removed from now on, in order. A receiver
+    /// that is more than 1,024 events late misses the oldest and is told how
+    /// many.
+    pub fn subscribe(&self) -> broadcast::Receiver<PeerEvent> {
+        self.0.events.subscribe()
+    }
+
+    /// Stops the collector: nobody times out any more.
+    pub fn cancel_gc(&self) {
+        if let Some(gc) = self.0.gc.lock().take() {
+            gc.abort();
+        }
+    }
+
+    /// Ends every open wait, and from now on each wait for which there is
+    /// nothing, with [`News::Nothing`]: for a server that is about to stop.
+    pub fn end_waits(&self) {
+        self.0.ending.store(true, Ordering::Release);
+        let mut wakers: Vec<Waker> = Vec::new();
+        for peer in self.all_peers() {
+            wakers.extend(peer.state.lock().waits.take_all());
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn peer(&self, id: PeerId) -> Result<Arc<Peer>, UnknownPeer> {
+        let peer = self.0.peers.get(&id).ok_or(UnknownPeer)?;
+        Ok(peer.value().clone())
+    }
+
+    /// All peers, cloned out of the map: its guards must be gone before the
+    /// lock of a peer is taken.
+    fn all_peers(&self) -> Vec<Arc<Peer>> {
+        let peers = self.0.peers.iter();
+        peers.map(|entry| entry.value().clone()).collect()
+    }
+
+    fn remove_now(&self, id: PeerId, reason: Reason, why: &dyn fmt::Display) -> bool {
+        let removed = self.take_off(id, reason, why);
+        if removed {
+            self.changed();
+        }
+        removed
+    }
+
+    /// Takes a peer off the list and ends its waits. The caller tells the
+    /// others.
+    fn take_off(&self, id: PeerId, reason: Reason, why: &dyn fmt::Display) -> bool {
+        let Some((_, peer)) = self.0.peers.remove(&id) else {
+            return false;
+        };
+        let wakers = {
+            let mut state = peer.state.lock();
+            state.removed = true;
+            state.mailbox.clear();
+            state.waits.take_all()
+        };
+        let peers = {
+            let mut roster = self.0.roster.lock();
+            roster.leave(peer.joined, &peer.name);
+            self.emit(PeerEvent::PeerRemoved {
+                id,
+                name: peer.name.clone(),
+                reason,
+            });
+            roster.len()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        info!(
+            peer_id = id.get(),
+            name = &*peer.name,
+            %reason,
+            %why,
+            peers,
+            "peer removed"
+        );
+        true
+    }
+
+    /// Called with the roster locked, so that events come in its order.
+    fn emit(&self, event: PeerEvent) {
+        // An error means that nobody subscribed.
+        let _ = self.0.events.send(event);
+    }
+
+    fn fell_behind(&self, dialect: Dialect, heard: u64) -> Option<Stale> {
+        let behind = dialect == Dialect::Bare && !self.0.roster.lock().log_reaches(heard);
+        behind.then_some(Stale::FellBehind)
+    }
+
+    /// To be called after each change of who is in the list: tells those who
+    /// wait, now or when the window is over.
+    fn changed(&self) {
+        let telling = {
+            let mut roster = self.0.roster.lock();
+            let telling = roster.telling(Instant::now());
+            if telling == Telling::Now {
+                self.0.told.store(roster.current(), Ordering::Release);
+            }
+            telling
+        };
+        match telling {
+            Telling::Now => self.wake_behind(),
+            Telling::Scheduled => {}
+            Telling::At(end) => {
+                let list = Arc::downgrade(&self.0);
+                tokio::spawn(async move {
+                    sleep_until(end).await;
+                    if let Some(list) = list.upgrade() {
+                        Self(list).tell_scheduled();
+                    }
+                });
+            }
+        }
+    }
+
+    fn tell_scheduled(&self) {
+        {
+            let mut roster = self.0.roster.lock();
+            roster.scheduled_telling(Instant::now());
+            self.0.told.store(roster.current(), Ordering::Release);
+        }
+        self.wake_behind();
+    }
+
+    /// Wakes each parked wait whose peer has not heard the told version.
+    fn wake_behind(&self) {
+        let told = self.0.told.load(Ordering::Acquire);
+        for peer in self.all_peers() {
+            let waker = {
+                let mut state = peer.state.lock();
+                if state.heard < told {
+                    state.waits.waker.take()
+                } else {
+                    None
+                }
+            };
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TimeoutPeerList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutPeerList")
+            .field("peers", &self.0.peers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,358 @@
+//! One signed-in peer: who it is, what it has heard, and when it is stale.
+
+use std::{fmt, sync::Arc, task::Waker, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{HeartbeatOpts, mailbox::Mailbox, roster::Connected};
+
+/// The longest name a peer can have, in bytes; longer ones are cut.
+pub const MAX_NAME_BYTES: usize = 512;
+
+/// A peer counts as connected for this long after the last sign of life of a
+/// kind that is followed by a pause: clients close and poll anew.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// From this timeout up a heartbeat that is on its way is waited for.
+const GRACE_FROM: Duration = Duration::from_secs(10);
+
+/// How long it is waited for. Clients are told to beat once a period, and
+/// without this a collector that runs in the gap would throw them out.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Identifies a peer: a positive number that fits in 31 bits, because clients
+/// keep it in a C `int` with -1 for "none".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(u32);
+
+impl PeerId {
+    /// The largest id, 2^31 - 1.
+    pub const MAX: PeerId = PeerId(i32::MAX.unsigned_abs());
+
+    /// The id with this number, if it is from 1 to 2^31 - 1.
+    pub fn new(number: u32) -> Option<Self> {
+        (1..=Self::MAX.0).contains(&number).then_some(Self(number))
+    }
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How a peer wants to hear that somebody joined or left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// The whole list, and only its newest state: clients of
+    /// `webrtc-signal-http`, which sign in with `peer_name=NAME`.
+    Listed,
+    /// One line for each change, in order: WebRTC's `peerconnection_client`,
+    /// which signs in with a bare `?NAME` and reads one line of an update.
+    Bare,
+}
+
+/// A name as it may stand in a line of the list: commas and control
+/// characters become `_`, and it is cut to [`MAX_NAME_BYTES`] on a character
+/// boundary. Without this a name could forge a line.
+pub(super) fn name_for_list(name: &str) -> Arc<str> {
+    let mut clean = String::with_capacity(name.len().min(MAX_NAME_BYTES));
+    for c in name.chars() {
+        let c = if c == ',' || c.is_control() { '_' } else { c };
+        if clean.len() + c.len_utf8() > MAX_NAME_BYTES {
+            break;
+        }
+        clean.push(c);
+    }
+    clean.into()
+}
+
+/// A peer in the list.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub id: PeerId,
+    pub name: Arc<str>,
+    pub dialect: Dialect,
+    /// The version of the list that first named this peer; its key there.
+    pub joined: u64,
+    pub state: Mutex<PeerState>,
+}
+
+/// What changes about a peer.
+#[derive(Debug)]
+pub(super) struct PeerState {
+    pub mailbox: Mailbox,
+    /// The newest version of the list that it has heard.
+    pub heard: u64,
+    /// The next thing it should hear is lent to a wait: nobody else takes.
+    pub lent: bool,
+    /// It was removed. Nothing is accepted for it any more.
+    pub removed: bool,
+    pub waits: Waits,
+    pub presence: Presence,
+}
+
+/// The waits of a peer that are open.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    /// The number of the newest wait; only that one is given anything.
+    pub newest: u64,
+    /// Wakes the newest wait, if it is parked.
+    pub waker: Option<Waker>,
+    /// Wakes older waits, which only hear of the end.
+    pub older: Vec<(u64, Waker)>,
+}
+
+impl Waits {
+    /// Begins a wait, which takes precedence over all before it.
+    pub fn begin(&mut self) -> u64 {
+        if let Some(waker) = self.waker.take() {
+            self.older.push((self.newest, waker));
+        }
+        self.newest += 1;
+        self.newest
+    }
+
+    /// Parks a wait until there is something for it.
+    pub fn park(&mut self, number: u64, waker: &Waker) {
+        let waker = waker.clone();
+        if number == self.newest {
+            self.waker = Some(waker);
+        } else {
+            match self.older.iter_mut().find(|(older, _)| *older == number) {
+                Some((_, parked)) => *parked = waker,
+                None => self.older.push((number, waker)),
+            }
+        }
+    }
+
+    /// A wait is over.
+    pub fn end(&mut self, number: u64) {
+        if number == self.newest {
+            self.waker = None;
+        } else {
+            self.older.retain(|(older, _)| *older != number);
+        }
+    }
+
+    /// All wakers, for news that concern every open wait.
+    pub fn take_all(&mut self) -> Vec<Waker> {
+        let older = std::mem::take(&mut self.older);
+        let older = older.into_iter().map(|(_, waker)| waker);
+        older.chain(self.waker.take()).collect()
+    }
+}
+
+/// What is known of a peer's being there: for its STATUS and for the
+/// collector.
+#[derive(Debug)]
+pub(super) struct Presence {
+    /// How many of its requests (or sockets) are open.
+    pub open: u32,
+    /// The connection that its last request came on, while that is open.
+    pub link: Option<u64>,
+    /// What the list shows at present.
+    pub shown: Connected,
+    /// It counts as connected until then, whatever else.
+    linger_until: Instant,
+    /// When a request of it was last open. Now, if one is.
+    last_seen: Instant,
+    last_heartbeat: Option<Instant>,
+}
+
+impl Presence {
+    /// A peer that was signed in just now.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            open: 0,
+            link: None,
+            shown: Connected::Until(now + LINGER),
+            linger_until: now + LINGER,
+            last_seen: now,
+            last_heartbeat: None,
+        }
+    }
+
+    /// A heartbeat has come.
+    pub fn heartbeat(&mut self, now: Instant) {
+        self.last_heartbeat = Some(now);
+    }
+
+    /// A request has ended. `lingers`: its client is expected to be back
+    /// soon, and counts as connected until then.
+    pub fn request_ended(&mut self, lingers: bool, now: Instant) {
+        self.open -= 1;
+        self.last_seen = now;
+        self.linger_until = if lingers { now + LINGER } else { now };
+    }
+
+    /// Whether STATUS is 1.
+    pub fn connected(&self, now: Instant) -> Connected {
+        if self.open > 0 || self.link.is_some() {
+            Connected::Yes
+        } else if self.linger_until > now {
+            Connected::Until(self.linger_until)
+        } else {
+            Connected::No
+        }
+    }
+
+    /// Why the collector should remove the peer, if it should.
+    pub fn stale(&self, opts: &HeartbeatOpts, now: Instant) -> Option<Stale> {
+        let timeout = opts.timeout_period;
+        let patience = if timeout >= GRACE_FROM {
+            timeout + GRACE
+        } else {
+            timeout
+        };
+        match self.last_heartbeat {
+            Some(beat) if !opts.any_request => {
+                (now >= beat + patience).then_some(Stale::NoHeartbeat)
+            }
+            beat => {
+                let patience = if beat.is_some() { patience } else { timeout };
+                (self.open == 0 && now >= self.last_seen + patience).then_some(Stale::NoRequest)
+            }
+        }
+    }
+}
+
+/// Why a peer is stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stale {
+    /// It used to send heartbeats and stopped.
+    NoHeartbeat,
+    /// It has no request open and has made none for long.
+    NoRequest,
+    /// It polls too slowly to be told each change in order.
+    FellBehind,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stale::NoHeartbeat => "no heartbeat within the timeout",
+            Stale::NoRequest => "no request within the timeout",
+            Stale::FellBehind => "too many changes not yet heard",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_name_can_forge_a_line(name in any::<String>(), tail in "[a-zé🦀,\n]{0,600}") {
+            let clean = name_for_list(&(name + &tail));
+            prop_assert!(clean.len() <= MAX_NAME_BYTES);
+            prop_assert!(!clean.contains(|c: char| c == ',' || c.is_control()));
+        }
+
+        #[test]
+        fn a_harmless_name_stays_as_it_is(name in "[a-zA-Z0-9@._ é🦀-]{1,100}") {
+            prop_assert_eq!(&*name_for_list(&name), name.as_str());
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_before_the_character_that_does_not_fit() {
+        let name = "x".repeat(MAX_NAME_BYTES - 1) + "é";
+        assert_eq!(&*name_for_list(&name), "x".repeat(MAX_NAME_BYTES - 1));
+    }
+
+    fn opts(timeout_ms: u64, any_request: bool) -> HeartbeatOpts {
+        HeartbeatOpts {
+            timeout_period: Duration::from_millis(timeout_ms),
+            any_request,
+            ..HeartbeatOpts::default()
+        }
+    }
+
+    /// The presence of a peer after what happened to it, and its start.
+    fn presence(happened: impl FnOnce(&mut Presence, Instant)) -> (Presence, Instant) {
+        let start = Instant::now();
+        let mut presence = Presence::new(start);
+        happened(&mut presence, start);
+        (presence, start)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_peer_that_sent_a_heartbeat_is_stale_a_timeout_after_it_even_while_it_waits() {
+        let (peer, start) = presence(|peer, start| {
+            peer.open = 1;
+            peer.heartbeat(start + ms(100));
+        });
+        assert_eq!(peer.stale(&opts(300, false), start + ms(399)), None);
+        let stale = peer.stale(&opts(300, false), start + ms(400));
+        assert_eq!(stale, Some(Stale::NoHeartbeat));
+    }
+
+    #[test]
+    fn from_a_timeout_of_ten_seconds_a_heartbeat_may_be_three_seconds_late() {
+        let (peer, start) = presence(Presence::heartbeat);
+        assert_eq!(peer.stale(&opts(9_999, false), start + ms(9_998)), None);
+        assert!(peer.stale(&opts(9_999, false), start + ms(9_999)).is_some());
+        assert_eq!(peer.stale(&opts(10_000, false), start + ms(12_999)), None);
+        assert!(
+            peer.stale(&opts(10_000, false), start + ms(13_000))
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn a_peer_without_heartbeats_is_stale_a_timeout_after_its_last_request() {
+        let (mut peer, start) = presence(|peer, _| peer.open = 1);
+        assert_eq!(peer.stale(&opts(30_000, false), start + ms(90_000)), None);
+        peer.request_ended(true, start + ms(90_000));
+        assert_eq!(peer.stale(&opts(30_000, false), start + ms(119_999)), None);
+        let stale = peer.stale(&opts(30_000, false), start + ms(120_000));
+        assert_eq!(stale, Some(Stale::NoRequest));
+    }
+
+    #[test]
+    fn with_any_request_an_open_wait_stands_for_heartbeats() {
+        let (mut peer, start) = presence(|peer, start| {
+            peer.heartbeat(start);
+            peer.open = 1;
+        });
+        assert_eq!(peer.stale(&opts(30_000, true), start + ms(90_000)), None);
+        peer.request_ended(true, start + ms(90_000));
+        assert_eq!(peer.stale(&opts(30_000, true), start + ms(122_999)), None);
+        assert!(
+            peer.stale(&opts(30_000, true), start + ms(123_000))
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn a_peer_is_connected_while_a_request_or_its_connection_is_open_or_it_lingers() {
+        let (mut peer, start) = presence(|peer, _| peer.open = 1);
+        assert_eq!(peer.connected(start), Connected::Yes);
+        peer.link = Some(7);
+        peer.request_ended(true, start);
+        assert_eq!(peer.connected(start + ms(9_000)), Connected::Yes);
+        peer.link = None;
+        assert_eq!(
+            peer.connected(start + ms(1_999)),
+            Connected::Until(start + LINGER)
+        );
+        assert_eq!(peer.connected(start + ms(2_000)), Connected::No);
+        peer.open = 1;
+        peer.request_ended(false, start + ms(100));
+        assert_eq!(peer.connected(start + ms(100)), Connected::No);
+    }
+}

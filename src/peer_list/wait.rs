@@ -1,0 +1,232 @@
+//! Waiting for news, and the lease under which news are handed over.
+
+use std::{
+    future::poll_fn,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    Dialect, PeerId, Reason, TimeoutPeerList,
+    peer::{Peer, PeerState, Stale},
+};
+
+/// What a peer hears when it waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A peer sent this one a message.
+    Message {
+        /// The sender.
+        from: PeerId,
+        /// The message, untouched.
+        body: Bytes,
+    },
+    /// Peers joined or left. To the listed dialect this is the whole list, to
+    /// the bare dialect the line of one change.
+    Status(Bytes),
+    /// The wait is over and nothing happened. The bytes are what such a peer
+    /// takes no harm from: the list as it is, or to the bare dialect (which
+    /// reads a list as the news of one peer) a lone line feed.
+    Nothing(Bytes),
+    /// The peer was removed from the list.
+    Removed,
+}
+
+/// News on loan. [`Delivery::done`] says that the peer has them; a delivery
+/// that is dropped instead leaves them first in line for the next wait.
+/// While they are on loan, no other wait is given anything.
+#[derive(Debug)]
+pub struct Delivery {
+    news: News,
+    lease: Option<Lease>,
+}
+
+impl Delivery {
+    /// What is delivered.
+    pub fn news(&self) -> &News {
+        &self.news
+    }
+
+    /// The news reached the peer: they are taken off for good.
+    pub async fn done(self) {
+        if let Some(lease) = self.lease {
+            lease.commit();
+        }
+    }
+}
+
+/// What is committed when a delivery is done.
+#[derive(Clone, Copy, Debug)]
+enum Hears {
+    /// The message that is first in line.
+    Message,
+    /// The list up to this version.
+    Version(u64),
+}
+
+struct Lease {
+    peer: Arc<Peer>,
+    hears: Hears,
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lease({}, {:?})", self.peer.id, self.hears)
+    }
+}
+
+impl Lease {
+    fn commit(self) {
+        let mut state = self.peer.state.lock();
+        match self.hears {
+            // The removal of a peer empties its mailbox, so there is nothing
+            // to take off after it; nobody else takes off while this lasts.
+            Hears::Message => state.mailbox.pop(),
+            Hears::Version(version) => state.heard = version,
+        }
+        // Dropping the lease ends the loan.
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let waker = {
+            let mut state = self.peer.state.lock();
+            state.lent = false;
+            state.waits.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// One open wait of a peer. Dropping it ends it.
+pub(super) struct Wait {
+    list: TimeoutPeerList,
+    peer: Arc<Peer>,
+    number: u64,
+}
+
+impl Wait {
+    pub fn begin(list: &TimeoutPeerList, peer: Arc<Peer>) -> Self {
+        let number = peer.state.lock().waits.begin();
+        Self {
+            list: list.clone(),
+            peer,
+            number,
+        }
+    }
+
+    /// Waits for news.
+    pub async fn news(&mut self) -> Delivery {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// The answer to a wait whose time is over. It commits nothing: a peer
+    /// may hear of the same change again, but never misses one because an
+    /// older wait of it was told.
+    pub fn nothing(&self) -> Delivery {
+        let state = self.peer.state.lock();
+        let news = if state.removed {
+            News::Removed
+        } else {
+            News::Nothing(match self.peer.dialect {
+                Dialect::Bare => Bytes::from_static(b"\n"),
+                Dialect::Listed => self.roster_update(&state).0,
+            })
+        };
+        Delivery { news, lease: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Delivery> {
+        let mut state = self.peer.state.lock();
+        if state.removed {
+            return Poll::Ready(Delivery {
+                news: News::Removed,
+                lease: None,
+            });
+        }
+        if self.number == state.waits.newest && !state.lent {
+            match self.next(&state) {
+                Ok(Some((news, hears))) => {
+                    state.lent = true;
+                    let lease = Lease {
+                        peer: self.peer.clone(),
+                        hears,
+                    };
+                    return Poll::Ready(Delivery {
+                        news,
+                        lease: Some(lease),
+                    });
+                }
+                Ok(None) => {}
+                Err(FellBehind) => {
+                    drop(state);
+                    let why = Stale::FellBehind;
+                    self.list.remove_now(self.peer.id, Reason::TimedOut, &why);
+                    return Poll::Ready(Delivery {
+                        news: News::Removed,
+                        lease: None,
+                    });
+                }
+            }
+        }
+        if self.list.0.ending.load(Ordering::Acquire) {
+            drop(state);
+            return Poll::Ready(self.nothing());
+        }
+        // Under the same lock as the checks above, so that whoever has news
+        // from now on finds the waker.
+        state.waits.park(self.number, cx.waker());
+        Poll::Pending
+    }
+
+    /// The next thing the peer should hear, if there is one.
+    fn next(&self, state: &PeerState) -> Result<Option<(News, Hears)>, FellBehind> {
+        let told = self.list.0.told.load(Ordering::Acquire);
+        match state.mailbox.front() {
+            Some(message) if message.needs <= state.heard => {
+                let news = News::Message {
+                    from: message.from,
+                    body: message.body.clone(),
+                };
+                Ok(Some((news, Hears::Message)))
+            }
+            None if state.heard >= told => Ok(None),
+            _ => self.status(state).map(Some),
+        }
+    }
+
+    fn status(&self, state: &PeerState) -> Result<(News, Hears), FellBehind> {
+        match self.peer.dialect {
+            Dialect::Listed => {
+                let (list, version) = self.roster_update(state);
+                Ok((News::Status(list), Hears::Version(version)))
+            }
+            Dialect::Bare => {
+                let line = self.list.0.roster.lock().line_after(state.heard);
+                let line = line.ok_or(FellBehind)?;
+                Ok((News::Status(line), Hears::Version(state.heard + 1)))
+            }
+        }
+    }
+
+    fn roster_update(&self, state: &PeerState) -> (Bytes, u64) {
+        let mut roster = self.list.0.roster.lock();
+        let list = roster.update(state.heard, Instant::now());
+        (list, roster.current())
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.peer.state.lock().waits.end(self.number);
+    }
+}
+
+/// The log no longer holds what the peer has to be told next.
+struct FellBehind;
