@@ -1,4 +1,58 @@
+//! WebRTC signaling over plain HTTP, with a heartbeat.
+//!
+//! Before two WebRTC peers can talk directly, they must find each other and
+//! exchange offers, answers and ICE candidates. This server does that for
+//! clients of `webrtc-signal-http` with `webrtc-signal-http-heartbeat` (Node)
+//! and for WebRTC's native `peerconnection_client`: sign in, long-poll
+//! `/wait`, POST `/message`, and a `/heartbeat` without which a peer is
+//! removed, so that dead peers do not linger in the list.
+//!
+//! The house has three floors, and imports go down only:
+//!
+//! - [`server`] accepts connections and speaks HTTP/1 the way native clients
+//!   need it; it knows what can be set.
+//! - [`doors`] are how clients come in, one door a protocol.
+//! - [`peer_list`] is the domain: who is signed in, what waits for whom, and
+//!   who went stale.
+//!
+//! The binary is [`server::app`] behind [`serve`]. To add the signaling
+//! routes to a server of one's own, see [`router`].
+
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-//! tmp
+
+pub mod doors;
 pub mod peer_list;
+pub mod server;
+
+pub use doors::http::{Cors, SignalOpts, signal_router};
+pub use peer_list::{HeartbeatOpts, PeerEvent, PeerId, Reason, TimeoutPeerList};
+pub use server::serve;
+
+/// The signaling routes, to be merged with one's own, and their peer list.
+/// For more settings, make the list and give it to [`signal_router`].
+///
+/// ```no_run
+/// use signal_http_heartbeat::{HeartbeatOpts, router, serve};
+///
+/// # #[tokio::main]
+/// # async fn main() -> std::io::Result<()> {
+/// let (signaling, peer_list) = router(HeartbeatOpts::default());
+/// let app = axum::Router::new()
+///     .route("/new-endpoint", axum::routing::get(async || "hello"))
+///     .merge(signaling);
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+/// serve(listener, app, peer_list, std::future::pending()).await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// Like [`TimeoutPeerList::new`].
+pub fn router(opts: HeartbeatOpts) -> (axum::Router, TimeoutPeerList) {
+    let peer_list = TimeoutPeerList::new(opts);
+    let router = signal_router(peer_list.clone(), SignalOpts::default());
+    (router, peer_list)
+}

@@ -1,1 +1,153 @@
-fn main() {}
+//! The binary: settings, log, signals and exit status.
+
+use std::{
+    io::{IsTerminal, stdout},
+    process::ExitCode,
+    time::Duration,
+};
+
+use signal_http_heartbeat::{
+    TimeoutPeerList, serve,
+    server::{Settings, app, healthcheck, listen},
+};
+use tracing::{Level, error, info};
+use tracing_subscriber::fmt;
+
+/// The exit status for settings that cannot be used.
+const UNUSABLE: u8 = 2;
+
+fn main() -> ExitCode {
+    let settings = match Settings::from_args_and_env() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("signal-http-heartbeat: {error}");
+            return ExitCode::from(UNUSABLE);
+        }
+    };
+    let result = if settings.is_healthcheck() {
+        healthcheck(settings.host, settings.port)
+    } else {
+        start_log(settings.signal_logging);
+        run(&settings)
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("signal-http-heartbeat: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error is one sentence for the person who started the server.
+fn run(settings: &Settings) -> Result<(), String> {
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the runtime cannot start: {error}"))?;
+    let result = runtime.block_on(listen_and_serve(settings));
+    // Not dropped: that would wait for tasks that are in the middle of
+    // something, and the time for that is over.
+    runtime.shutdown_background();
+    result
+}
+
+async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
+    let stop = stop_signal().map_err(|error| format!("signals cannot be handled: {error}"))?;
+    let listener = listen(settings.host, settings.port)
+        .map_err(|error| cannot_listen(settings.port, &error))?;
+    let address = listener.local_addr();
+    let address = address.map_err(|error| cannot_listen(settings.port, &error))?;
+    let heartbeat = settings.heartbeat_opts();
+    let signal = settings.signal_opts();
+    let peer_list = TimeoutPeerList::new(heartbeat.clone());
+    let app = app(peer_list.clone(), signal.clone());
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %address,
+        heartbeat_ms = ms(heartbeat.timeout_period),
+        heartbeat_gc_ms = ms(heartbeat.gc_interval),
+        wait_ms = ms(signal.wait_timeout.unwrap_or_default()),
+        max_peers = heartbeat.max_peers,
+        "ready"
+    );
+    serve(listener, app, peer_list, stop).await;
+    info!("stopped");
+    Ok(())
+}
+
+fn cannot_listen(port: u16, error: &std::io::Error) -> String {
+    let way_out = match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            ": another program uses it; stop that one, or set PORT to another port"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            ": it takes more rights than this user has; set PORT to one from 1024 up"
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            ": HOST is not an address of this machine; leave it unset to listen on all"
+        }
+        _ => return format!("cannot listen on port {port}: {error}"),
+    };
+    format!("cannot listen on port {port}{way_out}")
+}
+
+/// Readable on a terminal, else JSON, a line an event.
+fn start_log(lifecycle: bool) {
+    let level = if lifecycle { Level::INFO } else { Level::WARN };
+    let log = fmt()
+        .with_max_level(level)
+        .with_target(false)
+        // It would panic where even standard error is closed.
+        .log_internal_errors(false);
+    if stdout().is_terminal() {
+        log.init();
+    } else {
+        log.json().flatten_event(true).init();
+    }
+}
+
+/// Each waiting peer is an open file, and the limit that a shell sets (1,024)
+/// is meant to be raised by programs that know; Node does the same.
+fn raise_file_limit() {
+    #[cfg(unix)]
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        error!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Ready at the first signal to stop. The second ends the process at once.
+#[cfg(unix)]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let mut next = async move || {
+            tokio::select! {
+                _ = terminate.recv() => SignalKind::terminate(),
+                _ = interrupt.recv() => SignalKind::interrupt(),
+            }
+        };
+        next().await;
+        info!("stopping: open waits are answered; a second signal ends at once");
+        tokio::spawn(async move {
+            let signal = next().await.as_raw_value();
+            // As a shell reports a process that a signal ended.
+            std::process::exit(128 + signal);
+        });
+    })
+}
+
+#[cfg(not(unix))]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        // An error means that there is no console to be interrupted from.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    })
+}

@@ -173,7 +173,7 @@ impl Presence {
             open: 0,
             link: None,
             shown: Connected::Until(now + LINGER),
-            linger_until: now + LINGER,
+            linger_until: now,
             last_seen: now,
             last_heartbeat: None,
         }
@@ -189,7 +189,9 @@ impl Presence {
     pub fn request_ended(&mut self, lingers: bool, now: Instant) {
         self.open -= 1;
         self.last_seen = now;
-        self.linger_until = if lingers { now + LINGER } else { now };
+        if lingers {
+            self.linger_until = now + LINGER;
+        }
     }
 
     /// Whether STATUS is 1.
@@ -339,6 +341,15 @@ mod tests {
     }
 
     #[test]
+    fn a_new_peer_shows_as_connected_until_its_sign_in_is_answered() {
+        let (mut peer, start) = presence(|_, _| {});
+        assert_eq!(peer.shown, Connected::Until(start + LINGER));
+        peer.open = 1;
+        peer.request_ended(false, start);
+        assert_eq!(peer.connected(start), Connected::No);
+    }
+
+    #[test]
     fn a_peer_is_connected_while_a_request_or_its_connection_is_open_or_it_lingers() {
         let (mut peer, start) = presence(|peer, _| peer.open = 1);
         assert_eq!(peer.connected(start), Connected::Yes);
@@ -351,8 +362,5 @@ mod tests {
             Connected::Until(start + LINGER)
         );
         assert_eq!(peer.connected(start + ms(2_000)), Connected::No);
-        peer.open = 1;
-        peer.request_ended(false, start + ms(100));
-        assert_eq!(peer.connected(start + ms(100)), Connected::No);
     }
 }

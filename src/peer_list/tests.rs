@@ -548,7 +548,8 @@ impl Model {
                     && !peer.waits.is_empty()
                 {
                     let oldest = peer.waits.len() % 2;
-                    peer.waits.remove((peer.waits.len() - 1) * oldest);
+                    let oldest_or_newest = (peer.waits.len() - 1) * oldest;
+                    drop(peer.waits.remove(oldest_or_newest));
                     peer.last_seen = Instant::now();
                 }
             }

@@ -1,0 +1,65 @@
+//! Reading a message off a request.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use tokio::time::timeout;
+
+use super::error::RequestError;
+
+/// A body that is too large is read and discarded up to this many times the
+/// limit before it is refused: a client that is still sending when the answer
+/// comes sees a reset instead of it.
+const DISCARDED: usize = 4;
+
+/// A body must be complete this long after its headers. Generous (512 KiB at
+/// 9 kB/s), and yet a sender that stalls does not hold its part for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// No more than this is set aside on the mere word of a Content-Length.
+const TRUSTED: usize = 64 * 1024;
+
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, RequestError> {
+    let read = timeout(PATIENCE, read_patiently(body, limit)).await;
+    read.unwrap_or(Err(RequestError::BodyTooSlow))
+}
+
+async fn read_patiently(mut body: Body, limit: usize) -> Result<Bytes, RequestError> {
+    let discarded = limit.saturating_mul(DISCARDED);
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > discarded {
+        return Err(RequestError::TooLarge {
+            limit,
+            unread: true,
+        });
+    }
+    // Copied out of the connection's read buffer: a slice would keep all of
+    // it alive while the message waits in a mailbox that counts its bytes.
+    let mut bytes = Vec::with_capacity(announced.min(limit).min(TRUSTED));
+    let mut length: usize = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| RequestError::BrokenBody)?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        length += data.len();
+        if length <= limit {
+            bytes.extend_from_slice(data);
+        } else if length > discarded {
+            return Err(RequestError::TooLarge {
+                limit,
+                unread: true,
+            });
+        }
+    }
+    if length > limit {
+        return Err(RequestError::TooLarge {
+            limit,
+            unread: false,
+        });
+    }
+    Ok(bytes.into_boxed_slice().into())
+}

@@ -1,0 +1,132 @@
+//! What a request can be refused for, and the one place that gives each its
+//! status and its line.
+
+use axum::{
+    http::{
+        Method, StatusCode,
+        header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER},
+    },
+    response::{IntoResponse, Response},
+};
+
+use super::reply::reply;
+use crate::peer_list::{AddPeerError, SendError};
+
+/// Why a request was refused. It changed nothing.
+///
+/// The status is never one that clients take for success or for the end of
+/// the world: bad input is a 4xx, and 500 is not among them, because one
+/// client family polls anew at once on it and another stops for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RequestError {
+    MissingName,
+    MissingId(&'static str),
+    MalformedId(&'static str),
+    Repeated(&'static str),
+    /// The named parameter is the id of a peer that is not signed in.
+    NotSignedIn(&'static str),
+    ServerFull,
+    MailboxFull,
+    TooLarge {
+        limit: usize,
+        /// The rest of the body was not read, so the connection ends here.
+        unread: bool,
+    },
+    /// The body did not arrive in time.
+    BodyTooSlow,
+    /// The body is not framed as its headers say.
+    BrokenBody,
+    /// The path takes only these methods.
+    MethodNotAllowed(&'static [Method]),
+    NotFound,
+}
+
+impl RequestError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::MissingName
+            | Self::MissingId(_)
+            | Self::MalformedId(_)
+            | Self::Repeated(_)
+            | Self::BrokenBody => StatusCode::BAD_REQUEST,
+            Self::NotSignedIn(_) | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ServerFull | Self::MailboxFull => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Never blank: the JavaScript client starts a second poll loop on that.
+    fn line(&self) -> String {
+        match self {
+            Self::MissingName => "a name is missing: sign in with ?peer_name=NAME".into(),
+            Self::MissingId(name) => format!("{name} is missing: it is the id of a peer"),
+            Self::MalformedId(name) => {
+                format!("{name} is no peer id: a whole number from 1 to 2147483647")
+            }
+            Self::Repeated(name) => format!("{name} is given more than once"),
+            Self::NotSignedIn(name) => format!("{name} is not signed in"),
+            Self::ServerFull => "the server is full: try again later".into(),
+            Self::MailboxFull => {
+                "too much waits for the receiver already: try again when it has polled".into()
+            }
+            Self::TooLarge { limit, .. } => {
+                format!("the message is too large: at most {limit} bytes")
+            }
+            Self::BodyTooSlow => "the message did not arrive in time".into(),
+            Self::BrokenBody => "the message ended before its announced length".into(),
+            Self::MethodNotAllowed(allowed) => format!("use {} here", names(allowed, " or ")),
+            Self::NotFound => "there is nothing here".into(),
+        }
+    }
+
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::ServerFull | Self::MailboxFull => {
+                Some((RETRY_AFTER, HeaderValue::from_static("1")))
+            }
+            Self::MethodNotAllowed(allowed) => {
+                let allowed = HeaderValue::try_from(names(allowed, ", "));
+                allowed.ok().map(|allowed| (ALLOW, allowed))
+            }
+            Self::TooLarge { unread: true, .. } | Self::BodyTooSlow | Self::BrokenBody => {
+                Some((CONNECTION, HeaderValue::from_static("close")))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn names(methods: &[Method], separator: &str) -> String {
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    names.join(separator)
+}
+
+impl IntoResponse for RequestError {
+    fn into_response(self) -> Response {
+        let mut response = reply(self.line() + "\n");
+        *response.status_mut() = self.status();
+        response.headers_mut().extend(self.header());
+        response
+    }
+}
+
+impl From<AddPeerError> for RequestError {
+    fn from(error: AddPeerError) -> Self {
+        match error {
+            AddPeerError::NoName => Self::MissingName,
+            AddPeerError::Full => Self::ServerFull,
+        }
+    }
+}
+
+impl From<SendError> for RequestError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::UnknownSender => Self::NotSignedIn("peer_id"),
+            SendError::UnknownReceiver => Self::NotSignedIn("to"),
+            SendError::MailboxFull => Self::MailboxFull,
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The long-poll door: the API of `webrtc-signal-http` with its heartbeat
+//! extension, and of WebRTC's `peerconnection_server`.
+//!
+//! | request | verb |
+//! |---|---|
+//! | `GET /sign_in?peer_name=NAME` or `?NAME` | `add_peer` |
+//! | `GET /wait?peer_id=ID` | `wait` |
+//! | `POST /message?peer_id=FROM&to=TO` | `send` |
+//! | `GET /heartbeat?peer_id=ID` | `refresh_peer_timeout` |
+//! | `GET` or `POST /sign_out?peer_id=ID` | `remove_peer` |
+//!
+//! Success is exactly 200 on all of them: native clients disconnect or go
+//! deaf on anything else.
+
+mod body;
+mod error;
+mod query;
+mod reply;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderValue, Method, Version, header::CONNECTION},
+    response::Response,
+    routing::any,
+};
+use tokio::time::sleep;
+use tower::util::option_layer;
+
+pub(crate) use error::RequestError;
+pub(crate) use reply::{cors_layer, reply};
+
+use crate::peer_list::{Link, News, PeerId, Reason, TimeoutPeerList, UnknownPeer};
+use query::Query;
+use reply::reply_from;
+
+/// An error on `/wait` is answered after this pause: Unity and JavaScript
+/// clients poll anew at once on any error, and one that was removed must not
+/// become a hot loop.
+const WAIT_ERROR_PAUSE: Duration = Duration::from_secs(1);
+
+/// How the HTTP door answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignalOpts {
+    /// Which pages of other origins may use the server. Default: all.
+    pub enable_cors: Cors,
+    /// A wait for which there is nothing ends after this long, less a random
+    /// part of up to a fifth, so that peers told together do not return
+    /// together. None: never. Default: 25 s, because proxies cut at 30 s.
+    pub wait_timeout: Option<Duration>,
+    /// The largest message, in bytes. The mailbox bound of the peer list,
+    /// [`HeartbeatOpts::max_pending_bytes`], must have room for one with its
+    /// overhead. Default: 512 KiB.
+    ///
+    /// [`HeartbeatOpts::max_pending_bytes`]: crate::peer_list::HeartbeatOpts
+    pub max_message_bytes: usize,
+}
+
+impl Default for SignalOpts {
+    fn default() -> Self {
+        Self {
+            enable_cors: Cors::AnyOrigin,
+            wait_timeout: Some(Duration::from_secs(25)),
+            max_message_bytes: 512 * 1024,
+        }
+    }
+}
+
+/// Cross-Origin Resource Sharing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cors {
+    /// Pages of every origin may use the server.
+    AnyOrigin,
+    /// Pages of these origins may, such as `https://example.org`.
+    Origins(Vec<HeaderValue>),
+    /// Only pages of the server's own origin may.
+    Off,
+}
+
+/// The routes of this door on a peer list. It sets no fallback and claims no
+/// path but its own, so that it can be merged with other routes.
+///
+/// Native clients need more than routes: see [`serve`](crate::serve).
+pub fn signal_router(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
+    let cors = cors_layer(&opts.enable_cors);
+    routes(peer_list, opts).route_layer(option_layer(cors))
+}
+
+/// The routes without CORS.
+pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
+    // Each handler looks at the method itself: axum would answer HEAD with the
+    // handler of GET, and a HEAD on /wait would eat a message.
+    Router::new()
+        .route("/sign_in", any(sign_in))
+        .route("/wait", any(wait))
+        .route("/message", any(message))
+        .route("/heartbeat", any(heartbeat))
+        .route("/sign_out", any(sign_out))
+        .with_state(Door {
+            peer_list,
+            opts: Arc::new(opts),
+        })
+}
+
+#[derive(Clone)]
+struct Door {
+    peer_list: TimeoutPeerList,
+    opts: Arc<SignalOpts>,
+}
+
+type Answer = Result<Response, RequestError>;
+
+async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
+    only(&[Method::GET], &request)?;
+    let (name, dialect) = Query::of(&request).name()?;
+    let (id, list) = door.peer_list.add_peer(&name, dialect).await?;
+    let transport = Transport::of(&request);
+    // An error means that it was removed already, which its next request
+    // will tell it.
+    if let Ok(open) = door.peer_list.open_request(id, transport.link()) {
+        open.answered(transport.closes_after_reply);
+    }
+    Ok(reply_from(id, list))
+}
+
+async fn wait(State(door): State<Door>, request: Request) -> Answer {
+    only(&[Method::GET], &request)?;
+    let id = Query::of(&request).peer_id("peer_id");
+    let transport = Transport::of(&request);
+    // Gone before the wait parks: the request holds on to the connection's
+    // read buffer, kilobytes for each peer.
+    drop(request);
+    match parked(&door, id, transport).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            sleep(WAIT_ERROR_PAUSE).await;
+            Err(error)
+        }
+    }
+}
+
+/// The outer error is that of a wait that could not begin.
+async fn parked(
+    door: &Door,
+    id: Result<PeerId, RequestError>,
+    transport: Transport,
+) -> Result<Answer, RequestError> {
+    let id = id?;
+    let unknown = |_: UnknownPeer| RequestError::NotSignedIn("peer_id");
+    let open = door.peer_list.open_request(id, transport.link());
+    let open = open.map_err(unknown)?;
+    let limit = door.opts.wait_timeout.map(with_jitter);
+    let delivery = door.peer_list.wait(id, limit).await.map_err(unknown)?;
+    let response = match delivery.news() {
+        News::Message { from, body } => reply_from(*from, body.clone()),
+        News::Status(lines) | News::Nothing(lines) => reply_from(id, lines.clone()),
+        News::Removed => return Ok(Err(RequestError::NotSignedIn("peer_id"))),
+    };
+    delivery.done().await;
+    open.answered(true);
+    Ok(Ok(response))
+}
+
+async fn message(State(door): State<Door>, request: Request) -> Answer {
+    only(&[Method::POST], &request)?;
+    let query = Query::of(&request);
+    let ids = query
+        .peer_id("peer_id")
+        .and_then(|from| Ok((from, query.peer_id("to")?)));
+    let transport = Transport::of(&request);
+    let open = ids.as_ref().ok().and_then(|(from, _)| {
+        let open = door.peer_list.open_request(*from, transport.link());
+        open.ok()
+    });
+    // Read before anything is answered, errors too: a hang-up while a POST is
+    // in flight resets the native client.
+    let body = body::read(request.into_body(), door.opts.max_message_bytes).await;
+    if let Some(open) = open {
+        open.answered(transport.closes_after_reply);
+    }
+    let (from, to) = ids?;
+    door.peer_list.send(from, to, body?).await?;
+    Ok(reply(()))
+}
+
+async fn heartbeat(State(door): State<Door>, request: Request) -> Answer {
+    only(&[Method::GET], &request)?;
+    let id = Query::of(&request).peer_id("peer_id")?;
+    let unknown = |_: UnknownPeer| RequestError::NotSignedIn("peer_id");
+    let transport = Transport::of(&request);
+    let open = door.peer_list.open_request(id, transport.link());
+    let open = open.map_err(unknown)?;
+    let refreshed = door.peer_list.refresh_peer_timeout(id).await;
+    refreshed.map_err(unknown)?;
+    open.answered(transport.closes_after_reply);
+    Ok(reply(()))
+}
+
+async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
+    only(&[Method::GET, Method::POST], &request)?;
+    let id = Query::of(&request).peer_id("peer_id")?;
+    door.peer_list.remove_peer(id, Reason::SignedOut).await;
+    Ok(reply(()))
+}
+
+/// Refuses a request whose method is none of those that the path takes.
+fn only(allowed: &'static [Method], request: &Request) -> Result<(), RequestError> {
+    if allowed.contains(request.method()) {
+        Ok(())
+    } else {
+        Err(RequestError::MethodNotAllowed(allowed))
+    }
+}
+
+/// The limit less a random part of up to a fifth.
+fn with_jitter(limit: Duration) -> Duration {
+    limit.mul_f64(1.0 - 0.2 * fastrand::f64())
+}
+
+/// What a request tells of its peer's being there.
+struct Transport {
+    link: Option<Arc<Link>>,
+    /// The client speaks HTTP/1.0: it closes after every reply.
+    closes_after_reply: bool,
+}
+
+impl Transport {
+    /// Our own accept loop adds the link to each request; in somebody else's
+    /// server there is none.
+    fn of(request: &Request) -> Self {
+        let closes_after_reply = request.version() == Version::HTTP_10;
+        let stays_open = !closes_after_reply && !asks_to_close(request);
+        let link = request.extensions().get::<Arc<Link>>();
+        Self {
+            link: link.filter(|_| stays_open).cloned(),
+            closes_after_reply,
+        }
+    }
+
+    fn link(&self) -> Option<&Link> {
+        self.link.as_deref()
+    }
+}
+
+fn asks_to_close(request: &Request) -> bool {
+    let values = request.headers().get_all(CONNECTION).into_iter();
+    let mut tokens = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+}

@@ -1,0 +1,122 @@
+//! The parameters of a request: all of them travel in the query.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::error::RequestError;
+use crate::peer_list::{Dialect, PeerId};
+
+/// The longest that a peer id is in decimal.
+const ID_DIGITS: usize = 10;
+
+/// The query of a request, still encoded.
+#[derive(Clone, Copy)]
+pub(super) struct Query<'a>(Option<&'a str>);
+
+impl<'a> Query<'a> {
+    pub fn of<B>(request: &'a axum::http::Request<B>) -> Self {
+        Self(request.uri().query())
+    }
+
+    /// The name that a peer signs in with, and so its dialect: `peer_name=NAME`
+    /// is what `webrtc-signal-http` takes, and a query without `=` is as a
+    /// whole the name of a native client.
+    pub fn name(self) -> Result<(Cow<'a, str>, Dialect), RequestError> {
+        match self.0 {
+            Some(query) if !query.is_empty() && !query.contains('=') => {
+                let name = percent_decode_str(query).decode_utf8_lossy();
+                Ok((name, Dialect::Bare))
+            }
+            _ => {
+                let name = self.one("peer_name")?;
+                let name = name.filter(|name| !name.is_empty());
+                let name = name.ok_or(RequestError::MissingName)?;
+                Ok((name, Dialect::Listed))
+            }
+        }
+    }
+
+    /// A parameter that is the id of a peer.
+    pub fn peer_id(self, name: &'static str) -> Result<PeerId, RequestError> {
+        let value = self.one(name)?.ok_or(RequestError::MissingId(name))?;
+        let decimal = value.len() <= ID_DIGITS && value.bytes().all(|b| b.is_ascii_digit());
+        let number = value.parse().ok().filter(|_| decimal);
+        let id = number.and_then(PeerId::new);
+        id.ok_or(RequestError::MalformedId(name))
+    }
+
+    fn one(self, name: &'static str) -> Result<Option<Cow<'a, str>>, RequestError> {
+        let query = self.0.unwrap_or_default().as_bytes();
+        let mut values = form_urlencoded::parse(query).filter(|(key, _)| key == name);
+        let value = values.next().map(|(_, value)| value);
+        match values.next() {
+            None => Ok(value),
+            Some(_) => Err(RequestError::Repeated(name)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(query: &str) -> Result<(String, Dialect), RequestError> {
+        let (name, dialect) = Query(Some(query)).name()?;
+        Ok((name.into_owned(), dialect))
+    }
+
+    #[test]
+    fn a_name_is_decoded_by_the_rules_of_its_form() {
+        let listed = |name: &str| Ok((name.to_owned(), Dialect::Listed));
+        let bare = |name: &str| Ok((name.to_owned(), Dialect::Bare));
+        assert_eq!(name("peer_name=a+b%2Bc%C3%A9"), listed("a b+cé"));
+        assert_eq!(name("x=1&peer_name=a"), listed("a"));
+        assert_eq!(name("peer_name=%ff"), listed("\u{fffd}"));
+        assert_eq!(name("user@host+x%20y"), bare("user@host+x y"));
+        assert_eq!(name("peer_name"), bare("peer_name"));
+    }
+
+    #[test]
+    fn a_sign_in_without_a_name_is_refused() {
+        for query in ["", "peer_name=", "peer_id=1", "=", "&="] {
+            assert_eq!(name(query), Err(RequestError::MissingName), "{query}");
+        }
+        assert_eq!(Query(None).name().unwrap_err(), RequestError::MissingName);
+        assert_eq!(
+            name("peer_name=a&peer_name=b"),
+            Err(RequestError::Repeated("peer_name"))
+        );
+    }
+
+    #[test]
+    fn an_id_is_a_positive_decimal_number_of_31_bits() {
+        let id = |query| Query(Some(query)).peer_id("to").map(PeerId::get);
+        assert_eq!(id("to=1"), Ok(1));
+        assert_eq!(id("peer_id=5&to=2147483647"), Ok(2_147_483_647));
+        assert_eq!(id("to=%31"), Ok(1));
+        assert_eq!(id("peer_id=1"), Err(RequestError::MissingId("to")));
+        assert_eq!(id("to=1&to=1"), Err(RequestError::Repeated("to")));
+        let nonsense = [
+            "",
+            "0",
+            "-1",
+            "+1",
+            "%201",
+            "1.0",
+            "1e3",
+            "0x1",
+            "2147483648",
+            "99999999999",
+            "00000000001",
+            "NaN",
+            "\u{661}",
+            "1,2",
+        ];
+        for value in nonsense {
+            let query = format!("to={}", value.replace('+', "%2B"));
+            let id = Query(Some(&query)).peer_id("to");
+            assert_eq!(id, Err(RequestError::MalformedId("to")), "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The form of every answer of this door.
+
+use axum::{
+    body::Body,
+    http::{
+        HeaderMap,
+        header::{
+            CACHE_CONTROL, CONTENT_TYPE, HeaderValue, PRAGMA, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+        },
+    },
+    response::Response,
+};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+
+use super::Cors;
+use crate::peer_list::PeerId;
+
+/// How long browsers may remember a preflight's answer (Chromium's maximum).
+const PREFLIGHT_AGE: std::time::Duration = std::time::Duration::from_secs(7200);
+
+/// A 200 with these bytes. A message is delivered as text whatever it is, and
+/// with `nosniff`: one peer must not be able to make another's browser take
+/// it for a page.
+pub(crate) fn reply(body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A 200 that names a peer in `Pragma`: the sender of a message, or else the
+/// receiver itself.
+pub(super) fn reply_from(peer: PeerId, body: impl Into<Body>) -> Response {
+    let mut response = reply(body);
+    response
+        .headers_mut()
+        .insert(PRAGMA, HeaderValue::from(peer.get()));
+    response
+}
+
+/// Which pages of other origins may use the server.
+pub(crate) fn cors_layer(cors: &Cors) -> Option<CorsLayer> {
+    let (origins, vary) = match cors {
+        Cors::Off => return None,
+        Cors::AnyOrigin => (AllowOrigin::any(), vec![]),
+        Cors::Origins(origins) => (
+            AllowOrigin::list(origins.iter().cloned()),
+            vec![axum::http::header::ORIGIN],
+        ),
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(origins)
+        // Mirrored, for a `*` does not cover `Authorization`.
+        .allow_headers(AllowHeaders::mirror_request())
+        .allow_methods(AllowMethods::mirror_request())
+        .expose_headers([PRAGMA, RETRY_AFTER])
+        .max_age(PREFLIGHT_AGE)
+        .vary(vary);
+    Some(layer)
+}

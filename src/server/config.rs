@@ -1,0 +1,381 @@
+//! What can be set: each setting is an environment variable and a flag of the
+//! same meaning, and the flag wins.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use axum::http::{HeaderValue, Uri};
+use clap::{
+    Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::Resettable,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+use crate::{
+    doors::http::{Cors, SignalOpts},
+    peer_list::{HeartbeatOpts, MESSAGE_OVERHEAD_BYTES},
+};
+
+/// Node's timers, and so the original's settings, end here (25 days).
+const MAX_MS: u64 = i32::MAX as u64;
+
+/// Larger messages and mailboxes than this are a slip of the pen.
+const MAX_BYTES: usize = 1 << 30;
+
+/// Every setting of the server.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "signal-http-heartbeat",
+    version,
+    about = "WebRTC signaling over plain HTTP, with a heartbeat",
+    after_help = "Every setting is an environment variable and a flag; the flag wins."
+)]
+pub struct Settings {
+    #[command(subcommand)]
+    command: Option<Action>,
+
+    /// The port to listen on; 0 takes a free one
+    #[arg(long, env = "PORT", default_value = "3000", value_parser = port, global = true)]
+    pub port: u16,
+
+    /// The address to listen on [default: all, IPv6 and IPv4]
+    #[arg(long, env = "HOST", value_parser = host, global = true)]
+    pub host: Option<IpAddr>,
+
+    /// A peer is removed this long after its last heartbeat, or, if it never
+    /// sent one, after its last request
+    #[arg(long, env = "WEBRTC_HEARTBEAT_MS", value_name = "MS", default_value = "30000", value_parser = milliseconds)]
+    heartbeat_ms: Duration,
+
+    /// How often such peers are looked for
+    #[arg(long, env = "WEBRTC_HEARTBEAT_GC_MS", value_name = "MS", default_value = "15000", value_parser = milliseconds)]
+    heartbeat_gc_ms: Duration,
+
+    /// Whether every request counts as a heartbeat, and an open wait too
+    #[arg(long, env = "WEBRTC_HEARTBEAT_ANY_REQUEST", value_name = "BOOL", default_value = "false", value_parser = boolean)]
+    heartbeat_any_request: bool,
+
+    /// Whether sign-ins and removals are logged; false: warnings and errors only
+    #[arg(long, env = "WEBRTC_SIGNAL_LOGGING", value_name = "BOOL", default_value = "true", value_parser = boolean)]
+    pub signal_logging: bool,
+
+    /// Which pages of other origins may use the server: true (all), false
+    /// (none) or a comma-separated list of origins
+    #[arg(long, env = "WEBRTC_CORS", value_name = "ORIGINS", default_value = "true", value_parser = cors)]
+    cors: Cors,
+
+    /// A wait without news ends after this long; 0: never
+    #[arg(long, env = "WEBRTC_WAIT_MS", value_name = "MS", default_value = "25000", value_parser = milliseconds_or_never)]
+    wait_ms: WaitLimit,
+
+    /// The largest message
+    #[arg(long, env = "WEBRTC_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value = "524288", value_parser = bytes)]
+    max_message_bytes: usize,
+
+    /// How much may wait for one peer; each message counts 256 bytes more
+    #[arg(long, env = "WEBRTC_MAX_PENDING_BYTES", value_name = "BYTES", default_value = "2097152", value_parser = bytes)]
+    max_pending_bytes: usize,
+
+    /// How many peers can be signed in
+    #[arg(long, env = "WEBRTC_MAX_PEERS", value_name = "PEERS", default_value = "100000", value_parser = peers)]
+    max_peers: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+enum Action {
+    /// Ask the server on this machine whether it is well: exit status 0 if so
+    Healthcheck,
+}
+
+/// A setting that cannot be used: one sentence for the person who set it. Its
+/// exit status is 2.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Settings {
+    /// Reads the command line and the environment. Prints help or the version
+    /// and ends the process if that is what was asked for.
+    pub fn from_args_and_env() -> Result<Self, ConfigError> {
+        Self::from_args(std::env::args_os())
+    }
+
+    fn from_args<T: Into<std::ffi::OsString> + Clone>(
+        args: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
+        // A variable that is set to nothing counts as not set, as it did in
+        // the original: compose files pass such.
+        let mut command = Self::command().mut_args(|arg| {
+            let unset = arg.get_env().is_some_and(is_set_to_nothing);
+            if unset {
+                arg.env(Resettable::Reset)
+            } else {
+                arg
+            }
+        });
+        let matches = match command.try_get_matches_from_mut(args) {
+            Ok(matches) => matches,
+            Err(error) if !error.use_stderr() => error.exit(),
+            Err(error) => return Err(explain(&command, &error)),
+        };
+        let settings = Self::from_matches(&matches)?;
+        settings.check()
+    }
+
+    fn from_matches(matches: &ArgMatches) -> Result<Self, ConfigError> {
+        Self::from_arg_matches(matches).map_err(|error| explain(&Self::command(), &error))
+    }
+
+    fn check(self) -> Result<Self, ConfigError> {
+        let needed = self.max_message_bytes + MESSAGE_OVERHEAD_BYTES;
+        if self.max_pending_bytes < needed {
+            return Err(ConfigError(format!(
+                "WEBRTC_MAX_PENDING_BYTES (--max-pending-bytes) cannot be \"{}\": it takes at \
+                 least {needed}, WEBRTC_MAX_MESSAGE_BYTES and {MESSAGE_OVERHEAD_BYTES} more",
+                self.max_pending_bytes
+            )));
+        }
+        Ok(self)
+    }
+
+    /// Whether only the health of a running server is asked for.
+    pub fn is_healthcheck(&self) -> bool {
+        self.command == Some(Action::Healthcheck)
+    }
+
+    /// The settings of the peer list.
+    pub fn heartbeat_opts(&self) -> HeartbeatOpts {
+        HeartbeatOpts {
+            timeout_period: self.heartbeat_ms,
+            gc_interval: self.heartbeat_gc_ms,
+            any_request: self.heartbeat_any_request,
+            max_pending_bytes: self.max_pending_bytes,
+            max_peers: self.max_peers,
+        }
+    }
+
+    /// The settings of the HTTP door.
+    pub fn signal_opts(&self) -> SignalOpts {
+        SignalOpts {
+            enable_cors: self.cors.clone(),
+            wait_timeout: self.wait_ms.0,
+            max_message_bytes: self.max_message_bytes,
+        }
+    }
+}
+
+fn is_set_to_nothing(variable: &std::ffi::OsStr) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value.is_empty())
+}
+
+/// One line that names the variable, the value and what would be right.
+fn explain(command: &Command, error: &clap::Error) -> ConfigError {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let unusable = matches!(
+        error.kind(),
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::InvalidUtf8
+    );
+    if unusable && let Some(arg) = context(ContextKind::InvalidArg) {
+        let flag = arg.split(' ').next().unwrap_or(arg);
+        let variable = command
+            .get_arguments()
+            .find(|arg| flag.strip_prefix("--") == arg.get_long())
+            .and_then(Arg::get_env)
+            .map(|variable| variable.to_string_lossy());
+        let value = context(ContextKind::InvalidValue).unwrap_or_default();
+        let right =
+            std::error::Error::source(error).map_or_else(|| "a value".into(), ToString::to_string);
+        let variable = variable.unwrap_or_default();
+        return ConfigError(format!(
+            "{variable} ({flag}) cannot be {value:?}: it takes {right}"
+        ));
+    }
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    ConfigError(format!("{first}; --help shows what can be set"))
+}
+
+fn port(value: &str) -> Result<u16, String> {
+    let port = value.trim().parse();
+    port.map_err(|_| "a port number from 0 to 65535".into())
+}
+
+fn host(value: &str) -> Result<IpAddr, String> {
+    let host = value.trim().parse();
+    host.map_err(|_| "an IP address such as 127.0.0.1, 0.0.0.0 or ::".into())
+}
+
+fn boolean(value: &str) -> Result<bool, String> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("true or false".into()),
+    }
+}
+
+fn milliseconds(value: &str) -> Result<Duration, String> {
+    let ms: Option<u64> = value.trim().parse().ok();
+    let ms = ms.filter(|ms| (1..=MAX_MS).contains(ms));
+    ms.map(Duration::from_millis)
+        .ok_or_else(|| format!("a whole number of milliseconds from 1 to {MAX_MS}"))
+}
+
+/// How long a wait may last. None: for ever. (clap takes an `Option` for an
+/// argument that may be absent.)
+#[derive(Clone, Copy, Debug)]
+struct WaitLimit(Option<Duration>);
+
+fn milliseconds_or_never(value: &str) -> Result<WaitLimit, String> {
+    if value.trim() == "0" {
+        return Ok(WaitLimit(None));
+    }
+    let limit = milliseconds(value).map(|limit| WaitLimit(Some(limit)));
+    limit.map_err(|right| right + ", or 0 for never")
+}
+
+fn bytes(value: &str) -> Result<usize, String> {
+    let bytes = value.trim().parse().ok();
+    bytes
+        .filter(|bytes| (1..=MAX_BYTES).contains(bytes))
+        .ok_or_else(|| format!("a whole number of bytes from 1 to {MAX_BYTES}"))
+}
+
+fn peers(value: &str) -> Result<usize, String> {
+    let peers = value.trim().parse().ok();
+    peers
+        .filter(|peers| *peers > 0)
+        .ok_or_else(|| "a whole number from 1 up".into())
+}
+
+fn cors(value: &str) -> Result<Cors, String> {
+    match boolean(value) {
+        Ok(true) => return Ok(Cors::AnyOrigin),
+        Ok(false) => return Ok(Cors::Off),
+        Err(_) if value.trim() == "*" => return Ok(Cors::AnyOrigin),
+        Err(_) => {}
+    }
+    let origins: Option<Vec<HeaderValue>> = value.split(',').map(origin).collect();
+    let right = "true, false or a comma-separated list of origins such as https://example.org";
+    origins.map(Cors::Origins).ok_or_else(|| right.into())
+}
+
+/// An origin as browsers send it: scheme, host and port, nothing after them.
+fn origin(value: &str) -> Option<HeaderValue> {
+    let value = value.trim().to_ascii_lowercase();
+    let uri: Uri = value.parse().ok()?;
+    let scheme = uri.scheme_str()?;
+    let authority = uri.authority()?;
+    if format!("{scheme}://{authority}") != value {
+        return None;
+    }
+    HeaderValue::from_str(&value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(args: &[&str]) -> Result<Settings, ConfigError> {
+        let program = ["signal-http-heartbeat"];
+        Settings::from_args(program.iter().chain(args))
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_library() {
+        let settings = settings(&[]).unwrap();
+        assert_eq!(settings.heartbeat_opts(), HeartbeatOpts::default());
+        assert_eq!(settings.signal_opts(), SignalOpts::default());
+        assert_eq!((settings.port, settings.host), (3000, None));
+        assert!(settings.signal_logging);
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_used_is_explained_in_one_line() {
+        let cases: [(&[&str], &str); 9] = [
+            (
+                &["--port", "70000"],
+                "PORT (--port) cannot be \"70000\": it takes a port number from 0 to 65535",
+            ),
+            (
+                &["--host", "example"],
+                "HOST (--host) cannot be \"example\": it takes an IP address such as 127.0.0.1, \
+                 0.0.0.0 or ::",
+            ),
+            (
+                &["--heartbeat-ms", "0"],
+                "WEBRTC_HEARTBEAT_MS (--heartbeat-ms) cannot be \"0\": it takes a whole number of \
+                 milliseconds from 1 to 2147483647",
+            ),
+            (
+                &["--wait-ms=-5"],
+                "WEBRTC_WAIT_MS (--wait-ms) cannot be \"-5\": it takes a whole number of \
+                 milliseconds from 1 to 2147483647, or 0 for never",
+            ),
+            (
+                &["--signal-logging", "maybe\nnot"],
+                "WEBRTC_SIGNAL_LOGGING (--signal-logging) cannot be \"maybe\\nnot\": it takes \
+                 true or false",
+            ),
+            (
+                &["--cors", "https://example.org/"],
+                "WEBRTC_CORS (--cors) cannot be \"https://example.org/\": it takes true, false or \
+                 a comma-separated list of origins such as https://example.org",
+            ),
+            (
+                &["--max-message-bytes", "2097152"],
+                "WEBRTC_MAX_PENDING_BYTES (--max-pending-bytes) cannot be \"2097152\": it takes \
+                 at least 2097408, WEBRTC_MAX_MESSAGE_BYTES and 256 more",
+            ),
+            (
+                &["--max-peers", "none"],
+                "WEBRTC_MAX_PEERS (--max-peers) cannot be \"none\": it takes a whole number from \
+                 1 up",
+            ),
+            (
+                &["--colour"],
+                "unexpected argument '--colour' found; --help shows what can be set",
+            ),
+        ];
+        for (args, line) in cases {
+            assert_eq!(settings(args).unwrap_err().to_string(), line);
+        }
+    }
+
+    #[test]
+    fn cors_takes_all_none_or_a_list_of_origins() {
+        let list = |origins: &[&'static str]| {
+            Cors::Origins(
+                origins
+                    .iter()
+                    .map(|o| HeaderValue::from_static(o))
+                    .collect(),
+            )
+        };
+        assert_eq!(cors("true"), Ok(Cors::AnyOrigin));
+        assert_eq!(cors("*"), Ok(Cors::AnyOrigin));
+        assert_eq!(cors("FALSE"), Ok(Cors::Off));
+        assert_eq!(
+            cors("https://a.example, http://B.example:8080"),
+            Ok(list(&["https://a.example", "http://b.example:8080"]))
+        );
+        for bad in ["a.example", "https://a.example,", "https://a.example/x", ""] {
+            assert!(cors(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wait_can_be_set_to_last_for_ever() {
+        let never = settings(&["--wait-ms", "0"]).unwrap();
+        assert_eq!(never.signal_opts().wait_timeout, None);
+    }
+}

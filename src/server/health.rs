@@ -1,0 +1,52 @@
+//! Whether the server is well: the route, and the question.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use axum::{Router, routing::get};
+
+use crate::doors::http::reply;
+
+/// A server that takes longer to answer than this is not well.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// `GET /healthz`: 200 `ok` while the server answers at all.
+pub(super) fn route() -> Router {
+    Router::new().route("/healthz", get(async || reply("ok")))
+}
+
+/// Asks the server that listens on this address and port of this machine. An
+/// error is one sentence for a person.
+pub fn check(host: Option<IpAddr>, port: u16) -> Result<(), String> {
+    let address = SocketAddr::new(reachable(host), port);
+    let answer = ask(address).map_err(|error| format!("no answer from {address}: {error}"))?;
+    let status = answer.split("\r\n").next().unwrap_or_default();
+    if status == "HTTP/1.0 200 OK" {
+        Ok(())
+    } else {
+        Err(format!("{address} is not well, it answered {status:?}"))
+    }
+}
+
+/// Where a server can be reached that listens on `host`.
+fn reachable(host: Option<IpAddr>) -> IpAddr {
+    match host {
+        None => Ipv4Addr::LOCALHOST.into(),
+        Some(IpAddr::V4(host)) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        Some(IpAddr::V6(host)) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        Some(host) => host,
+    }
+}
+
+fn ask(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(1024).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}

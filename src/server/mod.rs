@@ -1,0 +1,162 @@
+//! The server: listens, accepts, and drains when it is told to stop.
+
+mod config;
+mod connection;
+mod health;
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use axum::Router;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::util::option_layer;
+use tracing::warn;
+
+pub use config::{ConfigError, Settings};
+pub use health::check as healthcheck;
+
+use crate::{
+    doors::http::{RequestError, SignalOpts, cors_layer, routes},
+    peer_list::TimeoutPeerList,
+};
+
+/// Connections that the kernel holds until they are accepted; it lowers this
+/// to its own limit.
+const BACKLOG: i32 = 4096;
+
+/// What is not written this long after the stop is dropped: two seconds less
+/// what it takes to end the process.
+const DRAIN: Duration = Duration::from_millis(1900);
+
+/// How long to wait before accepting again when there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The time after which a half-dead connection is found out: 30 s without a
+/// byte and three unanswered probes, or 30 s without an acknowledgement. A
+/// peer whose machine was unplugged must not stay in the list for ever.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// Everything that the binary serves: the HTTP door and `/healthz`, and a
+/// plain 404 for the rest.
+pub fn app(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
+    let cors = cors_layer(&opts.enable_cors);
+    routes(peer_list, opts)
+        .merge(health::route())
+        .fallback(async || RequestError::NotFound)
+        .layer(option_layer(cors))
+}
+
+/// Listens on an address, or without one on all of them, IPv6 and IPv4. Port
+/// 0 takes a free one.
+pub fn listen(host: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
+    let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    match host {
+        Some(host) => bind(SocketAddr::new(host, port)),
+        None => bind(all).or_else(|error| match error.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
+            // A machine without IPv6.
+            _ => bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+        }),
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // On Windows it would let two servers share the port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves `app` until `stop` is ready, in HTTP/1 the way native clients need
+/// it: header names in Title-Case, and HTTP/1.0 with `Connection: close`.
+///
+/// Then the listener closes, all waits of the peer list end, what is being
+/// answered is answered, and two seconds later whatever is left is dropped.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    peer_list: TimeoutPeerList,
+    stop: impl Future<Output = ()>,
+) {
+    let connections = TaskTracker::new();
+    let stopping = CancellationToken::new();
+    tokio::select! {
+        () = stop => {}
+        () = accept(&listener, &app, &connections, &stopping) => {}
+    }
+    drop(listener);
+    stopping.cancel();
+    peer_list.end_waits();
+    connections.close();
+    // Those that time out are dropped with the runtime.
+    let _ = timeout(DRAIN, connections.wait()).await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    app: &Router,
+    connections: &TaskTracker,
+    stopping: &CancellationToken,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                set_options(&stream);
+                let open = connections.token();
+                let serve = connection::serve(stream, app.clone(), stopping.clone(), open);
+                tokio::spawn(serve);
+            }
+            Err(error) if concerns_one_connection(&error) => {}
+            Err(error) => {
+                warn!(%error, "cannot accept connections: is the limit of open files too low?");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// A system that lacks one of these options serves without it.
+fn set_options(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}
