@@ -1,11 +1,16 @@
 //! What can be set: each setting is an environment variable and a flag of the
 //! same meaning, and the flag wins.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
 
 use axum::http::{HeaderValue, Uri};
 use clap::{
-    Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand,
+    Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand,
     builder::Resettable,
     error::{ContextKind, ContextValue, ErrorKind},
 };
@@ -51,11 +56,11 @@ pub struct Settings {
     heartbeat_gc_ms: Duration,
 
     /// Whether every request counts as a heartbeat, and an open wait too
-    #[arg(long, env = "WEBRTC_HEARTBEAT_ANY_REQUEST", value_name = "BOOL", default_value = "false", value_parser = boolean)]
+    #[arg(long, env = "WEBRTC_HEARTBEAT_ANY_REQUEST", value_name = "BOOL", default_value = "false", value_parser = boolean, action = ArgAction::Set)]
     heartbeat_any_request: bool,
 
     /// Whether sign-ins and removals are logged; false: warnings and errors only
-    #[arg(long, env = "WEBRTC_SIGNAL_LOGGING", value_name = "BOOL", default_value = "true", value_parser = boolean)]
+    #[arg(long, env = "WEBRTC_SIGNAL_LOGGING", value_name = "BOOL", default_value = "true", value_parser = boolean, action = ArgAction::Set)]
     pub signal_logging: bool,
 
     /// Which pages of other origins may use the server: true (all), false
@@ -103,17 +108,18 @@ impl Settings {
     /// Reads the command line and the environment. Prints help or the version
     /// and ends the process if that is what was asked for.
     pub fn from_args_and_env() -> Result<Self, ConfigError> {
-        Self::from_args(std::env::args_os())
-    }
-
-    fn from_args<T: Into<std::ffi::OsString> + Clone>(
-        args: impl IntoIterator<Item = T>,
-    ) -> Result<Self, ConfigError> {
         // A variable that is set to nothing counts as not set, as it did in
         // the original: compose files pass such.
+        Self::from_args(std::env::args_os(), is_set_to_nothing)
+    }
+
+    /// Reads the arguments, and the variables that are not to be ignored.
+    fn from_args<T: Into<OsString> + Clone>(
+        args: impl IntoIterator<Item = T>,
+        ignored: impl Fn(&OsStr) -> bool,
+    ) -> Result<Self, ConfigError> {
         let mut command = Self::command().mut_args(|arg| {
-            let unset = arg.get_env().is_some_and(is_set_to_nothing);
-            if unset {
+            if arg.get_env().is_some_and(&ignored) {
                 arg.env(Resettable::Reset)
             } else {
                 arg
@@ -122,14 +128,10 @@ impl Settings {
         let matches = match command.try_get_matches_from_mut(args) {
             Ok(matches) => matches,
             Err(error) if !error.use_stderr() => error.exit(),
-            Err(error) => return Err(explain(&command, &error)),
+            Err(error) => return Err(explain(&error)),
         };
-        let settings = Self::from_matches(&matches)?;
+        let settings = Self::from_arg_matches(&matches).map_err(|error| explain(&error))?;
         settings.check()
-    }
-
-    fn from_matches(matches: &ArgMatches) -> Result<Self, ConfigError> {
-        Self::from_arg_matches(matches).map_err(|error| explain(&Self::command(), &error))
     }
 
     fn check(self) -> Result<Self, ConfigError> {
@@ -170,12 +172,12 @@ impl Settings {
     }
 }
 
-fn is_set_to_nothing(variable: &std::ffi::OsStr) -> bool {
+fn is_set_to_nothing(variable: &OsStr) -> bool {
     std::env::var_os(variable).is_some_and(|value| value.is_empty())
 }
 
 /// One line that names the variable, the value and what would be right.
-fn explain(command: &Command, error: &clap::Error) -> ConfigError {
+fn explain(error: &clap::Error) -> ConfigError {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -186,6 +188,7 @@ fn explain(command: &Command, error: &clap::Error) -> ConfigError {
     );
     if unusable && let Some(arg) = context(ContextKind::InvalidArg) {
         let flag = arg.split(' ').next().unwrap_or(arg);
+        let command = Settings::command();
         let variable = command
             .get_arguments()
             .find(|arg| flag.strip_prefix("--") == arg.get_long())
@@ -287,7 +290,7 @@ mod tests {
 
     fn settings(args: &[&str]) -> Result<Settings, ConfigError> {
         let program = ["signal-http-heartbeat"];
-        Settings::from_args(program.iter().chain(args))
+        Settings::from_args(program.iter().chain(args), |_| true)
     }
 
     #[test]

@@ -2,12 +2,10 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     io,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -18,8 +16,13 @@ use axum::{
     http::{HeaderValue, Request, Version, header::CONNECTION},
     response::Response,
 };
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{HttpService, service_fn},
+};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
@@ -51,44 +54,61 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let busy = Arc::new(AtomicBool::new(false));
-    let stream = HeadTimeout::new(stream, busy.clone(), open);
-    let link = Arc::new(Link::new());
-    let is_stopping = stopping.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let mut app = app.clone();
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(link.clone());
-        let version = request.version();
-        busy.store(true, Ordering::Relaxed);
-        let busy = busy.clone();
-        let is_stopping = is_stopping.clone();
-        let answer = app.call(request);
-        async move {
-            let mut response = answer.await?;
-            busy.store(false, Ordering::Relaxed);
-            prepare(&mut response, version, is_stopping.is_cancelled());
-            Ok::<_, Infallible>(response)
-        }
-    });
+    let phase = Arc::new(Mutex::new(Phase::FirstByte(Instant::now())));
+    let stream = Watched {
+        stream,
+        phase: phase.clone(),
+        _open: open,
+    };
+    let service = service(app, phase.clone(), stopping.clone());
     let connection = http1::Builder::new()
         .title_case_headers(true)
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    // An error is a client that went away, timed out or spoke no HTTP; where
-    // there was something to answer, it has been answered.
-    let _ = tokio::select! {
+    let mut connection = pin!(connection);
+    let mut overdue = Overdue { phase, timer: None };
+    let mut stop = pin!(stopping.cancelled());
+    poll_fn(|cx| {
         // The connection first: one that has just been opened would be closed
         // unanswered if it were told to stop before it was polled.
-        biased;
-        ended = connection.as_mut() => ended,
-        () = stopping.cancelled() => {
+        let mut ended = connection.as_mut().poll(cx);
+        if ended.is_pending() && stop.as_mut().poll(cx).is_ready() {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            ended = connection.as_mut().poll(cx);
         }
-    };
+        // Ended with an error is a client that went away or spoke no HTTP;
+        // where there was something to answer, it has been answered.
+        if ended.is_ready() {
+            return Poll::Ready(());
+        }
+        overdue.poll(cx)
+    })
+    .await;
+}
+
+/// The router, with what a connection adds to each request and response.
+fn service(
+    app: Router,
+    phase: Arc<Mutex<Phase>>,
+    stopping: CancellationToken,
+) -> impl HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send> {
+    let link = Arc::new(Link::new());
+    service_fn(move |request: Request<Incoming>| {
+        *phase.lock() = Phase::Answer;
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(link.clone());
+        let version = request.version();
+        let answer = app.clone().call(request);
+        let phase = phase.clone();
+        let stopping = stopping.clone();
+        async move {
+            let mut response = answer.await?;
+            *phase.lock() = Phase::FirstByte(Instant::now());
+            prepare(&mut response, version, stopping.is_cancelled());
+            Ok(response)
+        }
+    })
 }
 
 /// What a client must be told about the connection. An HTTP/1.0 client is
@@ -105,51 +125,32 @@ fn prepare(response: &mut Response, version: Version, stopping: bool) {
     }
 }
 
-/// A stream whose reads fail when the head of a request takes too long or
-/// does not come at all. hyper has one timeout for both, which would close an
-/// idle connection as soon as a slow head.
-struct HeadTimeout<S> {
-    stream: S,
-    /// A request is being answered; the time is its own.
-    busy: Arc<AtomicBool>,
-    /// When the first byte of the head that is awaited has come, or else when
-    /// it began to be awaited. None while busy.
-    since: Option<(Part, Instant)>,
-    /// Fires at the deadline or before; kept for the connection's life.
+/// What a connection waits for.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// The first byte of a request, since then.
+    FirstByte(Instant),
+    /// The rest of its head; the first byte came then.
+    RestOfHead(Instant),
+    /// The answer, which takes the time that it takes.
+    Answer,
+}
+
+/// Tells when a connection has waited for a request for too long. hyper has
+/// one timeout for a slow head and an idle connection, and would close the
+/// one as soon as the other.
+struct Overdue {
+    phase: Arc<Mutex<Phase>>,
     timer: Option<Pin<Box<Sleep>>>,
-    _open: TaskTrackerToken,
 }
 
-/// Which part of a request is awaited.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    FirstByte,
-    RestOfHead,
-}
-
-impl<S> HeadTimeout<S> {
-    fn new(stream: S, busy: Arc<AtomicBool>, open: TaskTrackerToken) -> Self {
-        Self {
-            stream,
-            busy,
-            since: None,
-            timer: None,
-            _open: open,
-        }
-    }
-
-    /// Ready when the head that is awaited is overdue.
-    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.busy.load(Ordering::Relaxed) {
-            self.since = None;
-            return Poll::Pending;
-        }
-        let (part, since) = *self
-            .since
-            .get_or_insert_with(|| (Part::FirstByte, Instant::now()));
-        let deadline = match part {
-            Part::FirstByte => since + IDLE_PATIENCE,
-            Part::RestOfHead => since + HEAD_PATIENCE,
+impl Overdue {
+    /// To be polled after the connection, which is what changes the phase.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = match *self.phase.lock() {
+            Phase::FirstByte(since) => since + IDLE_PATIENCE,
+            Phase::RestOfHead(since) => since + HEAD_PATIENCE,
+            Phase::Answer => return Poll::Pending,
         };
         let timer = self
             .timer
@@ -167,36 +168,34 @@ impl<S> HeadTimeout<S> {
             timer.as_mut().reset(deadline);
         }
     }
-
-    fn bytes_came(&mut self) {
-        let head_began = matches!(self.since, None | Some((Part::FirstByte, _)));
-        if head_began && !self.busy.load(Ordering::Relaxed) {
-            self.since = Some((Part::RestOfHead, Instant::now()));
-        }
-    }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
+/// A stream that notes when the first byte of a request comes.
+struct Watched<S> {
+    stream: S,
+    phase: Arc<Mutex<Phase>>,
+    _open: TaskTrackerToken,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf) {
-            if buf.filled().len() > before {
-                self.bytes_came();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            let mut phase = self.phase.lock();
+            if let Phase::FirstByte(_) = *phase {
+                *phase = Phase::RestOfHead(Instant::now());
             }
-            return Poll::Ready(read);
         }
-        match self.poll_overdue(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -225,3 +224,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! The signaling routes beside a route of one's own, with an eye on who comes
+//! and goes. Run it with `cargo run --example custom_route`, then
+//! `curl localhost:3000/new-endpoint`.
+
+use signal_http_heartbeat::{HeartbeatOpts, PeerEvent, router, serve};
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let (signaling, peer_list) = router(HeartbeatOpts::default());
+    let app = axum::Router::new()
+        .route("/new-endpoint", axum::routing::get(async || "hello"))
+        .merge(signaling);
+
+    let mut events = peer_list.subscribe();
+    tokio::spawn(async move {
+        while let Ok(event) = events.recv().await {
+            match event {
+                PeerEvent::PeerAdded { id, name } => println!("{name} is here as {id}"),
+                PeerEvent::PeerRemoved { name, reason, .. } => println!("{name} left: {reason}"),
+                _ => {}
+            }
+        }
+    });
+
+    let port = std::env::var("PORT").unwrap_or("3000".to_owned());
+    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!("listening on {}", listener.local_addr()?);
+    let stop = async { drop(tokio::signal::ctrl_c().await) };
+    serve(listener, app, peer_list, stop).await;
+    Ok(())
+}

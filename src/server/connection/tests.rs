@@ -1,0 +1,249 @@
+//! What a connection does when time passes: over a stream in memory, with a
+//! paused clock that jumps from timer to timer.
+
+use std::sync::Mutex;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    time::sleep,
+};
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::{
+    doors::http::SignalOpts,
+    peer_list::{Dialect, HeartbeatOpts, TimeoutPeerList},
+    server::app,
+};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A list on which nobody times out.
+fn peer_list() -> TimeoutPeerList {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    list.cancel_gc();
+    list
+}
+
+/// The client's end of a connection to a server with this list.
+fn connect(peer_list: &TimeoutPeerList, opts: SignalOpts) -> DuplexStream {
+    let (client, stream) = duplex(1 << 20);
+    let app = app(peer_list.clone(), opts);
+    let open = TaskTracker::new().token();
+    tokio::spawn(serve(stream, app, CancellationToken::new(), open));
+    client
+}
+
+async fn read_reply(client: &mut DuplexStream) -> String {
+    let mut reply = Vec::new();
+    loop {
+        let read = client.read_buf(&mut reply).await.unwrap();
+        let text = String::from_utf8_lossy(&reply).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.split("Content-Length: ").nth(1).unwrap();
+            let length: usize = length.lines().next().unwrap().parse().unwrap();
+            if body.len() >= length {
+                return text;
+            }
+        }
+        assert!(read > 0, "closed after {text:?}");
+    }
+}
+
+async fn is_closed(client: &mut DuplexStream) -> bool {
+    client.read(&mut [0; 1]).await.unwrap() == 0
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_trickles_in_is_cut_ten_seconds_after_its_first_byte() {
+    let mut client = connect(&peer_list(), SignalOpts::default());
+    sleep(seconds(60)).await;
+    let start = Instant::now();
+    for byte in b"GET /h" {
+        client.write_all(&[*byte]).await.unwrap();
+        sleep(seconds(1)).await;
+    }
+    assert!(is_closed(&mut client).await);
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_may_stay_for_75_seconds_between_requests() {
+    let mut client = connect(&peer_list(), SignalOpts::default());
+    for _ in 0..3 {
+        sleep(seconds(74)).await;
+        client
+            .write_all(b"GET /healthz HTTP/1.1\r\n")
+            .await
+            .unwrap();
+        sleep(seconds(9)).await;
+        client.write_all(b"\r\n").await.unwrap();
+        assert!(read_reply(&mut client).await.ends_with("ok"));
+    }
+    let start = Instant::now();
+    assert!(is_closed(&mut client).await);
+    assert_eq!(start.elapsed().as_secs(), 75);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_without_news_ends_after_its_time_less_up_to_a_fifth_with_the_list() {
+    let list = peer_list();
+    list.add_peer("a", Dialect::Listed).await.unwrap();
+    list.add_peer("b", Dialect::Bare).await.unwrap();
+    let mut client = connect(&list, SignalOpts::default());
+    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
+    client.write_all(wait).await.unwrap();
+    read_reply(&mut client).await;
+    let mut ends = Vec::new();
+    for _ in 0..20 {
+        let start = Instant::now();
+        client.write_all(wait).await.unwrap();
+        let reply = read_reply(&mut client).await;
+        assert!(reply.contains("\r\nPragma: 1\r\n"), "{reply}");
+        assert!(reply.ends_with("\r\n\r\nb,2,0\na,1,1\n"), "{reply}");
+        ends.push(start.elapsed());
+    }
+    assert!(ends.iter().all(|end| (20..=25).contains(&end.as_secs())));
+    ends.dedup();
+    assert!(ends.len() > 10, "not random: {ends:?}");
+    let wait = b"GET /wait?peer_id=2 HTTP/1.1\r\n\r\n";
+    client.write_all(wait).await.unwrap();
+    let reply = read_reply(&mut client).await;
+    assert!(reply.ends_with("Content-Length: 1\r\n\r\n\n") || reply.ends_with("\r\n\r\n\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_may_last_for_ever() {
+    let list = peer_list();
+    list.add_peer("a", Dialect::Listed).await.unwrap();
+    let opts = SignalOpts {
+        wait_timeout: None,
+        ..SignalOpts::default()
+    };
+    let mut client = connect(&list, opts);
+    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
+    client.write_all(wait).await.unwrap();
+    sleep(seconds(100_000)).await;
+    list.add_peer("b", Dialect::Listed).await.unwrap();
+    let reply = read_reply(&mut client).await;
+    assert!(reply.ends_with("\r\n\r\nb,2,1\na,1,1\n"), "{reply}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_on_wait_is_answered_after_a_pause_but_a_removal_at_once() {
+    let list = peer_list();
+    let mut client = connect(&list, SignalOpts::default());
+    for (query, status) in [("?peer_id=5", "404"), ("?peer_id=x", "400"), ("", "400")] {
+        let start = Instant::now();
+        let wait = format!("GET /wait{query} HTTP/1.1\r\n\r\n");
+        client.write_all(wait.as_bytes()).await.unwrap();
+        let reply = read_reply(&mut client).await;
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
+        assert_eq!(start.elapsed().as_secs(), 1);
+    }
+    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
+    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
+    client.write_all(wait).await.unwrap();
+    sleep(seconds(5)).await;
+    let start = Instant::now();
+    list.remove_peer(id, crate::Reason::SignedOut).await;
+    let reply = read_reply(&mut client).await;
+    assert!(reply.starts_with("HTTP/1.1 404 "), "{reply}");
+    assert!(start.elapsed() < Duration::from_millis(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_sender_has_a_minute_and_a_stalled_one_is_told_so() {
+    let list = peer_list();
+    list.add_peer("a", Dialect::Listed).await.unwrap();
+    let post = b"POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+    let mut client = connect(&list, SignalOpts::default());
+    client.write_all(post).await.unwrap();
+    for byte in b"offer" {
+        sleep(Duration::from_millis(11_900)).await;
+        client.write_all(&[*byte]).await.unwrap();
+    }
+    assert!(read_reply(&mut client).await.starts_with("HTTP/1.1 200 "));
+    let start = Instant::now();
+    client.write_all(post).await.unwrap();
+    client.write_all(b"off").await.unwrap();
+    let reply = read_reply(&mut client).await;
+    assert!(reply.starts_with("HTTP/1.1 408 "), "{reply}");
+    assert!(reply.contains("\r\nConnection: close\r\n"), "{reply}");
+    assert_eq!(start.elapsed().as_secs(), 60);
+    assert!(is_closed(&mut client).await);
+}
+
+/// Notes the length of each write to the stream.
+struct Recorded {
+    stream: DuplexStream,
+    writes: Arc<Mutex<Vec<usize>>>,
+}
+
+impl AsyncRead for Recorded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Recorded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.writes.lock().unwrap().push(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all: Vec<u8> = bufs.iter().flat_map(|buf| buf.to_vec()).collect();
+        self.poll_write(cx, &all)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_head_and_the_body_of_a_reply_leave_in_one_write() {
+    let list = peer_list();
+    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
+    let (mut client, stream) = duplex(1 << 20);
+    let writes = Arc::new(Mutex::new(Vec::new()));
+    let stream = Recorded {
+        stream,
+        writes: writes.clone(),
+    };
+    let app = app(list.clone(), SignalOpts::default());
+    let open = TaskTracker::new().token();
+    tokio::spawn(serve(stream, app, CancellationToken::new(), open));
+    let mut expected = Vec::new();
+    for size in [1, 300, 70_000, 500_000] {
+        list.send(id, id, vec![b'm'; size].into()).await.unwrap();
+        let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
+        client.write_all(wait).await.unwrap();
+        expected.push(read_reply(&mut client).await.len());
+    }
+    assert_eq!(*writes.lock().unwrap(), expected);
+}

@@ -1,0 +1,407 @@
+//! What goes over the wire, byte for byte.
+
+use signal_http_heartbeat::{Cors, HeartbeatOpts, SignalOpts};
+use tokio::io::AsyncWriteExt;
+
+use crate::support::{Client, TestServer, post, until};
+
+fn opts(enable_cors: Cors) -> SignalOpts {
+    SignalOpts {
+        enable_cors,
+        ..SignalOpts::default()
+    }
+}
+
+#[tokio::test]
+async fn the_bodies_of_the_original_hold() {
+    let server = TestServer::start();
+    let mut first = server.connect().await;
+    let reply = first.get("/sign_in?peer_name=firstPeer").await;
+    assert_eq!(reply.text(), "firstPeer,1,1\n");
+    assert_eq!(reply.header("Pragma"), Some("1"));
+    let waiting = async {
+        let joined = first.get("/wait?peer_id=1").await;
+        let left = first.get("/wait?peer_id=1").await;
+        [joined, left]
+    };
+    let acting = async {
+        // Closed as soon as it is answered.
+        let second = server
+            .request("GET /sign_in?peer_name=secondPeer HTTP/1.1\r\nConnection: close\r\n\r\n")
+            .await;
+        assert_eq!(second.text(), "secondPeer,2,1\nfirstPeer,1,1\n");
+        let out = server.get("/sign_out?peer_id=2").await;
+        assert_eq!((out.status, out.body.len()), (200, 0));
+    };
+    let ([joined, left], ()) = tokio::join!(waiting, acting);
+    assert_eq!(joined.text(), "secondPeer,2,1\nfirstPeer,1,1\n");
+    assert_eq!(joined.header("Pragma"), Some("1"));
+    assert_eq!(left.text(), "firstPeer,1,1\n");
+}
+
+#[tokio::test]
+async fn a_peer_whose_connection_is_closed_shows_status_0() {
+    let server = TestServer::start();
+    let close = "GET /sign_in?peer_name=a HTTP/1.1\r\nConnection: Keep-Alive, CLOSE\r\n\r\n";
+    server.request(close).await;
+    assert_eq!(server.list(), "a,1,0\n");
+    let mut open = server.connect().await;
+    open.get("/sign_in?peer_name=b").await;
+    assert_eq!(server.list(), "b,2,1\na,1,0\n");
+    drop(open);
+    server.list_becomes("b,2,0\na,1,0\n").await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_after_every_reply_still_counts_as_connected() {
+    let server = TestServer::start();
+    let mut client = server.connect().await;
+    client.request("GET /sign_in?a HTTP/1.0\r\n\r\n").await;
+    assert!(client.is_closed().await);
+    assert_eq!(server.list(), "a,1,1\n");
+}
+
+#[tokio::test]
+async fn every_reply_has_title_case_headers_and_is_never_cached_nor_sniffed() {
+    let server = TestServer::start();
+    server.sign_in("a").await;
+    server.post("/message?peer_id=1&to=1", "<script>").await;
+    let requests = [
+        (200, "GET /sign_in?peer_name=b"),
+        (200, "GET /wait?peer_id=1"),
+        (200, "GET /heartbeat?peer_id=1"),
+        (200, "GET /sign_out?peer_id=2"),
+        (200, "POST /sign_out?peer_id=2"),
+        (200, "POST /message?peer_id=1&to=1"),
+        (200, "GET /healthz"),
+        (400, "GET /sign_in"),
+        (400, "GET /wait"),
+        (404, "GET /heartbeat?peer_id=99"),
+        (404, "GET /unknown"),
+        (405, "POST /wait?peer_id=1"),
+    ];
+    let mut client = server.connect().await;
+    for (status, request) in requests {
+        let request = format!("{request} HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+        let reply = client.request(&request).await;
+        assert_eq!(reply.status, status, "{request}");
+        for line in reply.head.split("\r\n").skip(1).filter(|l| !l.is_empty()) {
+            let (name, _) = line.split_once(": ").unwrap();
+            let title_case = name.split('-').all(|word| {
+                let mut letters = word.chars();
+                letters.next().is_some_and(|c| c.is_ascii_uppercase())
+                    && letters.all(|c| c.is_ascii_lowercase())
+            });
+            assert!(title_case, "{line}");
+        }
+        let text = Some("text/plain; charset=utf-8");
+        assert_eq!(reply.header("Content-Type"), text, "{request}");
+        assert_eq!(reply.header("Cache-Control"), Some("no-store"));
+        assert_eq!(reply.header("X-Content-Type-Options"), Some("nosniff"));
+        assert_eq!(reply.header("Access-Control-Allow-Origin"), Some("*"));
+        let exposed = reply.header("Access-Control-Expose-Headers").unwrap();
+        assert_eq!(exposed, "pragma,retry-after");
+        assert!(!reply.head.contains("Transfer-Encoding"));
+        if status != 200 {
+            assert!(reply.text().trim().len() > 5, "{request}: blank");
+            assert_eq!(reply.text().lines().count(), 1);
+            assert!(!reply.text().starts_with(['{', '[', '"']));
+        }
+    }
+}
+
+#[tokio::test]
+async fn http_1_0_gets_exactly_one_connection_close_and_is_closed() {
+    let server = TestServer::start();
+    server.sign_in("a").await;
+    let requests = [
+        "GET /sign_in?native HTTP/1.0\r\n\r\n",
+        "GET /sign_in?native HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        "GET /sign_out?peer_id=9 HTTP/1.0\r\nconnection: Keep-Alive\r\n\r\n",
+        "GET /heartbeat?peer_id=9 HTTP/1.0\r\n\r\n",
+        "POST /message?peer_id=1&to=1 HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi",
+    ];
+    for request in requests {
+        let mut client = server.connect().await;
+        let reply = client.request(request).await;
+        assert!(reply.head.starts_with("HTTP/1.0 "), "{}", reply.head);
+        assert_eq!(reply.head.matches("\r\nConnection: ").count(), 1);
+        assert!(reply.head.contains("\r\nConnection: close\r\n"));
+        assert!(client.is_closed().await);
+    }
+}
+
+#[tokio::test]
+async fn http_1_1_keeps_its_connection_and_answers_pipelined_requests_in_order() {
+    let server = TestServer::start();
+    let mut client = server.connect().await;
+    let pipelined = [
+        "GET /sign_in?peer_name=a HTTP/1.1\r\n\r\n".as_bytes(),
+        &post("/message?peer_id=1&to=1", "one"),
+        &post("/message?peer_id=1&to=1", "two"),
+        b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n",
+        b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n",
+    ];
+    client.send(pipelined.concat()).await;
+    for body in ["a,1,1\n", "", "", "one", "two"] {
+        assert_eq!(client.reply().await.text(), body);
+    }
+}
+
+#[tokio::test]
+async fn a_request_behind_a_parked_wait_is_answered_after_it() {
+    let server = TestServer::start();
+    server.sign_in("a").await;
+    let mut client = server.connect().await;
+    client
+        .send("GET /wait?peer_id=1 HTTP/1.1\r\n\r\nGET /heartbeat?peer_id=1 HTTP/1.1\r\n\r\n")
+        .await;
+    server.list_becomes("a,1,1\n").await;
+    server.post("/message?peer_id=1&to=1", "news").await;
+    assert_eq!(client.reply().await.text(), "news");
+    assert_eq!(client.reply().await.status, 200);
+}
+
+async fn hangs_up_in_the_middle_of_a_wait(hang_up: impl AsyncFnOnce(&mut Client)) {
+    let server = TestServer::start();
+    server.sign_in("a").await;
+    server.list_becomes("a,1,0\n").await;
+    let mut client = server.connect().await;
+    client.send("GET /wait?peer_id=1 HTTP/1.1\r\n\r\n").await;
+    server.list_becomes("a,1,1\n").await;
+    hang_up(&mut client).await;
+    server.list_becomes("a,1,0\n").await;
+    server.post("/message?peer_id=1&to=1", "news").await;
+    assert_eq!(server.get("/wait?peer_id=1").await.text(), "news");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_in_the_middle_of_a_wait_takes_no_message_along() {
+    hangs_up_in_the_middle_of_a_wait(async |client| {
+        client.stream.set_zero_linger().unwrap();
+        client.stream.shutdown().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_half_closes_in_the_middle_of_a_wait_takes_no_message_along() {
+    hangs_up_in_the_middle_of_a_wait(async |client| client.stream.shutdown().await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_request_that_comes_byte_by_byte_is_understood() {
+    let server = TestServer::start();
+    server.sign_in("a").await;
+    let mut client = server.connect().await;
+    client.stream.set_nodelay(true).unwrap();
+    for byte in post("/message?peer_id=1&to=1", "slow") {
+        client.send([byte]).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(client.reply().await.status, 200);
+    assert_eq!(client.get("/wait?peer_id=1").await.text(), "slow");
+}
+
+#[tokio::test]
+async fn a_message_passes_untouched_whatever_its_type() {
+    let server = TestServer::start();
+    server.sign_in("a").await;
+    let bytes: Vec<u8> = (0..=255).collect();
+    let json = br#"{"type":"offer","sdp":"v=0\r\n"}"#.to_vec();
+    for (kind, body) in [
+        ("application/octet-stream", &bytes),
+        ("application/json", &json),
+        ("application/x-www-form-urlencoded", &json),
+    ] {
+        let head = format!(
+            "POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let sent = server.request([head.as_bytes(), body].concat()).await;
+        assert_eq!(sent.status, 200);
+        assert_eq!(server.get("/wait?peer_id=1").await.body, *body);
+    }
+}
+
+#[tokio::test]
+async fn a_message_may_be_chunked_and_may_expect_to_be_asked_for() {
+    let server = TestServer::start();
+    server.sign_in("a").await;
+    let chunked = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3\r\noff\r\n2\r\ner\r\n0\r\n\r\n";
+    assert_eq!(server.request(chunked).await.status, 200);
+    assert_eq!(server.get("/wait?peer_id=1").await.text(), "offer");
+    let mut client = server.connect().await;
+    let head = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 6\r\n\
+                Expect: 100-continue\r\n\r\n";
+    client.send(head).await;
+    let mut go_on = [0; 25];
+    let read = tokio::io::AsyncReadExt::read_exact(&mut client.stream, &mut go_on);
+    crate::support::within_patience(read).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(client.request("answer").await.status, 200);
+    assert_eq!(server.get("/wait?peer_id=1").await.text(), "answer");
+}
+
+#[tokio::test]
+async fn other_methods_are_refused_and_have_no_effect() {
+    let server = TestServer::start();
+    server.sign_in("a").await;
+    server.post("/message?peer_id=1&to=1", "kept").await;
+    let cases = [
+        ("HEAD", "/wait?peer_id=1", "GET"),
+        ("HEAD", "/sign_in?peer_name=x", "GET"),
+        ("HEAD", "/sign_out?peer_id=1", "GET, POST"),
+        ("POST", "/sign_in?peer_name=x", "GET"),
+        ("GET", "/message?peer_id=1&to=1", "POST"),
+        ("PUT", "/message?peer_id=1&to=1", "POST"),
+        ("DELETE", "/sign_out?peer_id=1", "GET, POST"),
+        ("HEAD", "/heartbeat?peer_id=1", "GET"),
+        ("BREW", "/wait?peer_id=1", "GET"),
+    ];
+    for (method, target, allowed) in cases {
+        let mut client = server.connect().await;
+        client
+            .send(format!(
+                "{method} {target} HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
+            ))
+            .await;
+        if method == "HEAD" {
+            // A reply to HEAD announces a body that does not come.
+            client.stream.shutdown().await.unwrap();
+            let mut reply = String::new();
+            tokio::io::AsyncReadExt::read_to_string(&mut client.stream, &mut reply)
+                .await
+                .unwrap();
+            assert!(reply.starts_with("HTTP/1.1 405 "), "{reply}");
+            assert!(reply.contains(&format!("\r\nAllow: {allowed}\r\n")));
+            assert!(reply.ends_with("\r\n\r\n"), "{reply}");
+        } else {
+            let reply = client.reply().await;
+            assert_eq!(reply.status, 405, "{method} {target}");
+            assert_eq!(reply.header("Allow"), Some(allowed));
+        }
+    }
+    assert_eq!(server.get("/wait?peer_id=1").await.text(), "kept");
+    assert_eq!(server.peer_list.peer_ids().len(), 1);
+}
+
+const PREFLIGHT: &str = "OPTIONS /message?peer_id=1&to=2 HTTP/1.1\r\n\
+                         Origin: https://a.example\r\n\
+                         Access-Control-Request-Method: POST\r\n\
+                         Access-Control-Request-Headers: authorization,peer-type\r\n\r\n";
+
+#[tokio::test]
+async fn pages_of_every_origin_may_use_the_server() {
+    let server = TestServer::start();
+    let reply = server.request(PREFLIGHT).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("Access-Control-Allow-Origin"), Some("*"));
+    assert_eq!(reply.header("Access-Control-Allow-Methods"), Some("POST"));
+    let headers = reply.header("Access-Control-Allow-Headers");
+    assert_eq!(headers, Some("authorization,peer-type"));
+}
+
+#[tokio::test]
+async fn with_a_list_of_origins_only_those_are_allowed() {
+    let origin = "https://a.example".parse().unwrap();
+    let cors = Cors::Origins(vec![origin]);
+    let server = TestServer::with(HeartbeatOpts::default(), opts(cors));
+    for target in ["/sign_in?peer_name=a", "/unknown", "/healthz"] {
+        let request = |origin: &str| format!("GET {target} HTTP/1.1\r\nOrigin: {origin}\r\n\r\n");
+        let reply = server.request(request("https://a.example")).await;
+        let allowed = reply.header("Access-Control-Allow-Origin");
+        assert_eq!(allowed, Some("https://a.example"));
+        assert_eq!(reply.header("Vary").unwrap().to_lowercase(), "origin");
+        let reply = server.request(request("https://b.example")).await;
+        assert_eq!(reply.header("Access-Control-Allow-Origin"), None);
+        assert_eq!(reply.header("Vary").unwrap().to_lowercase(), "origin");
+    }
+    assert_eq!(server.request(PREFLIGHT).await.status, 200);
+}
+
+#[tokio::test]
+async fn without_cors_there_is_no_word_of_it() {
+    let server = TestServer::with(HeartbeatOpts::default(), opts(Cors::Off));
+    let reply = server.get("/sign_in?peer_name=a").await;
+    assert!(!reply.head.contains("Access-Control"), "{}", reply.head);
+    assert_eq!(server.request(PREFLIGHT).await.status, 405);
+}
+
+#[tokio::test]
+async fn at_shutdown_open_waits_are_answered_and_told_that_it_closes() {
+    let mut server = TestServer::start();
+    server.sign_in("a").await;
+    server.get("/sign_in?bare").await;
+    server.get("/wait?peer_id=1").await;
+    server.list_becomes("bare,2,0\na,1,1\n").await;
+    let mut listed = server.connect().await;
+    listed.send("GET /wait?peer_id=1 HTTP/1.1\r\n\r\n").await;
+    let mut bare = server.connect().await;
+    bare.send("GET /wait?peer_id=2 HTTP/1.1\r\n\r\n").await;
+    let mut idle = server.connect().await;
+    idle.get("/healthz").await;
+    let mut never_used = server.connect().await;
+    server.list_becomes("bare,2,1\na,1,1\n").await;
+    let stopped = server.stop();
+    let reply = listed.reply().await;
+    assert_eq!((reply.status, reply.text()), (200, "bare,2,1\na,1,1\n"));
+    assert_eq!(reply.header("Pragma"), Some("1"));
+    assert_eq!(reply.header("Connection"), Some("close"));
+    let reply = bare.reply().await;
+    assert_eq!((reply.status, reply.text()), (200, "\n"));
+    assert_eq!(reply.header("Pragma"), Some("2"));
+    for client in [&mut listed, &mut bare, &mut idle, &mut never_used] {
+        assert!(client.is_closed().await);
+    }
+    stopped.await;
+    let refused = tokio::net::TcpStream::connect(server.address).await;
+    assert!(refused.is_err(), "the listener is still open");
+}
+
+#[tokio::test]
+async fn of_two_waits_the_newest_receives() {
+    let server = TestServer::start();
+    server.sign_in("a").await;
+    server.list_becomes("a,1,0\n").await;
+    let mut older = server.connect().await;
+    older.send("GET /wait?peer_id=1 HTTP/1.1\r\n\r\n").await;
+    server.list_becomes("a,1,1\n").await;
+    let mut newest = server.connect().await;
+    newest
+        .send("GET /heartbeat?peer_id=1 HTTP/1.1\r\n\r\nGET /wait?peer_id=1 HTTP/1.1\r\n\r\n")
+        .await;
+    assert_eq!(newest.reply().await.status, 200);
+    server.post("/message?peer_id=1&to=1", "one").await;
+    assert_eq!(newest.reply().await.text(), "one");
+    server.get("/sign_out?peer_id=1").await;
+    assert_eq!(older.reply().await.status, 404);
+}
+
+#[tokio::test]
+async fn without_heartbeats_and_requests_a_peer_times_out_and_the_others_hear_of_it() {
+    let heartbeat = HeartbeatOpts {
+        timeout_period: std::time::Duration::from_millis(200),
+        gc_interval: std::time::Duration::from_millis(20),
+        ..HeartbeatOpts::default()
+    };
+    let server = TestServer::with(heartbeat, SignalOpts::default());
+    let mut stays = server.connect().await;
+    stays.get("/sign_in?peer_name=stays").await;
+    let goes = server.sign_in("goes").await;
+    let mut lists = Vec::new();
+    until(async || {
+        lists.push(stays.get("/wait?peer_id=1").await.text().to_owned());
+        lists.last().unwrap() == "stays,1,1\n"
+    })
+    .await;
+    assert_eq!(lists[0], "goes,2,1\nstays,1,1\n");
+    assert_eq!(
+        server
+            .get(&format!("/heartbeat?peer_id={goes}"))
+            .await
+            .status,
+        404
+    );
+}
