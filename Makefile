@@ -1,0 +1,36 @@
+# One target for each thing that one does by hand.
+
+PYTHON := .venv/bin/python
+REQUIREMENTS := tests/python/requirements.txt
+
+.PHONY: run test lint audit docker install
+
+run:
+	cargo run --release
+
+test: lint install
+	cargo test
+	cargo build
+	$(PYTHON) -m pytest tests/python
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+audit:
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources
+
+docker:
+	docker build -t signal-http-heartbeat .
+
+# What the tests need besides the Rust toolchain.
+install: .venv/installed
+	@tests/install-programs nginx:nginx-light curl:curl
+
+.venv/installed: $(REQUIREMENTS)
+	@python3 -c 'import ensurepip' || tests/install-programs python3-venv:python3-venv
+	@python3 -m venv .venv
+	$(PYTHON) -m pip install --quiet --requirement $(REQUIREMENTS)
+	@touch $@

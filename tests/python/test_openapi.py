@@ -1,0 +1,34 @@
+"""The server does what openapi.yml says, and nothing else."""
+
+import pathlib
+import subprocess
+import sys
+import urllib.request
+
+from conftest import ROOT
+
+
+def test_the_server_keeps_to_its_description(start_server, tmp_path):
+    # Short waits, and no limit that a run could reach: a 503 would be right
+    # then, but here every 5xx is a failure.
+    port = start_server(
+        WEBRTC_WAIT_MS="20", WEBRTC_MAX_PEERS="1000000", WEBRTC_HEARTBEAT_MS="600000"
+    )
+    # So that small ids are those of peers.
+    for number in range(100):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/sign_in?peer_name={number}").close()
+    schemathesis = pathlib.Path(sys.executable).parent / "schemathesis"
+    command = [
+        schemathesis,
+        "run",
+        ROOT / "openapi.yml",
+        f"--url=http://127.0.0.1:{port}",
+        "--checks=all",
+        "--max-examples=40",
+        "--workers=4",
+        "--request-timeout=20",
+        "--seed=1",
+    ]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    print(run.stdout, run.stderr)
+    assert run.returncode == 0

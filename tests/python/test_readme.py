@@ -1,0 +1,117 @@
+"""What the README shows is what happens."""
+
+import http.client
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_tour_with_curl_shows_what_it_says(start_server):
+    port = start_server()
+    tour = "".join(blocks("console"))
+    steps = re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", tour, re.MULTILINE)
+    assert len(steps) == 8
+    for command, expected in steps:
+        command = command.replace("localhost:3000", f"127.0.0.1:{port}")
+        shown = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+        # A terminal shows a body that does not end its line just the same.
+        assert shown.stdout.rstrip("\n") == expected.rstrip("\n"), command
+
+
+def test_the_library_example_is_the_one_that_is_run():
+    (library,) = blocks("rust")
+    example = (ROOT / "examples" / "custom_route.rs").read_text()
+    code = [line.strip() for line in library.splitlines() if line.strip()]
+    missing = [line for line in code if line not in example]
+    # The example takes its port from the environment and can be stopped.
+    assert missing == [
+        'let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;',
+        "serve(listener, app, peer_list, std::future::pending()).await;",
+    ]
+
+
+def nginx(tmp_path, port):
+    """nginx with the README's snippet before this port, on a socket of its own."""
+    (snippet,) = blocks("nginx")
+    path = tmp_path / "nginx.sock"
+    assert snippet.count("127.0.0.1:3000") == snippet.count("listen 80;") == 1
+    snippet = snippet.replace("127.0.0.1:3000", f"127.0.0.1:{port}")
+    snippet = snippet.replace("listen 80;", f"listen unix:{path};")
+    temporary = "".join(
+        f"{part}_temp_path {tmp_path}/{part};\n"
+        for part in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    # Started as root, its workers would be somebody else without a right to
+    # these folders.
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    config = tmp_path / "nginx.conf"
+    config.write_text(
+        f"{user}daemon off; pid {tmp_path}/pid; error_log stderr;\n"
+        f"events {{}}\nhttp {{ access_log off;\n{temporary}{snippet}}}\n"
+    )
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    process = subprocess.Popen([program, "-p", tmp_path, "-c", config])
+    return process, path
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """A connection to nginx, as soon as that is up."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=60)
+        self.path = str(path)
+
+    def connect(self):
+        for _ in range(1000):
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(self.timeout)
+            try:
+                return self.sock.connect(self.path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                time.sleep(0.01)
+        raise AssertionError("nginx does not start")
+
+
+def test_the_nginx_snippet_serves_pages_and_native_clients(start_server, tmp_path):
+    port = start_server()
+    process, path = nginx(tmp_path, port)
+    with process:
+        try:
+            page = UnixConnection(path)
+            page.request("GET", "/sign_in?peer_name=page")
+            assert page.getresponse().read() == b"page,1,1\n"
+            native = UnixConnection(path)
+            native.connect()
+            native.sock.sendall(b"GET /sign_in?native HTTP/1.0\r\n\r\n")
+            reply = native.sock.makefile("rb").read()
+            head, _, body = reply.partition(b"\r\n\r\n")
+            assert body == b"native,2,1\npage,1,1\n"
+            assert b"\r\nContent-Length: 20" in head
+            assert b"\r\nPragma: 2" in head
+            assert head.count(b"\r\nConnection: close") == 1
+            page.request("GET", "/wait?peer_id=1")
+            assert page.getresponse().read() == b"native,2,1\npage,1,1\n"
+            waiting = threading.Thread(target=page.request, args=("GET", "/wait?peer_id=1"))
+            waiting.start()
+            large = b"m" * 500_000
+            sender = UnixConnection(path)
+            sender.request("POST", "/message?peer_id=2&to=1", body=large)
+            assert sender.getresponse().status == 200
+            waiting.join()
+            delivered = page.getresponse()
+            assert delivered.getheader("Pragma") == "2"
+            assert delivered.read() == large
+        finally:
+            process.terminate()
