@@ -17,17 +17,17 @@ mod error;
 mod query;
 mod reply;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{Request, State},
     http::{HeaderValue, Method, Version, header::CONNECTION},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::any,
 };
 use tokio::time::sleep;
-use tower::util::option_layer;
+use tower::{service_fn, util::option_layer};
 
 pub(crate) use error::RequestError;
 pub(crate) use reply::{cors_layer, reply};
@@ -90,18 +90,23 @@ pub fn signal_router(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
 
 /// The routes without CORS.
 pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
+    let door = Door {
+        peer_list,
+        opts: Arc::new(opts),
+    };
+    let waiting = door.clone();
     // Each handler looks at the method itself: axum would answer HEAD with the
     // handler of GET, and a HEAD on /wait would eat a message.
     Router::new()
         .route("/sign_in", any(sign_in))
-        .route("/wait", any(wait))
+        .route_service(
+            "/wait",
+            service_fn(move |request| wait(waiting.clone(), request)),
+        )
         .route("/message", any(message))
         .route("/heartbeat", any(heartbeat))
         .route("/sign_out", any(sign_out))
-        .with_state(Door {
-            peer_list,
-            opts: Arc::new(opts),
-        })
+        .with_state(door)
 }
 
 #[derive(Clone)]
@@ -125,42 +130,51 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     Ok(reply_from(id, list))
 }
 
-async fn wait(State(door): State<Door>, request: Request) -> Answer {
-    only(&[Method::GET], &request)?;
+/// Not an `async fn`: its future would have room for the request as long as it
+/// waits, and the request itself holds on to the connection's read buffer,
+/// kilobytes for each peer.
+fn wait(
+    door: Door,
+    request: Request,
+) -> impl Future<Output = Result<Response, Infallible>> + Send + use<> {
+    let allowed = only(&[Method::GET], &request);
     let id = Query::of(&request).peer_id("peer_id");
     let transport = Transport::of(&request);
-    // Gone before the wait parks: the request holds on to the connection's
-    // read buffer, kilobytes for each peer.
     drop(request);
-    match parked(&door, id, transport).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            sleep(WAIT_ERROR_PAUSE).await;
-            Err(error)
-        }
+    async move {
+        let answer = match (allowed, id) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Err(error)) => refuse_wait(error).await,
+            (Ok(()), Ok(id)) => parked(&door, id, transport).await,
+        };
+        Ok(answer.into_response())
     }
 }
 
-/// The outer error is that of a wait that could not begin.
-async fn parked(
-    door: &Door,
-    id: Result<PeerId, RequestError>,
-    transport: Transport,
-) -> Result<Answer, RequestError> {
-    let id = id?;
-    let unknown = |_: UnknownPeer| RequestError::NotSignedIn("peer_id");
-    let open = door.peer_list.open_request(id, transport.link());
-    let open = open.map_err(unknown)?;
+async fn parked(door: &Door, id: PeerId, transport: Transport) -> Answer {
+    let not_signed_in = RequestError::NotSignedIn("peer_id");
+    let Ok(open) = door.peer_list.open_request(id, transport.link()) else {
+        return refuse_wait(not_signed_in).await;
+    };
     let limit = door.opts.wait_timeout.map(with_jitter);
-    let delivery = door.peer_list.wait(id, limit).await.map_err(unknown)?;
+    let Ok(delivery) = door.peer_list.wait(id, limit).await else {
+        return refuse_wait(not_signed_in).await;
+    };
     let response = match delivery.news() {
         News::Message { from, body } => reply_from(*from, body.clone()),
         News::Status(lines) | News::Nothing(lines) => reply_from(id, lines.clone()),
-        News::Removed => return Ok(Err(RequestError::NotSignedIn("peer_id"))),
+        // At once: native clients then report that they are disconnected.
+        News::Removed => return Err(not_signed_in),
     };
     delivery.done().await;
     open.answered(true);
-    Ok(Ok(response))
+    Ok(response)
+}
+
+/// Refuses a wait that cannot begin, after a pause.
+async fn refuse_wait(error: RequestError) -> Answer {
+    sleep(WAIT_ERROR_PAUSE).await;
+    Err(error)
 }
 
 async fn message(State(door): State<Door>, request: Request) -> Answer {
