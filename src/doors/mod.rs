@@ -2,3 +2,30 @@
 //! protocol into the verbs of the peer list and keeps no state of its own.
 
 pub mod http;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// How a handler tells the connection that its request may now wait for long.
+/// Our own accept loop adds it to each request; a handler that finds none
+/// waits all the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parking(Arc<AtomicBool>);
+
+impl Parking {
+    /// The request may wait for long.
+    pub fn allow(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// A new request begins.
+    pub fn forbid(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    pub fn is_allowed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,36 +1,54 @@
-//! One connection: HTTP/1 the way native clients need it.
+//! One connection: HTTP/1 the way native clients need it, and little memory
+//! while nothing happens.
+//!
+//! hyper reads requests and writes responses. For that it keeps two buffers
+//! of 8 KiB, and most connections of this server do nothing but have a wait
+//! open. So a connection is hyper's only while a request is read or a response
+//! is written. When it is idle, or its request parks, its task takes back the
+//! stream (and the router's future) and drops the rest. The response to a
+//! parked request goes out through a new hyper connection, behind a stand-in
+//! for the request that the old one has read, so that every byte of HTTP is
+//! still written by hyper.
+
+mod stream;
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
-    io,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{
     Router,
-    body::Body,
-    http::{HeaderValue, Request, Version, header::CONNECTION},
+    body::{Body, Bytes, HttpBody},
+    http::{HeaderValue, Method, Request, Version, header::CONNECTION},
     response::Response,
+    routing::future::RouteFuture,
 };
 use hyper::{
-    body::Incoming,
+    body::{Frame, Incoming, SizeHint},
     server::conn::http1,
-    service::{HttpService, service_fn},
+    service::Service,
 };
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
-use tower::Service;
 
-use crate::peer_list::Link;
+use crate::{
+    doors::{Parking, http::asks_to_close},
+    peer_list::Link,
+};
+use stream::ClientStream;
 
 /// The head of a request must be complete this long after its first byte.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -52,63 +70,217 @@ pub(super) async fn serve<S>(
     stopping: CancellationToken,
     open: TaskTrackerToken,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
-    let phase = Arc::new(Mutex::new(Phase::FirstByte(Instant::now())));
-    let stream = Watched {
-        stream,
-        phase: phase.clone(),
-        _open: open,
-    };
-    let service = service(app, phase.clone(), stopping.clone());
-    let connection = http1::Builder::new()
-        .title_case_headers(true)
-        .header_read_timeout(None)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let mut overdue = Overdue { phase, timer: None };
-    let mut stop = pin!(stopping.cancelled());
-    poll_fn(|cx| {
-        // The connection first: one that has just been opened would be closed
-        // unanswered if it were told to stop before it was polled.
-        let mut ended = connection.as_mut().poll(cx);
-        if ended.is_pending() && stop.as_mut().poll(cx).is_ready() {
-            connection.as_mut().graceful_shutdown();
-            ended = connection.as_mut().poll(cx);
+    let shared = Arc::new(Shared::new(stopping));
+    let mut overdue = Overdue::new(shared.clone());
+    let mut stream = ClientStream::new(stream, shared.clone(), open);
+    while stream.has_bytes() || request_comes(&mut stream, &mut overdue).await {
+        let service = ToRouter {
+            app: app.clone(),
+            shared: shared.clone(),
+        };
+        let Some(taken_back) = speak(stream, service, &mut overdue).await else {
+            return;
+        };
+        stream = taken_back;
+        if let Some(request) = shared.take_open_request() {
+            let stand_in = request.stand_in;
+            let Some(response) = answer(request, &mut stream).await else {
+                return;
+            };
+            stream.read_first(stand_in);
+            *shared.exchange.lock() = Exchange::Answered(response);
         }
-        // Ended with an error is a client that went away or spoke no HTTP;
-        // where there was something to answer, it has been answered.
-        if ended.is_ready() {
-            return Poll::Ready(());
-        }
-        overdue.poll(cx)
-    })
-    .await;
+    }
 }
 
-/// The router, with what a connection adds to each request and response.
-fn service(
-    app: Router,
-    phase: Arc<Mutex<Phase>>,
-    stopping: CancellationToken,
-) -> impl HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send> {
-    let link = Arc::new(Link::new());
-    service_fn(move |request: Request<Incoming>| {
-        *phase.lock() = Phase::Answer;
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(link.clone());
-        let version = request.version();
-        let answer = app.clone().call(request);
-        let phase = phase.clone();
-        let stopping = stopping.clone();
-        async move {
-            let mut response = answer.await?;
-            *phase.lock() = Phase::FirstByte(Instant::now());
-            prepare(&mut response, version, stopping.is_cancelled());
-            Ok(response)
+/// Waits for the first bytes of a request. False if the connection is to be
+/// closed: by the client, because it was idle for too long, or to stop.
+async fn request_comes<S>(stream: &mut ClientStream<S>, overdue: &mut Overdue) -> bool
+where
+    S: AsyncRead + Unpin,
+{
+    let shared = overdue.shared.clone();
+    let mut stop = pin!(shared.stopping.cancelled());
+    poll_fn(|cx| {
+        // A request that has come is answered even if it is time to stop.
+        if let Poll::Ready(read) = stream.poll_read_ahead(cx) {
+            return Poll::Ready(read.is_ok());
+        }
+        let ended = stop.as_mut().poll(cx).is_ready() || overdue.poll(cx).is_ready();
+        if ended {
+            Poll::Ready(false)
+        } else {
+            Poll::Pending
         }
     })
+    .await
+}
+
+/// Lets hyper have the connection until it closes it (None), or has nothing
+/// to do: because it is idle, or because the open request parks.
+async fn speak<S>(
+    stream: ClientStream<S>,
+    service: ToRouter,
+    overdue: &mut Overdue,
+) -> Option<ClientStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let shared = service.shared.clone();
+    // In a box, so that the task has no room for it at other times.
+    let mut connection = Box::new(
+        http1::Builder::new()
+            .title_case_headers(true)
+            .header_read_timeout(None)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service),
+    );
+    let leaves = poll_fn(|cx| {
+        // Ended with an error is a client that went away or spoke no HTTP;
+        // where there was something to answer, it has been answered.
+        if Pin::new(&mut *connection).poll(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        if shared.nothing_to_do() {
+            return Poll::Ready(true);
+        }
+        overdue.poll(cx).map(|()| false)
+    });
+    if !leaves.await {
+        return None;
+    }
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    stream.read_again(&parts.read_buf);
+    Some(stream)
+}
+
+/// Waits for the answer to a parked request. None if the client hangs up.
+async fn answer<S>(mut request: OpenRequest, stream: &mut ClientStream<S>) -> Option<Response>
+where
+    S: AsyncRead + Unpin,
+{
+    poll_fn(|cx| {
+        // The hang-up first, or a dead client would take a message along.
+        while let Poll::Ready(read) = stream.poll_read_ahead(cx) {
+            if read.is_err() {
+                return Poll::Ready(None);
+            }
+        }
+        request.poll(stream.shared(), cx).map(Some)
+    })
+    .await
+}
+
+/// What the parts of a connection know of each other.
+struct Shared {
+    stopping: CancellationToken,
+    link: Arc<Link>,
+    parking: Parking,
+    phase: Mutex<Phase>,
+    exchange: Mutex<Exchange>,
+    /// There is more of the request's body to be read, or to be discarded.
+    unread: AtomicBool,
+    /// There are bytes that could not be written: the client does not read.
+    unwritten: AtomicBool,
+}
+
+/// What a connection is in the middle of.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// Nothing, since then.
+    Idle(Instant),
+    /// The head of a request; its first byte came then.
+    Head(Instant),
+    /// A request and its response, which take the time that they take.
+    Exchange,
+}
+
+/// The request that a connection is busy with.
+enum Exchange {
+    None,
+    Open(OpenRequest),
+    /// It was parked, and this is for the stand-in that hyper reads next.
+    Answered(Response),
+}
+
+impl Shared {
+    fn new(stopping: CancellationToken) -> Self {
+        Self {
+            stopping,
+            link: Arc::new(Link::new()),
+            parking: Parking::default(),
+            phase: Mutex::new(Phase::Idle(Instant::now())),
+            exchange: Mutex::new(Exchange::None),
+            unread: AtomicBool::new(false),
+            unwritten: AtomicBool::new(false),
+        }
+    }
+
+    /// To be asked when hyper is pending: whether it would stay so until a
+    /// request comes, or until the open one is answered and its handler said
+    /// that this may take long.
+    fn nothing_to_do(&self) -> bool {
+        if self.unread.load(Ordering::Relaxed) || self.unwritten.load(Ordering::Relaxed) {
+            return false;
+        }
+        match *self.phase.lock() {
+            Phase::Idle(_) => true,
+            Phase::Head(_) => false,
+            Phase::Exchange => {
+                self.parking.is_allowed()
+                    && matches!(&*self.exchange.lock(), Exchange::Open(request) if request.is_get)
+            }
+        }
+    }
+
+    fn take_open_request(&self) -> Option<OpenRequest> {
+        let mut exchange = self.exchange.lock();
+        match std::mem::replace(&mut *exchange, Exchange::None) {
+            Exchange::Open(request) => Some(request),
+            Exchange::None | Exchange::Answered(_) => None,
+        }
+    }
+}
+
+/// A request that is being answered.
+struct OpenRequest {
+    answer: Pin<Box<RouteFuture<Infallible>>>,
+    version: Version,
+    /// Like the stand-in. (To a HEAD hyper would write no body.)
+    is_get: bool,
+    /// A request line that makes hyper treat the connection after the
+    /// response as this request would.
+    stand_in: &'static [u8],
+}
+
+impl OpenRequest {
+    fn new(request: Request<Body>, app: &Router) -> Self {
+        let version = request.version();
+        let is_get = request.method() == Method::GET;
+        let stand_in: &[u8] = if version == Version::HTTP_10 {
+            b"GET / HTTP/1.0\r\n\r\n"
+        } else if asks_to_close(&request) {
+            b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"
+        } else {
+            b"GET / HTTP/1.1\r\n\r\n"
+        };
+        let answer = tower::Service::call(&mut app.clone(), request);
+        Self {
+            answer: Box::pin(answer),
+            version,
+            is_get,
+            stand_in,
+        }
+    }
+
+    fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<Response> {
+        let Ok(mut response) = ready!(self.answer.as_mut().poll(cx));
+        prepare(&mut response, self.version, shared.stopping.is_cancelled());
+        Poll::Ready(response)
+    }
 }
 
 /// What a client must be told about the connection. An HTTP/1.0 client is
@@ -125,32 +297,145 @@ fn prepare(response: &mut Response, version: Version, stopping: bool) {
     }
 }
 
-/// What a connection waits for.
-#[derive(Clone, Copy)]
-enum Phase {
-    /// The first byte of a request, since then.
-    FirstByte(Instant),
-    /// The rest of its head; the first byte came then.
-    RestOfHead(Instant),
-    /// The answer, which takes the time that it takes.
-    Answer,
+/// The router as hyper's service. What it answers with is kept beside hyper's
+/// connection, so that it outlives it.
+struct ToRouter {
+    app: Router,
+    shared: Arc<Shared>,
+}
+
+impl Service<Request<Incoming>> for ToRouter {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let mut exchange = self.shared.exchange.lock();
+        if !matches!(*exchange, Exchange::Answered(_)) {
+            let unread = !request.body().is_end_stream();
+            self.shared.unread.store(unread, Ordering::Relaxed);
+            let mut request = request.map(|body| {
+                Body::new(RequestBody {
+                    body,
+                    shared: self.shared.clone(),
+                })
+            });
+            self.shared.parking.forbid();
+            let extensions = request.extensions_mut();
+            extensions.insert(self.shared.link.clone());
+            extensions.insert(self.shared.parking.clone());
+            *self.shared.phase.lock() = Phase::Exchange;
+            *exchange = Exchange::Open(OpenRequest::new(request, &self.app));
+        }
+        Answer(self.shared.clone())
+    }
+}
+
+/// The answer to the open request, as long as that is hyper's.
+struct Answer(Arc<Shared>);
+
+impl Future for Answer {
+    type Output = Result<Response<AnswerBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let shared = &self.0;
+        let mut exchange = shared.exchange.lock();
+        let response = match &mut *exchange {
+            Exchange::Open(request) => ready!(request.poll(shared, cx)),
+            Exchange::Answered(response) => std::mem::take(response),
+            // It was parked, and this is about to be dropped.
+            Exchange::None => return Poll::Pending,
+        };
+        *exchange = Exchange::None;
+        let shared = shared.clone();
+        Poll::Ready(Ok(response.map(|body| AnswerBody { body, shared })))
+    }
+}
+
+/// The body of a request, which notes when all of it was read.
+struct RequestBody {
+    body: Incoming,
+    shared: Arc<Shared>,
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.shared.unread.store(false, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of a response. hyper drops it when it has the last of it.
+struct AnswerBody {
+    body: Body,
+    shared: Arc<Shared>,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        *self.shared.phase.lock() = Phase::Idle(Instant::now());
+    }
 }
 
 /// Tells when a connection has waited for a request for too long. hyper has
 /// one timeout for a slow head and an idle connection, and would close the
 /// one as soon as the other.
 struct Overdue {
-    phase: Arc<Mutex<Phase>>,
+    shared: Arc<Shared>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Overdue {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            timer: None,
+        }
+    }
+
     /// To be polled after the connection, which is what changes the phase.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = match *self.phase.lock() {
-            Phase::FirstByte(since) => since + IDLE_PATIENCE,
-            Phase::RestOfHead(since) => since + HEAD_PATIENCE,
-            Phase::Answer => return Poll::Pending,
+        let deadline = match *self.shared.phase.lock() {
+            Phase::Idle(since) => since + IDLE_PATIENCE,
+            Phase::Head(since) => since + HEAD_PATIENCE,
+            Phase::Exchange => return Poll::Pending,
         };
         let timer = self
             .timer
@@ -167,61 +452,6 @@ impl Overdue {
             }
             timer.as_mut().reset(deadline);
         }
-    }
-}
-
-/// A stream that notes when the first byte of a request comes.
-struct Watched<S> {
-    stream: S,
-    phase: Arc<Mutex<Phase>>,
-    _open: TaskTrackerToken,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            let mut phase = self.phase.lock();
-            if let Phase::FirstByte(_) = *phase {
-                *phase = Phase::RestOfHead(Instant::now());
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

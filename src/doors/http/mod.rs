@@ -32,6 +32,7 @@ use tower::{service_fn, util::option_layer};
 pub(crate) use error::RequestError;
 pub(crate) use reply::{cors_layer, reply};
 
+use super::Parking;
 use crate::peer_list::{Link, News, PeerId, Reason, TimeoutPeerList, UnknownPeer};
 use query::Query;
 use reply::reply_from;
@@ -140,6 +141,9 @@ fn wait(
     let allowed = only(&[Method::GET], &request);
     let id = Query::of(&request).peer_id("peer_id");
     let transport = Transport::of(&request);
+    if let Some(parking) = request.extensions().get::<Parking>() {
+        parking.allow();
+    }
     drop(request);
     async move {
         let answer = match (allowed, id) {
@@ -258,7 +262,8 @@ impl Transport {
     }
 }
 
-fn asks_to_close(request: &Request) -> bool {
+/// Whether the client asks that the connection be closed after the answer.
+pub(crate) fn asks_to_close<B>(request: &axum::http::Request<B>) -> bool {
     let values = request.headers().get_all(CONNECTION).into_iter();
     let mut tokens = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
     tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))

@@ -1,10 +1,10 @@
 //! What a connection does when time passes: over a stream in memory, with a
 //! paused clock that jumps from timer to timer.
 
-use std::sync::Mutex;
+use std::{io, sync::Mutex};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     time::sleep,
 };
 use tokio_util::task::TaskTracker;
