@@ -206,6 +206,15 @@ enum Exchange {
     Answered(Response),
 }
 
+impl Phase {
+    fn restart(&mut self, now: Instant) {
+        match self {
+            Phase::Idle(since) | Phase::Head(since) => *since = now,
+            Phase::Exchange => {}
+        }
+    }
+}
+
 impl Shared {
     fn new(stopping: CancellationToken) -> Self {
         Self {
@@ -431,7 +440,12 @@ impl Overdue {
     }
 
     /// To be polled after the connection, which is what changes the phase.
+    /// A client that does not read has no deadline here: the kernel gives up
+    /// on it when it acknowledges nothing for 30 s.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.shared.unwritten.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
         let deadline = match *self.shared.phase.lock() {
             Phase::Idle(since) => since + IDLE_PATIENCE,
             Phase::Head(since) => since + HEAD_PATIENCE,

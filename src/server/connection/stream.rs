@@ -98,7 +98,11 @@ impl<S> ClientStream<S> {
 
     fn note_written<T>(&self, written: Poll<T>) -> Poll<T> {
         let unwritten = written.is_pending();
-        self.shared.unwritten.store(unwritten, Ordering::Relaxed);
+        let was_unwritten = self.shared.unwritten.swap(unwritten, Ordering::Relaxed);
+        if was_unwritten && !unwritten {
+            // The client's time to ask for more begins when it has read.
+            self.shared.phase.lock().restart(Instant::now());
+        }
         written
     }
 }

@@ -29,8 +29,13 @@ fn peer_list() -> TimeoutPeerList {
 
 /// The client's end of a connection to a server with this list.
 fn connect(peer_list: &TimeoutPeerList, opts: SignalOpts) -> DuplexStream {
-    let (client, stream) = duplex(1 << 20);
-    let app = app(peer_list.clone(), opts);
+    connect_to(app(peer_list.clone(), opts), 1 << 20)
+}
+
+/// The client's end of a connection to these routes; either side can have
+/// this many bytes on their way.
+fn connect_to(app: Router, capacity: usize) -> DuplexStream {
+    let (client, stream) = duplex(capacity);
     let open = TaskTracker::new().token();
     tokio::spawn(serve(stream, app, CancellationToken::new(), open));
     client
@@ -174,6 +179,132 @@ async fn a_slow_sender_has_a_minute_and_a_stalled_one_is_told_so() {
     assert!(reply.contains("\r\nConnection: close\r\n"), "{reply}");
     assert_eq!(start.elapsed().as_secs(), 60);
     assert!(is_closed(&mut client).await);
+}
+
+const WAIT: &[u8] = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_hang_up_behind_a_pipelined_request_ends_the_wait() {
+    let list = peer_list();
+    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
+    let mut client = connect(&list, SignalOpts::default());
+    client.write_all(WAIT).await.unwrap();
+    sleep(seconds(5)).await;
+    assert_eq!(list.format(), "a,1,1\n");
+    client.write_all(b"GET /heartbeat?pe").await.unwrap();
+    drop(client);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(list.format(), "a,1,0\n");
+    list.send(id, id, "kept".into()).await.unwrap();
+    let mut client = connect(&list, SignalOpts::default());
+    client.write_all(WAIT).await.unwrap();
+    assert!(read_reply(&mut client).await.ends_with("kept"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answered() {
+    const REQUESTS: usize = 2000;
+    const IN_FLIGHT: usize = 1024;
+    let list = peer_list();
+    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
+    let app = app(list.clone(), SignalOpts::default());
+    let mut client = connect_to(app, IN_FLIGHT);
+    let request = b"GET /heartbeat?peer_id=1 HTTP/1.1\r\n\r\n";
+    client.write_all(WAIT).await.unwrap();
+    sleep(seconds(1)).await;
+    let (mut replies, mut requests) = tokio::io::split(client);
+    let sent = Arc::new(Mutex::new(0));
+    let count = sent.clone();
+    let sending = tokio::spawn(async move {
+        for _ in 0..REQUESTS {
+            requests.write_all(request).await.unwrap();
+            *count.lock().unwrap() += request.len();
+        }
+        let last = b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n";
+        requests.write_all(last).await.unwrap();
+        requests
+    });
+    sleep(seconds(1)).await;
+    assert!(*sent.lock().unwrap() < 16 * 1024, "read without bound");
+    list.send(id, id, "news".into()).await.unwrap();
+    let mut read = String::new();
+    replies.read_to_string(&mut read).await.unwrap();
+    drop(sending.await.unwrap());
+    let answers: Vec<&str> = read.split("HTTP/1.1 200 OK").skip(1).collect();
+    assert_eq!(answers.len(), REQUESTS + 2);
+    assert!(answers[0].ends_with("\r\n\r\nnews"));
+    assert!(answers[REQUESTS + 1].ends_with("\r\n\r\nok"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_gets_every_byte_and_its_next_request_too() {
+    let list = peer_list();
+    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
+    let app = app(list.clone(), SignalOpts::default());
+    let mut client = connect_to(app, 100);
+    client.write_all(WAIT).await.unwrap();
+    sleep(seconds(1)).await;
+    let large = "m".repeat(100_000);
+    list.send(id, id, large.clone().into()).await.unwrap();
+    list.send(id, id, "next".into()).await.unwrap();
+    sleep(seconds(1)).await;
+    client.write_all(WAIT).await.unwrap();
+    let mut read = Vec::new();
+    while !read.ends_with(b"next") {
+        assert!(client.read_buf(&mut read).await.unwrap() > 0);
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(String::from_utf8(read).unwrap().contains(&large));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_with_a_body_is_answered_like_any_other() {
+    let list = peer_list();
+    list.add_peer("a", Dialect::Listed).await.unwrap();
+    let mut client = connect(&list, SignalOpts::default());
+    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody";
+    for _ in 0..2 {
+        client.write_all(wait).await.unwrap();
+        assert!(read_reply(&mut client).await.ends_with("\r\n\r\na,1,1\n"));
+    }
+}
+
+/// A body that comes in two halves, with a pause between them.
+struct Halting(Vec<&'static str>, Pin<Box<Sleep>>);
+
+impl HttpBody for Halting {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        ready!(self.1.as_mut().poll(cx));
+        self.1.as_mut().reset(Instant::now() + seconds(100));
+        Poll::Ready(self.0.pop().map(|half| Ok(Frame::data(half.into()))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_pauses_is_not_taken_for_the_end_of_it() {
+    let route = axum::routing::get(async || {
+        Body::new(Halting(
+            vec!["half two", "half one"],
+            Box::pin(sleep(seconds(100))),
+        ))
+    });
+    let mut client = connect_to(Router::new().route("/halting", route), 1 << 20);
+    for _ in 0..2 {
+        let request = b"GET /halting HTTP/1.1\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"0\r\n\r\n") {
+            assert!(client.read_buf(&mut read).await.unwrap() > 0);
+        }
+        let text = String::from_utf8(read).unwrap();
+        assert!(text.contains("half one") && text.contains("half two"));
+    }
 }
 
 /// Notes the length of each write to the stream.
