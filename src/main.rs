@@ -11,6 +11,7 @@ use signal_http_heartbeat::{
     server::{Settings, app, healthcheck, listen},
 };
 use tracing::{Level, error, info};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::fmt;
 
 /// The exit status for settings that cannot be used.
@@ -27,7 +28,8 @@ fn main() -> ExitCode {
     let result = if settings.is_healthcheck() {
         healthcheck(settings.host, settings.port)
     } else {
-        start_log(settings.signal_logging);
+        // Writes what is left of the log when it is dropped.
+        let _log = start_log(settings.signal_logging);
         run(&settings)
     };
     match result {
@@ -94,10 +96,15 @@ fn cannot_listen(port: u16, error: &std::io::Error) -> String {
     format!("cannot listen on port {port}{way_out}")
 }
 
-/// Readable on a terminal, else JSON, a line an event.
-fn start_log(lifecycle: bool) {
+/// Readable on a terminal, else JSON, a line an event. A thread of its own
+/// writes it, and drops lines rather than wait: whoever reads the log must not
+/// be able to stop the server by reading slowly.
+fn start_log(lifecycle: bool) -> WorkerGuard {
     let level = if lifecycle { Level::INFO } else { Level::WARN };
+    let (writer, guard) = tracing_appender::non_blocking(stdout());
     let log = fmt()
+        .with_writer(writer)
+        .with_ansi(stdout().is_terminal())
         .with_max_level(level)
         .with_target(false)
         // It would panic where even standard error is closed.
@@ -107,6 +114,7 @@ fn start_log(lifecycle: bool) {
     } else {
         log.json().flatten_event(true).init();
     }
+    guard
 }
 
 /// Each waiting peer is an open file, and the limit that a shell sets (1,024)

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{PeerId, Reason, Shared, TimeoutPeerList, peer::Stale};
+use super::{Removal, Shared, TimeoutPeerList};
 
 /// Starts the collector of a list. It ends when the list is dropped or the
 /// handle is aborted.
@@ -32,21 +32,13 @@ impl TimeoutPeerList {
     /// Removes all stale peers and tells the others once.
     fn collect(&self) {
         let now = Instant::now();
-        let stale: Vec<(PeerId, Stale)> = self
-            .all_peers()
-            .into_iter()
-            .filter_map(|peer| {
-                let state = peer.state.lock();
-                let stale = state.presence.stale(&self.0.opts, now);
-                let heard = state.heard;
-                drop(state);
-                let stale = stale.or_else(|| self.fell_behind(peer.dialect, heard));
-                stale.map(|why| (peer.id, why))
-            })
-            .collect();
         let mut removed = false;
-        for (id, why) in stale {
-            removed |= self.take_off(id, Reason::TimedOut, &why);
+        for peer in self.all_peers() {
+            removed |= self.take_off_if(&peer, |state| {
+                let stale = state.presence.stale(&self.0.opts, now);
+                let stale = stale.or_else(|| self.fell_behind(&peer, state));
+                stale.map(Removal::Stale)
+            });
         }
         if removed {
             self.changed();

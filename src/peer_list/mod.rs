@@ -124,6 +124,29 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Why a peer is taken off, in the detail that the log tells.
+#[derive(Clone, Copy)]
+enum Removal {
+    Asked(Reason),
+    Stale(Stale),
+}
+
+impl Removal {
+    fn reason(self) -> Reason {
+        match self {
+            Removal::Asked(reason) => reason,
+            Removal::Stale(_) => Reason::TimedOut,
+        }
+    }
+
+    fn why(self) -> Option<Stale> {
+        match self {
+            Removal::Asked(_) => None,
+            Removal::Stale(why) => Some(why),
+        }
+    }
+}
+
 /// No peer with that id is signed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownPeer;
@@ -147,6 +170,35 @@ pub enum SendError {
     /// The receiver's mailbox is full.
     MailboxFull,
 }
+
+impl fmt::Display for UnknownPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the peer is not signed in")
+    }
+}
+
+impl fmt::Display for AddPeerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AddPeerError::NoName => "the peer has no name",
+            AddPeerError::Full => "the peer list is full",
+        })
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SendError::UnknownSender => "the sender is not signed in",
+            SendError::UnknownReceiver => "the receiver is not signed in",
+            SendError::MailboxFull => "the receiver's mailbox is full",
+        })
+    }
+}
+
+impl std::error::Error for UnknownPeer {}
+impl std::error::Error for AddPeerError {}
+impl std::error::Error for SendError {}
 
 /// The list of signed-in peers. Clones are the same list.
 #[derive(Clone)]
@@ -297,7 +349,7 @@ impl TimeoutPeerList {
     /// Takes a peer off the list, ends its waits and tells the others. False
     /// if it was not signed in.
     pub async fn remove_peer(&self, id: PeerId, reason: Reason) -> bool {
-        self.remove_now(id, reason, &reason)
+        self.remove_now(id, Removal::Asked(reason))
     }
 
     /// The ids of all signed-in peers, oldest sign-in first.
@@ -347,31 +399,40 @@ impl TimeoutPeerList {
         peers.map(|entry| entry.value().clone()).collect()
     }
 
-    fn remove_now(&self, id: PeerId, reason: Reason, why: &dyn fmt::Display) -> bool {
-        let removed = self.take_off(id, reason, why);
+    /// Takes a peer off the list, if it is in it, and tells the others.
+    fn remove_now(&self, id: PeerId, removal: Removal) -> bool {
+        let Ok(peer) = self.peer(id) else {
+            return false;
+        };
+        let removed = self.take_off_if(&peer, |_| Some(removal));
         if removed {
             self.changed();
         }
         removed
     }
 
-    /// Takes a peer off the list and ends its waits. The caller tells the
-    /// others.
-    fn take_off(&self, id: PeerId, reason: Reason, why: &dyn fmt::Display) -> bool {
-        let Some((_, peer)) = self.0.peers.remove(&id) else {
-            return false;
-        };
-        let wakers = {
+    /// Takes a peer off the list and ends its waits, if there is a reason
+    /// when its state is locked. The caller tells the others.
+    fn take_off_if(&self, peer: &Peer, reason: impl FnOnce(&PeerState) -> Option<Removal>) -> bool {
+        let (removal, wakers) = {
             let mut state = peer.state.lock();
+            if state.removed {
+                return false;
+            }
+            let Some(removal) = reason(&state) else {
+                return false;
+            };
             state.removed = true;
             state.mailbox.clear();
-            state.waits.take_all()
+            (removal, state.waits.take_all())
         };
+        self.0.peers.remove(&peer.id);
+        let reason = removal.reason();
         let peers = {
             let mut roster = self.0.roster.lock();
             roster.leave(peer.joined, &peer.name);
             self.emit(PeerEvent::PeerRemoved {
-                id,
+                id: peer.id,
                 name: peer.name.clone(),
                 reason,
             });
@@ -379,10 +440,10 @@ impl TimeoutPeerList {
         };
         wakers.into_iter().for_each(Waker::wake);
         info!(
-            peer_id = id.get(),
+            peer_id = peer.id.get(),
             name = &*peer.name,
             %reason,
-            %why,
+            why = removal.why().map(tracing::field::display),
             peers,
             "peer removed"
         );
@@ -395,8 +456,9 @@ impl TimeoutPeerList {
         let _ = self.0.events.send(event);
     }
 
-    fn fell_behind(&self, dialect: Dialect, heard: u64) -> Option<Stale> {
-        let behind = dialect == Dialect::Bare && !self.0.roster.lock().log_reaches(heard);
+    fn fell_behind(&self, peer: &Peer, state: &PeerState) -> Option<Stale> {
+        let bare = peer.dialect == Dialect::Bare;
+        let behind = bare && !self.0.roster.lock().log_reaches(state.heard);
         behind.then_some(Stale::FellBehind)
     }
 

@@ -213,15 +213,19 @@ impl Presence {
         } else {
             timeout
         };
-        match self.last_heartbeat {
-            Some(beat) if !opts.any_request => {
-                (now >= beat + patience).then_some(Stale::NoHeartbeat)
+        let (stale, why) = match self.last_heartbeat {
+            beat if opts.any_request => {
+                let last = beat.map_or(self.last_seen, |beat| beat.max(self.last_seen));
+                let stale = self.open == 0 && now >= last + patience;
+                (stale, Stale::NoRequest)
             }
-            beat => {
-                let patience = if beat.is_some() { patience } else { timeout };
-                (self.open == 0 && now >= self.last_seen + patience).then_some(Stale::NoRequest)
+            Some(beat) => (now >= beat + patience, Stale::NoHeartbeat),
+            None => {
+                let stale = self.open == 0 && now >= self.last_seen + timeout;
+                (stale, Stale::NoRequest)
             }
-        }
+        };
+        stale.then_some(why)
     }
 }
 
@@ -336,6 +340,23 @@ mod tests {
         assert_eq!(peer.stale(&opts(30_000, true), start + ms(122_999)), None);
         assert!(
             peer.stale(&opts(30_000, true), start + ms(123_000))
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn with_any_request_a_heartbeat_counts_too() {
+        let (peer, start) = presence(|peer, start| peer.heartbeat(start + ms(250)));
+        assert_eq!(peer.stale(&opts(300, true), start + ms(549)), None);
+        assert!(peer.stale(&opts(300, true), start + ms(550)).is_some());
+    }
+
+    #[test]
+    fn with_any_request_every_peer_may_be_three_seconds_late() {
+        let (peer, start) = presence(|_, _| {});
+        assert_eq!(peer.stale(&opts(10_000, true), start + ms(12_999)), None);
+        assert!(
+            peer.stale(&opts(10_000, true), start + ms(13_000))
                 .is_some()
         );
     }

@@ -86,6 +86,9 @@ pub(super) struct Roster {
     slots: VecDeque<Slot>,
     /// The lines as they were last handed out, while they are still right.
     snapshot: Option<Bytes>,
+    /// The same for the last update that announced a peer which is no longer
+    /// connected, and the version that it was for: most have heard the same.
+    announcement: Option<(u64, Bytes)>,
     /// Slots whose connection counts until a moment, soonest first.
     expiring: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Rises by one with each join and each leave; a change of STATUS alone
@@ -107,6 +110,7 @@ impl Roster {
             start: 0,
             slots: VecDeque::new(),
             snapshot: None,
+            announcement: None,
             expiring: BinaryHeap::new(),
             current: 0,
             log: VecDeque::new(),
@@ -230,6 +234,11 @@ impl Roster {
     /// is the update that announces them.
     pub fn update(&mut self, heard: u64, now: Instant) -> Bytes {
         let list = self.list(now);
+        if let Some((version, announcement)) = &self.announcement
+            && *version == heard
+        {
+            return announcement.clone();
+        }
         let mut patched: Option<Vec<u8>> = None;
         for slot in self.slots.iter().rev().take_while(|s| s.joined > heard) {
             let flag = list.len() - slot.flag;
@@ -237,7 +246,12 @@ impl Roster {
                 patched.get_or_insert_with(|| list.to_vec())[flag] = b'1';
             }
         }
-        patched.map_or(list, Bytes::from)
+        let Some(patched) = patched else {
+            return list;
+        };
+        let announcement = Bytes::from(patched);
+        self.announcement = Some((heard, announcement.clone()));
+        announcement
     }
 
     /// The one line that tells a peer of the bare dialect of the change after
@@ -304,7 +318,7 @@ impl Roster {
 
     fn push_change(&mut self, id: PeerId, name: &Arc<str>, joined: bool) {
         self.current += 1;
-        self.snapshot = None;
+        self.forget_snapshot();
         if self.bare_peers > 0 {
             if self.log.len() == LOG_LENGTH {
                 self.log.pop_front();
@@ -327,8 +341,13 @@ impl Roster {
         };
         if self.lines[at] != flag {
             self.lines[at] = flag;
-            self.snapshot = None;
+            self.forget_snapshot();
         }
+    }
+
+    fn forget_snapshot(&mut self) {
+        self.snapshot = None;
+        self.announcement = None;
     }
 
     /// Sets STATUS 0 where a connection counted until before now.
@@ -475,6 +494,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn peers_that_heard_the_same_share_the_bytes_of_an_update() {
+        let mut roster = Roster::new();
+        let now = Instant::now();
+        let name: Arc<str> = "n".into();
+        let heard = roster.join(id(1), &name, Dialect::Listed, Connected::Yes);
+        let gone = roster.join(id(2), &name, Dialect::Listed, Connected::No);
+        let updates = [roster.update(heard, now), roster.update(heard, now)];
+        assert_eq!(text(&updates[0]), "n,2,1\nn,1,1\n");
+        assert_eq!(updates[0].as_ptr(), updates[1].as_ptr());
+        roster.set_connected(heard, Connected::No);
+        assert_eq!(text(&roster.update(heard, now)), "n,2,1\nn,1,0\n");
+        assert_eq!(text(&roster.update(gone, now)), "n,2,0\nn,1,0\n");
     }
 
     #[test]

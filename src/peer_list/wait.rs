@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Dialect, PeerId, Reason, TimeoutPeerList,
+    Dialect, PeerId, Removal, TimeoutPeerList,
     peer::{Peer, PeerState, Stale},
 };
 
@@ -166,8 +166,8 @@ impl Wait {
                 Ok(None) => {}
                 Err(FellBehind) => {
                     drop(state);
-                    let why = Stale::FellBehind;
-                    self.list.remove_now(self.peer.id, Reason::TimedOut, &why);
+                    let removal = Removal::Stale(Stale::FellBehind);
+                    self.list.remove_now(self.peer.id, removal);
                     return Poll::Ready(Delivery {
                         news: News::Removed,
                         lease: None,

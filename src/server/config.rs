@@ -125,6 +125,9 @@ impl Settings {
                 arg
             }
         });
+        if let Some(unreadable) = command.get_arguments().find_map(unreadable) {
+            return Err(unreadable);
+        }
         let matches = match command.try_get_matches_from_mut(args) {
             Ok(matches) => matches,
             Err(error) if !error.use_stderr() => error.exit(),
@@ -176,6 +179,16 @@ fn is_set_to_nothing(variable: &OsStr) -> bool {
     std::env::var_os(variable).is_some_and(|value| value.is_empty())
 }
 
+/// clap does not tell which variable it is that is not UTF-8.
+fn unreadable(arg: &Arg) -> Option<ConfigError> {
+    let variable = arg.get_env()?;
+    let value = std::env::var_os(variable)?;
+    value.to_str().is_none().then(|| {
+        let variable = variable.to_string_lossy();
+        ConfigError(format!("{variable} cannot be {value:?}: it is not UTF-8"))
+    })
+}
+
 /// One line that names the variable, the value and what would be right.
 fn explain(error: &clap::Error) -> ConfigError {
     let context = |kind| match error.get(kind) {
@@ -195,12 +208,11 @@ fn explain(error: &clap::Error) -> ConfigError {
             .and_then(Arg::get_env)
             .map(|variable| variable.to_string_lossy());
         let value = context(ContextKind::InvalidValue).unwrap_or_default();
-        let right =
-            std::error::Error::source(error).map_or_else(|| "a value".into(), ToString::to_string);
         let variable = variable.unwrap_or_default();
-        return ConfigError(format!(
-            "{variable} ({flag}) cannot be {value:?}: it takes {right}"
-        ));
+        return ConfigError(match std::error::Error::source(error) {
+            Some(right) => format!("{variable} ({flag}) cannot be {value:?}: it takes {right}"),
+            None => format!("{flag} is given without a value; --help shows what it takes"),
+        });
     }
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
@@ -267,18 +279,33 @@ fn cors(value: &str) -> Result<Cors, String> {
         Err(_) if value.trim() == "*" => return Ok(Cors::AnyOrigin),
         Err(_) => {}
     }
-    let origins: Option<Vec<HeaderValue>> = value.split(',').map(origin).collect();
-    let right = "true, false or a comma-separated list of origins such as https://example.org";
-    origins.map(Cors::Origins).ok_or_else(|| right.into())
+    let origins: Result<Vec<HeaderValue>, String> = value
+        .split(',')
+        .map(|one| {
+            origin(one).ok_or_else(|| {
+                format!(
+                    "true, false or a comma-separated list of origins such as \
+                     https://example.org, without a path or a default port, unlike {one:?}"
+                )
+            })
+        })
+        .collect();
+    origins.map(Cors::Origins)
 }
 
-/// An origin as browsers send it: scheme, host and port, nothing after them.
+/// An origin as browsers send it: scheme, host, and the port unless it is the
+/// scheme's own; nothing after them.
 fn origin(value: &str) -> Option<HeaderValue> {
     let value = value.trim().to_ascii_lowercase();
     let uri: Uri = value.parse().ok()?;
     let scheme = uri.scheme_str()?;
-    let authority = uri.authority()?;
-    if format!("{scheme}://{authority}") != value {
+    let host = uri.host()?;
+    let origin = match (scheme, uri.port_u16()) {
+        ("http", Some(80)) | ("https", Some(443)) => return None,
+        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+        (_, None) => format!("{scheme}://{host}"),
+    };
+    if origin != value {
         return None;
     }
     HeaderValue::from_str(&value).ok()
@@ -332,7 +359,8 @@ mod tests {
             (
                 &["--cors", "https://example.org/"],
                 "WEBRTC_CORS (--cors) cannot be \"https://example.org/\": it takes true, false or \
-                 a comma-separated list of origins such as https://example.org",
+                 a comma-separated list of origins such as https://example.org, without a path or \
+                 a default port, unlike \"https://example.org/\"",
             ),
             (
                 &["--max-message-bytes", "2097152"],
@@ -371,7 +399,15 @@ mod tests {
             cors("https://a.example, http://B.example:8080"),
             Ok(list(&["https://a.example", "http://b.example:8080"]))
         );
-        for bad in ["a.example", "https://a.example,", "https://a.example/x", ""] {
+        for bad in [
+            "a.example",
+            "https://a.example,",
+            "https://a.example/x",
+            "https://a.example:443",
+            "http://localhost:*",
+            "http://a@b.example",
+            "",
+        ] {
             assert!(cors(bad).is_err(), "{bad}");
         }
     }

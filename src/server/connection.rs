@@ -17,7 +17,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -58,7 +58,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// it is them who close.
 const IDLE_PATIENCE: Duration = Duration::from_secs(75);
 
-/// The longest head of a request, in bytes; longer ones get a 431.
+/// The longest head of a request, in bytes; longer ones get a 431. hyper looks
+/// at it between reads, so that a little more may pass.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Serves the requests of a connection until either side closes it. When
@@ -133,6 +134,9 @@ where
     let mut connection = Box::new(
         http1::Builder::new()
             .title_case_headers(true)
+            // A client may send and close at once. Whether one that waits is
+            // still there is seen while its request is parked.
+            .half_close(true)
             .header_read_timeout(None)
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service),
@@ -287,7 +291,8 @@ impl OpenRequest {
 
     fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<Response> {
         let Ok(mut response) = ready!(self.answer.as_mut().poll(cx));
-        prepare(&mut response, self.version, shared.stopping.is_cancelled());
+        let closes = shared.stopping.is_cancelled() || shared.unread.load(Ordering::Relaxed);
+        prepare(&mut response, self.version, closes);
         Poll::Ready(response)
     }
 }
@@ -296,11 +301,11 @@ impl OpenRequest {
 /// always told that it closes, in an HTTP/1.0 response: without the word the
 /// 3DStreamingToolkit client never polls again, and in an HTTP/1.1 response
 /// hyper would add `keep-alive` for a client that asked for it.
-fn prepare(response: &mut Response, version: Version, stopping: bool) {
+fn prepare(response: &mut Response, version: Version, closes: bool) {
     if version == Version::HTTP_10 {
         *response.version_mut() = Version::HTTP_10;
     }
-    if version == Version::HTTP_10 || stopping {
+    if version == Version::HTTP_10 || closes {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
@@ -326,7 +331,7 @@ impl Service<Request<Incoming>> for ToRouter {
             let mut request = request.map(|body| {
                 Body::new(RequestBody {
                     body,
-                    shared: self.shared.clone(),
+                    shared: Arc::downgrade(&self.shared),
                 })
             });
             self.shared.parking.forbid();
@@ -364,7 +369,8 @@ impl Future for Answer {
 /// The body of a request, which notes when all of it was read.
 struct RequestBody {
     body: Incoming,
-    shared: Arc<Shared>,
+    /// Weak, because what is shared holds the request, and the request this.
+    shared: Weak<Shared>,
 }
 
 impl HttpBody for RequestBody {
@@ -376,8 +382,10 @@ impl HttpBody for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() || self.body.is_end_stream() {
-            self.shared.unread.store(false, Ordering::Relaxed);
+        if (frame.is_none() || self.body.is_end_stream())
+            && let Some(shared) = self.shared.upgrade()
+        {
+            shared.unread.store(false, Ordering::Relaxed);
         }
         Poll::Ready(frame)
     }

@@ -6,16 +6,21 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, routing::get};
+use axum::{Router, extract::Request, http::Method, response::Response, routing::any};
 
-use crate::doors::http::reply;
+use crate::doors::http::{RequestError, only, reply};
 
 /// A server that takes longer to answer than this is not well.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// `GET /healthz`: 200 `ok` while the server answers at all.
 pub(super) fn route() -> Router {
-    Router::new().route("/healthz", get(async || reply("ok")))
+    Router::new().route("/healthz", any(healthz))
+}
+
+async fn healthz(request: Request) -> Result<Response, RequestError> {
+    only(&[Method::GET], &request)?;
+    Ok(reply("ok"))
 }
 
 /// Asks the server that listens on this address and port of this machine. An

@@ -104,31 +104,31 @@ pub async fn serve(
 ) {
     let connections = TaskTracker::new();
     let stopping = CancellationToken::new();
+    let dropping = CancellationToken::new();
+    let accepted = |stream| {
+        let open = connections.token();
+        let serve = connection::serve(stream, app.clone(), stopping.clone(), open);
+        tokio::spawn(dropping.clone().run_until_cancelled_owned(serve));
+    };
     tokio::select! {
         () = stop => {}
-        () = accept(&listener, &app, &connections, &stopping) => {}
+        () = accept(&listener, accepted) => {}
     }
     drop(listener);
     stopping.cancel();
     peer_list.end_waits();
     connections.close();
-    // Those that time out are dropped with the runtime.
     let _ = timeout(DRAIN, connections.wait()).await;
+    dropping.cancel();
+    connections.wait().await;
 }
 
-async fn accept(
-    listener: &TcpListener,
-    app: &Router,
-    connections: &TaskTracker,
-    stopping: &CancellationToken,
-) {
+async fn accept(listener: &TcpListener, accepted: impl Fn(TcpStream)) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 set_options(&stream);
-                let open = connections.token();
-                let serve = connection::serve(stream, app.clone(), stopping.clone(), open);
-                tokio::spawn(serve);
+                accepted(stream);
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {

@@ -1,7 +1,9 @@
 //! The binary as a person starts and stops it.
 
 use std::{
+    ffi::OsStr,
     net::SocketAddr,
+    os::unix::ffi::OsStrExt,
     path::Path,
     process::{Output, Stdio},
 };
@@ -178,6 +180,19 @@ async fn a_setting_that_cannot_be_used_is_one_line_and_status_2() {
         "signal-http-heartbeat: PORT (--port) cannot be \"http\": it takes a port number from 0 \
          to 65535\n"
     );
+    let output = run(&["--port"], &[]).await;
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "signal-http-heartbeat: --port is given without a value; --help shows what it takes\n"
+    );
+    let mut not_utf8 = command(Path::new(BINARY), &[], &[]);
+    not_utf8.env("HOST", OsStr::from_bytes(b"\xff"));
+    let output = within_patience(not_utf8.output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "signal-http-heartbeat: HOST cannot be \"\\xFF\": it is not UTF-8\n"
+    );
     let output = run(&["--unknown"], &[]).await;
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(output.stderr.iter().filter(|b| **b == b'\n').count(), 1);
@@ -278,6 +293,7 @@ async fn the_log_tells_who_came_and_went_and_why_and_names_cannot_forge_it() {
     assert_eq!(signed_in["name"], "\"}_{\"level\":\"ERROR\u{2028}");
     client.get("/sign_out?peer_id=1").await;
     let removed = server.event("peer removed").await;
+    assert_eq!(removed.get("why"), None);
     assert_eq!(
         (&removed["peer_id"], &removed["reason"]),
         (&1.into(), &"signed_out".into())
@@ -314,4 +330,17 @@ async fn without_logging_it_is_silent() {
     server.signal("TERM");
     assert_eq!(server.exit_code().await, Some(0));
     assert_eq!(server.lines.next_line().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_neither_the_server_nor_its_stop() {
+    let (mut server, address) = start(&[], &[]).await;
+    let mut client = Client::connect(address).await;
+    // Some ten times as much log as a pipe holds.
+    for _ in 0..1000 {
+        let sign_in = format!("/sign_in?peer_name={}", "x".repeat(512));
+        assert_eq!(client.get(&sign_in).await.status, 200);
+    }
+    server.signal("TERM");
+    assert_eq!(server.exit_code().await, Some(0));
 }

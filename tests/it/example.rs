@@ -2,18 +2,31 @@
 
 use std::path::PathBuf;
 
+use tokio::process::Command;
+
 use crate::{binary::Process, support::Client};
 
-/// cargo builds the examples beside the tests.
-fn example() -> PathBuf {
+/// Builds the example, into the folder that the tests were built into.
+async fn example() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().unwrap().parent().unwrap();
+    let mut build = Command::new(env!("CARGO"));
+    build
+        .args([
+            "build",
+            "--quiet",
+            "--example",
+            "custom_route",
+            "--target-dir",
+        ])
+        .arg(folder.parent().unwrap());
+    assert!(build.status().await.unwrap().success());
     folder.join("examples").join("custom_route")
 }
 
 #[tokio::test]
 async fn the_example_serves_its_own_route_beside_the_signaling() {
-    let mut process = Process::start(&example(), &[], &[("PORT", "0")]);
+    let mut process = Process::start(&example().await, &[], &[("PORT", "0")]);
     let line = process.line_with("listening on ").await;
     let address = line.strip_prefix("listening on ").unwrap().parse().unwrap();
     let mut client = Client::connect(address).await;

@@ -172,6 +172,18 @@ impl Client {
 
     /// Reads one response. It must have a Content-Length, in Title-Case.
     pub async fn reply(&mut self) -> Reply {
+        let mut reply = self.head().await;
+        let length = reply.header("Content-Length");
+        let length: usize = length.expect(&reply.head).parse().unwrap();
+        while self.read.len() < length {
+            assert!(self.read_more().await, "closed in the middle of a body");
+        }
+        reply.body = self.read.drain(..length).collect();
+        reply
+    }
+
+    /// Reads one response without its body.
+    pub async fn head(&mut self) -> Reply {
         let head_end = loop {
             let end = self.read.windows(4).position(|four| four == b"\r\n\r\n");
             if let Some(end) = end {
@@ -187,12 +199,6 @@ impl Client {
         };
         let status = reply.head.split(' ').nth(1).unwrap();
         reply.status = status.parse().unwrap();
-        let length = reply.header("Content-Length");
-        let length: usize = length.expect(&reply.head).parse().unwrap();
-        while self.read.len() < length {
-            assert!(self.read_more().await, "closed in the middle of a body");
-        }
-        reply.body = self.read.drain(..length).collect();
         reply
     }
 

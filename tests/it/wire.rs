@@ -1,7 +1,10 @@
 //! What goes over the wire, byte for byte.
 
 use signal_http_heartbeat::{Cors, HeartbeatOpts, SignalOpts};
-use tokio::io::AsyncWriteExt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 
 use crate::support::{Client, TestServer, post, until};
 
@@ -100,7 +103,7 @@ async fn every_reply_has_title_case_headers_and_is_never_cached_nor_sniffed() {
         assert_eq!(reply.header("X-Content-Type-Options"), Some("nosniff"));
         assert_eq!(reply.header("Access-Control-Allow-Origin"), Some("*"));
         let exposed = reply.header("Access-Control-Expose-Headers").unwrap();
-        assert_eq!(exposed, "pragma,retry-after");
+        assert_eq!(exposed, "allow,pragma,retry-after");
         assert!(!reply.head.contains("Transfer-Encoding"));
         if status != 200 {
             assert!(reply.text().trim().len() > 5, "{request}: blank");
@@ -237,7 +240,7 @@ async fn a_message_may_be_chunked_and_may_expect_to_be_asked_for() {
                 Expect: 100-continue\r\n\r\n";
     client.send(head).await;
     let mut go_on = [0; 25];
-    let read = tokio::io::AsyncReadExt::read_exact(&mut client.stream, &mut go_on);
+    let read = client.stream.read_exact(&mut go_on);
     crate::support::within_patience(read).await.unwrap();
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     assert_eq!(client.request("answer").await.status, 200);
@@ -259,6 +262,8 @@ async fn other_methods_are_refused_and_have_no_effect() {
         ("DELETE", "/sign_out?peer_id=1", "GET, POST"),
         ("HEAD", "/heartbeat?peer_id=1", "GET"),
         ("BREW", "/wait?peer_id=1", "GET"),
+        ("HEAD", "/healthz", "GET"),
+        ("POST", "/healthz", "GET"),
     ];
     for (method, target, allowed) in cases {
         let mut client = server.connect().await;
@@ -267,21 +272,13 @@ async fn other_methods_are_refused_and_have_no_effect() {
                 "{method} {target} HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
             ))
             .await;
-        if method == "HEAD" {
-            // A reply to HEAD announces a body that does not come.
-            client.stream.shutdown().await.unwrap();
-            let mut reply = String::new();
-            tokio::io::AsyncReadExt::read_to_string(&mut client.stream, &mut reply)
-                .await
-                .unwrap();
-            assert!(reply.starts_with("HTTP/1.1 405 "), "{reply}");
-            assert!(reply.contains(&format!("\r\nAllow: {allowed}\r\n")));
-            assert!(reply.ends_with("\r\n\r\n"), "{reply}");
+        let reply = if method == "HEAD" {
+            client.head().await
         } else {
-            let reply = client.reply().await;
-            assert_eq!(reply.status, 405, "{method} {target}");
-            assert_eq!(reply.header("Allow"), Some(allowed));
-        }
+            client.reply().await
+        };
+        assert_eq!(reply.status, 405, "{method} {target}");
+        assert_eq!(reply.header("Allow"), Some(allowed));
     }
     assert_eq!(server.get("/wait?peer_id=1").await.text(), "kept");
     assert_eq!(server.peer_list.peer_ids().len(), 1);
@@ -404,4 +401,79 @@ async fn without_heartbeats_and_requests_a_peer_times_out_and_the_others_hear_of
             .status,
         404
     );
+}
+
+#[tokio::test]
+async fn a_request_is_carried_out_even_if_its_client_closes_at_once() {
+    let server = TestServer::start();
+    server.sign_in("receiver").await;
+    for number in 0..20 {
+        let leaves = server.sign_in("leaves").await;
+        let mut client = server.connect().await;
+        client
+            .send(post(
+                &format!("/message?peer_id={leaves}&to=1"),
+                format!("{number}"),
+            ))
+            .await;
+        drop(client);
+        let mut client = server.connect().await;
+        client
+            .send(format!("GET /sign_out?peer_id={leaves} HTTP/1.0\r\n\r\n"))
+            .await;
+        drop(client);
+        until(async || server.peer_list.peer_ids().len() == 1).await;
+    }
+    let mut received = 0;
+    while received < 20 {
+        let news = server.get("/wait?peer_id=1").await;
+        received += usize::from(news.header("Pragma") != Some("1"));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_half_closes_after_its_request_is_answered() {
+    let server = TestServer::start();
+    for version in ["1.0", "1.1"] {
+        for _ in 0..20 {
+            let mut client = server.connect().await;
+            client
+                .send(format!("GET /healthz HTTP/{version}\r\n\r\n"))
+                .await;
+            client.stream.shutdown().await.unwrap();
+            assert_eq!(client.reply().await.text(), "ok");
+            assert!(client.is_closed().await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reply_before_the_body_was_read_says_that_the_connection_closes() {
+    let server = TestServer::start();
+    for target in ["/sign_out?peer_id=1", "/unknown", "/wait?peer_id=1"] {
+        let mut client = server.connect().await;
+        let head = format!("POST {target} HTTP/1.1\r\nContent-Length: 4\r\n\r\n");
+        let reply = client.request(head).await;
+        assert_eq!(reply.header("Connection"), Some("close"), "{target}");
+        client.send("late").await;
+        assert!(client.is_closed().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_finished_two_seconds_after_the_stop_is_dropped() {
+    let mut server = TestServer::start();
+    server.peer_list.cancel_gc();
+    server.sign_in("a").await;
+    server.list_becomes("a,1,0\n").await;
+    let mut stalled = server.connect().await;
+    stalled
+        .send("POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf")
+        .await;
+    server.list_becomes("a,1,1\n").await;
+    let start = Instant::now();
+    server.stop().await;
+    assert_eq!(start.elapsed().as_millis() / 100, 19);
+    assert!(stalled.is_closed().await);
+    assert_eq!(server.list(), "a,1,0\n");
 }

@@ -11,7 +11,7 @@ use super::error::RequestError;
 
 /// A body that is too large is read and discarded up to this many times the
 /// limit before it is refused: a client that is still sending when the answer
-/// comes sees a reset instead of it.
+/// comes sees a reset instead of it. Beyond that the connection ends.
 const DISCARDED: usize = 4;
 
 /// A body must be complete this long after its headers. Generous (512 KiB at
@@ -31,10 +31,7 @@ async fn read_patiently(mut body: Body, limit: usize) -> Result<Bytes, RequestEr
     let discarded = limit.saturating_mul(DISCARDED);
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > discarded {
-        return Err(RequestError::TooLarge {
-            limit,
-            unread: true,
-        });
+        return Err(RequestError::TooLarge { limit });
     }
     // Copied out of the connection's read buffer: a slice would keep all of
     // it alive while the message waits in a mailbox that counts its bytes.
@@ -49,17 +46,11 @@ async fn read_patiently(mut body: Body, limit: usize) -> Result<Bytes, RequestEr
         if length <= limit {
             bytes.extend_from_slice(data);
         } else if length > discarded {
-            return Err(RequestError::TooLarge {
-                limit,
-                unread: true,
-            });
+            return Err(RequestError::TooLarge { limit });
         }
     }
     if length > limit {
-        return Err(RequestError::TooLarge {
-            limit,
-            unread: false,
-        });
+        return Err(RequestError::TooLarge { limit });
     }
     Ok(bytes.into_boxed_slice().into())
 }

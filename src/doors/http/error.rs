@@ -4,7 +4,7 @@
 use axum::{
     http::{
         Method, StatusCode,
-        header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER},
+        header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
 };
@@ -29,8 +29,6 @@ pub(crate) enum RequestError {
     MailboxFull,
     TooLarge {
         limit: usize,
-        /// The rest of the body was not read, so the connection ends here.
-        unread: bool,
     },
     /// The body did not arrive in time.
     BodyTooSlow,
@@ -71,11 +69,11 @@ impl RequestError {
             Self::MailboxFull => {
                 "too much waits for the receiver already: try again when it has polled".into()
             }
-            Self::TooLarge { limit, .. } => {
+            Self::TooLarge { limit } => {
                 format!("the message is too large: at most {limit} bytes")
             }
             Self::BodyTooSlow => "the message did not arrive in time".into(),
-            Self::BrokenBody => "the message ended before its announced length".into(),
+            Self::BrokenBody => "the message is not framed as its headers say".into(),
             Self::MethodNotAllowed(allowed) => format!("use {} here", names(allowed, " or ")),
             Self::NotFound => "there is nothing here".into(),
         }
@@ -89,9 +87,6 @@ impl RequestError {
             Self::MethodNotAllowed(allowed) => {
                 let allowed = HeaderValue::try_from(names(allowed, ", "));
                 allowed.ok().map(|allowed| (ALLOW, allowed))
-            }
-            Self::TooLarge { unread: true, .. } | Self::BodyTooSlow | Self::BrokenBody => {
-                Some((CONNECTION, HeaderValue::from_static("close")))
             }
             _ => None,
         }

@@ -224,7 +224,7 @@ async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
 }
 
 /// Refuses a request whose method is none of those that the path takes.
-fn only(allowed: &'static [Method], request: &Request) -> Result<(), RequestError> {
+pub(crate) fn only(allowed: &'static [Method], request: &Request) -> Result<(), RequestError> {
     if allowed.contains(request.method()) {
         Ok(())
     } else {

@@ -5,7 +5,8 @@ use axum::{
     http::{
         HeaderMap,
         header::{
-            CACHE_CONTROL, CONTENT_TYPE, HeaderValue, PRAGMA, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+            ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, PRAGMA, RETRY_AFTER,
+            X_CONTENT_TYPE_OPTIONS,
         },
     },
     response::Response,
@@ -58,7 +59,7 @@ pub(crate) fn cors_layer(cors: &Cors) -> Option<CorsLayer> {
         // Mirrored, for a `*` does not cover `Authorization`.
         .allow_headers(AllowHeaders::mirror_request())
         .allow_methods(AllowMethods::mirror_request())
-        .expose_headers([PRAGMA, RETRY_AFTER])
+        .expose_headers([ALLOW, PRAGMA, RETRY_AFTER])
         .max_age(PREFLIGHT_AGE)
         .vary(vary);
     Some(layer)

@@ -75,6 +75,17 @@ async fn a_head_that_trickles_in_is_cut_ten_seconds_after_its_first_byte() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_that_begins_behind_another_request_has_ten_seconds_too() {
+    let mut client = connect(&peer_list(), SignalOpts::default());
+    let start = Instant::now();
+    let requests = b"GET /healthz HTTP/1.1\r\n\r\nGET /hea";
+    client.write_all(requests).await.unwrap();
+    assert!(read_reply(&mut client).await.ends_with("ok"));
+    assert!(is_closed(&mut client).await);
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_connection_may_stay_for_75_seconds_between_requests() {
     let mut client = connect(&peer_list(), SignalOpts::default());
     for _ in 0..3 {
@@ -258,15 +269,18 @@ async fn a_client_that_reads_slowly_gets_every_byte_and_its_next_request_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_with_a_body_is_answered_like_any_other() {
+async fn a_wait_with_a_body_is_answered_and_its_connection_closed() {
     let list = peer_list();
-    list.add_peer("a", Dialect::Listed).await.unwrap();
+    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
     let mut client = connect(&list, SignalOpts::default());
     let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody";
-    for _ in 0..2 {
-        client.write_all(wait).await.unwrap();
-        assert!(read_reply(&mut client).await.ends_with("\r\n\r\na,1,1\n"));
-    }
+    client.write_all(wait).await.unwrap();
+    sleep(seconds(1)).await;
+    list.send(id, id, "news".into()).await.unwrap();
+    let reply = read_reply(&mut client).await;
+    assert!(reply.contains("\r\nConnection: close\r\n"), "{reply}");
+    assert!(reply.ends_with("\r\n\r\nnews"), "{reply}");
+    assert!(is_closed(&mut client).await);
 }
 
 /// A body that comes in two halves, with a pause between them.
