@@ -370,6 +370,66 @@ async fn subscribers_hear_of_each_peer_added_and_removed_in_order() {
     assert_eq!(events.recv().await.unwrap(), removed);
 }
 
+/// Receives this many messages, with waits that are given up again and again.
+async fn receive(list: TimeoutPeerList, id: PeerId, messages: usize) -> Vec<(PeerId, Bytes)> {
+    let mut received = Vec::new();
+    while received.len() < messages {
+        let patience = Duration::from_micros(fastrand::u64(0..300));
+        let Ok(delivery) = timeout(patience, list.wait(id, None)).await else {
+            continue;
+        };
+        let delivery = delivery.unwrap();
+        // Some are dropped undone, as by a client that is gone.
+        if fastrand::u8(0..4) == 0 {
+            continue;
+        }
+        if let News::Message { from, body } = delivery.news() {
+            received.push((*from, body.clone()));
+        }
+        delivery.done().await;
+    }
+    received
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn on_many_threads_every_message_arrives_once_and_in_order() {
+    const PEERS: usize = 8;
+    const EACH: usize = 200;
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let mut ids = Vec::new();
+    for _ in 0..PEERS {
+        ids.push(sign_in(&list, "peer").await);
+    }
+    let mut receivers = Vec::new();
+    for id in &ids {
+        receivers.push(tokio::spawn(receive(list.clone(), *id, PEERS * EACH)));
+    }
+    for from in ids.clone() {
+        let (list, ids) = (list.clone(), ids.clone());
+        tokio::spawn(async move {
+            for number in 0..EACH {
+                for to in &ids {
+                    let body = Bytes::from(number.to_string());
+                    list.send(from, *to, body).await.unwrap();
+                }
+                // Keeps the roster changing under the messages.
+                let passing = sign_in(&list, "passing").await;
+                list.remove_peer(passing, Reason::SignedOut).await;
+            }
+        });
+    }
+    for receiver in receivers {
+        let received = timeout(Duration::from_secs(60), receiver).await;
+        let received = received.expect("a message or a wake-up is lost").unwrap();
+        for sender in &ids {
+            let bodies = received.iter().filter(|(from, _)| from == sender);
+            let bodies: Vec<&str> = bodies.map(|(_, body)| text(body)).collect();
+            let all: Vec<String> = (0..EACH).map(|number| number.to_string()).collect();
+            assert_eq!(bodies, all);
+        }
+    }
+}
+
 // Any interleaving against a model.
 
 #[derive(Clone, Debug)]
