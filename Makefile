@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 REQUIREMENTS := tests/python/requirements.txt
 
-.PHONY: run test lint audit docker install
+.PHONY: run test bench lint audit docker install
 
 run:
 	cargo run --release
@@ -17,6 +17,14 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Minutes; writes bench/results.
+bench: bench/original/node_modules
+	cargo bench --bench compare
+
+bench/original/node_modules: bench/original/package-lock.json
+	cd bench/original && npm ci --no-audit --no-fund
+	@touch $@
 
 audit:
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 /// An error is one sentence for the person who started the server.
 fn run(settings: &Settings) -> Result<(), String> {
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("the runtime cannot start: {error}"))?;

@@ -18,7 +18,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -57,6 +57,14 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// this long: longer than proxies keep theirs (nginx and AWS: 60 s), so that
 /// it is them who close.
 const IDLE_PATIENCE: Duration = Duration::from_secs(75);
+
+/// A connection whose requests follow each other stays hyper's between them
+/// for this long: to set hyper up costs a microsecond, to keep it 16 KiB.
+const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// So many requests in a row that are no waits make a connection busy. A
+/// sign-in, after which the peer waits, does not.
+const BUSY_FROM: u32 = 2;
 
 /// The longest head of a request, in bytes; longer ones get a 431. hyper looks
 /// at it between reads, so that a little more may pass.
@@ -109,7 +117,7 @@ where
         if let Poll::Ready(read) = stream.poll_read_ahead(cx) {
             return Poll::Ready(read.is_ok());
         }
-        let ended = stop.as_mut().poll(cx).is_ready() || overdue.poll(cx).is_ready();
+        let ended = stop.as_mut().poll(cx).is_ready() || overdue.poll(cx, IDLE_PATIENCE).is_ready();
         if ended {
             Poll::Ready(false)
         } else {
@@ -150,7 +158,8 @@ where
         if shared.nothing_to_do() {
             return Poll::Ready(true);
         }
-        overdue.poll(cx).map(|()| false)
+        let waited = overdue.poll(cx, BUSY_PATIENCE);
+        waited.map(|()| matches!(*shared.phase.lock(), Phase::Idle(_)))
     });
     if !leaves.await {
         return None;
@@ -185,6 +194,8 @@ struct Shared {
     parking: Parking,
     phase: Mutex<Phase>,
     exchange: Mutex<Exchange>,
+    /// How many requests came one after the other without one that parked.
+    in_a_row: AtomicU32,
     /// There is more of the request's body to be read, or to be discarded.
     unread: AtomicBool,
     /// There are bytes that could not be written: the client does not read.
@@ -227,24 +238,25 @@ impl Shared {
             parking: Parking::default(),
             phase: Mutex::new(Phase::Idle(Instant::now())),
             exchange: Mutex::new(Exchange::None),
+            in_a_row: AtomicU32::new(0),
             unread: AtomicBool::new(false),
             unwritten: AtomicBool::new(false),
         }
     }
 
-    /// To be asked when hyper is pending: whether it would stay so until a
-    /// request comes, or until the open one is answered and its handler said
-    /// that this may take long.
+    /// To be asked when hyper is pending: whether it will stay so for long,
+    /// because no request is to be expected at once, or because the handler of
+    /// the open one said so.
     fn nothing_to_do(&self) -> bool {
         if self.unread.load(Ordering::Relaxed) || self.unwritten.load(Ordering::Relaxed) {
             return false;
         }
+        let waits = self.parking.is_allowed();
         match *self.phase.lock() {
-            Phase::Idle(_) => true,
+            Phase::Idle(_) => waits || self.in_a_row.load(Ordering::Relaxed) < BUSY_FROM,
             Phase::Head(_) => false,
             Phase::Exchange => {
-                self.parking.is_allowed()
-                    && matches!(&*self.exchange.lock(), Exchange::Open(request) if request.is_get)
+                waits && matches!(&*self.exchange.lock(), Exchange::Open(request) if request.is_get)
             }
         }
     }
@@ -252,7 +264,10 @@ impl Shared {
     fn take_open_request(&self) -> Option<OpenRequest> {
         let mut exchange = self.exchange.lock();
         match std::mem::replace(&mut *exchange, Exchange::None) {
-            Exchange::Open(request) => Some(request),
+            Exchange::Open(request) => {
+                self.in_a_row.store(0, Ordering::Relaxed);
+                Some(request)
+            }
             Exchange::None | Exchange::Answered(_) => None,
         }
     }
@@ -335,6 +350,7 @@ impl Service<Request<Incoming>> for ToRouter {
                 })
             });
             self.shared.parking.forbid();
+            self.shared.in_a_row.fetch_add(1, Ordering::Relaxed);
             let extensions = request.extensions_mut();
             extensions.insert(self.shared.link.clone());
             extensions.insert(self.shared.parking.clone());
@@ -450,12 +466,12 @@ impl Overdue {
     /// To be polled after the connection, which is what changes the phase.
     /// A client that does not read has no deadline here: the kernel gives up
     /// on it when it acknowledges nothing for 30 s.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>, idle_patience: Duration) -> Poll<()> {
         if self.shared.unwritten.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
         let deadline = match *self.shared.phase.lock() {
-            Phase::Idle(since) => since + IDLE_PATIENCE,
+            Phase::Idle(since) => since + idle_patience,
             Phase::Head(since) => since + HEAD_PATIENCE,
             Phase::Exchange => return Poll::Pending,
         };
