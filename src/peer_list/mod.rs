@@ -465,9 +465,13 @@ impl TimeoutPeerList {
     /// To be called after each change of who is in the list: tells those who
     /// wait, now or when the window is over.
     fn changed(&self) {
+        self.tell(Roster::telling);
+    }
+
+    fn tell(&self, when: impl FnOnce(&mut Roster, Instant) -> Telling) {
         let telling = {
             let mut roster = self.0.roster.lock();
-            let telling = roster.telling(Instant::now());
+            let telling = when(&mut roster, Instant::now());
             if telling == Telling::Now {
                 self.0.told.store(roster.current(), Ordering::Release);
             }
@@ -481,20 +485,11 @@ impl TimeoutPeerList {
                 tokio::spawn(async move {
                     sleep_until(end).await;
                     if let Some(list) = list.upgrade() {
-                        Self(list).tell_scheduled();
+                        Self(list).tell(Roster::scheduled_telling);
                     }
                 });
             }
         }
-    }
-
-    fn tell_scheduled(&self) {
-        {
-            let mut roster = self.0.roster.lock();
-            roster.scheduled_telling(Instant::now());
-            self.0.told.store(roster.current(), Ordering::Release);
-        }
-        self.wake_behind();
     }
 
     /// Wakes each parked wait whose peer has not heard the told version.

@@ -21,14 +21,17 @@ pub(super) const LOG_LENGTH: usize = 65_536;
 /// Up to this many peers each change is told at once, as the original does.
 const SMALL_ROOM: usize = 16;
 
-/// How much longer the window between two tellings gets with each peer above
-/// that: telling one peer costs some microseconds of CPU (a wake-up, a reply,
-/// a new request), and at this rate telling stays well below one core.
-const WINDOW_PER_PEER: Duration = Duration::from_micros(100);
+/// How much longer the window in which changes are told together gets with
+/// each peer above that. To tell one peer costs some 16 us (a reply, and the
+/// next request), so that telling takes about an eighth of a core at most.
+const WINDOW_PER_PEER: Duration = Duration::from_micros(120);
 
-/// However large the room, a change is told after this long: people notice
-/// more.
-const LONGEST_WINDOW: Duration = Duration::from_millis(40);
+/// However large the room, the window is no longer: people notice more.
+const LONGEST_WINDOW: Duration = Duration::from_millis(55);
+
+/// So many changes in a window are a storm: the window is doubled, which
+/// halves what each of them costs.
+const STORM: u32 = 4;
 
 /// The flag byte stands this far from the end of its line: `..,1\n`.
 const FLAG_FROM_LINE_END: usize = 2;
@@ -49,7 +52,7 @@ pub(super) enum Telling {
     Now,
     /// Then: the caller sees to it that they are told then.
     At(Instant),
-    /// Somebody was given [`Telling::At`] before and sees to it already.
+    /// Somebody was given [`Telling::At`] and sees to it already.
     Scheduled,
 }
 
@@ -76,6 +79,15 @@ struct Change {
     joined: bool,
 }
 
+/// A time in which changes are made that are told together at its end.
+struct Window {
+    /// When the first of them was made.
+    start: Instant,
+    end: Instant,
+    changes: u32,
+    is_doubled: bool,
+}
+
 /// The peer list as text, its versions, and what changed.
 pub(super) struct Roster {
     /// `NAME,ID,STATUS\n` of each peer, newest first, in `lines[start..]`.
@@ -100,7 +112,8 @@ pub(super) struct Roster {
     bare_peers: usize,
     last_id: u32,
     last_told: Option<Instant>,
-    scheduled: bool,
+    /// The changes that are not told yet, if there are any.
+    window: Option<Window>,
 }
 
 impl Roster {
@@ -117,7 +130,7 @@ impl Roster {
             bare_peers: 0,
             last_id: 0,
             last_told: None,
-            scheduled: false,
+            window: None,
         }
     }
 
@@ -270,31 +283,57 @@ impl Roster {
     }
 
     /// To be asked after each change: when it is to be told. At once when the
-    /// last telling was a while ago, else when a window has passed since, so
-    /// that a storm of changes is told in few updates.
+    /// last telling was a while ago, else with others of the same window.
     pub fn telling(&mut self, now: Instant) -> Telling {
-        if self.scheduled {
-            return Telling::Scheduled;
+        let Some(window) = &mut self.window else {
+            let length = self.window_length();
+            if self.last_told.is_none_or(|told| now >= told + 2 * length) {
+                return self.tell(now);
+            }
+            let end = now + length;
+            self.window = Some(Window {
+                start: now,
+                end,
+                changes: 1,
+                is_doubled: false,
+            });
+            return Telling::At(end);
+        };
+        window.changes += 1;
+        // Towards the end of a window another change is what it was for.
+        let late = window.start + (window.end - window.start) * 4 / 5;
+        if window.changes < STORM && now >= late {
+            return self.tell(now);
         }
-        let peers = self.slots.len().saturating_sub(SMALL_ROOM);
-        let peers = u32::try_from(peers).unwrap_or(u32::MAX);
-        let window = WINDOW_PER_PEER.saturating_mul(peers).min(LONGEST_WINDOW);
-        match self.last_told.map(|told| told + window) {
-            Some(end) if end > now => {
-                self.scheduled = true;
-                Telling::At(end)
+        Telling::Scheduled
+    }
+
+    /// To be asked when the moment of [`Telling::At`] has come.
+    pub fn scheduled_telling(&mut self, now: Instant) -> Telling {
+        match &mut self.window {
+            Some(window) if now >= window.end => {
+                if window.changes >= STORM && !window.is_doubled {
+                    window.is_doubled = true;
+                    window.end += window.end - window.start;
+                    return Telling::At(window.end);
+                }
+                self.tell(now)
             }
-            _ => {
-                self.last_told = Some(now);
-                Telling::Now
-            }
+            // That window was told early. A later one has its own moment.
+            _ => Telling::Scheduled,
         }
     }
 
-    /// The moment of [`Telling::At`] has come.
-    pub fn scheduled_telling(&mut self, now: Instant) {
-        self.scheduled = false;
+    fn tell(&mut self, now: Instant) -> Telling {
+        self.window = None;
         self.last_told = Some(now);
+        Telling::Now
+    }
+
+    fn window_length(&self) -> Duration {
+        let peers = self.slots.len().saturating_sub(SMALL_ROOM);
+        let peers = u32::try_from(peers).unwrap_or(u32::MAX);
+        WINDOW_PER_PEER.saturating_mul(peers).min(LONGEST_WINDOW)
     }
 
     fn index(&self, joined: u64) -> Option<usize> {
@@ -511,6 +550,49 @@ mod tests {
         assert_eq!(text(&roster.update(gone, now)), "n,2,0\nn,1,0\n");
     }
 
+    proptest! {
+        #[test]
+        fn every_change_is_told_within_two_windows_whatever_follows_it(
+            changes in prop::collection::vec((0u64..80, 0usize..200), 1..60),
+        ) {
+            let mut now = Instant::now();
+            let mut roster = Roster::new();
+            let name: Arc<str> = "n".into();
+            let mut timers: BinaryHeap<Reverse<Instant>> = BinaryHeap::new();
+            let mut untold_since: Option<Instant> = None;
+            let mut note = |telling, now: Instant, timers: &mut BinaryHeap<_>| match telling {
+                Telling::Now => {
+                    let since = untold_since.take().unwrap_or(now);
+                    assert!(now - since <= 2 * LONGEST_WINDOW);
+                }
+                Telling::At(end) => {
+                    untold_since.get_or_insert(now);
+                    timers.push(Reverse(end));
+                }
+                Telling::Scheduled => assert!(timers.len() < 50),
+            };
+            for (pause, joins) in changes {
+                let next = now + Duration::from_millis(pause);
+                while let Some(&Reverse(end)) = timers.peek()
+                    && end <= next
+                {
+                    timers.pop();
+                    note(roster.scheduled_telling(end), end, &mut timers);
+                }
+                now = next;
+                for _ in 0..=joins {
+                    let id = roster.next_id(|_| false);
+                    roster.join(id, &name, Dialect::Listed, Connected::Yes);
+                    note(roster.telling(now), now, &mut timers);
+                }
+            }
+            while let Some(Reverse(end)) = timers.pop() {
+                note(roster.scheduled_telling(end), end, &mut timers);
+            }
+            prop_assert!(roster.window.is_none(), "a change is never told");
+        }
+    }
+
     #[test]
     fn ids_begin_anew_after_the_largest_and_pass_over_those_in_use() {
         let mut roster = Roster::new();
@@ -537,29 +619,86 @@ mod tests {
         assert_eq!(text(&roster.line_after(start + 1).unwrap()), "n,2,0\n");
     }
 
+    /// A list with the longest window, that was told of at the time given.
+    fn large_room(told: Instant) -> Roster {
+        let mut roster = Roster::new();
+        let name: Arc<str> = "n".into();
+        for number in 1..=1000 {
+            roster.join(id(number), &name, Dialect::Listed, Connected::Yes);
+        }
+        assert_eq!(roster.telling(told), Telling::Now);
+        roster
+    }
+
     #[test]
-    fn a_change_in_a_quiet_list_is_told_at_once_and_a_storm_in_a_large_one_once_a_window() {
+    fn in_a_small_room_every_change_is_told_at_once() {
+        let mut roster = Roster::new();
+        let name: Arc<str> = "n".into();
+        let now = Instant::now();
+        for number in 1..=SMALL_ROOM {
+            let number = u32::try_from(number).unwrap();
+            roster.join(id(number), &name, Dialect::Listed, Connected::Yes);
+            assert_eq!(roster.telling(now), Telling::Now);
+        }
+    }
+
+    #[test]
+    fn in_a_large_room_a_change_after_a_quiet_time_is_told_at_once() {
+        let start = Instant::now();
+        let mut roster = large_room(start);
+        let later = start + 2 * LONGEST_WINDOW;
+        assert_eq!(roster.telling(later), Telling::Now);
+        let end = later + LONGEST_WINDOW;
+        assert_eq!(roster.telling(later), Telling::At(end));
+        assert_eq!(roster.telling(later), Telling::Scheduled);
+        assert_eq!(roster.scheduled_telling(end), Telling::Now);
+    }
+
+    #[test]
+    fn a_change_late_in_a_window_ends_it() {
+        let start = Instant::now();
+        let mut roster = large_room(start);
+        let end = start + LONGEST_WINDOW;
+        assert_eq!(roster.telling(start), Telling::At(end));
+        let late = start + LONGEST_WINDOW * 9 / 10;
+        assert_eq!(roster.telling(late), Telling::Now);
+        assert_eq!(roster.telling(late), Telling::At(late + LONGEST_WINDOW));
+        // The moment of the window that was told early.
+        assert_eq!(roster.scheduled_telling(end), Telling::Scheduled);
+        let end = late + LONGEST_WINDOW;
+        assert_eq!(roster.scheduled_telling(end), Telling::Now);
+    }
+
+    #[test]
+    fn a_window_ends_at_its_time_even_if_the_room_has_grown() {
         let mut roster = Roster::new();
         let name: Arc<str> = "n".into();
         let start = Instant::now();
-        for number in 1..=SMALL_ROOM + 100 {
-            if number <= SMALL_ROOM {
-                assert_eq!(roster.telling(start), Telling::Now);
-            }
-            let number = u32::try_from(number).unwrap();
+        for number in 1..=100 {
             roster.join(id(number), &name, Dialect::Listed, Connected::Yes);
         }
-        let start = start + LONGEST_WINDOW;
-        let window = WINDOW_PER_PEER * 100;
         assert_eq!(roster.telling(start), Telling::Now);
-        assert_eq!(roster.telling(start), Telling::At(start + window));
-        assert_eq!(roster.telling(start), Telling::Scheduled);
-        roster.scheduled_telling(start + window);
-        assert_eq!(
-            roster.telling(start + window),
-            Telling::At(start + 2 * window)
-        );
-        roster.scheduled_telling(start + 2 * window);
-        assert_eq!(roster.telling(start + 3 * window), Telling::Now);
+        let Telling::At(end) = roster.telling(start) else {
+            panic!("there is no window");
+        };
+        for number in 101..=1000 {
+            roster.join(id(number), &name, Dialect::Listed, Connected::Yes);
+        }
+        assert_eq!(roster.scheduled_telling(end), Telling::Now);
+    }
+
+    #[test]
+    fn a_storm_is_told_once_in_two_windows() {
+        let start = Instant::now();
+        let mut roster = large_room(start);
+        let middle = start + LONGEST_WINDOW;
+        assert_eq!(roster.telling(start), Telling::At(middle));
+        for _ in 1..STORM {
+            assert_eq!(roster.telling(start), Telling::Scheduled);
+        }
+        let end = middle + LONGEST_WINDOW;
+        assert_eq!(roster.scheduled_telling(middle), Telling::At(end));
+        assert_eq!(roster.telling(middle), Telling::Scheduled);
+        assert_eq!(roster.scheduled_telling(end), Telling::Now);
     }
 }
