@@ -93,7 +93,7 @@ pub(super) async fn serve<S>(
             return;
         };
         stream = taken_back;
-        if let Some(request) = shared.take_open_request() {
+        if let Some(request) = shared.take_pending_request() {
             let stand_in = request.stand_in;
             let Some(response) = answer(request, &mut stream).await else {
                 return;
@@ -111,10 +111,14 @@ where
     S: AsyncRead + Unpin,
 {
     let shared = overdue.shared.clone();
+    let idle_since = Instant::now();
     let mut stop = pin!(shared.stopping.cancelled());
     poll_fn(|cx| {
         // A request that has come is answered even if it is time to stop.
         if let Poll::Ready(read) = stream.poll_read_ahead(cx) {
+            if idle_since.elapsed() > BUSY_PATIENCE {
+                shared.in_a_row.store(0, Ordering::Relaxed);
+            }
             return Poll::Ready(read.is_ok());
         }
         let ended = stop.as_mut().poll(cx).is_ready() || overdue.poll(cx, IDLE_PATIENCE).is_ready();
@@ -158,8 +162,9 @@ where
         if shared.nothing_to_do() {
             return Poll::Ready(true);
         }
+        // With a body unread, what comes next may be the rest of it.
         let waited = overdue.poll(cx, BUSY_PATIENCE);
-        waited.map(|()| matches!(*shared.phase.lock(), Phase::Idle(_)))
+        waited.map(|()| shared.is_idle() && !shared.unread.load(Ordering::Relaxed))
     });
     if !leaves.await {
         return None;
@@ -171,7 +176,7 @@ where
 }
 
 /// Waits for the answer to a parked request. None if the client hangs up.
-async fn answer<S>(mut request: OpenRequest, stream: &mut ClientStream<S>) -> Option<Response>
+async fn answer<S>(mut request: PendingRequest, stream: &mut ClientStream<S>) -> Option<Response>
 where
     S: AsyncRead + Unpin,
 {
@@ -194,7 +199,7 @@ struct Shared {
     parking: Parking,
     phase: Mutex<Phase>,
     exchange: Mutex<Exchange>,
-    /// How many requests came one after the other without one that parked.
+    /// How many requests came soon after each other without one that parked.
     in_a_row: AtomicU32,
     /// There is more of the request's body to be read, or to be discarded.
     unread: AtomicBool,
@@ -216,7 +221,7 @@ enum Phase {
 /// The request that a connection is busy with.
 enum Exchange {
     None,
-    Open(OpenRequest),
+    Pending(PendingRequest),
     /// It was parked, and this is for the stand-in that hyper reads next.
     Answered(Response),
 }
@@ -256,15 +261,20 @@ impl Shared {
             Phase::Idle(_) => waits || self.in_a_row.load(Ordering::Relaxed) < BUSY_FROM,
             Phase::Head(_) => false,
             Phase::Exchange => {
-                waits && matches!(&*self.exchange.lock(), Exchange::Open(request) if request.is_get)
+                waits
+                    && matches!(&*self.exchange.lock(), Exchange::Pending(request) if request.is_get)
             }
         }
     }
 
-    fn take_open_request(&self) -> Option<OpenRequest> {
+    fn is_idle(&self) -> bool {
+        matches!(*self.phase.lock(), Phase::Idle(_))
+    }
+
+    fn take_pending_request(&self) -> Option<PendingRequest> {
         let mut exchange = self.exchange.lock();
         match std::mem::replace(&mut *exchange, Exchange::None) {
-            Exchange::Open(request) => {
+            Exchange::Pending(request) => {
                 self.in_a_row.store(0, Ordering::Relaxed);
                 Some(request)
             }
@@ -274,7 +284,7 @@ impl Shared {
 }
 
 /// A request that is being answered.
-struct OpenRequest {
+struct PendingRequest {
     answer: Pin<Box<RouteFuture<Infallible>>>,
     version: Version,
     /// Like the stand-in. (To a HEAD hyper would write no body.)
@@ -284,7 +294,7 @@ struct OpenRequest {
     stand_in: &'static [u8],
 }
 
-impl OpenRequest {
+impl PendingRequest {
     fn new(request: Request<Body>, app: &Router) -> Self {
         let version = request.version();
         let is_get = request.method() == Method::GET;
@@ -355,7 +365,7 @@ impl Service<Request<Incoming>> for ToRouter {
             extensions.insert(self.shared.link.clone());
             extensions.insert(self.shared.parking.clone());
             *self.shared.phase.lock() = Phase::Exchange;
-            *exchange = Exchange::Open(OpenRequest::new(request, &self.app));
+            *exchange = Exchange::Pending(PendingRequest::new(request, &self.app));
         }
         Answer(self.shared.clone())
     }
@@ -371,7 +381,7 @@ impl Future for Answer {
         let shared = &self.0;
         let mut exchange = shared.exchange.lock();
         let response = match &mut *exchange {
-            Exchange::Open(request) => ready!(request.poll(shared, cx)),
+            Exchange::Pending(request) => ready!(request.poll(shared, cx)),
             Exchange::Answered(response) => std::mem::take(response),
             // It was parked, and this is about to be dropped.
             Exchange::None => return Poll::Pending,

@@ -93,6 +93,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves `app` until `stop` is ready, in HTTP/1 the way native clients need
 /// it: header names in Title-Case, and HTTP/1.0 with `Connection: close`.
+/// Routes that upgrade their connection (WebSocket) do not work in it.
 ///
 /// Then the listener closes, all waits of the peer list end, what is being
 /// answered is answered, and two seconds later whatever is left is dropped.
@@ -159,4 +160,25 @@ fn set_options(stream: &TcpStream) {
     let _ = socket.set_tcp_keepalive(&keepalive);
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_half_dead_connection_is_found_out_by_the_kernel() {
+        let listener = listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, _client) = tokio::join!(listener.accept(), client);
+        let (stream, _) = accepted.unwrap();
+        set_options(&stream);
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_RETRIES);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+        assert!(stream.nodelay().unwrap());
+    }
 }
