@@ -10,7 +10,6 @@ use std::{
 };
 
 use tokio::{
-    sync::Notify,
     task::{LocalSet, spawn_local},
     time::{sleep, sleep_until, timeout},
 };
@@ -517,7 +516,6 @@ async fn sleepers(server: &Running) -> Figures {
         let id = client.sign_in("sleeper").await;
         sleepers.push((client, id));
     }
-    let stop = Rc::new(Notify::new());
     let local = LocalSet::new();
     local
         .run_until(async {
@@ -543,7 +541,6 @@ async fn sleepers(server: &Running) -> Figures {
                 }
                 resident.push(server.resident() as f64 / 1024.0);
             }
-            stop.notify_one();
             vec![
                 ("resident after 10 s", "MiB", resident[0]),
                 ("resident after 60 s", "MiB", resident[5]),

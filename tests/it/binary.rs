@@ -147,13 +147,19 @@ async fn sigint_answers_the_open_waits_and_ends_with_0() {
     stops_on("INT").await;
 }
 
-#[tokio::test]
-async fn what_cannot_be_answered_does_not_hold_up_the_stop_for_ever() {
-    let (mut server, address) = start(&[], &[]).await;
+/// A client that never ends its message.
+async fn stalled_client(address: SocketAddr) -> Client {
     let mut stalled = Client::connect(address).await;
     stalled.get("/sign_in?peer_name=a").await;
     let half = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf";
     stalled.send(half).await;
+    stalled
+}
+
+#[tokio::test]
+async fn what_cannot_be_answered_does_not_hold_up_the_stop_for_ever() {
+    let (mut server, address) = start(&[], &[]).await;
+    let _stalled = stalled_client(address).await;
     server.signal("TERM");
     assert_eq!(server.exit_code().await, Some(0));
 }
@@ -161,10 +167,7 @@ async fn what_cannot_be_answered_does_not_hold_up_the_stop_for_ever() {
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let (mut server, address) = start(&[], &[]).await;
-    let mut stalled = Client::connect(address).await;
-    stalled.get("/sign_in?peer_name=a").await;
-    let half = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf";
-    stalled.send(half).await;
+    let _stalled = stalled_client(address).await;
     server.signal("TERM");
     server.line_with("stopping").await;
     server.signal("TERM");
