@@ -453,7 +453,11 @@ impl HttpBody for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        *self.shared.phase.lock() = Phase::Idle(Instant::now());
+        // hyper may drop it late, when the next request is open already.
+        let is_last = matches!(*self.shared.exchange.lock(), Exchange::None);
+        if is_last {
+            *self.shared.phase.lock() = Phase::Idle(Instant::now());
+        }
     }
 }
 
