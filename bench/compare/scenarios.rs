@@ -115,9 +115,12 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
+/// By the nearest rank: of a hundred, the 99th percentile is the 99th.
 fn percentile(sorted: &[Duration], percent: usize) -> f64 {
-    let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-    sorted.get(index).map_or(f64::NAN, |found| micros(*found))
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted
+        .get(rank.saturating_sub(1))
+        .map_or(f64::NAN, |found| micros(*found))
 }
 
 /// A message's body: its number, and bytes that depend on it.

@@ -33,7 +33,7 @@ impl TimeoutPeerList {
     fn collect(&self) {
         let now = Instant::now();
         let mut removed = false;
-        for peer in self.all_peers() {
+        for peer in self.peers_where(|_| true) {
             removed |= self.take_off_if(&peer, |state| {
                 let stale = state.presence.stale(&self.0.opts, now);
                 let stale = stale.or_else(|| self.fell_behind(&peer, state));

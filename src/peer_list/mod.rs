@@ -16,6 +16,7 @@ mod mailbox;
 mod peer;
 mod presence;
 mod roster;
+mod telling;
 mod wait;
 
 use std::{
@@ -45,7 +46,8 @@ pub use wait::{Delivery, News};
 
 use mailbox::{Mailbox, Message};
 use peer::{Peer, PeerState, Presence, Stale, Waits, name_for_list};
-use roster::{Roster, Telling};
+use roster::Roster;
+use telling::{Half, Schedule, Telling};
 use wait::Wait;
 
 /// How many events a subscriber may be late before it misses some.
@@ -212,9 +214,13 @@ struct Shared {
     opts: HeartbeatOpts,
     peers: DashMap<PeerId, Arc<Peer>>,
     roster: Mutex<Roster>,
-    /// The version of the list that waiting peers are to have heard. It
-    /// follows the roster's current version, at most once a window.
-    told: AtomicU64,
+    /// When the halves of the peers are told. Locked after the roster, if both
+    /// are.
+    schedules: Mutex<[Schedule; 2]>,
+    /// For each half of the peers, the version of the list that they are to
+    /// have heard when they wait. It follows the roster's current version, at
+    /// most once a window.
+    told: [AtomicU64; 2],
     /// Waits end instead of parking.
     ending: AtomicBool,
     events: broadcast::Sender<PeerEvent>,
@@ -232,7 +238,8 @@ impl TimeoutPeerList {
             opts,
             peers: DashMap::new(),
             roster: Mutex::new(Roster::new()),
-            told: AtomicU64::new(0),
+            schedules: Mutex::new(Half::BOTH.map(Schedule::new)),
+            told: Default::default(),
             ending: AtomicBool::new(false),
             events: broadcast::Sender::new(EVENTS_KEPT),
             gc: Mutex::new(None),
@@ -381,7 +388,7 @@ impl TimeoutPeerList {
     pub fn end_waits(&self) {
         self.0.ending.store(true, Ordering::Release);
         let mut wakers: Vec<Waker> = Vec::new();
-        for peer in self.all_peers() {
+        for peer in self.peers_where(|_| true) {
             wakers.extend(peer.state.lock().waits.take_all());
         }
         wakers.into_iter().for_each(Waker::wake);
@@ -392,10 +399,11 @@ impl TimeoutPeerList {
         Ok(peer.value().clone())
     }
 
-    /// All peers, cloned out of the map: its guards must be gone before the
-    /// lock of a peer is taken.
-    fn all_peers(&self) -> Vec<Arc<Peer>> {
+    /// The peers with certain ids, cloned out of the map: its guards must be
+    /// gone before the lock of a peer is taken.
+    fn peers_where(&self, wanted: impl Fn(PeerId) -> bool) -> Vec<Arc<Peer>> {
         let peers = self.0.peers.iter();
+        let peers = peers.filter(|entry| wanted(*entry.key()));
         peers.map(|entry| entry.value().clone()).collect()
     }
 
@@ -465,37 +473,46 @@ impl TimeoutPeerList {
     /// To be called after each change of who is in the list: tells those who
     /// wait, now or when the window is over.
     fn changed(&self) {
-        self.tell(Roster::telling);
+        for half in Half::BOTH {
+            self.tell(half, Schedule::changed);
+        }
     }
 
-    fn tell(&self, when: impl FnOnce(&mut Roster, Instant) -> Telling) {
+    fn tell(&self, half: Half, when: fn(&mut Schedule, usize, Instant) -> Telling) {
         let telling = {
-            let mut roster = self.0.roster.lock();
-            let telling = when(&mut roster, Instant::now());
+            let roster = self.0.roster.lock();
+            let schedule = &mut self.0.schedules.lock()[half as usize];
+            let telling = when(schedule, roster.len(), Instant::now());
             if telling == Telling::Now {
-                self.0.told.store(roster.current(), Ordering::Release);
+                self.0.told[half as usize].store(roster.current(), Ordering::Release);
             }
             telling
         };
         match telling {
-            Telling::Now => self.wake_behind(),
+            Telling::Now => self.wake_behind(half),
             Telling::Scheduled => {}
             Telling::At(end) => {
                 let list = Arc::downgrade(&self.0);
                 tokio::spawn(async move {
                     sleep_until(end).await;
                     if let Some(list) = list.upgrade() {
-                        Self(list).tell(Roster::scheduled_telling);
+                        Self(list).tell(half, |schedule, _, now| schedule.scheduled(now));
                     }
                 });
             }
         }
     }
 
-    /// Wakes each parked wait whose peer has not heard the told version.
-    fn wake_behind(&self) {
-        let told = self.0.told.load(Ordering::Acquire);
-        for peer in self.all_peers() {
+    /// The version of the list that a peer is to have heard when it waits.
+    fn told(&self, id: PeerId) -> u64 {
+        self.0.told[Half::of(id) as usize].load(Ordering::Acquire)
+    }
+
+    /// Wakes each parked wait in a half whose peer has not heard the told
+    /// version.
+    fn wake_behind(&self, half: Half) {
+        for peer in self.peers_where(|id| Half::of(id) == half) {
+            let told = self.told(peer.id);
             let waker = {
                 let mut state = peer.state.lock();
                 if state.heard < told {

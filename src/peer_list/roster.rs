@@ -7,7 +7,6 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,24 +16,6 @@ use super::{Dialect, PeerId};
 
 /// How many changes the log keeps for peers of the bare dialect.
 pub(super) const LOG_LENGTH: usize = 65_536;
-
-/// Up to this many peers each change is told at once, as the original does.
-const SMALL_ROOM: usize = 16;
-
-/// How much longer the window in which changes are told together gets with
-/// each peer above that. To tell one peer costs some 16 us (a reply, and the
-/// next request), so that telling takes about an eighth of a core at most.
-const WINDOW_PER_PEER: Duration = Duration::from_micros(120);
-
-/// However large the room, the window is no longer: people notice more.
-const LONGEST_WINDOW: Duration = Duration::from_millis(55);
-
-/// So many changes in a window are a storm, which is told at the end of
-/// [`STORM_WINDOWS`] of them: what each change costs falls accordingly.
-const STORM: u32 = 4;
-
-/// See [`STORM`].
-const STORM_WINDOWS: u32 = 3;
 
 /// The flag byte stands this far from the end of its line: `..,1\n`.
 const FLAG_FROM_LINE_END: usize = 2;
@@ -46,17 +27,6 @@ pub(super) enum Connected {
     /// Connected until then, unless told otherwise before.
     Until(Instant),
     No,
-}
-
-/// When the changes that were made so far are to be told.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Telling {
-    /// Now: the caller tells them.
-    Now,
-    /// Then: the caller sees to it that they are told then.
-    At(Instant),
-    /// Somebody was given [`Telling::At`] and sees to it already.
-    Scheduled,
 }
 
 /// One peer's place in the list.
@@ -82,15 +52,6 @@ struct Change {
     joined: bool,
 }
 
-/// A time in which changes are made that are told together at its end.
-struct Window {
-    /// When the first of them was made.
-    start: Instant,
-    end: Instant,
-    changes: u32,
-    is_storm: bool,
-}
-
 /// The peer list as text, its versions, and what changed.
 pub(super) struct Roster {
     /// `NAME,ID,STATUS\n` of each peer, newest first, in `lines[start..]`.
@@ -114,9 +75,6 @@ pub(super) struct Roster {
     log: VecDeque<Change>,
     bare_peers: usize,
     last_id: u32,
-    last_told: Option<Instant>,
-    /// The changes that are not told yet, if there are any.
-    window: Option<Window>,
 }
 
 impl Roster {
@@ -132,8 +90,6 @@ impl Roster {
             log: VecDeque::new(),
             bare_peers: 0,
             last_id: 0,
-            last_told: None,
-            window: None,
         }
     }
 
@@ -285,60 +241,6 @@ impl Roster {
         self.current - heard <= self.log.len() as u64
     }
 
-    /// To be asked after each change: when it is to be told. At once when the
-    /// last telling was a while ago, else with others of the same window.
-    pub fn telling(&mut self, now: Instant) -> Telling {
-        let Some(window) = &mut self.window else {
-            let length = self.window_length();
-            if self.last_told.is_none_or(|told| now >= told + 2 * length) {
-                return self.tell(now);
-            }
-            let end = now + length;
-            self.window = Some(Window {
-                start: now,
-                end,
-                changes: 1,
-                is_storm: false,
-            });
-            return Telling::At(end);
-        };
-        window.changes += 1;
-        // Towards the end of a window another change is what it was for.
-        let late = window.start + (window.end - window.start) * 4 / 5;
-        if window.changes < STORM && now >= late {
-            return self.tell(now);
-        }
-        Telling::Scheduled
-    }
-
-    /// To be asked when the moment of [`Telling::At`] has come.
-    pub fn scheduled_telling(&mut self, now: Instant) -> Telling {
-        match &mut self.window {
-            Some(window) if now >= window.end => {
-                if window.changes >= STORM && !window.is_storm {
-                    window.is_storm = true;
-                    window.end = window.start + STORM_WINDOWS * (window.end - window.start);
-                    return Telling::At(window.end);
-                }
-                self.tell(now)
-            }
-            // That window was told early. A later one has its own moment.
-            _ => Telling::Scheduled,
-        }
-    }
-
-    fn tell(&mut self, now: Instant) -> Telling {
-        self.window = None;
-        self.last_told = Some(now);
-        Telling::Now
-    }
-
-    fn window_length(&self) -> Duration {
-        let peers = self.slots.len().saturating_sub(SMALL_ROOM);
-        let peers = u32::try_from(peers).unwrap_or(u32::MAX);
-        WINDOW_PER_PEER.saturating_mul(peers).min(LONGEST_WINDOW)
-    }
-
     fn index(&self, joined: u64) -> Option<usize> {
         self.slots
             .binary_search_by_key(&joined, |slot| slot.joined)
@@ -421,6 +323,8 @@ impl Roster {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -553,49 +457,6 @@ mod tests {
         assert_eq!(text(&roster.update(gone, now)), "n,2,0\nn,1,0\n");
     }
 
-    proptest! {
-        #[test]
-        fn every_change_is_told_in_time_whatever_follows_it(
-            changes in prop::collection::vec((0u64..80, 0usize..200), 1..60),
-        ) {
-            let mut now = Instant::now();
-            let mut roster = Roster::new();
-            let name: Arc<str> = "n".into();
-            let mut timers: BinaryHeap<Reverse<Instant>> = BinaryHeap::new();
-            let mut untold_since: Option<Instant> = None;
-            let mut note = |telling, now: Instant, timers: &mut BinaryHeap<_>| match telling {
-                Telling::Now => {
-                    let since = untold_since.take().unwrap_or(now);
-                    assert!(now - since <= STORM_WINDOWS * LONGEST_WINDOW);
-                }
-                Telling::At(end) => {
-                    untold_since.get_or_insert(now);
-                    timers.push(Reverse(end));
-                }
-                Telling::Scheduled => assert!(timers.len() < 50),
-            };
-            for (pause, joins) in changes {
-                let next = now + Duration::from_millis(pause);
-                while let Some(&Reverse(end)) = timers.peek()
-                    && end <= next
-                {
-                    timers.pop();
-                    note(roster.scheduled_telling(end), end, &mut timers);
-                }
-                now = next;
-                for _ in 0..=joins {
-                    let id = roster.next_id(|_| false);
-                    roster.join(id, &name, Dialect::Listed, Connected::Yes);
-                    note(roster.telling(now), now, &mut timers);
-                }
-            }
-            while let Some(Reverse(end)) = timers.pop() {
-                note(roster.scheduled_telling(end), end, &mut timers);
-            }
-            prop_assert!(roster.window.is_none(), "a change is never told");
-        }
-    }
-
     #[test]
     fn ids_begin_anew_after_the_largest_and_pass_over_those_in_use() {
         let mut roster = Roster::new();
@@ -620,88 +481,5 @@ mod tests {
         assert!(!roster.log_reaches(start));
         assert_eq!(roster.line_after(start), None);
         assert_eq!(text(&roster.line_after(start + 1).unwrap()), "n,2,0\n");
-    }
-
-    /// A list with the longest window, that was told of at the time given.
-    fn large_room(told: Instant) -> Roster {
-        let mut roster = Roster::new();
-        let name: Arc<str> = "n".into();
-        for number in 1..=1000 {
-            roster.join(id(number), &name, Dialect::Listed, Connected::Yes);
-        }
-        assert_eq!(roster.telling(told), Telling::Now);
-        roster
-    }
-
-    #[test]
-    fn in_a_small_room_every_change_is_told_at_once() {
-        let mut roster = Roster::new();
-        let name: Arc<str> = "n".into();
-        let now = Instant::now();
-        for number in 1..=SMALL_ROOM {
-            let number = u32::try_from(number).unwrap();
-            roster.join(id(number), &name, Dialect::Listed, Connected::Yes);
-            assert_eq!(roster.telling(now), Telling::Now);
-        }
-    }
-
-    #[test]
-    fn in_a_large_room_a_change_after_a_quiet_time_is_told_at_once() {
-        let start = Instant::now();
-        let mut roster = large_room(start);
-        let later = start + 2 * LONGEST_WINDOW;
-        assert_eq!(roster.telling(later), Telling::Now);
-        let end = later + LONGEST_WINDOW;
-        assert_eq!(roster.telling(later), Telling::At(end));
-        assert_eq!(roster.telling(later), Telling::Scheduled);
-        assert_eq!(roster.scheduled_telling(end), Telling::Now);
-    }
-
-    #[test]
-    fn a_change_late_in_a_window_ends_it() {
-        let start = Instant::now();
-        let mut roster = large_room(start);
-        let end = start + LONGEST_WINDOW;
-        assert_eq!(roster.telling(start), Telling::At(end));
-        let late = start + LONGEST_WINDOW * 9 / 10;
-        assert_eq!(roster.telling(late), Telling::Now);
-        assert_eq!(roster.telling(late), Telling::At(late + LONGEST_WINDOW));
-        // The moment of the window that was told early.
-        assert_eq!(roster.scheduled_telling(end), Telling::Scheduled);
-        let end = late + LONGEST_WINDOW;
-        assert_eq!(roster.scheduled_telling(end), Telling::Now);
-    }
-
-    #[test]
-    fn a_window_ends_at_its_time_even_if_the_room_has_grown() {
-        let mut roster = Roster::new();
-        let name: Arc<str> = "n".into();
-        let start = Instant::now();
-        for number in 1..=100 {
-            roster.join(id(number), &name, Dialect::Listed, Connected::Yes);
-        }
-        assert_eq!(roster.telling(start), Telling::Now);
-        let Telling::At(end) = roster.telling(start) else {
-            panic!("there is no window");
-        };
-        for number in 101..=1000 {
-            roster.join(id(number), &name, Dialect::Listed, Connected::Yes);
-        }
-        assert_eq!(roster.scheduled_telling(end), Telling::Now);
-    }
-
-    #[test]
-    fn a_storm_is_told_once_in_three_windows() {
-        let start = Instant::now();
-        let mut roster = large_room(start);
-        let middle = start + LONGEST_WINDOW;
-        assert_eq!(roster.telling(start), Telling::At(middle));
-        for _ in 1..STORM {
-            assert_eq!(roster.telling(start), Telling::Scheduled);
-        }
-        let end = middle + 2 * LONGEST_WINDOW;
-        assert_eq!(roster.scheduled_telling(middle), Telling::At(end));
-        assert_eq!(roster.telling(middle), Telling::Scheduled);
-        assert_eq!(roster.scheduled_telling(end), Telling::Now);
     }
 }

@@ -187,7 +187,7 @@ impl Wait {
 
     /// The next thing the peer should hear, if there is one.
     fn next(&self, state: &PeerState) -> Result<Option<(News, Hears)>, FellBehind> {
-        let told = self.list.0.told.load(Ordering::Acquire);
+        let told = self.list.told(self.peer.id);
         match state.mailbox.front() {
             Some(message) if message.needs <= state.heard => {
                 let news = News::Message {

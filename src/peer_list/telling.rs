@@ -1,0 +1,298 @@
+//! When changes of the list are told: at once where few peers would hear of
+//! them, else several together.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::PeerId;
+
+/// Up to this many peers each change is told at once, as the original does.
+const SMALL_ROOM: usize = 16;
+
+/// How much longer the window in which changes are told together gets with
+/// each peer above that. To tell one peer costs some 16 us (a reply, and the
+/// next request), so that telling takes about an eighth of a core at most.
+const WINDOW_PER_PEER: Duration = Duration::from_micros(120);
+
+/// However large the room, the window is no longer: people notice more.
+const LONGEST_WINDOW: Duration = Duration::from_millis(55);
+
+/// So many changes in a window are a storm, which is told at the end of
+/// [`STORM_WINDOWS`] of them: what each change costs falls accordingly.
+const STORM: u32 = 4;
+
+/// See [`STORM`].
+const STORM_WINDOWS: u32 = 3;
+
+/// One half of the peers. Where changes follow each other, the halves are told
+/// in turn: the last peer of a half knows sooner than the last of all would,
+/// and it costs the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Half {
+    First,
+    Second,
+}
+
+impl Half {
+    pub const BOTH: [Self; 2] = [Self::First, Self::Second];
+
+    pub fn of(id: PeerId) -> Self {
+        Self::BOTH[usize::from(id.get().is_multiple_of(2))]
+    }
+}
+
+/// When the changes that were made so far are to be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// Now: the caller tells them.
+    Now,
+    /// Then: the caller sees to it that they are told then.
+    At(Instant),
+    /// Somebody was given [`Telling::At`] and sees to it already.
+    Scheduled,
+}
+
+/// When one half of the peers is told.
+pub(super) struct Schedule {
+    half: Half,
+    last_told: Option<Instant>,
+    /// Nobody was told for a while before that.
+    after_quiet: bool,
+    /// The changes that are not told yet, if there are any.
+    window: Option<Window>,
+}
+
+/// A time in which changes are made that are told together at its end.
+struct Window {
+    /// When the first of them was made.
+    start: Instant,
+    end: Instant,
+    changes: u32,
+    is_storm: bool,
+}
+
+impl Schedule {
+    pub fn new(half: Half) -> Self {
+        Self {
+            half,
+            last_told: None,
+            after_quiet: false,
+            window: None,
+        }
+    }
+
+    /// To be asked after each change of a list of so many peers: when it is to
+    /// be told. At once when the last telling was a while ago, else with
+    /// others of the same window.
+    pub fn changed(&mut self, peers: usize, now: Instant) -> Telling {
+        let Some(window) = &mut self.window else {
+            let length = window_length(peers);
+            if self.last_told.is_none_or(|told| now >= told + 2 * length) {
+                self.after_quiet = true;
+                return self.tell(now);
+            }
+            let after_quiet = std::mem::take(&mut self.after_quiet);
+            let end = match self.half {
+                // From here on the halves take turns.
+                Half::Second if after_quiet => now + length / 2,
+                Half::First | Half::Second => now + length,
+            };
+            self.window = Some(Window {
+                start: now,
+                end,
+                changes: 1,
+                is_storm: false,
+            });
+            return Telling::At(end);
+        };
+        window.changes += 1;
+        // Towards the end of a window another change is what it was for.
+        let late = window.start + (window.end - window.start) * 4 / 5;
+        if window.changes < STORM && now >= late {
+            return self.tell(now);
+        }
+        Telling::Scheduled
+    }
+
+    /// To be asked when the moment of [`Telling::At`] has come.
+    pub fn scheduled(&mut self, now: Instant) -> Telling {
+        match &mut self.window {
+            Some(window) if now >= window.end => {
+                if window.changes >= STORM && !window.is_storm {
+                    window.is_storm = true;
+                    window.end = window.start + STORM_WINDOWS * (window.end - window.start);
+                    return Telling::At(window.end);
+                }
+                self.tell(now)
+            }
+            // That window was told early. A later one has its own moment.
+            _ => Telling::Scheduled,
+        }
+    }
+
+    fn tell(&mut self, now: Instant) -> Telling {
+        self.window = None;
+        self.last_told = Some(now);
+        Telling::Now
+    }
+}
+
+fn window_length(peers: usize) -> Duration {
+    let peers = peers.saturating_sub(SMALL_ROOM);
+    let peers = u32::try_from(peers).unwrap_or(u32::MAX);
+    WINDOW_PER_PEER.saturating_mul(peers).min(LONGEST_WINDOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cmp::Reverse, collections::BinaryHeap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Enough for the longest window.
+    const LARGE_ROOM: usize = 1000;
+
+    proptest! {
+        #[test]
+        fn every_change_is_told_in_time_whatever_follows_it(
+            changes in prop::collection::vec((0u64..80, 1usize..200), 1..60),
+            second in any::<bool>(),
+        ) {
+            let mut now = Instant::now();
+            let mut schedule = Schedule::new(Half::BOTH[usize::from(second)]);
+            let mut peers = 0;
+            let mut timers: BinaryHeap<Reverse<Instant>> = BinaryHeap::new();
+            let mut untold_since: Option<Instant> = None;
+            let mut note = |telling, now: Instant, timers: &mut BinaryHeap<_>| match telling {
+                Telling::Now => {
+                    let since = untold_since.take().unwrap_or(now);
+                    assert!(now - since <= STORM_WINDOWS * LONGEST_WINDOW);
+                }
+                Telling::At(end) => {
+                    untold_since.get_or_insert(now);
+                    timers.push(Reverse(end));
+                }
+                Telling::Scheduled => assert!(timers.len() < 50),
+            };
+            for (pause, joins) in changes {
+                let next = now + Duration::from_millis(pause);
+                while let Some(&Reverse(end)) = timers.peek()
+                    && end <= next
+                {
+                    timers.pop();
+                    note(schedule.scheduled(end), end, &mut timers);
+                }
+                now = next;
+                for _ in 0..joins {
+                    peers += 1;
+                    note(schedule.changed(peers, now), now, &mut timers);
+                }
+            }
+            while let Some(Reverse(end)) = timers.pop() {
+                note(schedule.scheduled(end), end, &mut timers);
+            }
+            prop_assert!(schedule.window.is_none(), "a change is never told");
+        }
+    }
+
+    /// The first half of a large room, that was told at the time given.
+    fn large_room(told: Instant) -> Schedule {
+        let mut schedule = Schedule::new(Half::First);
+        assert_eq!(schedule.changed(LARGE_ROOM, told), Telling::Now);
+        schedule
+    }
+
+    #[test]
+    fn in_a_small_room_every_change_is_told_at_once() {
+        for half in Half::BOTH {
+            let mut schedule = Schedule::new(half);
+            let now = Instant::now();
+            for peers in 1..=SMALL_ROOM {
+                assert_eq!(schedule.changed(peers, now), Telling::Now);
+            }
+        }
+    }
+
+    #[test]
+    fn in_a_large_room_a_change_after_a_quiet_time_is_told_at_once() {
+        let start = Instant::now();
+        let mut schedule = large_room(start);
+        let later = start + 2 * LONGEST_WINDOW;
+        assert_eq!(schedule.changed(LARGE_ROOM, later), Telling::Now);
+        let end = later + LONGEST_WINDOW;
+        assert_eq!(schedule.changed(LARGE_ROOM, later), Telling::At(end));
+        assert_eq!(schedule.changed(LARGE_ROOM, later), Telling::Scheduled);
+        assert_eq!(schedule.scheduled(end), Telling::Now);
+    }
+
+    #[test]
+    fn a_change_late_in_a_window_ends_it() {
+        let start = Instant::now();
+        let mut schedule = large_room(start);
+        let end = start + LONGEST_WINDOW;
+        assert_eq!(schedule.changed(LARGE_ROOM, start), Telling::At(end));
+        let late = start + LONGEST_WINDOW * 9 / 10;
+        assert_eq!(schedule.changed(LARGE_ROOM, late), Telling::Now);
+        let later = late + LONGEST_WINDOW;
+        assert_eq!(schedule.changed(LARGE_ROOM, late), Telling::At(later));
+        // The moment of the window that was told early.
+        assert_eq!(schedule.scheduled(end), Telling::Scheduled);
+        assert_eq!(schedule.scheduled(later), Telling::Now);
+    }
+
+    #[test]
+    fn a_window_ends_at_its_time_even_if_the_room_has_grown() {
+        let mut schedule = Schedule::new(Half::First);
+        let start = Instant::now();
+        assert_eq!(schedule.changed(100, start), Telling::Now);
+        let Telling::At(end) = schedule.changed(100, start) else {
+            panic!("there is no window");
+        };
+        for peers in 101..103 {
+            assert_eq!(schedule.changed(peers, start), Telling::Scheduled);
+        }
+        assert_eq!(schedule.scheduled(end), Telling::Now);
+    }
+
+    #[test]
+    fn a_storm_is_told_once_in_three_windows() {
+        let start = Instant::now();
+        let mut schedule = large_room(start);
+        let middle = start + LONGEST_WINDOW;
+        assert_eq!(schedule.changed(LARGE_ROOM, start), Telling::At(middle));
+        for _ in 1..STORM {
+            assert_eq!(schedule.changed(LARGE_ROOM, start), Telling::Scheduled);
+        }
+        let end = middle + 2 * LONGEST_WINDOW;
+        assert_eq!(schedule.scheduled(middle), Telling::At(end));
+        assert_eq!(schedule.changed(LARGE_ROOM, middle), Telling::Scheduled);
+        assert_eq!(schedule.scheduled(end), Telling::Now);
+    }
+
+    #[test]
+    fn of_changes_that_follow_each_other_each_is_told_to_one_half_at_once() {
+        let mut schedules = Half::BOTH.map(Schedule::new);
+        let mut now = Instant::now();
+        let pause = LONGEST_WINDOW * 9 / 10;
+        let mut told = Vec::new();
+        for _ in 0..10 {
+            let tellings = schedules
+                .each_mut()
+                .map(|schedule| schedule.changed(LARGE_ROOM, now));
+            told.push(tellings.map(|telling| telling == Telling::Now));
+            // The first window of the second half ends between two changes.
+            let between = now + LONGEST_WINDOW / 2;
+            schedules[1].scheduled(between);
+            now += pause;
+        }
+        let turns = [[true, false], [false, true]];
+        assert_eq!(told[0], [true, true]);
+        assert_eq!(told[1], [false, false]);
+        for (change, told) in told.iter().enumerate().skip(2) {
+            assert_eq!(told, &turns[change % 2], "change {change}");
+        }
+    }
+}
