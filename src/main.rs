@@ -74,16 +74,17 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
     let address = listener.local_addr();
     let address = address.map_err(|error| cannot_listen(settings.port, &error))?;
     let heartbeat = settings.heartbeat_opts();
-    let signal = settings.signal_opts();
+    let opts = settings.app_opts();
+    let wait_timeout = opts.signal.wait_timeout;
     let peer_list = TimeoutPeerList::new(heartbeat.clone());
-    let app = app(peer_list.clone(), signal.clone());
+    let app = app(peer_list.clone(), opts);
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     info!(
         version = env!("CARGO_PKG_VERSION"),
         %address,
         heartbeat_ms = ms(heartbeat.timeout_period),
         heartbeat_gc_ms = ms(heartbeat.gc_interval),
-        wait_ms = ms(signal.wait_timeout.unwrap_or_default()),
+        wait_ms = ms(wait_timeout.unwrap_or_default()),
         max_peers = heartbeat.max_peers,
         "ready"
     );

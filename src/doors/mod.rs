@@ -1,12 +1,20 @@
 //! How clients come in. One door a protocol, each thin: it translates its
 //! protocol into the verbs of the peer list and keeps no state of its own.
 
+mod error;
 pub mod http;
+mod push;
+mod reply;
+pub mod socketio;
+pub mod websocket;
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
+
+pub(crate) use error::{RequestError, only};
+pub(crate) use reply::{cors_layer, reply};
 
 /// How a handler tells the connection that its request may now wait for long.
 /// Our own accept loop adds it to each request; a handler that finds none

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{Removal, Shared, TimeoutPeerList};
+use super::{Removal, Shared, Stale, TimeoutPeerList};
 
 /// Starts the collector of a list. It ends when the list is dropped or the
 /// handle is aborted.
@@ -36,6 +36,8 @@ impl TimeoutPeerList {
         for peer in self.peers_where(|_| true) {
             removed |= self.take_off_if(&peer, |state| {
                 let stale = state.presence.stale(&self.0.opts, now);
+                let full = state.removed.map(|_| Stale::NotReading);
+                let stale = stale.or(full);
                 let stale = stale.or_else(|| self.fell_behind(&peer, state));
                 stale.map(Removal::Stale)
             });

@@ -18,8 +18,7 @@ const KEPT_CAPACITY: usize = 64;
 /// A message on its way to a peer.
 #[derive(Clone, Debug)]
 pub(super) struct Message {
-    /// Who sent it.
-    pub from: PeerId,
+    pub kind: Kind,
     /// Its bytes, untouched.
     pub body: Bytes,
     /// The version of the peer list that first named the sender. A receiver
@@ -27,7 +26,27 @@ pub(super) struct Message {
     pub needs: u64,
 }
 
+/// What a message is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// From a peer to this one.
+    Direct { from: PeerId },
+    /// From a member of the same group.
+    Group,
+    /// The name of a room that exists now.
+    Room,
+}
+
 impl Message {
+    /// A message of the group, which needs nothing.
+    pub fn of_group(kind: Kind, body: Bytes) -> Self {
+        Self {
+            kind,
+            body,
+            needs: 0,
+        }
+    }
+
     fn cost(&self) -> usize {
         self.body.len() + MESSAGE_OVERHEAD_BYTES
     }
@@ -42,6 +61,11 @@ pub(super) struct Mailbox {
     messages: VecDeque<Message>,
     /// The cost of all of `messages`, in bytes.
     bytes: usize,
+    /// How many of `messages` were handed to the peer already and are kept
+    /// until it acknowledges them.
+    handed: usize,
+    /// How many messages have left the mailbox. They are numbered from 1.
+    gone: u64,
 }
 
 impl Mailbox {
@@ -58,13 +82,41 @@ impl Mailbox {
 
     /// The message that is first in line.
     pub fn front(&self) -> Option<&Message> {
-        self.messages.front()
+        self.messages.get(self.handed)
     }
 
-    /// Takes the first message off.
-    pub fn pop(&mut self) {
+    /// The number of the message that is first in line.
+    pub fn number(&self) -> u64 {
+        self.gone + self.handed as u64 + 1
+    }
+
+    /// The first message in line was handed over; `keep` it until it is
+    /// acknowledged.
+    pub fn hand_over(&mut self, keep: bool) {
+        if keep {
+            self.handed += 1;
+        } else {
+            self.pop();
+        }
+    }
+
+    /// The peer has all messages up to this number.
+    pub fn acknowledge(&mut self, number: u64) {
+        while self.handed > 0 && self.gone < number {
+            self.handed -= 1;
+            self.pop();
+        }
+    }
+
+    /// What was handed over and not acknowledged is first in line again.
+    pub fn rewind(&mut self) {
+        self.handed = 0;
+    }
+
+    fn pop(&mut self) {
         if let Some(message) = self.messages.pop_front() {
             self.bytes -= message.cost();
+            self.gone += 1;
             if self.messages.is_empty() && self.messages.capacity() > KEPT_CAPACITY {
                 self.messages = VecDeque::new();
             }
@@ -85,7 +137,9 @@ mod tests {
 
     fn message(number: u32, size: usize) -> Message {
         Message {
-            from: PeerId::new(number + 1).unwrap(),
+            kind: Kind::Direct {
+                from: PeerId::new(number + 1).unwrap(),
+            },
             body: Bytes::from(vec![b'm'; size]),
             needs: 0,
         }
@@ -108,11 +162,72 @@ mod tests {
                         model.push_back((number, size));
                     }
                 } else {
-                    mailbox.pop();
+                    mailbox.hand_over(false);
                     model.pop_front();
                 }
-                let front = mailbox.front().map(|m| (m.from.get() - 1, m.body.len()));
+                let front = mailbox.front().map(|m| match m.kind {
+                    Kind::Direct { from } => (from.get() - 1, m.body.len()),
+                    Kind::Group | Kind::Room => unreachable!("none was put in"),
+                });
                 prop_assert_eq!(front, model.front().copied());
+            }
+        }
+    }
+
+    /// What happens to a mailbox whose peer acknowledges.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push,
+        HandOver,
+        Acknowledge(u64),
+        Rewind,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => Just(Step::Push),
+            3 => Just(Step::HandOver),
+            2 => (0u64..40).prop_map(Step::Acknowledge),
+            1 => Just(Step::Rewind),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_not_acknowledged_comes_again_under_its_number(
+            steps in prop::collection::vec(step(), 1..100),
+        ) {
+            let mut mailbox = Mailbox::default();
+            let (mut pushed, mut acknowledged, mut handed) = (0u32, 0u64, 0u64);
+            for step in steps {
+                match step {
+                    Step::Push => {
+                        mailbox.push(message(pushed, 0), usize::MAX).unwrap();
+                        pushed += 1;
+                    }
+                    Step::HandOver => {
+                        if mailbox.front().is_some() {
+                            mailbox.hand_over(true);
+                            handed += 1;
+                        }
+                    }
+                    Step::Acknowledge(number) => {
+                        mailbox.acknowledge(number);
+                        acknowledged = acknowledged.max(number.min(handed));
+                    }
+                    Step::Rewind => {
+                        mailbox.rewind();
+                        handed = acknowledged;
+                    }
+                }
+                prop_assert_eq!(mailbox.number(), handed + 1);
+                let front = mailbox.front().map(|m| match m.kind {
+                    Kind::Direct { from } => u64::from(from.get()),
+                    Kind::Group | Kind::Room => unreachable!("none was put in"),
+                });
+                let next = Some(handed + 1).filter(|next| *next <= u64::from(pushed));
+                prop_assert_eq!(front, next);
+                prop_assert_eq!(mailbox.messages.len() as u64, u64::from(pushed) - acknowledged);
             }
         }
     }
@@ -124,7 +239,7 @@ mod tests {
             mailbox.push(message(number, 0), usize::MAX).unwrap();
         }
         for _ in 0..1000 {
-            mailbox.pop();
+            mailbox.hand_over(false);
         }
         assert_eq!(mailbox.messages.capacity(), 0);
         assert_eq!(mailbox.bytes, 0);

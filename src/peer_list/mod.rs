@@ -12,6 +12,7 @@
 //! [`remove_peer`]: TimeoutPeerList::remove_peer
 
 mod gc;
+mod group;
 mod mailbox;
 mod peer;
 mod presence;
@@ -39,14 +40,16 @@ use tokio::{
 };
 use tracing::info;
 
+pub use group::{Family, Introduction};
 pub use mailbox::MESSAGE_OVERHEAD_BYTES;
 pub use peer::{Dialect, MAX_NAME_BYTES, PeerId};
-pub use presence::{Link, OpenRequest};
+pub use presence::{Link, OpenRequest, OpenSocket};
 pub use wait::{Delivery, News};
 
-use mailbox::{Mailbox, Message};
-use peer::{Peer, PeerState, Presence, Stale, Waits, name_for_list};
-use roster::Roster;
+use group::Group;
+use mailbox::{Kind, Message};
+use peer::{Listed, Peer, PeerState, Presence, Stale, name_for_list};
+use roster::{Connected, Roster};
 use telling::{Half, Schedule, Telling};
 use wait::Wait;
 
@@ -113,8 +116,12 @@ pub enum PeerEvent {
 pub enum Reason {
     /// It signed out.
     SignedOut,
-    /// The collector found it stale.
+    /// The collector found it stale, or its socket was silent for too long.
     TimedOut,
+    /// Its socket closed.
+    Closed,
+    /// Its socket is open and it does not read.
+    NotReading,
 }
 
 impl fmt::Display for Reason {
@@ -122,6 +129,8 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Reason::SignedOut => "signed_out",
             Reason::TimedOut => "timed_out",
+            Reason::Closed => "closed",
+            Reason::NotReading => "not_reading",
         })
     }
 }
@@ -212,8 +221,11 @@ pub struct TimeoutPeerList(Arc<Shared>);
 /// held across an `await`. The wakers of waits run without a lock.
 struct Shared {
     opts: HeartbeatOpts,
+    /// All peers, and the members of the group that are in no list yet.
     peers: DashMap<PeerId, Arc<Peer>>,
     roster: Mutex<Roster>,
+    /// Never locked together with anything else.
+    group: Mutex<Group>,
     /// When the halves of the peers are told. Locked after the roster, if both
     /// are.
     schedules: Mutex<[Schedule; 2]>,
@@ -238,6 +250,7 @@ impl TimeoutPeerList {
             opts,
             peers: DashMap::new(),
             roster: Mutex::new(Roster::new()),
+            group: Mutex::default(),
             schedules: Mutex::new(Half::BOTH.map(Schedule::new)),
             told: Default::default(),
             ending: AtomicBool::new(false),
@@ -250,55 +263,134 @@ impl TimeoutPeerList {
 
     /// Signs a peer in and tells the others. Returns its id and the list at
     /// that moment, which begins with the peer's own line: some clients take
-    /// their id from there.
+    /// their id from there. Without a name it is called `peer_` and its id.
     ///
     /// In the list, commas and control characters of the name are `_`, and
     /// only its first [`MAX_NAME_BYTES`] bytes are kept.
-    pub async fn add_peer(
+    pub async fn add_peer<'a>(
         &self,
-        name: &str,
+        name: impl Into<Option<&'a str>>,
         dialect: Dialect,
     ) -> Result<(PeerId, Bytes), AddPeerError> {
-        if name.is_empty() {
+        let name = name.into();
+        if name.is_some_and(str::is_empty) {
             return Err(AddPeerError::NoName);
         }
-        let name = name_for_list(name);
-        let now = Instant::now();
-        let presence = Presence::new(now);
-        let (id, list, peers) = {
+        let (id, list) = {
             let mut roster = self.0.roster.lock();
-            if roster.len() >= self.0.opts.max_peers {
-                return Err(AddPeerError::Full);
-            }
-            let id = roster.next_id(|id| self.0.peers.contains_key(&id));
+            let id = self.next_id(&mut roster)?;
+            let name = name.map_or_else(|| format!("peer_{id}").into(), name_for_list);
+            let now = Instant::now();
+            let presence = Presence::new(now);
             let joined = roster.join(id, &name, dialect, presence.shown);
+            let peer = Arc::new(Peer::new(id, dialect, joined, presence));
+            self.enlist(&roster, &peer, Listed { name, joined });
             // In the map before anybody can read the id in the list.
-            self.0.peers.insert(
-                id,
-                Arc::new(Peer {
-                    id,
-                    name: name.clone(),
-                    dialect,
-                    joined,
-                    state: Mutex::new(PeerState {
-                        mailbox: Mailbox::default(),
-                        heard: joined,
-                        lent: false,
-                        removed: false,
-                        waits: Waits::default(),
-                        presence,
-                    }),
-                }),
-            );
-            self.emit(PeerEvent::PeerAdded {
-                id,
-                name: name.clone(),
-            });
-            (id, roster.list(now), roster.len())
+            self.0.peers.insert(id, peer);
+            (id, roster.list(now))
         };
         self.changed();
-        info!(peer_id = id.get(), name = &*name, peers, "peer signed in");
         Ok((id, list))
+    }
+
+    /// Adds a member of the group that is in no list: it hears what the group
+    /// broadcasts, and nothing of who joins and leaves the list.
+    ///
+    /// With a `key`, a secret of its client's, it can come back: it keeps its
+    /// mailbox when its socket closes, until it is stale, acknowledges what it
+    /// gets, and is the same again with the same key. True if it was so.
+    pub async fn add_member(&self, key: Option<&str>) -> Result<(PeerId, bool), AddPeerError> {
+        let known = key.and_then(|key| self.0.group.lock().with_key(key));
+        if let Some(peer) = known.and_then(|id| self.peer(id).ok())
+            && peer.state.lock().removed.is_none()
+        {
+            return Ok((peer.id, true));
+        }
+        let id = {
+            let mut roster = self.0.roster.lock();
+            let id = self.next_id(&mut roster)?;
+            let presence = Presence::new(Instant::now());
+            let peer = Peer::new(id, Dialect::Silent, roster.current(), presence);
+            peer.state.lock().acknowledges = key.is_some();
+            self.0.peers.insert(id, Arc::new(peer));
+            id
+        };
+        self.0.group.lock().join(id, key);
+        Ok((id, false))
+    }
+
+    /// A member that acknowledges has all messages up to this number.
+    pub async fn acknowledge(&self, id: PeerId, number: u64) {
+        if let Ok(peer) = self.peer(id) {
+            peer.state.lock().mailbox.acknowledge(number);
+        }
+    }
+
+    /// Whether an event that a member numbered is no repeat. From then on, it
+    /// is.
+    pub async fn is_first(&self, id: PeerId, number: u64) -> bool {
+        self.peer(id).is_ok_and(|peer| {
+            let mut state = peer.state.lock();
+            let is_first = number > state.sent;
+            state.sent = number.max(state.sent);
+            is_first
+        })
+    }
+
+    /// Puts a member of the group into the list, tells the others, and
+    /// broadcasts its hello. False if another member holds the name or this
+    /// one has one already.
+    pub async fn list_member(
+        &self,
+        id: PeerId,
+        name: &str,
+        introduction: Introduction,
+    ) -> Result<bool, UnknownPeer> {
+        let peer = self.peer(id)?;
+        let claimed = name.into();
+        if !self.0.group.lock().claim(id, &claimed, &introduction) {
+            return Ok(false);
+        }
+        {
+            let mut roster = self.0.roster.lock();
+            let name = name_for_list(name);
+            let joined = roster.join(id, &name, peer.dialect, Connected::Yes);
+            self.enlist(&roster, &peer, Listed { name, joined });
+        }
+        // Its STATUS, and its removal if that came in between.
+        self.show_connected(&peer, peer.state.lock());
+        if peer.state.lock().removed.is_some() {
+            self.unlist(&peer, Removal::Asked(Reason::Closed));
+        }
+        self.changed();
+        self.broadcast(id, introduction.hello).await?;
+        Ok(true)
+    }
+
+    fn next_id(&self, roster: &mut Roster) -> Result<PeerId, AddPeerError> {
+        if self.is_full() {
+            return Err(AddPeerError::Full);
+        }
+        Ok(roster.next_id(|id| self.0.peers.contains_key(&id)))
+    }
+
+    /// Whether as many peers are signed in as may be.
+    pub fn is_full(&self) -> bool {
+        self.0.peers.len() >= self.0.opts.max_peers
+    }
+
+    /// Called with the roster locked, where the peer has joined.
+    fn enlist(&self, roster: &Roster, peer: &Peer, listed: Listed) {
+        let (id, name) = (peer.id, listed.name.clone());
+        info!(
+            peer_id = id.get(),
+            name = &*name,
+            peers = roster.len(),
+            "peer signed in"
+        );
+        // It is called once for each.
+        let _ = peer.listed.set(listed);
+        self.emit(PeerEvent::PeerAdded { id, name });
     }
 
     /// Waits for the next thing that a peer should hear, for `limit` at most
@@ -307,8 +399,15 @@ impl TimeoutPeerList {
     /// Of several waits of one peer only the newest is given anything; the
     /// others end when their time is over or the peer is removed. Dropping
     /// the future ends the wait and loses nothing.
+    ///
+    /// A peer whose socket is open is heard through [`OpenSocket::wait`] and
+    /// is unknown here.
     pub async fn wait(&self, id: PeerId, limit: Option<Duration>) -> Result<Delivery, UnknownPeer> {
-        let mut wait = Wait::begin(self, self.peer(id)?);
+        let peer = self.peer(id)?;
+        if peer.state.lock().presence.sockets > 0 {
+            return Err(UnknownPeer);
+        }
+        let mut wait = Wait::begin(self, peer, None);
         let Some(limit) = limit else {
             return Ok(wait.news().await);
         };
@@ -323,26 +422,112 @@ impl TimeoutPeerList {
     /// receiver has heard that the sender joined.
     pub async fn send(&self, from: PeerId, to: PeerId, body: Bytes) -> Result<(), SendError> {
         let sender = self.peer(from).map_err(|_| SendError::UnknownSender)?;
+        let sender = sender.listed.get().ok_or(SendError::UnknownSender)?;
         let receiver = self.peer(to).map_err(|_| SendError::UnknownReceiver)?;
-        let waker = {
+        if receiver.listed.get().is_none() {
+            return Err(SendError::UnknownReceiver);
+        }
+        let message = Message {
+            kind: Kind::Direct { from },
+            body,
+            needs: sender.joined,
+        };
+        self.push(&receiver, message)
+    }
+
+    /// Puts a message into the mailbox of every other member of the group
+    /// that its family lets hear it.
+    pub async fn broadcast(&self, from: PeerId, body: Bytes) -> Result<(), UnknownPeer> {
+        self.peer(from)?;
+        let audience = self.0.group.lock().audience(from);
+        self.push_to_members(&audience, &Message::of_group(Kind::Group, body));
+        Ok(())
+    }
+
+    /// Puts a message into the mailbox of the member of the group that has
+    /// this name.
+    pub async fn send_to_member(&self, name: &str, body: Bytes) -> Result<(), SendError> {
+        let to = self.0.group.lock().named(name);
+        let to = to.and_then(|id| self.peer(id).ok());
+        let to = to.ok_or(SendError::UnknownReceiver)?;
+        self.push(&to, Message::of_group(Kind::Group, body))
+    }
+
+    /// Notes which protocol a member of the group speaks.
+    pub async fn show_family(&self, id: PeerId, family: Family) {
+        self.0.group.lock().show(id, family);
+    }
+
+    /// From now on a room exists, as long as this member of the group does.
+    /// Who asked for it hears [`News::Room`]. False if the names of the rooms
+    /// that a member keeps and asks for exceed the bound of a mailbox.
+    pub async fn keep_room(&self, id: PeerId, room: &str) -> bool {
+        let bound = self.0.opts.max_pending_bytes;
+        let askers = self.0.group.lock().keep(id, room, bound);
+        let name = Bytes::copy_from_slice(room.as_bytes());
+        if let Some(askers) = &askers {
+            self.push_to_members(askers, &Message::of_group(Kind::Room, name));
+        }
+        askers.is_some()
+    }
+
+    /// Asks for a room: this member of the group hears [`News::Room`] as soon
+    /// as it exists. False: as for [`TimeoutPeerList::keep_room`].
+    pub async fn ask_for_room(&self, id: PeerId, room: &str) -> bool {
+        let bound = self.0.opts.max_pending_bytes;
+        let exists = self.0.group.lock().ask(id, room, bound);
+        if exists == Some(true) {
+            let name = Bytes::copy_from_slice(room.as_bytes());
+            self.push_to_members(&[id], &Message::of_group(Kind::Room, name));
+        }
+        exists.is_some()
+    }
+
+    /// Every peer in the list, oldest first: its id, its name, and its card if
+    /// it is a member of the group.
+    pub async fn cards(&self) -> Vec<(PeerId, Arc<str>, Option<Bytes>)> {
+        let peers = self
+            .peer_ids()
+            .into_iter()
+            .filter_map(|id| self.peer(id).ok());
+        let named = peers.filter_map(|peer| Some((peer.id, peer.listed.get()?.name.clone())));
+        let named: Vec<_> = named.collect();
+        let group = self.0.group.lock();
+        let cards = named
+            .into_iter()
+            .map(|(id, name)| (id, name, group.card(id)));
+        cards.collect()
+    }
+
+    fn push_to_members(&self, members: &[PeerId], message: &Message) {
+        for peer in members.iter().filter_map(|id| self.peer(*id).ok()) {
+            // One that does not read is on its way out.
+            let _ = self.push(&peer, message.clone());
+        }
+    }
+
+    /// Puts a message last in line. The socket of a peer whose mailbox is full
+    /// is not read from: nobody could be refused there, so the peer is.
+    fn push(&self, receiver: &Peer, message: Message) -> Result<(), SendError> {
+        let (pushed, wakers) = {
             let mut state = receiver.state.lock();
-            if state.removed {
+            if state.removed.is_some() {
                 return Err(SendError::UnknownReceiver);
             }
-            let message = Message {
-                from,
-                body,
-                needs: sender.joined,
-            };
             let bound = self.0.opts.max_pending_bytes;
-            let pushed = state.mailbox.push(message, bound);
-            pushed.map_err(|_| SendError::MailboxFull)?;
-            state.waits.waker.take()
+            match state.mailbox.push(message, bound) {
+                Ok(()) => (Ok(()), Vec::from_iter(state.waits.waker.take())),
+                // Nor may one that is away miss a part.
+                Err(_) if state.presence.sockets > 0 || state.acknowledges => {
+                    state.removed = Some(Reason::NotReading);
+                    state.mailbox.clear();
+                    (Err(SendError::UnknownReceiver), state.waits.take_all())
+                }
+                Err(_) => (Err(SendError::MailboxFull), Vec::new()),
+            }
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        Ok(())
+        wakers.into_iter().for_each(Waker::wake);
+        pushed
     }
 
     /// A heartbeat of a peer has come: it stays in the list for another
@@ -357,6 +542,11 @@ impl TimeoutPeerList {
     /// if it was not signed in.
     pub async fn remove_peer(&self, id: PeerId, reason: Reason) -> bool {
         self.remove_now(id, Removal::Asked(reason))
+    }
+
+    /// What the list was made with.
+    pub fn opts(&self) -> &HeartbeatOpts {
+        &self.0.opts
     }
 
     /// The ids of all signed-in peers, oldest sign-in first.
@@ -424,38 +614,51 @@ impl TimeoutPeerList {
     fn take_off_if(&self, peer: &Peer, reason: impl FnOnce(&PeerState) -> Option<Removal>) -> bool {
         let (removal, wakers) = {
             let mut state = peer.state.lock();
-            if state.removed {
-                return false;
-            }
             let Some(removal) = reason(&state) else {
                 return false;
             };
-            state.removed = true;
+            state.removed.get_or_insert(removal.reason());
             state.mailbox.clear();
             (removal, state.waits.take_all())
         };
-        self.0.peers.remove(&peer.id);
+        // Whoever takes it off the map removes it.
+        if self.0.peers.remove(&peer.id).is_none() {
+            return false;
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        if let Some((farewell, audience)) = self.0.group.lock().leave(peer.id) {
+            self.push_to_members(&audience, &Message::of_group(Kind::Group, farewell));
+        }
+        self.unlist(peer, removal);
+        true
+    }
+
+    /// Takes a removed peer off the list, if it is in it.
+    fn unlist(&self, peer: &Peer, removal: Removal) {
+        let Some(listed) = peer.listed.get() else {
+            return;
+        };
         let reason = removal.reason();
         let peers = {
             let mut roster = self.0.roster.lock();
-            roster.leave(peer.joined, &peer.name);
+            if !roster.leave(listed.joined, &listed.name) {
+                return;
+            }
             self.emit(PeerEvent::PeerRemoved {
                 id: peer.id,
-                name: peer.name.clone(),
+                name: listed.name.clone(),
                 reason,
             });
             roster.len()
         };
-        wakers.into_iter().for_each(Waker::wake);
         info!(
             peer_id = peer.id.get(),
-            name = &*peer.name,
+            name = &*listed.name,
             %reason,
             why = removal.why().map(tracing::field::display),
             peers,
             "peer removed"
         );
-        true
     }
 
     /// Called with the roster locked, so that events come in its order.

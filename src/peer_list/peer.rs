@@ -1,11 +1,16 @@
 //! One signed-in peer: who it is, what it has heard, and when it is stale.
 
-use std::{fmt, sync::Arc, task::Waker, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    task::Waker,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{HeartbeatOpts, mailbox::Mailbox, roster::Connected};
+use super::{HeartbeatOpts, Reason, mailbox::Mailbox, roster::Connected};
 
 /// The longest name a peer can have, in bytes; longer ones are cut.
 pub const MAX_NAME_BYTES: usize = 512;
@@ -56,6 +61,8 @@ pub enum Dialect {
     /// One line for each change, in order: WebRTC's `peerconnection_client`,
     /// which signs in with a bare `?NAME` and reads one line of an update.
     Bare,
+    /// Not at all: clients whose protocol has no word for it.
+    Silent,
 }
 
 /// A name as it may stand in a line of the list: commas and control
@@ -73,15 +80,50 @@ pub(super) fn name_for_list(name: &str) -> Arc<str> {
     clean.into()
 }
 
-/// A peer in the list.
+/// A peer, or a member of the group that is not in the list yet.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub id: PeerId,
-    pub name: Arc<str>,
     pub dialect: Dialect,
-    /// The version of the list that first named this peer; its key there.
-    pub joined: u64,
+    /// Its place in the list, once it has one.
+    pub listed: OnceLock<Listed>,
     pub state: Mutex<PeerState>,
+}
+
+/// What a peer is in the list.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub name: Arc<str>,
+    /// The version of the list that first named the peer; its key there.
+    pub joined: u64,
+}
+
+impl Peer {
+    /// One that was made just now. `heard`: the version of the list that it
+    /// knows.
+    pub fn new(id: PeerId, dialect: Dialect, heard: u64, presence: Presence) -> Self {
+        let heard = match dialect {
+            Dialect::Listed | Dialect::Bare => heard,
+            // It is never behind.
+            Dialect::Silent => u64::MAX,
+        };
+        Self {
+            id,
+            dialect,
+            listed: OnceLock::new(),
+            state: Mutex::new(PeerState {
+                mailbox: Mailbox::default(),
+                heard,
+                lent: false,
+                removed: None,
+                waits: Waits::default(),
+                presence,
+                session: 0,
+                acknowledges: false,
+                sent: 0,
+            }),
+        }
+    }
 }
 
 /// What changes about a peer.
@@ -92,10 +134,17 @@ pub(super) struct PeerState {
     pub heard: u64,
     /// The next thing it should hear is lent to a wait: nobody else takes.
     pub lent: bool,
-    /// It was removed. Nothing is accepted for it any more.
-    pub removed: bool,
+    /// It was removed, or will be by its door, which this tells to do so.
+    /// Nothing is accepted for it any more.
+    pub removed: Option<Reason>,
     pub waits: Waits,
     pub presence: Presence,
+    /// Rises with each socket that takes over the peer.
+    pub session: u64,
+    /// It acknowledges what it gets.
+    pub acknowledges: bool,
+    /// The number of the last event that it sent, if it numbers them.
+    pub sent: u64,
 }
 
 /// The waits of a peer that are open.
@@ -153,8 +202,10 @@ impl Waits {
 /// collector.
 #[derive(Debug)]
 pub(super) struct Presence {
-    /// How many of its requests (or sockets) are open.
+    /// How many of its requests and sockets are open.
     pub open: u32,
+    /// How many of those are sockets.
+    pub sockets: u32,
     /// The connection that its last request came on, while that is open.
     pub link: Option<u64>,
     /// What the list shows at present.
@@ -171,6 +222,7 @@ impl Presence {
     pub fn new(now: Instant) -> Self {
         Self {
             open: 0,
+            sockets: 0,
             link: None,
             shown: Connected::Until(now + LINGER),
             linger_until: now,
@@ -207,6 +259,10 @@ impl Presence {
 
     /// Why the collector should remove the peer, if it should.
     pub fn stale(&self, opts: &HeartbeatOpts, now: Instant) -> Option<Stale> {
+        if self.sockets > 0 {
+            // Its door pings, and finds out.
+            return None;
+        }
         let timeout = opts.timeout_period;
         let patience = if timeout >= GRACE_FROM {
             timeout + GRACE
@@ -238,6 +294,8 @@ pub(super) enum Stale {
     NoRequest,
     /// It polls too slowly to be told each change in order.
     FellBehind,
+    /// It was away for so long that too much waits for it.
+    NotReading,
 }
 
 impl fmt::Display for Stale {
@@ -246,6 +304,7 @@ impl fmt::Display for Stale {
             Stale::NoHeartbeat => "no heartbeat within the timeout",
             Stale::NoRequest => "no request within the timeout",
             Stale::FellBehind => "too many changes not yet heard",
+            Stale::NotReading => "its mailbox is full",
         })
     }
 }

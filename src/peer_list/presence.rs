@@ -1,17 +1,21 @@
 //! Who is there: the requests and connections of peers, as far as they decide
 //! STATUS and staleness.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
 };
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    PeerId, TimeoutPeerList, UnknownPeer,
+    Delivery, PeerId, TimeoutPeerList, UnknownPeer,
     peer::{Peer, PeerState},
+    wait::Wait,
 };
 
 /// A connection that a door sees opening and closing. While it is open, the
@@ -95,7 +99,62 @@ impl Drop for OpenRequest {
     }
 }
 
+/// The socket of a peer, open as long as this lives. Until then the peer is
+/// connected, is not collected, and is heard through this only; if its mailbox
+/// is full, it does not read, and its door is told to remove it.
+#[derive(Debug)]
+pub struct OpenSocket {
+    request: OpenRequest,
+    session: u64,
+}
+
+impl OpenSocket {
+    /// Waits for the next thing that the peer should hear. Ends with
+    /// [`News::Removed`](super::News::Removed) when its door is to remove it,
+    /// if that has not happened, and to close the socket; with
+    /// [`News::Nothing`](super::News::Nothing) when the server stops, with
+    /// [`News::Replaced`](super::News::Replaced) when another socket has taken
+    /// over.
+    pub async fn wait(&self) -> Delivery {
+        self.begin_wait().news().await
+    }
+
+    /// Ready when the peer is to hear nothing any more: what is being written
+    /// to it is to be given up.
+    pub async fn ended(&self) {
+        self.begin_wait().end().await;
+    }
+
+    fn begin_wait(&self) -> Wait {
+        let OpenRequest { list, peer, .. } = &self.request;
+        Wait::begin(list, peer.clone(), Some(self.session))
+    }
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.request.peer.state.lock().presence.sockets -= 1;
+    }
+}
+
 impl TimeoutPeerList {
+    /// To be called by a door when the socket of a peer is open, and kept as
+    /// long as it is. It takes the peer over from a socket before it, and is
+    /// given anew what that one was given and has not acknowledged.
+    pub fn open_socket(&self, id: PeerId) -> Result<OpenSocket, UnknownPeer> {
+        let request = self.open_request(id, None)?;
+        let (session, wakers) = {
+            let mut state = request.peer.state.lock();
+            state.presence.sockets += 1;
+            state.session += 1;
+            state.lent = false;
+            state.mailbox.rewind();
+            (state.session, state.waits.take_all())
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        Ok(OpenSocket { request, session })
+    }
+
     /// To be called by a door when a request of a peer has come, and kept
     /// until it is answered or given up. `link` is the connection it came on,
     /// if the door can see it and it stays open after the answer.
@@ -121,11 +180,14 @@ impl TimeoutPeerList {
 
     /// Brings the peer's STATUS in the list up to date. Takes the lock of its
     /// state, so that of two changes the later is shown.
-    fn show_connected(&self, peer: &Peer, mut state: MutexGuard<'_, PeerState>) {
+    pub(super) fn show_connected(&self, peer: &Peer, mut state: MutexGuard<'_, PeerState>) {
         let connected = state.presence.connected(Instant::now());
         if connected != state.presence.shown {
             state.presence.shown = connected;
-            self.0.roster.lock().set_connected(peer.joined, connected);
+            if let Some(listed) = peer.listed.get() {
+                let mut roster = self.0.roster.lock();
+                roster.set_connected(listed.joined, connected);
+            }
         }
     }
 }

@@ -128,7 +128,7 @@ async fn a_bare_peer_that_cannot_be_told_every_change_any_more_is_removed() {
         last = list.subscribe();
     }
     pass(Duration::from_secs(1)).await;
-    assert_eq!(take(&list, polls).await, News::Removed);
+    assert_eq!(take(&list, polls).await, News::Removed(Reason::TimedOut));
     for id in [polls, sleeps] {
         // The one by its wait, the other by the collector.
         let PeerEvent::PeerRemoved {
@@ -232,7 +232,10 @@ async fn every_open_wait_of_a_removed_peer_ends_at_once() {
     assert!(!list.remove_peer(a, Reason::SignedOut).await);
     for wait in &mut waits {
         assert!(wait.is_woken());
-        assert_eq!(*assert_ready!(wait.poll()).unwrap().news(), News::Removed);
+        assert_eq!(
+            *assert_ready!(wait.poll()).unwrap().news(),
+            News::Removed(Reason::SignedOut)
+        );
     }
     let late = list.send(a, a, Bytes::new()).await;
     assert_eq!(late.unwrap_err(), SendError::UnknownSender);
@@ -549,7 +552,7 @@ impl ModelPeer {
                 }
                 self.met.extend(&self.knows);
             }
-            News::Nothing(_) | News::Removed => {}
+            other => assert!(matches!(other, News::Nothing(_) | News::Removed(_))),
         }
     }
 }
@@ -693,7 +696,7 @@ impl Model {
         for (wait, _) in &mut peer.waits {
             assert!(wait.is_woken());
             let delivery = assert_ready!(wait.poll()).unwrap();
-            assert_eq!(*delivery.news(), News::Removed);
+            assert!(matches!(delivery.news(), News::Removed(_)));
         }
     }
 

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Dialect, PeerId, Removal, TimeoutPeerList,
+    Dialect, PeerId, Reason, Removal, TimeoutPeerList,
+    mailbox::Kind,
     peer::{Peer, PeerState, Stale},
 };
 
@@ -24,6 +25,10 @@ pub enum News {
         /// The message, untouched.
         body: Bytes,
     },
+    /// A member of the same group sent this, to this one or to all.
+    GroupMessage(Bytes),
+    /// The room of that name, which this member asked for, exists.
+    Room(Bytes),
     /// Peers joined or left. To the listed dialect this is the whole list, to
     /// the bare dialect the line of one change.
     Status(Bytes),
@@ -32,7 +37,9 @@ pub enum News {
     /// reads a list as the news of one peer) a lone line feed.
     Nothing(Bytes),
     /// The peer was removed from the list.
-    Removed,
+    Removed(Reason),
+    /// Another socket has taken over the peer.
+    Replaced,
 }
 
 /// News on loan. [`Delivery::done`] says that the peer has them; a delivery
@@ -41,13 +48,29 @@ pub enum News {
 #[derive(Debug)]
 pub struct Delivery {
     news: News,
+    number: u64,
     lease: Option<Lease>,
 }
 
 impl Delivery {
+    /// What ends a wait: nothing is on loan.
+    fn last(news: News) -> Self {
+        Self {
+            news,
+            number: 0,
+            lease: None,
+        }
+    }
+
     /// What is delivered.
     pub fn news(&self) -> &News {
         &self.news
+    }
+
+    /// The number of the message, if it is one: messages to a peer are
+    /// numbered from 1, without gaps.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The news reached the peer: they are taken off for good.
@@ -69,6 +92,7 @@ enum Hears {
 
 struct Lease {
     peer: Arc<Peer>,
+    session: u64,
     hears: Hears,
 }
 
@@ -81,10 +105,15 @@ impl std::fmt::Debug for Lease {
 impl Lease {
     fn commit(self) {
         let mut state = self.peer.state.lock();
+        if state.session != self.session {
+            // The socket that took over is given it anew.
+            return;
+        }
+        let keep = state.acknowledges;
         match self.hears {
             // The removal of a peer empties its mailbox, so there is nothing
             // to take off after it; nobody else takes off while this lasts.
-            Hears::Message => state.mailbox.pop(),
+            Hears::Message => state.mailbox.hand_over(keep),
             Hears::Version(version) => state.heard = version,
         }
         // Dropping the lease ends the loan.
@@ -95,6 +124,9 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let waker = {
             let mut state = self.peer.state.lock();
+            if state.session != self.session {
+                return;
+            }
             state.lent = false;
             state.waits.waker.take()
         };
@@ -109,16 +141,23 @@ pub(super) struct Wait {
     list: TimeoutPeerList,
     peer: Arc<Peer>,
     number: u64,
+    /// The session of the socket that waits, if it is one.
+    session: Option<u64>,
 }
 
 impl Wait {
-    pub fn begin(list: &TimeoutPeerList, peer: Arc<Peer>) -> Self {
+    pub fn begin(list: &TimeoutPeerList, peer: Arc<Peer>, session: Option<u64>) -> Self {
         let number = peer.state.lock().waits.begin();
         Self {
             list: list.clone(),
             peer,
             number,
+            session,
         }
+    }
+
+    fn is_replaced(&self, state: &PeerState) -> bool {
+        self.session.is_some_and(|session| session != state.session)
     }
 
     /// Waits for news.
@@ -126,29 +165,43 @@ impl Wait {
         poll_fn(|cx| self.poll(cx)).await
     }
 
+    /// Waits until there will be no news any more.
+    pub async fn end(&mut self) {
+        poll_fn(|cx| {
+            let mut state = self.peer.state.lock();
+            if state.removed.is_some()
+                || self.is_replaced(&state)
+                || self.list.0.ending.load(Ordering::Acquire)
+            {
+                return Poll::Ready(());
+            }
+            state.waits.park(self.number, cx.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// The answer to a wait whose time is over. It commits nothing: a peer
     /// may hear of the same change again, but never misses one because an
     /// older wait of it was told.
     pub fn nothing(&self) -> Delivery {
         let state = self.peer.state.lock();
-        let news = if state.removed {
-            News::Removed
-        } else {
-            News::Nothing(match self.peer.dialect {
-                Dialect::Bare => Bytes::from_static(b"\n"),
-                Dialect::Listed => self.roster_update(&state).0,
-            })
+        let news = match (state.removed, self.peer.dialect) {
+            (Some(reason), _) => News::Removed(reason),
+            (None, Dialect::Bare) => News::Nothing(Bytes::from_static(b"\n")),
+            (None, Dialect::Listed) => News::Nothing(self.roster_update(&state).0),
+            (None, Dialect::Silent) => News::Nothing(Bytes::new()),
         };
-        Delivery { news, lease: None }
+        Delivery::last(news)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Delivery> {
         let mut state = self.peer.state.lock();
-        if state.removed {
-            return Poll::Ready(Delivery {
-                news: News::Removed,
-                lease: None,
-            });
+        if let Some(reason) = state.removed {
+            return Poll::Ready(Delivery::last(News::Removed(reason)));
+        }
+        if self.is_replaced(&state) {
+            return Poll::Ready(Delivery::last(News::Replaced));
         }
         if self.number == state.waits.newest && !state.lent {
             match self.next(&state) {
@@ -156,10 +209,12 @@ impl Wait {
                     state.lent = true;
                     let lease = Lease {
                         peer: self.peer.clone(),
+                        session: state.session,
                         hears,
                     };
                     return Poll::Ready(Delivery {
                         news,
+                        number: state.mailbox.number(),
                         lease: Some(lease),
                     });
                 }
@@ -168,10 +223,7 @@ impl Wait {
                     drop(state);
                     let removal = Removal::Stale(Stale::FellBehind);
                     self.list.remove_now(self.peer.id, removal);
-                    return Poll::Ready(Delivery {
-                        news: News::Removed,
-                        lease: None,
-                    });
+                    return Poll::Ready(Delivery::last(News::Removed(Reason::TimedOut)));
                 }
             }
         }
@@ -190,9 +242,11 @@ impl Wait {
         let told = self.list.told(self.peer.id);
         match state.mailbox.front() {
             Some(message) if message.needs <= state.heard => {
-                let news = News::Message {
-                    from: message.from,
-                    body: message.body.clone(),
+                let body = message.body.clone();
+                let news = match message.kind {
+                    Kind::Direct { from } => News::Message { from, body },
+                    Kind::Group => News::GroupMessage(body),
+                    Kind::Room => News::Room(body),
                 };
                 Ok(Some((news, Hears::Message)))
             }
@@ -203,7 +257,8 @@ impl Wait {
 
     fn status(&self, state: &PeerState) -> Result<(News, Hears), FellBehind> {
         match self.peer.dialect {
-            Dialect::Listed => {
+            // To the silent there is never one.
+            Dialect::Listed | Dialect::Silent => {
                 let (list, version) = self.roster_update(state);
                 Ok((News::Status(list), Hears::Version(version)))
             }

@@ -10,11 +10,12 @@ use std::{
 
 use axum::http::{HeaderValue, Uri};
 use clap::{
-    Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand,
+    Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     builder::Resettable,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use super::{AppOpts, Door};
 use crate::{
     doors::http::{Cors, SignalOpts},
     peer_list::{HeartbeatOpts, MESSAGE_OVERHEAD_BYTES},
@@ -79,6 +80,14 @@ pub struct Settings {
     /// How much may wait for one peer; each message counts 256 bytes more
     #[arg(long, env = "WEBRTC_MAX_PENDING_BYTES", value_name = "BYTES", default_value = "2097152", value_parser = bytes)]
     max_pending_bytes: usize,
+
+    /// The protocols that clients can come in by
+    #[arg(long, env = "WEBRTC_DOORS", value_name = "DOORS", default_value = "http,websocket,socketio", value_parser = doors)]
+    doors: Doors,
+
+    /// What Socket.IO clients must send as `auth.token`; unset: nothing
+    #[arg(long, env = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
 
     /// How many peers can be signed in
     #[arg(long, env = "WEBRTC_MAX_PEERS", value_name = "PEERS", default_value = "100000", value_parser = peers)]
@@ -165,12 +174,16 @@ impl Settings {
         }
     }
 
-    /// The settings of the HTTP door.
-    pub fn signal_opts(&self) -> SignalOpts {
-        SignalOpts {
-            enable_cors: self.cors.clone(),
-            wait_timeout: self.wait_ms.0,
-            max_message_bytes: self.max_message_bytes,
+    /// How the server serves.
+    pub fn app_opts(&self) -> AppOpts {
+        AppOpts {
+            signal: SignalOpts {
+                enable_cors: self.cors.clone(),
+                wait_timeout: self.wait_ms.0,
+                max_message_bytes: self.max_message_bytes,
+            },
+            doors: self.doors.0.clone(),
+            token: self.token.clone(),
         }
     }
 }
@@ -272,6 +285,21 @@ fn peers(value: &str) -> Result<usize, String> {
         .ok_or_else(|| "a whole number from 1 up".into())
 }
 
+#[derive(Clone, Debug)]
+struct Doors(Vec<Door>);
+
+fn doors(value: &str) -> Result<Doors, String> {
+    let mut doors = Vec::new();
+    for name in value.split(',') {
+        let door = Door::from_str(name.trim(), true)
+            .map_err(|_| "a comma-separated list of http, websocket and socketio".to_owned())?;
+        if !doors.contains(&door) {
+            doors.push(door);
+        }
+    }
+    Ok(Doors(doors))
+}
+
 fn cors(value: &str) -> Result<Cors, String> {
     match boolean(value) {
         Ok(true) => return Ok(Cors::AnyOrigin),
@@ -324,7 +352,7 @@ mod tests {
     fn the_defaults_are_those_of_the_library() {
         let settings = settings(&[]).unwrap();
         assert_eq!(settings.heartbeat_opts(), HeartbeatOpts::default());
-        assert_eq!(settings.signal_opts(), SignalOpts::default());
+        assert_eq!(settings.app_opts().signal, SignalOpts::default());
         assert_eq!((settings.port, settings.host), (3000, None));
         assert!(settings.signal_logging);
     }
@@ -415,6 +443,6 @@ mod tests {
     #[test]
     fn a_wait_can_be_set_to_last_for_ever() {
         let never = settings(&["--wait-ms", "0"]).unwrap();
-        assert_eq!(never.signal_opts().wait_timeout, None);
+        assert_eq!(never.app_opts().signal.wait_timeout, None);
     }
 }

@@ -70,7 +70,8 @@ const BUSY_FROM: u32 = 2;
 /// at it between reads, so that a little more may pass.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// Serves the requests of a connection until either side closes it. When
+/// Serves the requests of a connection until either side closes it, or until
+/// a request makes it another protocol's (a WebSocket). When
 /// `stopping` is cancelled, the request that is open is still answered.
 /// `open` counts the connection as open while its stream exists.
 pub(super) async fn serve<S>(
@@ -79,7 +80,7 @@ pub(super) async fn serve<S>(
     stopping: CancellationToken,
     open: TaskTrackerToken,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shared = Arc::new(Shared::new(stopping));
     let mut overdue = Overdue::new(shared.clone());
@@ -131,15 +132,16 @@ where
     .await
 }
 
-/// Lets hyper have the connection until it closes it (None), or has nothing
-/// to do: because it is idle, or because the open request parks.
+/// Lets hyper have the connection until it closes it or hands it over to
+/// another protocol (None), or has nothing to do: because it is idle, or
+/// because the open request parks.
 async fn speak<S>(
     stream: ClientStream<S>,
     service: ToRouter,
     overdue: &mut Overdue,
 ) -> Option<ClientStream<S>>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shared = service.shared.clone();
     // In a box, so that the task has no room for it at other times.
@@ -151,7 +153,8 @@ where
             .half_close(true)
             .header_read_timeout(None)
             .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service),
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades(),
     );
     let leaves = poll_fn(|cx| {
         // Ended with an error is a client that went away or spoke no HTTP;
@@ -169,7 +172,8 @@ where
     if !leaves.await {
         return None;
     }
-    let parts = connection.into_parts();
+    // None only after its end.
+    let parts = connection.into_parts()?;
     let mut stream = parts.io.into_inner();
     stream.read_again(&parts.read_buf);
     Some(stream)

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{Router, extract::Request, http::Method, response::Response, routing::any};
 
-use crate::doors::http::{RequestError, only, reply};
+use crate::doors::{RequestError, only, reply};
 
 /// A server that takes longer to answer than this is not well.
 const PATIENCE: Duration = Duration::from_secs(3);

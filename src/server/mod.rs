@@ -12,6 +12,7 @@ use std::{
 };
 
 use axum::Router;
+use clap::ValueEnum;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -25,7 +26,11 @@ pub use config::{ConfigError, Settings};
 pub use health::check as healthcheck;
 
 use crate::{
-    doors::http::{RequestError, SignalOpts, cors_layer, routes},
+    doors::{
+        RequestError, cors_layer,
+        http::{self, SignalOpts},
+        socketio, websocket,
+    },
     peer_list::TimeoutPeerList,
 };
 
@@ -36,6 +41,9 @@ const BACKLOG: i32 = 4096;
 /// What is not written this long after the stop is dropped: two seconds less
 /// what it takes to end the process.
 const DRAIN: Duration = Duration::from_millis(1900);
+
+/// How long what is dropped is waited for.
+const LEFT: Duration = Duration::from_millis(50);
 
 /// How long to wait before accepting again when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,13 +57,54 @@ const KEEPALIVE_RETRIES: u32 = 3;
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// Everything that the binary serves: the HTTP door and `/healthz`, and a
+/// A protocol that clients can come in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub enum Door {
+    /// Long polls over HTTP.
+    Http,
+    /// WebSockets, at `/` and `/ws`.
+    WebSocket,
+    /// Socket.IO.
+    SocketIo,
+}
+
+/// How the binary serves. By default all doors are open.
+#[derive(Clone, Debug)]
+pub struct AppOpts {
+    /// How the doors answer.
+    pub signal: SignalOpts,
+    /// The doors that are open.
+    pub doors: Vec<Door>,
+    /// What Socket.IO clients have to show, if anything.
+    pub token: Option<String>,
+}
+
+impl Default for AppOpts {
+    fn default() -> Self {
+        Self {
+            signal: SignalOpts::default(),
+            doors: Door::value_variants().to_vec(),
+            token: None,
+        }
+    }
+}
+
+/// Everything that the binary serves: the open doors and `/healthz`, and a
 /// plain 404 for the rest.
-pub fn app(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
-    let cors = cors_layer(&opts.enable_cors);
-    routes(peer_list, opts)
-        .merge(health::route())
-        .fallback(async || RequestError::NotFound)
+pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
+    let cors = cors_layer(&opts.signal.enable_cors);
+    let max_message_bytes = opts.signal.max_message_bytes;
+    let mut app = health::route();
+    for door in opts.doors {
+        let peer_list = peer_list.clone();
+        app = app.merge(match door {
+            Door::Http => http::routes(peer_list, opts.signal.clone()),
+            Door::WebSocket => websocket::routes(peer_list, max_message_bytes),
+            Door::SocketIo => socketio::routes(peer_list, max_message_bytes, opts.token.clone()),
+        });
+    }
+    app.fallback(async || RequestError::NotFound)
         .layer(option_layer(cors))
 }
 
@@ -93,7 +142,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves `app` until `stop` is ready, in HTTP/1 the way native clients need
 /// it: header names in Title-Case, and HTTP/1.0 with `Connection: close`.
-/// Routes that upgrade their connection (WebSocket) do not work in it.
 ///
 /// Then the listener closes, all waits of the peer list end, what is being
 /// answered is answered, and two seconds later whatever is left is dropped.
@@ -121,7 +169,8 @@ pub async fn serve(
     connections.close();
     let _ = timeout(DRAIN, connections.wait()).await;
     dropping.cancel();
-    connections.wait().await;
+    // Those that became another protocol's are not ours to drop.
+    let _ = timeout(LEFT, connections.wait()).await;
 }
 
 async fn accept(listener: &TcpListener, accepted: impl Fn(TcpStream)) {

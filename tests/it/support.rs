@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 
 use signal_http_heartbeat::{
     HeartbeatOpts, SignalOpts, TimeoutPeerList, serve,
-    server::{app, listen},
+    server::{AppOpts, app, listen},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -34,7 +34,11 @@ impl TestServer {
         let listener = listen(Some([127, 0, 0, 1].into()), 0).unwrap();
         let address = listener.local_addr().unwrap();
         let peer_list = TimeoutPeerList::new(heartbeat);
-        let app = app(peer_list.clone(), signal);
+        let opts = AppOpts {
+            signal,
+            ..AppOpts::default()
+        };
+        let app = app(peer_list.clone(), opts);
         let (stop, stopped) = oneshot::channel::<()>();
         let list = peer_list.clone();
         let served = tokio::spawn(async move {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use super::error::RequestError;
+use crate::doors::RequestError;
 
 /// A body that is too large is read and discarded up to this many times the
 /// limit before it is refused: a client that is still sending when the answer

@@ -13,29 +13,27 @@
 //! deaf on anything else.
 
 mod body;
-mod error;
 mod query;
-mod reply;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderValue, Method, Version, header::CONNECTION},
+    http::{Method, Version, header::CONNECTION},
     response::{IntoResponse, Response},
     routing::any,
 };
 use tokio::time::sleep;
 use tower::{service_fn, util::option_layer};
 
-pub(crate) use error::RequestError;
-pub(crate) use reply::{cors_layer, reply};
-
-use super::Parking;
+pub use super::reply::Cors;
+use super::{
+    Parking, RequestError, cors_layer, only,
+    reply::{reply, reply_from},
+};
 use crate::peer_list::{Link, News, PeerId, Reason, TimeoutPeerList, UnknownPeer};
 use query::Query;
-use reply::reply_from;
 
 /// An error on `/wait` is answered after this pause: Unity and JavaScript
 /// clients poll anew at once on any error, and one that was removed must not
@@ -67,17 +65,6 @@ impl Default for SignalOpts {
             max_message_bytes: 512 * 1024,
         }
     }
-}
-
-/// Cross-Origin Resource Sharing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cors {
-    /// Pages of every origin may use the server.
-    AnyOrigin,
-    /// Pages of these origins may, such as `https://example.org`.
-    Origins(Vec<HeaderValue>),
-    /// Only pages of the server's own origin may.
-    Off,
 }
 
 /// The routes of this door on a peer list. It sets no fallback and claims no
@@ -121,7 +108,7 @@ type Answer = Result<Response, RequestError>;
 async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     only(&[Method::GET], &request)?;
     let (name, dialect) = Query::of(&request).name()?;
-    let (id, list) = door.peer_list.add_peer(&name, dialect).await?;
+    let (id, list) = door.peer_list.add_peer(&*name, dialect).await?;
     let transport = Transport::of(&request);
     // An error means that it was removed already, which its next request
     // will tell it.
@@ -166,9 +153,11 @@ async fn parked(door: &Door, id: PeerId, transport: Transport) -> Answer {
     };
     let response = match delivery.news() {
         News::Message { from, body } => reply_from(*from, body.clone()),
+        // For members of the group, who do not poll here.
+        News::GroupMessage(body) | News::Room(body) => reply_from(id, body.clone()),
         News::Status(lines) | News::Nothing(lines) => reply_from(id, lines.clone()),
         // At once: native clients then report that they are disconnected.
-        News::Removed => return Err(not_signed_in),
+        News::Removed(_) | News::Replaced => return Err(not_signed_in),
     };
     delivery.done().await;
     open.answered(true);
@@ -221,15 +210,6 @@ async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
     let id = Query::of(&request).peer_id("peer_id")?;
     door.peer_list.remove_peer(id, Reason::SignedOut).await;
     Ok(reply(()))
-}
-
-/// Refuses a request whose method is none of those that the path takes.
-pub(crate) fn only(allowed: &'static [Method], request: &Request) -> Result<(), RequestError> {
-    if allowed.contains(request.method()) {
-        Ok(())
-    } else {
-        Err(RequestError::MethodNotAllowed(allowed))
-    }
 }
 
 /// The limit less a random part of up to a fifth.

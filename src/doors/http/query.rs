@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::error::RequestError;
+use crate::doors::RequestError;
 use crate::peer_list::{Dialect, PeerId};
 
 /// The longest that a peer id is in decimal.

@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     doors::http::SignalOpts,
     peer_list::{Dialect, HeartbeatOpts, TimeoutPeerList},
-    server::app,
+    server::{AppOpts, app},
 };
 
 fn seconds(seconds: u64) -> Duration {
@@ -29,7 +29,16 @@ fn peer_list() -> TimeoutPeerList {
 
 /// The client's end of a connection to a server with this list.
 fn connect(peer_list: &TimeoutPeerList, opts: SignalOpts) -> DuplexStream {
-    connect_to(app(peer_list.clone(), opts), 1 << 20)
+    connect_to(
+        app(
+            peer_list.clone(),
+            AppOpts {
+                signal: opts,
+                ..AppOpts::default()
+            },
+        ),
+        1 << 20,
+    )
 }
 
 /// The client's end of a connection to these routes; either side can have
@@ -218,7 +227,7 @@ async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answer
     const IN_FLIGHT: usize = 1024;
     let list = peer_list();
     let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
-    let app = app(list.clone(), SignalOpts::default());
+    let app = app(list.clone(), AppOpts::default());
     let mut client = connect_to(app, IN_FLIGHT);
     let request = b"GET /heartbeat?peer_id=1 HTTP/1.1\r\n\r\n";
     client.write_all(WAIT).await.unwrap();
@@ -251,7 +260,7 @@ async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answer
 async fn a_client_that_reads_slowly_gets_every_byte_and_its_next_request_too() {
     let list = peer_list();
     let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
-    let app = app(list.clone(), SignalOpts::default());
+    let app = app(list.clone(), AppOpts::default());
     let mut client = connect_to(app, 100);
     client.write_all(WAIT).await.unwrap();
     sleep(seconds(1)).await;
@@ -380,7 +389,7 @@ async fn the_head_and_the_body_of_a_reply_leave_in_one_write() {
         stream,
         writes: writes.clone(),
     };
-    let app = app(list.clone(), SignalOpts::default());
+    let app = app(list.clone(), AppOpts::default());
     let open = TaskTracker::new().token();
     tokio::spawn(serve(stream, app, CancellationToken::new(), open));
     let mut expected = Vec::new();

@@ -2,6 +2,7 @@
 //! status and its line.
 
 use axum::{
+    extract::Request,
     http::{
         Method, StatusCode,
         header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER},
@@ -90,6 +91,15 @@ impl RequestError {
             }
             _ => None,
         }
+    }
+}
+
+/// Refuses a request whose method is none of those that the path takes.
+pub(crate) fn only(allowed: &'static [Method], request: &Request) -> Result<(), RequestError> {
+    if allowed.contains(request.method()) {
+        Ok(())
+    } else {
+        Err(RequestError::MethodNotAllowed(allowed))
     }
 }
 

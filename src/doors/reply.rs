@@ -13,7 +13,6 @@ use axum::{
 };
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
-use super::Cors;
 use crate::peer_list::PeerId;
 
 /// How long browsers may remember a preflight's answer (Chromium's maximum).
@@ -42,6 +41,17 @@ pub(super) fn reply_from(peer: PeerId, body: impl Into<Body>) -> Response {
         .headers_mut()
         .insert(PRAGMA, HeaderValue::from(peer.get()));
     response
+}
+
+/// Cross-Origin Resource Sharing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cors {
+    /// Pages of every origin may use the server.
+    AnyOrigin,
+    /// Pages of these origins may, such as `https://example.org`.
+    Origins(Vec<HeaderValue>),
+    /// Only pages of the server's own origin may.
+    Off,
 }
 
 /// Which pages of other origins may use the server.

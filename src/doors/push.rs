@@ -1,0 +1,87 @@
+//! What all push doors share: a peer that is there as long as its socket is,
+//! hears everything through it, and is removed when it does not read.
+
+use std::time::Duration;
+
+use crate::peer_list::{Delivery, News, OpenSocket, PeerId, Reason, TimeoutPeerList};
+
+/// Pings are no further apart than this: proxies cut silent connections after
+/// 30 s and more.
+const LONGEST_PING_INTERVAL: Duration = Duration::from_secs(25);
+
+/// So many pings may go unanswered within the timeout of a peer.
+const PINGS_PER_TIMEOUT: u32 = 3;
+
+/// A peer that is heard and told through a socket.
+pub(super) struct PushPeer {
+    pub list: TimeoutPeerList,
+    pub id: PeerId,
+    socket: OpenSocket,
+}
+
+/// Why a peer is to be told nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The peer was removed, or is to be for this reason.
+    Removed(Reason),
+    /// Another socket has taken over the peer.
+    Replaced,
+    /// The server stops.
+    Stopping,
+}
+
+impl End {
+    /// The socket is gone.
+    pub const CLOSED: Self = Self::Removed(Reason::Closed);
+}
+
+impl PushPeer {
+    /// None if the peer has been removed meanwhile.
+    pub fn new(list: &TimeoutPeerList, id: PeerId) -> Option<Self> {
+        let socket = list.open_socket(id).ok()?;
+        let list = list.clone();
+        Some(Self { list, id, socket })
+    }
+
+    /// Waits for the next news for the peer.
+    pub async fn news(&self) -> Result<Delivery, End> {
+        let delivery = self.socket.wait().await;
+        match delivery.news() {
+            News::Removed(reason) => Err(End::Removed(*reason)),
+            News::Replaced => Err(End::Replaced),
+            News::Nothing(_) => Err(End::Stopping),
+            News::Message { .. } | News::GroupMessage(_) | News::Room(_) | News::Status(_) => {
+                Ok(delivery)
+            }
+        }
+    }
+
+    /// Writes to the socket, and gives it up when the peer does not read: one
+    /// whose mailbox is full is removed.
+    pub async fn write<T, E>(&self, write: impl Future<Output = Result<T, E>>) -> Result<T, End> {
+        tokio::select! {
+            biased;
+            written = write => written.map_err(|_| End::CLOSED),
+            () = self.socket.ended() => Err(match self.news().await {
+                Err(end) => end,
+                Ok(_) => End::CLOSED,
+            }),
+        }
+    }
+
+    /// The peer's socket is gone or is about to be closed: it is removed.
+    pub async fn leave(self, end: End) {
+        let reason = match end {
+            End::Removed(reason) => reason,
+            End::Stopping => Reason::Closed,
+            End::Replaced => return,
+        };
+        self.list.remove_peer(self.id, reason).await;
+    }
+}
+
+/// How often a silent socket is pinged.
+pub(super) fn ping_interval(list: &TimeoutPeerList) -> Duration {
+    let interval = list.opts().timeout_period / PINGS_PER_TIMEOUT;
+    interval.min(LONGEST_PING_INTERVAL)
+}

@@ -1,0 +1,178 @@
+//! The Socket.IO door: the events of `simple_webrtc_signaling_server` and of
+//! Reliable-Signaler, in the namespace `/`.
+//!
+//! | event | verb |
+//! |---|---|
+//! | connect | `add_member` |
+//! | `ready` | `list_member` |
+//! | `message` | `broadcast` |
+//! | `messageOne` | `send_to_member`, `send` |
+//! | `keep-in-server`, `keep-session` | `keep_room` |
+//! | `get-session-info` | `ask_for_room` |
+//! | disconnect | `remove_peer` |
+
+mod call;
+mod events;
+mod member;
+
+use std::{fmt, future::ready, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{
+        HeaderValue, Method,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::Response,
+    routing::any,
+};
+use serde::Deserialize;
+use socketioxide::{
+    SocketIo,
+    extract::{SocketRef, TryData},
+    handler::ConnectHandler,
+    socket::DisconnectReason,
+};
+use subtle::ConstantTimeEq;
+
+use super::{RequestError, only, push::ping_interval, reply};
+use crate::peer_list::TimeoutPeerList;
+use call::{Call, Gone, calls};
+
+/// A small client of our own, for pages that have none.
+const CLIENT: &str = include_str!("client.js");
+
+/// Reliable-Signaler's script, which brings the client along.
+const SIGNALER: &str = concat!(include_str!("client.js"), include_str!("signaler.js"));
+
+/// How long browsers may keep a script before they ask again: a new version of
+/// the server has to reach its pages.
+const SCRIPT_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+/// How many packets a socket may have besides its mailbox, which counts bytes.
+const BUFFERED_PACKETS: usize = 16;
+
+/// How long a client may take to answer a ping, as in the original.
+const PING_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// The routes of this door. With a token, only clients that send it as
+/// `auth.token` may connect.
+pub(crate) fn routes(
+    peer_list: TimeoutPeerList,
+    max_message_bytes: usize,
+    token: Option<String>,
+) -> Router {
+    let (service, io) = SocketIo::builder()
+        .ping_interval(ping_interval(&peer_list))
+        .ping_timeout(PING_TIMEOUT)
+        .max_buffer_size(BUFFERED_PACKETS)
+        .max_payload(u64::try_from(max_message_bytes).unwrap_or(u64::MAX))
+        .ws_max_message_size(max_message_bytes)
+        .ws_max_frame_size(max_message_bytes)
+        .build_svc();
+    let token: Option<Arc<str>> = token.map(Into::into);
+    let list = peer_list.clone();
+    let may_connect = move |auth: TryData<Auth>| {
+        ready(if list.is_full() {
+            Err(Refused::Full)
+        } else if auth.0.unwrap_or_default().shows(token.as_deref()) {
+            Ok(())
+        } else {
+            Err(Refused::Token)
+        })
+    };
+    let list = peer_list.clone();
+    // The body runs before any event of the socket is looked at; what it
+    // returned would run beside them.
+    let connected = move |socket: SocketRef, auth: TryData<Auth>| {
+        let key = auth.0.unwrap_or_default().session.filter(|key| is_key(key));
+        let (inbox, calls) = calls(list.opts().max_pending_bytes);
+        let gone = inbox.clone();
+        socket.on_fallback(move |call: Call| {
+            inbox.put(call);
+            ready(())
+        });
+        socket.on_disconnect(move |reason: DisconnectReason| {
+            gone.close(match reason {
+                DisconnectReason::ClientNSDisconnect => Gone::Disconnected,
+                _ => Gone::Lost,
+            });
+            ready(())
+        });
+        tokio::spawn(member::serve(list.clone(), socket, calls, key));
+        ready(())
+    };
+    io.ns("/", connected.with(may_connect));
+    Router::new()
+        .route("/connections", any(connections))
+        .route("/socket.io/socket.io.js", any(async |r| script(r, CLIENT)))
+        .route(
+            "/reliable-signaler/signaler.js",
+            any(async |r| script(r, SIGNALER)),
+        )
+        .route_service("/socket.io/", service)
+        .with_state(peer_list)
+}
+
+/// What a client shows when it connects.
+#[derive(Default, Deserialize)]
+struct Auth {
+    token: Option<String>,
+    /// Sent by our own client: the key of its session.
+    session: Option<String>,
+}
+
+/// Long enough not to be guessed, and no longer than it need be.
+fn is_key(key: &str) -> bool {
+    (16..=64).contains(&key.len())
+}
+
+impl Auth {
+    fn shows(&self, wanted: Option<&str>) -> bool {
+        let Some(wanted) = wanted else { return true };
+        let shown = self.token.as_deref().unwrap_or_default();
+        // Not telling how much of it was right by the time it takes.
+        shown.as_bytes().ct_eq(wanted.as_bytes()).into()
+    }
+}
+
+/// Why a client may not connect, as its `connect_error` tells it.
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    Token,
+    Full,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token => "Authentication error",
+            Self::Full => "The server is full",
+        })
+    }
+}
+
+impl std::error::Error for Refused {}
+
+async fn connections(
+    State(peer_list): State<TimeoutPeerList>,
+    request: Request,
+) -> Result<Response, RequestError> {
+    only(&[Method::GET], &request)?;
+    let cards = peer_list.cards().await;
+    let mut response = reply(events::connections(&cards));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    Ok(response)
+}
+
+fn script(request: Request, script: &'static str) -> Result<Response, RequestError> {
+    only(&[Method::GET, Method::HEAD], &request)?;
+    let mut response = reply(script);
+    let headers = response.headers_mut();
+    let javascript = HeaderValue::from_static("text/javascript; charset=utf-8");
+    headers.insert(CONTENT_TYPE, javascript);
+    headers.insert(CACHE_CONTROL, SCRIPT_CACHING);
+    Ok(response)
+}

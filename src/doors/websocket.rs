@@ -1,0 +1,559 @@
+//! The WebSocket door: `signal-fire`'s protocol, JSON objects as text frames.
+//!
+//! | frame | verb |
+//! |---|---|
+//! | the upgrade of `/` or `/ws`, answered with `{"type":"id","peerId":"7"}` | `add_peer` |
+//! | an object with `receiverId` (or `peerId`) | `send` |
+//! | close | `remove_peer` |
+//!
+//! A frame reaches its receiver byte for byte: its clients put `senderId` in
+//! themselves. With `events=true` in the query a client is also told of the
+//! peer list and of frames that went nowhere; others never are, because they
+//! take every frame for a peer's.
+
+use std::{convert::Infallible, pin::pin, str, time::Duration};
+
+use axum::{
+    Router,
+    extract::{
+        Request, State,
+        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code},
+    },
+    http::{Method, header::UPGRADE},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use bytes::Bytes;
+use futures_util::{SinkExt, Stream, StreamExt};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, interval_at, sleep_until, timeout},
+};
+
+use super::{
+    RequestError, only,
+    push::{End, PushPeer, ping_interval},
+};
+use crate::peer_list::{Dialect, News, PeerId, Reason, SendError, TimeoutPeerList};
+
+/// tungstenite sets aside 128 KiB by default; most peers are idle.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// A frame that is too large is read and discarded up to this many times the
+/// limit, so that its sender sees the reason and no reset.
+const DISCARDED: usize = 4;
+
+/// How many errors may wait to be told. A client that does not read them
+/// misses some.
+const UNTOLD_ERRORS: usize = 16;
+
+/// How long the last frame may take.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// RFC 6455's 1013, "try again later", is what `close_code` calls AGAIN.
+const NOT_READING: u16 = close_code::AGAIN;
+
+/// Of the codes that are free for applications.
+const REPLACED: u16 = 4001;
+
+#[derive(Clone)]
+struct Door {
+    peer_list: TimeoutPeerList,
+    max_message_bytes: usize,
+}
+
+/// The routes of this door: `/` and `/ws`.
+pub(crate) fn routes(peer_list: TimeoutPeerList, max_message_bytes: usize) -> Router {
+    let door = Door {
+        peer_list,
+        max_message_bytes,
+    };
+    Router::new()
+        .route("/", any(upgrade))
+        .route("/ws", any(upgrade))
+        .with_state(door)
+}
+
+/// What the query of the upgrade says.
+struct Joining {
+    name: Option<String>,
+    events: bool,
+}
+
+impl Joining {
+    fn of(request: &Request) -> Self {
+        let query = request.uri().query().unwrap_or_default().as_bytes();
+        let value = |name| {
+            let mut pairs = form_urlencoded::parse(query);
+            let found = pairs.find(|(key, _)| key == name);
+            found.map(|(_, value)| value.into_owned())
+        };
+        Self {
+            name: value("peer_name").filter(|name| !name.is_empty()),
+            events: value("events").is_some_and(|value| value == "true"),
+        }
+    }
+}
+
+async fn upgrade(
+    State(door): State<Door>,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    request: Request,
+) -> Result<Response, RequestError> {
+    let wanted = request.headers().get(UPGRADE);
+    if wanted.is_none_or(|wanted| !wanted.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+        return Err(RequestError::NotFound);
+    }
+    only(&[Method::GET], &request)?;
+    if door.peer_list.is_full() {
+        return Err(RequestError::ServerFull);
+    }
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return Ok(rejection.into_response()),
+    };
+    let joining = Joining::of(&request);
+    let discarded = door.max_message_bytes.saturating_mul(DISCARDED);
+    let upgrade = upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(discarded)
+        .max_frame_size(discarded);
+    Ok(upgrade.on_upgrade(move |socket| serve(door, joining, socket)))
+}
+
+/// Serves a WebSocket: a peer that is signed in as long as it is open.
+async fn serve(door: Door, joining: Joining, mut socket: WebSocket) {
+    let dialect = if joining.events {
+        Dialect::Listed
+    } else {
+        Dialect::Silent
+    };
+    let added = door.peer_list.add_peer(joining.name.as_deref(), dialect);
+    let Ok((id, list)) = added.await else {
+        return close(&mut socket, close_code::AGAIN, "the server is full").await;
+    };
+    let Some(peer) = PushPeer::new(&door.peer_list, id) else {
+        return;
+    };
+    let session = Session {
+        peer: &peer,
+        max_message_bytes: door.max_message_bytes,
+        events: joining.events,
+        alive: Mutex::new(Instant::now()),
+    };
+    let closing = session.run(&mut socket, &list).await;
+    peer.leave(closing.end).await;
+    close(&mut socket, closing.code, closing.reason).await;
+}
+
+async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
+    let reason = Utf8Bytes::from_static(reason);
+    let frame = Message::Close(Some(CloseFrame { code, reason }));
+    let _ = timeout(CLOSE_PATIENCE, async {
+        // Until the client has closed too, so that what it still sends does
+        // not reset the connection before it has read the reason.
+        if socket.send(frame).await.is_ok() {
+            while let Some(Ok(_)) = socket.recv().await {}
+        }
+    })
+    .await;
+}
+
+/// How a session ended.
+struct Closing {
+    end: End,
+    code: u16,
+    reason: &'static str,
+}
+
+impl Closing {
+    fn new(end: End, code: u16, reason: &'static str) -> Self {
+        Self { end, code, reason }
+    }
+}
+
+impl From<End> for Closing {
+    fn from(end: End) -> Self {
+        let (code, reason) = match end {
+            End::Removed(Reason::NotReading) => (NOT_READING, "too much waits for this peer"),
+            End::Removed(Reason::TimedOut) => (close_code::AWAY, "no sign of life"),
+            End::Removed(_) => (close_code::NORMAL, "signed out"),
+            End::Replaced => (REPLACED, "another socket took over"),
+            End::Stopping => (close_code::AWAY, "the server stops"),
+        };
+        Self::new(end, code, reason)
+    }
+}
+
+struct Session<'a> {
+    peer: &'a PushPeer,
+    max_message_bytes: usize,
+    events: bool,
+    /// When its last frame came.
+    alive: Mutex<Instant>,
+}
+
+/// What a frame went wrong with, as it is told with `events=true`.
+type FrameError = Value;
+
+impl Session<'_> {
+    async fn run(&self, socket: &mut WebSocket, list: &Bytes) -> Closing {
+        let (mut sink, stream) = socket.split();
+        let (errors, untold) = mpsc::channel(UNTOLD_ERRORS);
+        // Side by side, so that one that is slow to read is still heard.
+        tokio::select! {
+            closing = self.read(stream, errors) => closing,
+            end = self.write(&mut sink, list, untold) => end.into(),
+            () = self.silence() => End::Removed(Reason::TimedOut).into(),
+        }
+    }
+
+    /// Ready when nothing has come for the timeout of a peer.
+    async fn silence(&self) {
+        let patience = self.peer.list.opts().timeout_period;
+        loop {
+            let end = *self.alive.lock() + patience;
+            if Instant::now() >= end {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
+
+    async fn read(
+        &self,
+        stream: impl Stream<Item = Result<Message, axum::Error>>,
+        errors: mpsc::Sender<FrameError>,
+    ) -> Closing {
+        let mut stream = pin!(stream);
+        while let Some(frame) = stream.next().await {
+            *self.alive.lock() = Instant::now();
+            let frame = match frame {
+                Ok(Message::Text(text)) => Bytes::from(text),
+                Ok(Message::Binary(bytes)) => bytes,
+                Ok(Message::Ping(_) | Message::Pong(_)) => continue,
+                Ok(Message::Close(_)) => break,
+                Err(_) => {
+                    return Closing::new(
+                        End::CLOSED,
+                        close_code::PROTOCOL,
+                        "not a WebSocket frame",
+                    );
+                }
+            };
+            if frame.len() > self.max_message_bytes {
+                return Closing::new(End::CLOSED, close_code::SIZE, "the frame is too large");
+            }
+            match self.receive(&frame).await {
+                Ok(()) => {}
+                Err(Refused::Sender) => return End::Removed(Reason::SignedOut).into(),
+                Err(Refused::Frame(error)) => {
+                    let _ = errors.try_send(error);
+                }
+            }
+        }
+        Closing::new(End::CLOSED, close_code::NORMAL, "")
+    }
+
+    async fn receive(&self, frame: &Bytes) -> Result<(), Refused> {
+        let addressed = Addressed::of(frame);
+        let target = addressed.and_then(|addressed| addressed.target());
+        let target = target
+            .ok_or_else(|| Refused::Frame(json!({"type": "error", "error": "bad_message"})))?;
+        // Copied out of the connection's read buffer: a slice would keep all
+        // of it while it waits in a mailbox that counts its bytes.
+        let body = Bytes::copy_from_slice(frame);
+        let sent = match target.id() {
+            Some(to) => self.peer.list.send(self.peer.id, to, body).await,
+            None => Err(SendError::UnknownReceiver),
+        };
+        let error = match sent {
+            Ok(()) => return Ok(()),
+            Err(SendError::UnknownSender) => return Err(Refused::Sender),
+            Err(SendError::UnknownReceiver) => "unknown_receiver",
+            Err(SendError::MailboxFull) => "mailbox_full",
+        };
+        Err(Refused::Frame(
+            json!({"type": "error", "error": error, "receiverId": target.text()}),
+        ))
+    }
+
+    async fn write(
+        &self,
+        sink: &mut (impl SinkExt<Message, Error = axum::Error> + Unpin),
+        list: &Bytes,
+        mut untold: mpsc::Receiver<FrameError>,
+    ) -> End {
+        let written: Result<Infallible, End> = async {
+            let hello = json!({"type": "id", "peerId": self.peer.id.to_string()});
+            self.peer.write(sink.send(text(hello.to_string()))).await?;
+            if self.events {
+                self.peer.write(sink.send(peers_frame(list))).await?;
+            }
+            let interval = ping_interval(&self.peer.list);
+            let mut pings = interval_at(Instant::now() + interval, interval);
+            loop {
+                tokio::select! {
+                    delivery = self.peer.news() => {
+                        let delivery = delivery?;
+                        if let Some(frame) = self.frame(delivery.news()) {
+                            self.peer.write(sink.send(frame)).await?;
+                        }
+                        delivery.done().await;
+                    }
+                    Some(error) = untold.recv() => {
+                        if self.events {
+                            self.peer.write(sink.send(text(error.to_string()))).await?;
+                        }
+                    }
+                    _ = pings.tick() => {
+                        self.peer.write(sink.send(Message::Ping(Bytes::new()))).await?;
+                    }
+                }
+            }
+        }
+        .await;
+        let Err(end) = written;
+        end
+    }
+
+    fn frame(&self, news: &News) -> Option<Message> {
+        match news {
+            News::Message { from, body } => Some(message_frame(*from, self.peer.id, body)),
+            News::Status(list) => Some(peers_frame(list)),
+            // A WebSocket peer is in no group and asks for no room, and how
+            // its wait ends is no news.
+            News::GroupMessage(_)
+            | News::Room(_)
+            | News::Nothing(_)
+            | News::Removed(_)
+            | News::Replaced => None,
+        }
+    }
+}
+
+/// What became of a frame.
+enum Refused {
+    /// The peer is not signed in any more.
+    Sender,
+    Frame(FrameError),
+}
+
+fn text(text: impl Into<Utf8Bytes>) -> Message {
+    Message::Text(text.into())
+}
+
+/// Whom a frame is for, and who says that it is from them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Addressed {
+    receiver_id: Option<Target>,
+    peer_id: Option<Target>,
+    sender_id: Option<serde::de::IgnoredAny>,
+}
+
+/// The id of a peer, which is a string or a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Target {
+    Text(String),
+    Number(u64),
+    /// Neither, and so nobody's.
+    Other(Value),
+}
+
+impl Addressed {
+    /// None if the bytes are not a JSON object.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        // serde takes an array for a struct as well.
+        let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
+        serde_json::from_slice(bytes).ok().filter(|_| is_object)
+    }
+
+    /// The documented version of `signal-fire` routes on `peerId`, the
+    /// published one and its client on `receiverId`; no frame has both.
+    fn target(self) -> Option<Target> {
+        let target = self.receiver_id.or(self.peer_id);
+        target.filter(|target| !matches!(target, Target::Other(_)))
+    }
+
+    fn is_addressed(&self) -> bool {
+        self.receiver_id.is_some() || self.peer_id.is_some()
+    }
+}
+
+impl Target {
+    fn id(&self) -> Option<PeerId> {
+        let number = match self {
+            Self::Text(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok()?,
+            Self::Number(number) => u32::try_from(*number).ok()?,
+            Self::Text(_) | Self::Other(_) => return None,
+        };
+        PeerId::new(number)
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Number(number) => number.to_string(),
+            Self::Other(value) => value.to_string(),
+        }
+    }
+}
+
+/// A message as a WebSocket peer gets it. What names its receiver is a frame
+/// of this protocol and stays as it is; another object gets the ids, and
+/// anything else becomes one.
+fn message_frame(from: PeerId, to: PeerId, body: &Bytes) -> Message {
+    let frame = match Addressed::of(body) {
+        Some(addressed) if addressed.is_addressed() => body.clone(),
+        Some(addressed) => with_ids(body, from, to, addressed.sender_id.is_some()),
+        None => {
+            let data = String::from_utf8_lossy(body);
+            let wrapped =
+                json!({"senderId": from.to_string(), "receiverId": to.to_string(), "data": data});
+            wrapped.to_string().into()
+        }
+    };
+    match Utf8Bytes::try_from(frame) {
+        Ok(frame) => Message::Text(frame),
+        // Not reached: JSON is UTF-8.
+        Err(_) => text(""),
+    }
+}
+
+/// Puts the ids behind the last member of an object.
+fn with_ids(object: &[u8], from: PeerId, to: PeerId, has_sender: bool) -> Bytes {
+    let object = object.trim_ascii_end();
+    let open = object.strip_suffix(b"}").unwrap_or(object);
+    let is_empty = open.trim_ascii() == b"{";
+    let mut frame = open.to_vec();
+    let mut add = |name: &str, id: PeerId, comma: bool| {
+        let comma = if comma { "," } else { "" };
+        frame.extend_from_slice(format!(r#"{comma}"{name}":"{id}""#).as_bytes());
+    };
+    if !has_sender {
+        add("senderId", from, !is_empty);
+    }
+    add("receiverId", to, !(is_empty && has_sender));
+    frame.push(b'}');
+    frame.into()
+}
+
+/// The peer list, from its lines `NAME,ID,STATUS`.
+fn peers_frame(list: &[u8]) -> Message {
+    let list = String::from_utf8_lossy(list);
+    let peers = list.lines().filter_map(|line| {
+        let (line, status) = line.rsplit_once(',')?;
+        let (name, id) = line.rsplit_once(',')?;
+        Some(json!({"peerId": id, "name": name, "connected": status == "1"}))
+    });
+    let peers: Vec<Value> = peers.collect();
+    text(json!({"type": "peers", "peers": peers}).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> PeerId {
+        PeerId::new(number).unwrap()
+    }
+
+    fn target(frame: &str) -> Option<PeerId> {
+        Addressed::of(frame.as_bytes())?.target()?.id()
+    }
+
+    #[test]
+    fn a_frame_goes_to_receiver_id_or_else_to_peer_id() {
+        assert_eq!(target(r#"{"receiverId":"7"}"#), Some(id(7)));
+        assert_eq!(target(r#" {"peerId":7,"x":[{}]} "#), Some(id(7)));
+        assert_eq!(target(r#"{"peerId":"8","receiverId":"7"}"#), Some(id(7)));
+        assert_eq!(target(r#"{"peerId":"8","receiverId":null}"#), Some(id(8)));
+    }
+
+    #[test]
+    fn what_is_no_object_or_names_nobody_goes_nowhere() {
+        let frames = [
+            "",
+            "null",
+            "7",
+            "[]",
+            r#"["7"]"#,
+            "{",
+            "{}",
+            r#"{"receiverId":true}"#,
+            r#"{"receiverId":{"constructor":1}}"#,
+            r#"{"receiverId":"constructor"}"#,
+            r#"{"receiverId":"__proto__"}"#,
+            r#"{"receiverId":0}"#,
+            r#"{"receiverId":-1}"#,
+            r#"{"receiverId":1.5}"#,
+            r#"{"receiverId":"+1"}"#,
+            r#"{"receiverId":1e3}"#,
+            r#"{"receiverId":99999999999999999999999}"#,
+            r#"{"receiverId":"7"}x"#,
+        ];
+        for frame in frames {
+            assert_eq!(target(frame), None, "{frame}");
+        }
+    }
+
+    fn framed(body: &str) -> String {
+        let frame = message_frame(id(3), id(7), &Bytes::copy_from_slice(body.as_bytes()));
+        frame.into_text().unwrap().as_str().to_owned()
+    }
+
+    #[test]
+    fn a_frame_that_names_its_receiver_stays_as_it_is() {
+        for body in [
+            r#" {"receiverId": "7",  "senderId":"3"} "#,
+            r#"{"peerId":7}"#,
+        ] {
+            assert_eq!(framed(body), body);
+        }
+    }
+
+    #[test]
+    fn another_object_gets_the_ids_and_the_rest_stays_as_it_was() {
+        let ids = r#""senderId":"3","receiverId":"7"}"#;
+        assert_eq!(
+            framed(r#"{"type":"offer",  "n":1.50}"#),
+            format!(r#"{{"type":"offer",  "n":1.50,{ids}"#)
+        );
+        assert_eq!(framed("{ }\n"), format!("{{ {ids}"));
+        assert_eq!(
+            framed(r#"{"senderId":"x"}"#),
+            r#"{"senderId":"x","receiverId":"7"}"#
+        );
+    }
+
+    #[test]
+    fn what_is_no_object_becomes_one() {
+        assert_eq!(
+            framed("hi \"Bob\""),
+            r#"{"senderId":"3","receiverId":"7","data":"hi \"Bob\""}"#
+        );
+        let rubbish = Bytes::from_static(b"\xff[");
+        let frame = message_frame(id(3), id(7), &rubbish).into_text().unwrap();
+        let frame: Value = serde_json::from_str(&frame).unwrap();
+        assert_eq!(frame["data"], "\u{fffd}[");
+    }
+
+    #[test]
+    fn the_list_is_told_as_objects() {
+        let frame = peers_frame("a \"b\",2,1\né,1,0\n".as_bytes())
+            .into_text()
+            .unwrap();
+        let frame: Value = serde_json::from_str(&frame).unwrap();
+        let peers = json!([
+            {"peerId": "2", "name": "a \"b\"", "connected": true},
+            {"peerId": "1", "name": "é", "connected": false},
+        ]);
+        assert_eq!(frame, json!({"type": "peers", "peers": peers}));
+    }
+}

@@ -1,0 +1,233 @@
+// The Socket.IO door, with socket.io-client 4, 2 and 1, by polling and by
+// websocket, and the events of simple_webrtc_signaling_server.
+
+import assert from 'node:assert/strict';
+import net from 'node:net';
+import {test} from 'node:test';
+
+import WebSocket from 'ws';
+
+import {
+  clients, cuttableWire, readyClient, socketIoClient, startServer, until, webSocketPeer,
+} from './support.js';
+
+const TRANSPORTS = ['polling', 'websocket'];
+const JOINED = 'Peer has joined the signaling server';
+const LEFT = 'Peer has left the signaling server';
+
+/** One test for each client and each transport. */
+function withEachClient(name, run) {
+  for (const version of Object.keys(clients)) {
+    for (const transport of TRANSPORTS) {
+      const options = {version, transports: [transport]};
+      test(`${name} (client ${version}, ${transport})`, (t) => run(t, options));
+    }
+  }
+}
+
+withEachClient('who is ready is greeted, announced, and missed when it leaves', async (t, options) => {
+  const server = await startServer(t);
+  const a = await readyClient(t, server, 'A', options);
+  assert.deepEqual(a.greeting, {
+    from: 'all', target: 'A', action: 'open', connections: {},
+    payload: {action: 'open', connections: [], bePolite: false},
+  });
+  const b = await readyClient(t, server, 'B', options);
+  const cards = await server.peers();
+  const [cardA, cardB] = cards;
+  assert.deepEqual(cards.map(({peerId, peerType}) => [peerId, peerType]), [['A', 'tester'], ['B', 'tester']]);
+  assert.ok(cardA.socketId && cardB.socketId);
+  assert.deepEqual(b.greeting, {
+    from: 'all', target: 'B', action: 'open', connections: {A: cardA},
+    payload: {action: 'open', connections: [cardA], bePolite: false},
+  });
+  assert.deepEqual(await a.message.next(), [{
+    from: 'B', target: 'all', message: JOINED, action: 'open',
+    payload: {action: 'open', connections: [cardB], bePolite: true},
+  }]);
+  b.socket.close();
+  assert.deepEqual(await a.message.next(), [{
+    from: 'B', target: 'all', message: LEFT, action: 'close',
+    payload: {action: 'close', message: LEFT},
+  }]);
+  assert.equal((await server.peers()).length, 1);
+});
+
+withEachClient('a thousand messages to all and to one arrive in order, as they were sent', async (t, options) => {
+  const server = await startServer(t);
+  const a = await readyClient(t, server, 'A', options);
+  const b = await readyClient(t, server, 'B', options);
+  await a.message.next();
+  for (let number = 0; number < 500; number += 1) {
+    a.socket.emit('message', {from: 'A', target: 'all', number}, 'more');
+    a.socket.emit('messageOne', {from: 'A', target: 'B', number, nested: [{}, null, 'é']});
+  }
+  for (let number = 0; number < 500; number += 1) {
+    assert.deepEqual(await b.message.next(), [{from: 'A', target: 'all', number}, 'more']);
+    assert.deepEqual(await b.message.next(), [{from: 'A', target: 'B', number, nested: [{}, null, 'é']}]);
+  }
+  assert.equal(a.message.length, 0);
+});
+
+withEachClient('a name that is taken is refused, and its holder stays', async (t, options) => {
+  const server = await startServer(t);
+  const holder = await readyClient(t, server, 'constructor', options);
+  const other = await socketIoClient(t, server.http, options);
+  other.socket.emit('ready', 'constructor');
+  const text = 'constructor is already connected to the signalling server. ' +
+    'Please change your peer ID and try again.';
+  assert.deepEqual(await other.uniquenessError.next(), [{error: text, message: text}]);
+  await other.disconnect.next();
+  assert.equal((await server.peers()).length, 1);
+  // It is free again when its holder is gone.
+  holder.socket.close();
+  await until(async () => (await server.peers()).length === 0);
+  await readyClient(t, server, 'constructor', options);
+});
+
+withEachClient('odd arguments are answered or ignored, never fatal', async (t, options) => {
+  const server = await startServer(t);
+  const a = await readyClient(t, server, '__proto__', options);
+  const b = await socketIoClient(t, server.http, options);
+  const odd = [null, 7, true, [], {}, '', 'x'.repeat(2000), {target: null}, {target: 7}, {target: '99'},
+    {target: 'constructor'}, {constructor: 1}, [[{target: '__proto__'}]]];
+  for (const event of ['ready', 'messageOne', 'keep-in-server', 'keep-session', 'get-session-info', 'custom']) {
+    b.socket.emit(event);
+    if (event !== 'ready') odd.forEach((argument) => b.socket.emit(event, argument, argument));
+    else odd.slice(0, 7).forEach((argument) => b.socket.emit(event, argument));
+  }
+  const answer = (...values) => new Promise((resolve) => b.socket.emit(...values, resolve));
+  assert.deepEqual(await answer('messageOne'), {error: 'unknown target'});
+  assert.deepEqual(await answer('messageOne', {target: 'nobody'}), {error: 'unknown target'});
+  assert.deepEqual(await answer('messageOne', {target: '__proto__'}), {});
+  assert.deepEqual(await a.message.next(), [{target: '__proto__'}]);
+  assert.equal((await server.peers()).length, 1);
+});
+
+test('a socket that is not ready hears and is heard, and is in no list', async (t) => {
+  const server = await startServer(t);
+  const a = await readyClient(t, server, 'A');
+  const early = await socketIoClient(t, server.http);
+  early.socket.emit('message', 'first');
+  assert.deepEqual(await a.message.next(), ['first']);
+  a.socket.emit('message', 'second');
+  assert.deepEqual(await early.message.next(), ['second']);
+  assert.equal((await server.peers()).length, 1);
+});
+
+test('without the token nobody connects', async (t) => {
+  const server = await startServer(t, {TOKEN: 'secret'});
+  const wrong = [undefined, {}, {token: ''}, {token: 'secre'}, {token: 'secrets'}, {token: 7}, {token: null}];
+  for (const auth of wrong) {
+    await assert.rejects(socketIoClient(t, server.http, {auth}), {message: 'Authentication error'});
+  }
+  await readyClient(t, server, 'A', {auth: {token: 'secret'}});
+  assert.equal((await server.peers()).length, 1);
+});
+
+test('sockets of one protocol do not hear the broadcasts of the other', async (t) => {
+  const server = await startServer(t);
+  const named = await readyClient(t, server, 'A');
+  const [roomy, neither] = [await socketIoClient(t, server.http), await socketIoClient(t, server.http)];
+  await roomy.settled();
+  roomy.socket.emit('message', 'of rooms');
+  named.socket.emit('message', 'of names');
+  neither.socket.emit('message', 'of neither');
+  assert.deepEqual(await roomy.message.take(1), [['of neither']]);
+  assert.deepEqual(await named.message.take(1), [['of neither']]);
+  const heard = (await neither.message.take(2)).flat().sort();
+  assert.deepEqual(heard, ['of names', 'of rooms']);
+});
+
+test('a peer whose connection is cut is gone for the others at once', async (t) => {
+  const server = await startServer(t);
+  const wire = await cuttableWire(t, server);
+  const a = await readyClient(t, server, 'A');
+  const b = await readyClient(t, {...server, http: wire.http}, 'B', {transports: ['websocket']});
+  await a.message.next();
+  for (let number = 0; number < 100; number += 1) a.socket.emit('messageOne', {target: 'B', number});
+  wire.cut();
+  const [left] = await a.message.next();
+  assert.equal(left.message, LEFT);
+  assert.equal((await b.disconnect.next())[0], 'transport close');
+});
+
+test('a socket that does not read is removed and others do not notice', async (t) => {
+  const server = await startServer(t, {WEBRTC_MAX_PENDING_BYTES: '600000'});
+  const [a, b] = [await readyClient(t, server, 'A'), await readyClient(t, server, 'B')];
+  await a.message.next();
+  const deaf = new WebSocket(`${server.ws}/socket.io/?EIO=4&transport=websocket`);
+  t.after(() => deaf.terminate());
+  await new Promise((resolve) => deaf.once('message', resolve));
+  deaf.send('40');
+  deaf.send('42["ready","deaf"]');
+  await a.message.next();
+  deaf.pause();
+  const pad = 'x'.repeat(100_000);
+  for (let number = 0; number < 400; number += 1) {
+    // One after the other: a client that floods is disconnected itself.
+    await new Promise((resolve) => a.socket.emit('messageOne', {target: 'deaf', pad}, resolve));
+    a.socket.emit('messageOne', {target: 'B', number});
+  }
+  await b.message.next();
+  const numbers = [];
+  while (numbers.length < 400) {
+    const [message] = await b.message.next();
+    if ('number' in message) numbers.push(message.number);
+  }
+  assert.deepEqual(numbers, [...Array(400).keys()]);
+  await until(async () => (await server.peers()).length === 2);
+});
+
+test('wrong Engine.IO packets and silent connections leave the server as it was', async (t) => {
+  const server = await startServer(t);
+  const a = await readyClient(t, server, 'A');
+  const url = `${server.http}/socket.io/`;
+  for (const query of ['', '?EIO=4', '?EIO=5&transport=polling', '?EIO=4&transport=smoke',
+    '?EIO=4&transport=polling&sid=nobody', '?EIO=4&transport=websocket']) {
+    const {status} = await fetch(url + query);
+    assert.ok(status >= 400 && status < 500, `${query}: ${status}`);
+  }
+  const rubbish = ['', '9', '4', '49', '42', '42[', '42{}', '42[]', '42[7]', '42[null]', '42["ready"', '45-', '451-["x"]',
+    '43', '439[]', '4299999999999999999999["x"]', '2probe', '40/nowhere,', 'b', '\u0000', '42["x",{"_placeholder":true,"num":0}]'];
+  for (const packet of rubbish) {
+    const socket = new WebSocket(`${server.ws}/socket.io/?EIO=4&transport=websocket`);
+    t.after(() => socket.terminate());
+    socket.on('error', () => {});
+    await new Promise((resolve) => socket.once('message', resolve));
+    socket.send('40');
+    socket.send(packet);
+    socket.send(Buffer.from(packet));
+  }
+  const silent = Array.from({length: 1000}, () => {
+    const socket = net.connect(server.port, '127.0.0.1');
+    socket.on('error', () => {});
+    return socket;
+  });
+  t.after(() => silent.forEach((socket) => socket.destroy()));
+  a.socket.emit('messageOne', {target: 'A', still: 'here'});
+  assert.deepEqual(await a.message.next(), [{target: 'A', still: 'here'}]);
+  assert.equal((await server.peers()).length, 1);
+});
+
+test('peers of other doors are told of under their ids', async (t) => {
+  const server = await startServer(t);
+  await webSocketPeer(t, server, '?peer_name=Wes');
+  const a = await readyClient(t, server, 'A');
+  const wes = {peerId: '1', name: 'Wes'};
+  assert.deepEqual(a.greeting.connections, {1: wes});
+  assert.deepEqual(a.greeting.payload.connections, [wes]);
+  assert.deepEqual((await server.peers())[0], wes);
+});
+
+test('the list of connections and the scripts may be used by any page', async (t) => {
+  const server = await startServer(t);
+  for (const [path, type] of [['/connections', 'application/json'],
+    ['/socket.io/socket.io.js', 'text/javascript; charset=utf-8'],
+    ['/reliable-signaler/signaler.js', 'text/javascript; charset=utf-8']]) {
+    const response = await fetch(server.http + path);
+    assert.equal(response.status, 200);
+    assert.equal(response.headers.get('content-type'), type);
+    assert.equal(response.headers.get('access-control-allow-origin'), '*');
+  }
+});

@@ -1,0 +1,166 @@
+// What the tests share: servers, clients of each door, and a wire to cut.
+
+import {spawn} from 'node:child_process';
+import {once} from 'node:events';
+import net from 'node:net';
+import {createInterface} from 'node:readline';
+import {fileURLToPath} from 'node:url';
+
+import {io as io4} from 'socket.io-client-4';
+import io2 from 'socket.io-client-2';
+import io1 from 'socket.io-client-1';
+import WebSocket from 'ws';
+
+const BINARY = fileURLToPath(new URL('../../target/debug/signal-http-heartbeat', import.meta.url));
+
+/** The Socket.IO clients, by the first digit of their version. */
+export const clients = {4: io4, 2: io2, 1: io1};
+
+/** Starts a server of its own for a test, which ends it. */
+export async function startServer(t, settings = {}) {
+  const server = spawn(BINARY, {
+    env: {HOST: '127.0.0.1', PORT: '0', ...settings},
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  t.after(() => server.kill('SIGKILL'));
+  const lines = createInterface(server.stdout);
+  const [line] = await once(lines, 'line');
+  const {address} = JSON.parse(line);
+  return {
+    http: `http://${address}`,
+    ws: `ws://${address}`,
+    port: Number(address.split(':').at(-1)),
+    process: server,
+    peers: async () => {
+      const response = await fetch(`http://${address}/connections`);
+      return response.json();
+    },
+  };
+}
+
+/** What came, in order, for whoever asks for it, sooner or later. */
+export class Inbox {
+  #items = [];
+  #waiting = [];
+
+  put(item) {
+    const next = this.#waiting.shift();
+    if (next) next(item);
+    else this.#items.push(item);
+  }
+
+  next() {
+    if (this.#items.length > 0) return Promise.resolve(this.#items.shift());
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  async take(count) {
+    const items = [];
+    while (items.length < count) items.push(await this.next());
+    return items;
+  }
+
+  get length() {
+    return this.#items.length;
+  }
+}
+
+/** A WebSocket peer: its id, and its frames as text. */
+export async function webSocketPeer(t, server, query = '') {
+  const socket = new WebSocket(`${server.ws}/${query}`);
+  t.after(() => socket.terminate());
+  const frames = new Inbox();
+  socket.on('message', (data) => frames.put(data.toString()));
+  const id = JSON.parse(await frames.next()).peerId;
+  const closed = once(socket, 'close').then(([code]) => code);
+  return {id, socket, frames, closed, send: (value) => socket.send(
+    typeof value === 'string' ? value : JSON.stringify(value))};
+}
+
+/** A Socket.IO client that is connected; its events by name. */
+export async function socketIoClient(t, url, {version = 4, ...options} = {}) {
+  const socket = clients[version](url, {forceNew: true, reconnection: false, ...options});
+  t.after(() => socket.close());
+  const events = {};
+  const on = (event) => {
+    events[event] = new Inbox();
+    socket.on(event, (...values) => events[event].put(values));
+  };
+  ['message', 'uniquenessError', 'disconnect'].forEach(on);
+  await new Promise((resolve, reject) => {
+    socket.on('connect', resolve);
+    // Client 1 and 2 call it `error`.
+    for (const event of ['connect_error', 'error']) {
+      socket.on(event, (error) => reject(error instanceof Error ? error : new Error(error)));
+    }
+  });
+  return {
+    socket,
+    ...events,
+    // An answer to this event, which is handled after all before it.
+    settled: () => new Promise((resolve) => socket.emit('keep-in-server', 'settled', resolve)),
+  };
+}
+
+/** The same, ready under a name, and greeted. */
+export async function readyClient(t, server, name, options) {
+  const client = await socketIoClient(t, server.http, options);
+  client.socket.emit('ready', name, 'tester');
+  const [greeting] = await client.message.next();
+  return {...client, name, greeting};
+}
+
+/** A long-poll peer. */
+export async function pollingPeer(server, name) {
+  const get = async (path) => {
+    const response = await fetch(`${server.http}${path}`);
+    if (response.status !== 200) throw new Error(`${path}: ${response.status}`);
+    return {from: response.headers.get('pragma'), text: await response.text()};
+  };
+  const {from: id} = await get(`/sign_in?peer_name=${name}`);
+  const wait = () => get(`/wait?peer_id=${id}`);
+  return {
+    id,
+    wait,
+    // The next message, past what it is told of the list before.
+    message: async () => {
+      for (;;) {
+        const news = await wait();
+        if (news.from !== id) return news;
+      }
+    },
+    send: async (to, text) => {
+      const path = `/message?peer_id=${id}&to=${to}`;
+      const response = await fetch(`${server.http}${path}`, {method: 'POST', body: text});
+      return response.status;
+    },
+  };
+}
+
+/** A wire to a server that can be cut: connections end without a word. */
+export async function cuttableWire(t, server) {
+  const open = new Set();
+  const wire = net.createServer((client) => {
+    const upstream = net.connect(server.port, '127.0.0.1');
+    const both = [client, upstream];
+    open.add(both);
+    for (const [from, to] of [[client, upstream], [upstream, client]]) {
+      from.pipe(to);
+      from.on('error', () => {});
+      from.on('close', () => { to.destroy(); open.delete(both); });
+    }
+  });
+  wire.listen(0, '127.0.0.1');
+  await once(wire, 'listening');
+  t.after(() => wire.close());
+  const cut = () => {
+    for (const both of open) both.forEach((socket) => socket.resetAndDestroy());
+  };
+  t.after(cut);
+  return {http: `http://127.0.0.1:${wire.address().port}`, cut};
+}
+
+/** Waits until a condition holds; the test's own time limit ends it. */
+export async function until(condition) {
+  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 10));
+}

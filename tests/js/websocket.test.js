@@ -1,0 +1,168 @@
+// The WebSocket door, with the `ws` client and the frames of signal-fire.
+
+import assert from 'node:assert/strict';
+import {once} from 'node:events';
+import net from 'node:net';
+import {test} from 'node:test';
+
+import WebSocket from 'ws';
+
+import {pollingPeer, startServer, until, webSocketPeer} from './support.js';
+
+test('a frame reaches its receiver byte for byte and nobody else', async (t) => {
+  const server = await startServer(t);
+  const [a, b, c] = [
+    await webSocketPeer(t, server),
+    await webSocketPeer(t, server, 'ws?peer_name=Bob'),
+    await webSocketPeer(t, server),
+  ];
+  assert.deepEqual([a.id, b.id, c.id], ['1', '2', '3']);
+  // As signal-fire-client sends, and as signal-fire's README has it.
+  const offer = `{"type":"offer", "sdp":"v=0\\r\\n", "receiverId":"${b.id}","senderId":"${a.id}"}`;
+  a.send(offer);
+  assert.equal(await b.frames.next(), offer);
+  const documented = `{"peerId":${a.id},"data":1.50}`;
+  b.send(documented);
+  assert.equal(await a.frames.next(), documented);
+  b.socket.send(Buffer.from('{"receiverId":"1","binary":true}'));
+  assert.equal(await a.frames.next(), '{"receiverId":"1","binary":true}');
+  assert.equal(c.frames.length, 0);
+});
+
+test('what goes nowhere is dropped in silence and the connection stays', async (t) => {
+  const server = await startServer(t);
+  const a = await webSocketPeer(t, server);
+  const frames = ['', 'null', '[]', '{', '7', '"x"', '{"receiverId":"constructor"}',
+    '{"receiverId":"__proto__"}', '{"receiverId":{}}', '{"receiverId":"99"}', '{"peerId":null}',
+    `{"receiverId":"1"${',"x":{"y":['.repeat(500)}`];
+  frames.forEach((frame) => a.send(frame));
+  a.socket.send(Buffer.from([0xff, 0, 1, 2]));
+  a.send({receiverId: a.id, last: true});
+  assert.deepEqual(JSON.parse(await a.frames.next()), {receiverId: a.id, last: true});
+});
+
+test('with events=true a peer hears of the list and of frames that went nowhere', async (t) => {
+  const server = await startServer(t);
+  const a = await webSocketPeer(t, server, '?events=true&peer_name=Ann,%20B');
+  const peer = (peerId, name) => ({peerId, name, connected: true});
+  const next = async () => JSON.parse(await a.frames.next());
+  assert.deepEqual(await next(), {type: 'peers', peers: [peer('1', 'Ann_ B')]});
+  const b = await webSocketPeer(t, server);
+  assert.deepEqual(await next(), {type: 'peers', peers: [peer('2', 'peer_2'), peer('1', 'Ann_ B')]});
+  b.socket.close();
+  assert.deepEqual(await next(), {type: 'peers', peers: [peer('1', 'Ann_ B')]});
+  a.send({receiverId: 99});
+  assert.deepEqual(await next(), {type: 'error', error: 'unknown_receiver', receiverId: '99'});
+  a.send('nonsense');
+  assert.deepEqual(await next(), {type: 'error', error: 'bad_message'});
+});
+
+test('a thousand frames back to back arrive in order', async (t) => {
+  const server = await startServer(t);
+  const [a, b] = [await webSocketPeer(t, server), await webSocketPeer(t, server)];
+  for (let number = 0; number < 1000; number += 1) a.send({receiverId: b.id, number});
+  const numbers = (await b.frames.take(1000)).map((frame) => JSON.parse(frame).number);
+  assert.deepEqual(numbers, [...Array(1000).keys()]);
+});
+
+test('a frame over the limit closes the connection with 1009', async (t) => {
+  const server = await startServer(t, {WEBRTC_MAX_MESSAGE_BYTES: '1000'});
+  const [a, b] = [await webSocketPeer(t, server), await webSocketPeer(t, server)];
+  const frame = (size) => JSON.stringify({receiverId: b.id, pad: ''}).replace('""', `"${'x'.repeat(size)}"`);
+  const fits = frame(1000 - frame(0).length);
+  a.send(fits);
+  assert.equal(await b.frames.next(), fits);
+  a.send(frame(1001 - frame(0).length));
+  assert.equal(await a.closed, 1009);
+  await until(async () => (await server.peers()).length === 1);
+  b.send({receiverId: b.id});
+  assert.equal(await b.frames.next(), '{"receiverId":"2"}');
+});
+
+test('a peer is gone as soon as its connection is', async (t) => {
+  const server = await startServer(t);
+  const watcher = await pollingPeer(server, 'watcher');
+  const a = await webSocketPeer(t, server, '?peer_name=a');
+  assert.equal((await watcher.wait()).text, 'a,2,1\nwatcher,1,1\n');
+  const [b] = [await webSocketPeer(t, server, '?peer_name=b')];
+  assert.equal((await watcher.wait()).text, 'b,3,1\na,2,1\nwatcher,1,1\n');
+  for (let number = 0; number < 100; number += 1) a.send({receiverId: b.id, number});
+  a.socket.terminate();
+  assert.equal((await watcher.wait()).text, 'b,3,1\nwatcher,1,1\n');
+});
+
+test('a peer that gives no sign of life is removed after the timeout', async (t) => {
+  const server = await startServer(t, {WEBRTC_HEARTBEAT_MS: '600'});
+  const silent = new WebSocket(server.ws, {autoPong: false});
+  const alive = await webSocketPeer(t, server);
+  const pings = [];
+  silent.on('ping', () => pings.push(Date.now()));
+  await once(silent, 'close');
+  assert.ok(pings.length >= 1);
+  await until(async () => (await server.peers()).length === 1);
+  // The other has answered its pings.
+  assert.equal(alive.socket.readyState, WebSocket.OPEN);
+});
+
+test('a peer that does not read is removed and others do not notice', async (t) => {
+  const server = await startServer(t, {WEBRTC_MAX_PENDING_BYTES: '600000'});
+  const raw = net.connect(server.port, '127.0.0.1');
+  t.after(() => raw.destroy());
+  raw.write('GET /?peer_name=deaf HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+    'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n');
+  await until(async () => (await server.peers()).length === 1);
+  raw.pause();
+  const [a, b] = [await webSocketPeer(t, server), await webSocketPeer(t, server)];
+  const pad = 'x'.repeat(100_000);
+  // The kernel's buffers take some megabytes before the mailbox fills.
+  for (let number = 0; number < 200; number += 1) {
+    a.send({receiverId: '1', pad});
+    a.send({receiverId: b.id, number});
+  }
+  const numbers = (await b.frames.take(200)).map((frame) => JSON.parse(frame).number);
+  assert.deepEqual(numbers, [...Array(200).keys()]);
+  await until(async () => (await server.peers()).length === 2);
+});
+
+test('what is no upgrade is answered, and adds nobody', async (t) => {
+  const server = await startServer(t);
+  assert.equal((await fetch(server.http)).status, 404);
+  assert.equal((await fetch(`${server.http}/ws`)).status, 404);
+  const raw = net.connect(server.port, '127.0.0.1');
+  t.after(() => raw.destroy());
+  raw.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
+  const [answer] = await once(raw, 'data');
+  assert.match(answer.toString(), /^HTTP\/1\.1 400 /);
+  assert.deepEqual(await server.peers(), []);
+});
+
+test('a full server refuses an upgrade', async (t) => {
+  const server = await startServer(t, {WEBRTC_MAX_PEERS: '1'});
+  await webSocketPeer(t, server);
+  const refused = new WebSocket(server.ws);
+  const [error] = await once(refused, 'error');
+  assert.match(error.message, /503/);
+});
+
+test('a stop closes the sockets at once', async (t) => {
+  const server = await startServer(t);
+  const a = await webSocketPeer(t, server);
+  server.process.kill('SIGTERM');
+  assert.equal(await a.closed, 1001);
+  const [status] = await once(server.process, 'exit');
+  assert.equal(status, 0);
+});
+
+test('a door that is off answers 404', async (t) => {
+  const server = await startServer(t, {WEBRTC_DOORS: 'http, socketio'});
+  const [error] = await once(new WebSocket(server.ws), 'error');
+  assert.match(error.message, /404/);
+  assert.equal((await fetch(`${server.http}/sign_in?peer_name=a`)).status, 200);
+  assert.equal((await fetch(`${server.http}/connections`)).status, 200);
+  const other = await startServer(t, {WEBRTC_DOORS: 'websocket'});
+  await webSocketPeer(t, other);
+  for (const path of ['/sign_in?peer_name=a', '/connections', '/socket.io/?EIO=4&transport=polling',
+    '/socket.io/socket.io.js', '/reliable-signaler/signaler.js']) {
+    assert.equal((await fetch(other.http + path)).status, 404, path);
+  }
+});
