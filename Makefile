@@ -11,6 +11,7 @@ run:
 test: lint install
 	cargo test
 	cargo build
+	cd tests/js && timeout 300 node --test
 	$(PYTHON) -m pytest tests/python
 
 lint:
@@ -22,8 +23,9 @@ lint:
 bench: bench/original/node_modules
 	cargo bench --bench compare
 
-bench/original/node_modules: bench/original/package-lock.json
-	cd bench/original && npm ci --no-audit --no-fund
+%/node_modules: %/package-lock.json
+	@tests/install-programs node:nodejs npm:npm
+	cd $* && npm ci --no-audit --no-fund
 	@touch $@
 
 audit:
@@ -34,8 +36,8 @@ docker:
 	docker build -t signal-http-heartbeat .
 
 # What the tests need besides the Rust toolchain.
-install: .venv/installed
-	@tests/install-programs nginx:nginx-light curl:curl
+install: .venv/installed tests/js/node_modules
+	@tests/install-programs nginx:nginx-light curl:curl chromium:chromium
 
 .venv/installed: $(REQUIREMENTS)
 	@python3 -c 'import ensurepip' || tests/install-programs python3-venv:python3-venv

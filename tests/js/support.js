@@ -3,6 +3,7 @@
 import {spawn} from 'node:child_process';
 import {once} from 'node:events';
 import net from 'node:net';
+import path from 'node:path';
 import {createInterface} from 'node:readline';
 import {fileURLToPath} from 'node:url';
 
@@ -11,7 +12,9 @@ import io2 from 'socket.io-client-2';
 import io1 from 'socket.io-client-1';
 import WebSocket from 'ws';
 
-const BINARY = fileURLToPath(new URL('../../target/debug/signal-http-heartbeat', import.meta.url));
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR || 'target');
+const BINARY = path.join(TARGET, 'debug', 'signal-http-heartbeat');
 
 /** The Socket.IO clients, by the first digit of their version. */
 export const clients = {4: io4, 2: io2, 1: io1};
@@ -117,10 +120,11 @@ export async function pollingPeer(server, name) {
     if (response.status !== 200) throw new Error(`${path}: ${response.status}`);
     return {from: response.headers.get('pragma'), text: await response.text()};
   };
-  const {from: id} = await get(`/sign_in?peer_name=${name}`);
+  const {from: id, text: list} = await get(`/sign_in?peer_name=${name}`);
   const wait = () => get(`/wait?peer_id=${id}`);
   return {
     id,
+    list,
     wait,
     // The next message, past what it is told of the list before.
     message: async () => {

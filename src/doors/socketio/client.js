@@ -113,7 +113,7 @@
       this.connected = false;
       this.id = undefined;
       clearTimeout(this._silenceTimer);
-      transport.close();
+      setTimeout(() => transport.close()); // after what was sent just now
       if (this._wanted) {
         const delay = Math.min(FIRST_DELAY * 2 ** this._attempts, LONGEST_DELAY);
         this._attempts += 1;

@@ -1,0 +1,174 @@
+// Reliable-Signaler: our script, and the unmodified one from npm with
+// socket.io-client 4, each in a page of its own.
+
+import assert from 'node:assert/strict';
+import {once} from 'node:events';
+import {createRequire} from 'node:module';
+import {readFileSync} from 'node:fs';
+import {test} from 'node:test';
+
+import {JSDOM} from 'jsdom';
+
+import {Inbox, cuttableWire, socketIoClient, startServer, until} from './support.js';
+
+const require = createRequire(import.meta.url);
+const ORIGINAL = readFileSync(require.resolve('reliable-signaler/signaler.js'), 'utf8');
+const LIBRARY = readFileSync(
+  new URL('./node_modules/socket.io-client-4/dist/socket.io.min.js', import.meta.url), 'utf8');
+
+/** A page of the server, with our script. */
+async function ourPage(t, url) {
+  return page(t, url, '<script src="/reliable-signaler/signaler.js"></script>');
+}
+
+/** A page with the original script and the library that it needs. */
+async function originalPage(t, url) {
+  const window = await page(t, url, '');
+  window.eval(LIBRARY);
+  window.eval(ORIGINAL);
+  return window;
+}
+
+async function page(t, url, html) {
+  const dom = new JSDOM(`<!doctype html>${html}`, {
+    url: `${url}/`, runScripts: 'dangerously', resources: 'usable', pretendToBeVisual: true,
+  });
+  t.after(() => dom.window.close());
+  if (dom.window.document.readyState !== 'complete') await once(dom.window, 'load');
+  return dom.window;
+}
+
+/** What an application does in a page: a signaler, and one channel. */
+function use(window, url, userid) {
+  const connection = {userid, channel: 'room'};
+  const signaler = window.initReliableSignaler(connection, `${url}/`);
+  const messages = new Inbox();
+  const opened = new Promise((resolve) => {
+    connection.signal = connection.openSignalingChannel({
+      onmessage: (message) => messages.put(message), onopen: resolve,
+    });
+  });
+  return {
+    connection, signaler, messages, opened,
+    send: (message) => connection.signal.send(message),
+    create: (room) => new Promise((resolve) => signaler.createNewRoomOnServer(room, resolve)),
+    find: (room) => new Promise((resolve) => signaler.getRoomFromServer(room, resolve)),
+  };
+}
+
+for (const [name, open] of [['our script', ourPage], ['the original script', originalPage]]) {
+  test(`${name} creates rooms, finds them, and passes messages on`, async (t) => {
+    const server = await startServer(t);
+    const windows = [await open(t, server.http), await open(t, server.http)];
+    const [a, b] = windows.map((window, index) => use(window, server.http, `user${index}`));
+    await Promise.all([a.opened, b.opened]);
+    // Asked for before it exists.
+    const found = b.find('constructor');
+    await a.create('constructor');
+    assert.equal(await found, 'constructor');
+    assert.equal(await b.find('constructor'), 'constructor');
+    for (let number = 0; number < 1000; number += 1) a.send({number});
+    const numbers = (await b.messages.take(1000)).map((message) => message.number);
+    assert.deepEqual(numbers, [...Array(1000).keys()]);
+    b.send('back');
+    assert.equal(await a.messages.next(), 'back');
+  });
+}
+
+test('our script and the original one understand each other', async (t) => {
+  const server = await startServer(t);
+  const a = use(await ourPage(t, server.http), server.http, 'a');
+  const b = use(await originalPage(t, server.http), server.http, 'b');
+  await a.create('room');
+  assert.equal(await b.find('room'), 'room');
+  a.send({hello: 1});
+  assert.deepEqual({...(await b.messages.next())}, {hello: 1});
+  b.send({hello: 2});
+  assert.deepEqual({...(await a.messages.next())}, {hello: 2});
+});
+
+test('with our script every message arrives once and in order however often the wire is cut', async (t) => {
+  const server = await startServer(t);
+  const [wireA, wireB] = [await cuttableWire(t, server), await cuttableWire(t, server)];
+  const a = use(await ourPage(t, wireA.http), wireA.http, 'a');
+  const b = use(await ourPage(t, wireB.http), wireB.http, 'b');
+  await a.create('room');
+  await b.find('room');
+  const numbers = [...Array(1000).keys()];
+  const [fromA, fromB] = [[], []];
+  const seed = Math.floor(Math.random() * 2 ** 31);
+  t.diagnostic(`seed ${seed}`);
+  let state = seed;
+  const random = (below) => {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    return (state >>> 8) % below;
+  };
+  const cutsAt = new Map(Array.from({length: 6}, () => [random(1000), [wireA, wireB][random(2)]]));
+  const receive = async (peer, received) => {
+    while (received.length < 1000) received.push((await peer.messages.next()).number);
+  };
+  const received = Promise.all([receive(b, fromA), receive(a, fromB)]);
+  for (const number of numbers) {
+    a.send({number});
+    b.send({number});
+    if (number % 10 === 0) await new Promise((resolve) => setTimeout(resolve, 2));
+    if (cutsAt.has(number)) cutsAt.get(number).cut();
+  }
+  await received;
+  assert.deepEqual(fromA, numbers);
+  assert.deepEqual(fromB, numbers);
+  // The room is still there, for a socket of another client too.
+  assert.equal(await b.find('room'), 'room');
+  assert.equal(a.messages.length + b.messages.length, 0);
+});
+
+test('our script announces its rooms anew when the server has forgotten them', async (t) => {
+  const server = await startServer(t);
+  const wire = await cuttableWire(t, server);
+  const a = use(await ourPage(t, wire.http), wire.http, 'a');
+  await a.create('room');
+  // Another server behind the same address.
+  const other = await startServer(t);
+  server.port = other.port;
+  wire.cut();
+  const b = await socketIoClient(t, other.http);
+  const found = await new Promise((resolve) => b.socket.emit('get-session-info', 'room', resolve));
+  assert.equal(found, 'room');
+  a.send('again');
+  const [message] = await b.message.next();
+  assert.equal(message.message, 'again');
+});
+
+test('a page that is closed leaves at once', async (t) => {
+  const server = await startServer(t);
+  const window = await ourPage(t, server.http);
+  const a = use(window, server.http, 'a');
+  await a.create('room');
+  window.dispatchEvent(new window.Event('pagehide'));
+  const b = await socketIoClient(t, server.http);
+  let exists = false;
+  await until(async () => {
+    exists = false;
+    b.socket.emit('get-session-info', 'room', () => { exists = true; });
+    await b.settled();
+    return !exists;
+  });
+});
+
+test('our small client connects as the library does', async (t) => {
+  const server = await startServer(t, {TOKEN: 'secret'});
+  const window = await page(t, server.http, '<script src="/socket.io/socket.io.js"></script>');
+  const refused = window.io.connect(`${server.http}/`);
+  const error = await new Promise((resolve) => refused.on('connect_error', resolve));
+  assert.equal(error.message, 'Authentication error');
+  const socket = window.io(server.http, {auth: {token: 'secret'}});
+  const outcome = await new Promise((resolve) => socket.emit('messageOne', {target: 'x'}, resolve));
+  assert.equal(outcome.error, 'unknown target');
+  const messages = new Inbox();
+  socket.on('message', (message) => messages.put(message));
+  socket.emit('ready', 'A');
+  assert.equal((await messages.next()).action, 'open');
+  assert.ok(socket.id && socket.connected);
+  socket.disconnect();
+  await until(async () => (await server.peers()).length === 0);
+});
