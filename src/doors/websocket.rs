@@ -103,11 +103,11 @@ async fn upgrade(
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
     request: Request,
 ) -> Result<Response, RequestError> {
+    only(&[Method::GET], &request)?;
     let wanted = request.headers().get(UPGRADE);
     if wanted.is_none_or(|wanted| !wanted.as_bytes().eq_ignore_ascii_case(b"websocket")) {
         return Err(RequestError::NotFound);
     }
-    only(&[Method::GET], &request)?;
     if door.peer_list.is_full() {
         return Err(RequestError::ServerFull);
     }

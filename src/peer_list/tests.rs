@@ -13,6 +13,8 @@ use tokio_test::{assert_pending, assert_ready, task};
 
 use super::*;
 
+mod sockets;
+
 type WaitTask = task::Spawn<Pin<Box<dyn Future<Output = Result<Delivery, UnknownPeer>>>>>;
 
 fn wait(list: &TimeoutPeerList, id: PeerId) -> WaitTask {

@@ -84,7 +84,7 @@ class UnixConnection(http.client.HTTPConnection):
         raise AssertionError("nginx does not start")
 
 
-def test_the_nginx_snippet_serves_pages_and_native_clients(start_server, tmp_path):
+def test_the_nginx_snippet_serves_pages_sockets_and_native_clients(start_server, tmp_path):
     port = start_server()
     process, path = nginx(tmp_path, port)
     with process:
@@ -113,5 +113,17 @@ def test_the_nginx_snippet_serves_pages_and_native_clients(start_server, tmp_pat
             delivered = page.getresponse()
             assert delivered.getheader("Pragma") == "2"
             assert delivered.read() == large
+            web_socket = UnixConnection(path)
+            web_socket.connect()
+            web_socket.sock.sendall(
+                b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            received = b""
+            while not received.endswith(b'"peerId":"3"}'):
+                more = web_socket.sock.recv(4096)
+                assert more, received
+                received += more
+            web_socket.close()
         finally:
             process.terminate()

@@ -1,0 +1,275 @@
+//! Peers whose socket is open, and the group.
+
+use super::*;
+
+fn introduction() -> Introduction {
+    Introduction {
+        card: "card".into(),
+        hello: "hello".into(),
+        farewell: "farewell".into(),
+    }
+}
+
+async fn member(list: &TimeoutPeerList, key: Option<&str>) -> (PeerId, OpenSocket) {
+    let (id, _) = list.add_member(key).await.unwrap();
+    (id, list.open_socket(id).unwrap())
+}
+
+/// Takes what is there for a socket, without waiting.
+async fn take(socket: &OpenSocket) -> (u64, News) {
+    let delivery = {
+        let mut wait = task::spawn(socket.wait());
+        assert_ready!(wait.poll())
+    };
+    let taken = (delivery.number(), delivery.news().clone());
+    delivery.done().await;
+    taken
+}
+
+fn nothing_for(socket: &OpenSocket) {
+    assert_pending!(task::spawn(socket.wait()).poll());
+}
+
+fn group_message(number: u64, body: &'static str) -> (u64, News) {
+    (number, News::GroupMessage(body.into()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_without_a_name_is_called_after_its_id() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (id, lines) = list.add_peer(None, Dialect::Silent).await.unwrap();
+    assert_eq!((id.get(), text(&lines)), (1, "peer_1,1,1\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_hears_messages_and_nothing_of_the_list() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (silent, _) = list.add_peer("silent", Dialect::Silent).await.unwrap();
+    let socket = list.open_socket(silent).unwrap();
+    let a = sign_in(&list, "a").await;
+    nothing_for(&socket);
+    say(&list, a, silent, "hi").await;
+    assert_eq!(take(&socket).await, (1, message(a, "hi")));
+    list.remove_peer(a, Reason::SignedOut).await;
+    nothing_for(&socket);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_connected_and_not_collected_while_its_socket_is_open() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (a, _) = list.add_peer("a", Dialect::Silent).await.unwrap();
+    let socket = list.open_socket(a).unwrap();
+    list.refresh_peer_timeout(a).await.unwrap();
+    pass(Duration::from_secs(600)).await;
+    assert_eq!(text(&list.format()), "a,1,1\n");
+    drop(socket);
+    assert_eq!(text(&list.format()), "a,1,0\n");
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(text(&list.format()), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_heard_through_a_socket_cannot_be_polled_for() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = sign_in(&list, "a").await;
+    let socket = list.open_socket(a).unwrap();
+    assert_eq!(list.wait(a, None).await.unwrap_err(), UnknownPeer);
+    drop(socket);
+    say(&list, a, a, "hi").await;
+    let delivery = list.wait(a, None).await.unwrap();
+    assert_eq!(*delivery.news(), message(a, "hi"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_does_not_read_is_told_to_go() {
+    let opts = HeartbeatOpts {
+        max_pending_bytes: 2 * MESSAGE_OVERHEAD_BYTES,
+        ..HeartbeatOpts::default()
+    };
+    let list = TimeoutPeerList::new(opts);
+    let a = sign_in(&list, "a").await;
+    let (deaf, _) = list.add_peer("deaf", Dialect::Silent).await.unwrap();
+    let socket = list.open_socket(deaf).unwrap();
+    let on_loan = task::spawn(socket.wait());
+    let mut ended = task::spawn(socket.ended());
+    assert_pending!(ended.poll());
+    for _ in 0..2 {
+        say(&list, a, deaf, "").await;
+    }
+    assert_pending!(ended.poll());
+    let refused = list.send(a, deaf, Bytes::new()).await;
+    assert_eq!(refused.unwrap_err(), SendError::UnknownReceiver);
+    assert!(ended.is_woken());
+    assert_ready!(ended.poll());
+    drop(on_loan);
+    let mut end = task::spawn(socket.wait());
+    let end = assert_ready!(end.poll());
+    assert_eq!(*end.news(), News::Removed(Reason::NotReading));
+    // Its door does what it was told.
+    assert!(list.remove_peer(deaf, Reason::NotReading).await);
+    assert_eq!(list.peer_ids(), [a]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_server_ends_the_waits_of_sockets() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (_, socket) = member(&list, None).await;
+    let mut wait = task::spawn(socket.wait());
+    assert_pending!(wait.poll());
+    list.end_waits();
+    assert!(wait.is_woken());
+    assert!(matches!(
+        assert_ready!(wait.poll()).news(),
+        News::Nothing(_)
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_is_in_the_list_from_its_introduction_to_its_farewell() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let watcher = sign_in(&list, "watcher").await;
+    let (a, _a) = member(&list, None).await;
+    let (_, b) = member(&list, None).await;
+    let refused = list.send(watcher, a, Bytes::new()).await;
+    assert_eq!(refused.unwrap_err(), SendError::UnknownReceiver);
+    let refused = list.send(a, watcher, Bytes::new()).await;
+    assert_eq!(refused.unwrap_err(), SendError::UnknownSender);
+    assert_eq!(text(&list.format()), "watcher,1,1\n");
+
+    assert!(list.list_member(a, "A,", introduction()).await.unwrap());
+    assert_eq!(
+        super::take(&list, watcher).await,
+        status("A_,2,1\nwatcher,1,1\n")
+    );
+    assert_eq!(take(&b).await, group_message(1, "hello"));
+    let cards = list.cards().await;
+    let cards: Vec<_> = cards
+        .iter()
+        .map(|(id, name, card)| (*id, &**name, card.is_some()))
+        .collect();
+    assert_eq!(cards, [(watcher, "watcher", false), (a, "A_", true)]);
+
+    assert!(list.remove_peer(a, Reason::SignedOut).await);
+    pass(Duration::from_millis(100)).await;
+    assert_eq!(super::take(&list, watcher).await, status("watcher,1,1\n"));
+    assert_eq!(take(&b).await, group_message(2, "farewell"));
+    assert!(list.list_member(a, "A", introduction()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_of_the_group_is_given_once_and_is_an_address() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (a, socket) = member(&list, None).await;
+    let (b, _b) = member(&list, None).await;
+    assert!(list.list_member(a, "A", introduction()).await.unwrap());
+    assert!(!list.list_member(b, "A", introduction()).await.unwrap());
+    list.send_to_member("A", "hi".into()).await.unwrap();
+    assert_eq!(take(&socket).await, group_message(1, "hi"));
+    let unknown = list.send_to_member("B", "hi".into()).await;
+    assert_eq!(unknown.unwrap_err(), SendError::UnknownReceiver);
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_count_against_the_bound_of_peers() {
+    let opts = HeartbeatOpts {
+        max_peers: 1,
+        ..HeartbeatOpts::default()
+    };
+    let list = TimeoutPeerList::new(opts);
+    let _member = member(&list, None).await;
+    assert_eq!(list.add_member(None).await.unwrap_err(), AddPeerError::Full);
+    let full = list.add_peer("a", Dialect::Listed).await;
+    assert_eq!(full.unwrap_err(), AddPeerError::Full);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_is_told_of_to_who_asked_when_it_exists() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (a, asks) = member(&list, None).await;
+    let (b, keeps) = member(&list, None).await;
+    assert!(list.ask_for_room(a, "room").await);
+    nothing_for(&asks);
+    assert!(list.keep_room(b, "room").await);
+    assert_eq!(take(&asks).await, (1, News::Room("room".into())));
+    assert!(list.ask_for_room(a, "room").await);
+    assert_eq!(take(&asks).await, (2, News::Room("room".into())));
+    drop(keeps);
+    list.remove_peer(b, Reason::Closed).await;
+    assert!(list.ask_for_room(a, "room").await);
+    nothing_for(&asks);
+}
+
+const KEY: &str = "a key of its own";
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_with_its_key_is_given_what_it_has_not_acknowledged() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (b, _b) = member(&list, None).await;
+    let (a, socket) = member(&list, Some(KEY)).await;
+    for body in ["one", "two", "three"] {
+        list.broadcast(b, body.into()).await.unwrap();
+    }
+    assert_eq!(take(&socket).await, group_message(1, "one"));
+    assert_eq!(take(&socket).await, group_message(2, "two"));
+    list.acknowledge(a, 1).await;
+    drop(socket);
+    pass(Duration::from_secs(29)).await;
+    assert_eq!(list.add_member(Some(KEY)).await.unwrap(), (a, true));
+    let socket = list.open_socket(a).unwrap();
+    assert_eq!(take(&socket).await, group_message(2, "two"));
+    assert_eq!(take(&socket).await, group_message(3, "three"));
+    nothing_for(&socket);
+    drop(socket);
+    pass(Duration::from_secs(60)).await;
+    assert!(!list.add_member(Some(KEY)).await.unwrap().1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (a, older) = member(&list, Some(KEY)).await;
+    let (b, _b) = member(&list, None).await;
+    let mut ended = task::spawn(older.ended());
+    assert_pending!(ended.poll());
+    list.broadcast(b, "one".into()).await.unwrap();
+    let lent = older.wait().await;
+    let newer = list.open_socket(a).unwrap();
+    assert!(ended.is_woken());
+    assert_ready!(ended.poll());
+    assert_eq!(*older.wait().await.news(), News::Replaced);
+    assert_eq!(take(&newer).await, group_message(1, "one"));
+    // Too late: it would take the next message off.
+    list.broadcast(b, "two".into()).await.unwrap();
+    lent.done().await;
+    drop(ended);
+    drop(older);
+    assert_eq!(take(&newer).await, group_message(2, "two"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_its_sender_numbered_is_first_once() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (a, _a) = member(&list, Some(KEY)).await;
+    for (number, is_first) in [(1, true), (1, false), (2, true), (1, false), (5, true)] {
+        assert_eq!(list.is_first(a, number).await, is_first, "{number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_away_for_too_much_is_removed_rather_than_given_a_part() {
+    let opts = HeartbeatOpts {
+        max_pending_bytes: MESSAGE_OVERHEAD_BYTES,
+        timeout_period: Duration::from_secs(3600),
+        ..HeartbeatOpts::default()
+    };
+    let list = TimeoutPeerList::new(opts);
+    let (b, _b) = member(&list, None).await;
+    let (a, socket) = member(&list, Some(KEY)).await;
+    drop(socket);
+    list.broadcast(b, Bytes::new()).await.unwrap();
+    assert_eq!(list.add_member(Some(KEY)).await.unwrap(), (a, true));
+    list.broadcast(b, Bytes::new()).await.unwrap();
+    assert!(!list.add_member(Some(KEY)).await.unwrap().1);
+    pass(Duration::from_secs(20)).await;
+    assert!(list.open_socket(a).is_err());
+}

@@ -1,0 +1,81 @@
+// The scripts that the README shows do what it says.
+
+import assert from 'node:assert/strict';
+import {readFileSync} from 'node:fs';
+import {test} from 'node:test';
+
+import {JSDOM} from 'jsdom';
+import {io} from 'socket.io-client-4';
+import WebSocket from 'ws';
+
+import {Inbox, pollingPeer, readyClient, startServer, webSocketPeer} from './support.js';
+
+const README = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+const blocks = (language) => [...README.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\``, 'gms'))]
+  .map(([, block]) => block);
+
+/** Runs a block, and returns what it logs, and what it names `result`. */
+function run(block, server, globals, result = 'undefined') {
+  const logged = new Inbox();
+  const names = ['console', 'WebSocket', 'io', ...Object.keys(globals)];
+  const values = [{log: (...line) => logged.put(line)}, WebSocket, io, ...Object.values(globals)];
+  const script = block.replaceAll('localhost:3000', server.http.replace('http://', ''));
+  const asynchronous = Object.getPrototypeOf(async () => {}).constructor;
+  const made = script.includes('await')
+    ? new asynchronous(...names, script)(...values)
+    : new Function(...names, `${script}; return ${result};`)(...values);
+  return {logged, made};
+}
+
+const [poll, socket, socketIo] = blocks('js');
+
+test('the long poll', async (t) => {
+  const server = await startServer(t);
+  // It goes on for ever; the end of the server ends it.
+  const {logged, made} = run(poll, server, {});
+  made.catch(() => {});
+  const bob = await pollingPeer(server, 'bob');
+  const [what, list] = await logged.next();
+  assert.deepEqual([what, list], ['the list:', 'bob,2,1\nalice,1,1\n']);
+  await bob.send('1', 'hello');
+  assert.deepEqual(await logged.next(), ['a message:', 'hello']);
+});
+
+test('the WebSocket', async (t) => {
+  const server = await startServer(t);
+  const alice = await webSocketPeer(t, server);
+  const {logged, made} = run(socket, server, {}, '{socket, send}');
+  t.after(() => made.socket.terminate());
+  assert.deepEqual(await logged.next(), ['{"type":"id","peerId":"2"}']);
+  made.send(alice.id, {hello: 1});
+  assert.equal(await alice.frames.next(), '{"hello":1,"receiverId":"1","senderId":"2"}');
+});
+
+test('Socket.IO', async (t) => {
+  const server = await startServer(t);
+  const dave = await readyClient(t, server, 'dave');
+  const {made} = run(socketIo, server, {}, 'socket');
+  t.after(() => made.close());
+  const texts = [];
+  while (texts.length < 2) {
+    const [{text}] = await dave.message.next();
+    if (text) texts.push(text);
+  }
+  assert.deepEqual(texts, ['to all', 'to one']);
+});
+
+test('Reliable-Signaler', async (t) => {
+  const server = await startServer(t);
+  const [block] = blocks('html');
+  const html = block.replaceAll('http://localhost:3000', server.http);
+  const lines = new Inbox();
+  const dom = new JSDOM(html, {
+    url: server.http, runScripts: 'dangerously', resources: 'usable',
+    beforeParse: (window) => {
+      window.connection = {};
+      window.console.log = (line) => lines.put(line);
+    },
+  });
+  t.after(() => dom.window.close());
+  assert.deepEqual((await lines.take(2)).sort(), ['others can find it now', 'room exists']);
+});
