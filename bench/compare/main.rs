@@ -13,6 +13,7 @@ mod floor;
 mod report;
 mod scenarios;
 mod server;
+mod socket;
 
 use scenarios::SCENARIOS;
 use server::{Kind, Running};
@@ -46,7 +47,7 @@ fn main() {
                     .enable_all()
                     .build()
                     .expect("a runtime");
-                let server = Running::start(kind);
+                let server = Running::start(kind, scenario.original);
                 let figures = runtime.block_on((scenario.run)(&server));
                 report.add(scenario.name, kind, figures);
             }

@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     client::{Client, message, wait},
     server::{Kind, Running},
+    socket::Socket,
 };
 
 /// A name of a figure, its unit and its value.
@@ -28,10 +29,13 @@ type Run = for<'a> fn(&'a Running) -> Pin<Box<dyn Future<Output = Figures> + 'a>
 pub struct Scenario {
     pub name: &'static str,
     pub servers: &'static [Kind],
+    /// The script of what it is compared with, beside the floor.
+    pub original: &'static str,
     pub rounds: usize,
     pub run: Run,
 }
 
+const SIGNAL_HTTP: &str = "server.js";
 const ALL: &[Kind] = &[Kind::Ours, Kind::Floor, Kind::Original];
 /// The original needs minutes and gigabytes to get so many peers signed in.
 const NOT_ORIGINAL: &[Kind] = &[Kind::Ours, Kind::Floor];
@@ -40,74 +44,100 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "relay, 1 pair",
         servers: ALL,
+        original: SIGNAL_HTTP,
         rounds: 3,
         run: |s| Box::pin(relay(s, 1, 10_000)),
     },
     Scenario {
         name: "relay, 64 pairs",
         servers: ALL,
+        original: SIGNAL_HTTP,
         rounds: 3,
         run: |s| Box::pin(relay(s, 64, 40_000)),
     },
     Scenario {
         name: "relay, 512 pairs",
         servers: NOT_ORIGINAL,
+        original: SIGNAL_HTTP,
         rounds: 3,
         run: |s| Box::pin(relay(s, 512, 60_000)),
     },
     Scenario {
         name: "burst, 16 x 200",
         servers: ALL,
+        original: SIGNAL_HTTP,
         rounds: 3,
         run: |s| Box::pin(burst(s)),
     },
     Scenario {
         name: "heartbeat, 64 connections",
         servers: ALL,
+        original: SIGNAL_HTTP,
         rounds: 3,
         run: |s| Box::pin(heartbeat(s)),
     },
     Scenario {
         name: "churn, 500 peers, 20/s",
         servers: ALL,
+        original: SIGNAL_HTTP,
         rounds: 3,
         run: |s| Box::pin(churn(s, 500, 20)),
     },
     Scenario {
         name: "churn, 500 peers, 200/s",
         servers: NOT_ORIGINAL,
+        original: SIGNAL_HTTP,
         rounds: 3,
         run: |s| Box::pin(churn(s, 500, 200)),
     },
     Scenario {
         name: "park, 1,000 peers",
         servers: NOT_ORIGINAL,
+        original: SIGNAL_HTTP,
         rounds: 3,
         run: |s| Box::pin(park(s, 1_000)),
     },
     Scenario {
         name: "park, 5,000 peers",
         servers: NOT_ORIGINAL,
+        original: SIGNAL_HTTP,
         rounds: 3,
         run: |s| Box::pin(park(s, 5_000)),
     },
     Scenario {
         name: "park, 10,000 peers",
         servers: NOT_ORIGINAL,
+        original: SIGNAL_HTTP,
         rounds: 3,
         run: |s| Box::pin(park(s, 10_000)),
     },
     Scenario {
         name: "park, 15,000 peers",
         servers: &[Kind::Ours],
+        original: SIGNAL_HTTP,
         rounds: 1,
         run: |s| Box::pin(park(s, 15_000)),
     },
     Scenario {
         name: "churn, 1,000 peers that never poll, a minute",
         servers: &[Kind::Ours],
+        original: SIGNAL_HTTP,
         rounds: 1,
         run: |s| Box::pin(sleepers(s)),
+    },
+    Scenario {
+        name: "2,000 WebSocket peers",
+        servers: &[Kind::Ours, Kind::Original],
+        original: "signal-fire.js",
+        rounds: 3,
+        run: |s| Box::pin(web_sockets(s)),
+    },
+    Scenario {
+        name: "broadcast to 500 Socket.IO peers",
+        servers: &[Kind::Ours, Kind::Original],
+        original: "socketio.js",
+        rounds: 3,
+        run: |s| Box::pin(broadcast(s)),
     },
 ];
 
@@ -551,4 +581,110 @@ async fn sleepers(server: &Running) -> Figures {
             ]
         })
         .await
+}
+
+/// Two thousand WebSocket peers, most of them idle, and messages to one after
+/// the other.
+async fn web_sockets(server: &Running) -> Figures {
+    const PEERS: usize = 2_000;
+    const MESSAGES: usize = 10_000;
+    let idle = server.resident();
+    let mut peers = Vec::with_capacity(PEERS);
+    for _ in 0..PEERS {
+        let mut socket = Socket::connect(server.address, "/").await;
+        let hello: serde_json::Value =
+            serde_json::from_str(socket.receive().await).expect("a first frame");
+        let id = hello["peerId"].as_str().expect("an id").to_owned();
+        peers.push((socket, id));
+    }
+    sleep(Duration::from_secs(2)).await;
+    let resident = server.resident().saturating_sub(idle);
+    let (mut sender, own) = peers.swap_remove(0);
+    let before = server.cpu();
+    let (mut latencies, mut faults) = (Vec::new(), 0u32);
+    for number in 0..MESSAGES {
+        let count = peers.len();
+        let (receiver, id) = &mut peers[(number * 7919) % count];
+        let text = String::from_utf8(body(number as u32)).expect("text");
+        let frame = format!(r#"{{"receiverId":"{id}","senderId":"{own}","payload":"{text}"}}"#);
+        let sent = Instant::now();
+        sender.send(&frame).await;
+        faults += u32::from(receiver.receive().await != frame);
+        latencies.push(sent.elapsed());
+    }
+    latencies.sort();
+    vec![
+        ("resident per peer", "KiB", resident as f64 / PEERS as f64),
+        (
+            "CPU per message",
+            "us",
+            micros(server.cpu() - before) / MESSAGES as f64,
+        ),
+        ("latency p50", "us", percentile(&latencies, 50)),
+        ("latency p99", "us", percentile(&latencies, 99)),
+        ("faults", "", f64::from(faults)),
+    ]
+}
+
+/// Five hundred Socket.IO peers, of which one sends to all others.
+async fn broadcast(server: &Running) -> Figures {
+    const PEERS: usize = 500;
+    const MESSAGES: u32 = 200;
+    let idle = server.resident();
+    let mut peers = Vec::with_capacity(PEERS);
+    for _ in 0..PEERS {
+        let path = "/socket.io/?EIO=4&transport=websocket";
+        let mut socket = Socket::connect(server.address, path).await;
+        assert!(socket.receive().await.starts_with('0'));
+        socket.send("40").await;
+        assert!(socket.receive().await.starts_with("40"));
+        peers.push(socket);
+    }
+    sleep(Duration::from_secs(1)).await;
+    let resident = server.resident().saturating_sub(idle);
+    let mut sender = peers.swap_remove(0);
+    let frame = |number| {
+        let text = String::from_utf8(body(number)).expect("text");
+        format!(r#"42["message",{{"from":"A","target":"all","payload":"{text}"}}]"#)
+    };
+    let faults = Rc::new(Cell::new(0u32));
+    let (heard, mut all_heard) = tokio::sync::mpsc::unbounded_channel();
+    let local = LocalSet::new();
+    for mut peer in peers {
+        let (heard, faults) = (heard.clone(), faults.clone());
+        local.spawn_local(async move {
+            for number in 0..MESSAGES {
+                let differs = peer.receive().await != frame(number);
+                faults.set(faults.get() + u32::from(differs));
+                let _ = heard.send(());
+            }
+        });
+    }
+    let before = server.cpu();
+    let mut latencies = Vec::new();
+    local
+        .run_until(async {
+            for number in 0..MESSAGES {
+                let sent = Instant::now();
+                sender.send(&frame(number)).await;
+                for _ in 1..PEERS {
+                    let _ = all_heard.recv().await;
+                }
+                latencies.push(sent.elapsed());
+            }
+        })
+        .await;
+    latencies.sort();
+    let deliveries = f64::from(MESSAGES) * (PEERS - 1) as f64;
+    vec![
+        ("resident per peer", "KiB", resident as f64 / PEERS as f64),
+        (
+            "CPU per delivery",
+            "us",
+            micros(server.cpu() - before) / deliveries,
+        ),
+        ("all have it p50", "ms", percentile(&latencies, 50) / 1000.0),
+        ("all have it p99", "ms", percentile(&latencies, 99) / 1000.0),
+        ("faults", "", f64::from(faults.get())),
+    ]
 }

@@ -23,7 +23,8 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(kind: Kind) -> Self {
+    /// Starts a server. `original`: its script, in `bench/original`.
+    pub fn start(kind: Kind, original: &str) -> Self {
         let mut command = match kind {
             Kind::Ours => Command::new(env!("CARGO_BIN_EXE_signal-http-heartbeat")),
             Kind::Floor => {
@@ -33,10 +34,8 @@ impl Running {
             }
             Kind::Original => {
                 let mut node = Command::new("node");
-                node.arg(concat!(
-                    env!("CARGO_MANIFEST_DIR"),
-                    "/bench/original/server.js"
-                ));
+                let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/original");
+                node.arg(format!("{folder}/{original}"));
                 node
             }
         };
