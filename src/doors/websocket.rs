@@ -40,7 +40,7 @@ use super::{
 use crate::peer_list::{Dialect, News, PeerId, Reason, SendError, TimeoutPeerList};
 
 /// tungstenite sets aside 128 KiB by default; most peers are idle.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+const READ_BUFFER_BYTES: usize = 2 * 1024;
 
 /// A frame that is too large is read and discarded up to this many times the
 /// limit, so that its sender sees the reason and no reset.
@@ -145,7 +145,10 @@ async fn serve(door: Door, joining: Joining, mut socket: WebSocket) {
         events: joining.events,
         alive: Mutex::new(Instant::now()),
     };
-    let closing = session.run(&mut socket, &list).await;
+    // Not kept any longer than it is needed: it is as long as the room is
+    // large.
+    let list = joining.events.then_some(list);
+    let closing = session.run(&mut socket, list).await;
     peer.leave(closing.end).await;
     close(&mut socket, closing.code, closing.reason).await;
 }
@@ -201,9 +204,14 @@ struct Session<'a> {
 type FrameError = Value;
 
 impl Session<'_> {
-    async fn run(&self, socket: &mut WebSocket, list: &Bytes) -> Closing {
+    async fn run(&self, socket: &mut WebSocket, list: Option<Bytes>) -> Closing {
         let (mut sink, stream) = socket.split();
-        let (errors, untold) = mpsc::channel(UNTOLD_ERRORS);
+        let (errors, untold) = if self.events {
+            let (errors, untold) = mpsc::channel(UNTOLD_ERRORS);
+            (Some(errors), Some(untold))
+        } else {
+            (None, None)
+        };
         // Side by side, so that one that is slow to read is still heard.
         tokio::select! {
             closing = self.read(stream, errors) => closing,
@@ -227,7 +235,7 @@ impl Session<'_> {
     async fn read(
         &self,
         stream: impl Stream<Item = Result<Message, axum::Error>>,
-        errors: mpsc::Sender<FrameError>,
+        errors: Option<mpsc::Sender<FrameError>>,
     ) -> Closing {
         let mut stream = pin!(stream);
         while let Some(frame) = stream.next().await {
@@ -252,7 +260,7 @@ impl Session<'_> {
                 Ok(()) => {}
                 Err(Refused::Sender) => return End::Removed(Reason::SignedOut).into(),
                 Err(Refused::Frame(error)) => {
-                    let _ = errors.try_send(error);
+                    let _ = errors.as_ref().map(|errors| errors.try_send(error));
                 }
             }
         }
@@ -285,14 +293,14 @@ impl Session<'_> {
     async fn write(
         &self,
         sink: &mut (impl SinkExt<Message, Error = axum::Error> + Unpin),
-        list: &Bytes,
-        mut untold: mpsc::Receiver<FrameError>,
+        list: Option<Bytes>,
+        mut untold: Option<mpsc::Receiver<FrameError>>,
     ) -> End {
         let written: Result<Infallible, End> = async {
             let hello = json!({"type": "id", "peerId": self.peer.id.to_string()});
             self.peer.write(sink.send(text(hello.to_string()))).await?;
-            if self.events {
-                self.peer.write(sink.send(peers_frame(list))).await?;
+            if let Some(list) = list {
+                self.peer.write(sink.send(peers_frame(&list))).await?;
             }
             let interval = ping_interval(&self.peer.list);
             let mut pings = interval_at(Instant::now() + interval, interval);
@@ -305,10 +313,8 @@ impl Session<'_> {
                         }
                         delivery.done().await;
                     }
-                    Some(error) = untold.recv() => {
-                        if self.events {
-                            self.peer.write(sink.send(text(error.to_string()))).await?;
-                        }
+                    Some(error) = next(&mut untold) => {
+                        self.peer.write(sink.send(text(error.to_string()))).await?;
                     }
                     _ = pings.tick() => {
                         self.peer.write(sink.send(Message::Ping(Bytes::new()))).await?;
@@ -334,6 +340,11 @@ impl Session<'_> {
             | News::Replaced => None,
         }
     }
+}
+
+/// The next error that is to be told, to a client that wants that.
+async fn next(untold: &mut Option<mpsc::Receiver<FrameError>>) -> Option<FrameError> {
+    untold.as_mut()?.recv().await
 }
 
 /// What became of a frame.
