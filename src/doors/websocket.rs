@@ -245,13 +245,7 @@ impl Session<'_> {
                 Ok(Message::Binary(bytes)) => bytes,
                 Ok(Message::Ping(_) | Message::Pong(_)) => continue,
                 Ok(Message::Close(_)) => break,
-                Err(_) => {
-                    return Closing::new(
-                        End::CLOSED,
-                        close_code::PROTOCOL,
-                        "not a WebSocket frame",
-                    );
-                }
+                Err(error) => return unreadable(&error),
             };
             if frame.len() > self.max_message_bytes {
                 return Closing::new(End::CLOSED, close_code::SIZE, "the frame is too large");
@@ -276,7 +270,7 @@ impl Session<'_> {
         // of it while it waits in a mailbox that counts its bytes.
         let body = Bytes::copy_from_slice(frame);
         let sent = match target.id() {
-            Some(to) => self.peer.list.send(self.peer.id, to, body).await,
+            Some(to) => self.peer.list.send_patiently(self.peer.id, to, body).await,
             None => Err(SendError::UnknownReceiver),
         };
         let error = match sent {
@@ -347,6 +341,14 @@ async fn next(untold: &mut Option<mpsc::Receiver<FrameError>>) -> Option<FrameEr
     untold.as_mut()?.recv().await
 }
 
+/// Why a frame could not be read. The library's error has no other name here.
+fn unreadable(error: &axum::Error) -> Closing {
+    if error.to_string().starts_with("Space limit exceeded") {
+        return Closing::new(End::CLOSED, close_code::SIZE, "the frame is too large");
+    }
+    Closing::new(End::CLOSED, close_code::PROTOCOL, "not a WebSocket frame")
+}
+
 /// What became of a frame.
 enum Refused {
     /// The peer is not signed in any more.
@@ -382,7 +384,9 @@ impl Addressed {
     fn of(bytes: &[u8]) -> Option<Self> {
         // serde takes an array for a struct as well.
         let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
-        serde_json::from_slice(bytes).ok().filter(|_| is_object)
+        // Of bytes, serde would not look at the strings that it skips.
+        let text = str::from_utf8(bytes).ok()?;
+        serde_json::from_str(text).ok().filter(|_| is_object)
     }
 
     /// The documented version of `signal-fire` routes on `peerId`, the
@@ -432,7 +436,7 @@ fn message_frame(from: PeerId, to: PeerId, body: &Bytes) -> Message {
     };
     match Utf8Bytes::try_from(frame) {
         Ok(frame) => Message::Text(frame),
-        // Not reached: JSON is UTF-8.
+        // Not reached: an object is UTF-8, and JSON of ours is.
         Err(_) => text(""),
     }
 }

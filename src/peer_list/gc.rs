@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{Removal, Shared, Stale, TimeoutPeerList};
+use super::{Removal, Shared, TimeoutPeerList};
 
 /// Starts the collector of a list. It ends when the list is dropped or the
 /// handle is aborted.
@@ -35,9 +35,10 @@ impl TimeoutPeerList {
         let mut removed = false;
         for peer in self.peers_where(|_| true) {
             removed |= self.take_off_if(&peer, |state| {
+                if let Some(reason) = state.removed {
+                    return Some(Removal::Asked(reason));
+                }
                 let stale = state.presence.stale(&self.0.opts, now);
-                let full = state.removed.map(|_| Stale::NotReading);
-                let stale = stale.or(full);
                 let stale = stale.or_else(|| self.fell_behind(&peer, state));
                 stale.map(Removal::Stale)
             });

@@ -104,6 +104,12 @@ impl Group {
         true
     }
 
+    /// The name of a member that is in the list.
+    pub fn name(&self, id: PeerId) -> Option<Arc<str>> {
+        let listed = self.members.get(&id)?.listed.as_ref()?;
+        Some(listed.name.clone())
+    }
+
     /// The member of that name.
     pub fn named(&self, name: &str) -> Option<PeerId> {
         self.names.get(name).copied()
@@ -142,9 +148,18 @@ impl Group {
     /// A member keeps a room from now on. Returns who asked for it, or None if
     /// the member's rooms would cost more than `bound` bytes.
     pub fn keep(&mut self, id: PeerId, room: &str, bound: usize) -> Option<Vec<PeerId>> {
-        let room = self.enter(id, room, bound)?;
-        room.keepers.insert(id);
-        Some(room.askers.drain().collect())
+        let kept = self.enter(id, room, bound)?;
+        kept.keepers.insert(id);
+        let askers: Vec<PeerId> = kept.askers.drain().collect();
+        // Their question costs nothing any more.
+        for asker in askers.iter().filter(|asker| **asker != id) {
+            if let Some(member) = self.members.get_mut(asker)
+                && member.rooms.remove(room)
+            {
+                member.cost -= room_cost(room);
+            }
+        }
+        Some(askers)
     }
 
     /// A member asks for a room. True if it exists; else the member is named
@@ -163,7 +178,7 @@ impl Group {
     fn enter(&mut self, id: PeerId, name: &str, bound: usize) -> Option<&mut Room> {
         let member = self.members.get_mut(&id)?;
         if !member.rooms.contains(name) {
-            let cost = member.cost + name.len() + MESSAGE_OVERHEAD_BYTES;
+            let cost = member.cost + room_cost(name);
             if cost > bound {
                 return None;
             }
@@ -197,6 +212,11 @@ impl Group {
         self.names.remove(&listed.name);
         Some((listed.farewell, self.others(id, member.family)))
     }
+}
+
+/// What a room costs each member that keeps it or asks for it, in bytes.
+fn room_cost(name: &str) -> usize {
+    name.len() + MESSAGE_OVERHEAD_BYTES
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod wait;
 
 use std::{
     fmt,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -32,11 +33,12 @@ use std::{
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::{
     sync::broadcast,
     task::AbortHandle,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tracing::info;
 
@@ -52,6 +54,9 @@ use peer::{Listed, Peer, PeerState, Presence, Stale, name_for_list};
 use roster::{Connected, Roster};
 use telling::{Half, Schedule, Telling};
 use wait::Wait;
+
+/// How long a sender that cannot be refused waits for room in a mailbox.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How many events a subscriber may be late before it misses some.
 const EVENTS_KEPT: usize = 1024;
@@ -156,6 +161,17 @@ impl Removal {
             Removal::Stale(why) => Some(why),
         }
     }
+}
+
+/// A member of the group, as [`TimeoutPeerList::add_member`] found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// Its id.
+    pub id: PeerId,
+    /// It was known by its key, and is the same again.
+    pub resumed: bool,
+    /// The name that it is in the list by, if it is.
+    pub name: Option<Arc<str>>,
 }
 
 /// No peer with that id is signed in.
@@ -298,31 +314,44 @@ impl TimeoutPeerList {
     ///
     /// With a `key`, a secret of its client's, it can come back: it keeps its
     /// mailbox when its socket closes, until it is stale, acknowledges what it
-    /// gets, and is the same again with the same key. True if it was so.
-    pub async fn add_member(&self, key: Option<&str>) -> Result<(PeerId, bool), AddPeerError> {
+    /// gets, and is the same again with the same key.
+    pub async fn add_member(&self, key: Option<&str>) -> Result<Added, AddPeerError> {
         let known = key.and_then(|key| self.0.group.lock().with_key(key));
         if let Some(peer) = known.and_then(|id| self.peer(id).ok())
             && peer.state.lock().removed.is_none()
         {
-            return Ok((peer.id, true));
+            return Ok(Added {
+                id: peer.id,
+                resumed: true,
+                name: self.0.group.lock().name(peer.id),
+            });
         }
         let id = {
             let mut roster = self.0.roster.lock();
             let id = self.next_id(&mut roster)?;
             let presence = Presence::new(Instant::now());
             let peer = Peer::new(id, Dialect::Silent, roster.current(), presence);
+            let peer = Peer {
+                is_member: true,
+                ..peer
+            };
             peer.state.lock().acknowledges = key.is_some();
             self.0.peers.insert(id, Arc::new(peer));
             id
         };
         self.0.group.lock().join(id, key);
-        Ok((id, false))
+        Ok(Added {
+            id,
+            resumed: false,
+            name: None,
+        })
     }
 
     /// A member that acknowledges has all messages up to this number.
     pub async fn acknowledge(&self, id: PeerId, number: u64) {
         if let Ok(peer) = self.peer(id) {
             peer.state.lock().mailbox.acknowledge(number);
+            peer.room.notify_waiters();
         }
     }
 
@@ -403,7 +432,7 @@ impl TimeoutPeerList {
     /// A peer whose socket is open is heard through [`OpenSocket::wait`] and
     /// is unknown here.
     pub async fn wait(&self, id: PeerId, limit: Option<Duration>) -> Result<Delivery, UnknownPeer> {
-        let peer = self.peer(id)?;
+        let peer = self.polled_peer(id)?;
         if peer.state.lock().presence.sockets > 0 {
             return Err(UnknownPeer);
         }
@@ -421,6 +450,29 @@ impl TimeoutPeerList {
     /// as long as the receiver stays signed in, in order, and not before the
     /// receiver has heard that the sender joined.
     pub async fn send(&self, from: PeerId, to: PeerId, body: Bytes) -> Result<(), SendError> {
+        let (receiver, message) = self.address(from, to, body)?;
+        self.push(&receiver, message)
+    }
+
+    /// As [`TimeoutPeerList::send`], for senders whose protocol cannot refuse:
+    /// waits a second for room. A receiver whose socket is open and that makes
+    /// none does not read, and is removed by its door.
+    pub async fn send_patiently(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        body: Bytes,
+    ) -> Result<(), SendError> {
+        let (receiver, message) = self.address(from, to, body)?;
+        self.push_patiently(&receiver, message).await
+    }
+
+    fn address(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        body: Bytes,
+    ) -> Result<(Arc<Peer>, Message), SendError> {
         let sender = self.peer(from).map_err(|_| SendError::UnknownSender)?;
         let sender = sender.listed.get().ok_or(SendError::UnknownSender)?;
         let receiver = self.peer(to).map_err(|_| SendError::UnknownReceiver)?;
@@ -432,25 +484,28 @@ impl TimeoutPeerList {
             body,
             needs: sender.joined,
         };
-        self.push(&receiver, message)
+        Ok((receiver, message))
     }
 
     /// Puts a message into the mailbox of every other member of the group
-    /// that its family lets hear it.
+    /// that its family lets hear it. Waits for room as
+    /// [`TimeoutPeerList::send_patiently`] does.
     pub async fn broadcast(&self, from: PeerId, body: Bytes) -> Result<(), UnknownPeer> {
         self.peer(from)?;
         let audience = self.0.group.lock().audience(from);
-        self.push_to_members(&audience, &Message::of_group(Kind::Group, body));
+        self.push_to_members(&audience, Message::of_group(Kind::Group, body))
+            .await;
         Ok(())
     }
 
     /// Puts a message into the mailbox of the member of the group that has
-    /// this name.
+    /// this name. Waits for room as [`TimeoutPeerList::send_patiently`] does.
     pub async fn send_to_member(&self, name: &str, body: Bytes) -> Result<(), SendError> {
         let to = self.0.group.lock().named(name);
         let to = to.and_then(|id| self.peer(id).ok());
         let to = to.ok_or(SendError::UnknownReceiver)?;
-        self.push(&to, Message::of_group(Kind::Group, body))
+        self.push_patiently(&to, Message::of_group(Kind::Group, body))
+            .await
     }
 
     /// Notes which protocol a member of the group speaks.
@@ -466,7 +521,8 @@ impl TimeoutPeerList {
         let askers = self.0.group.lock().keep(id, room, bound);
         let name = Bytes::copy_from_slice(room.as_bytes());
         if let Some(askers) = &askers {
-            self.push_to_members(askers, &Message::of_group(Kind::Room, name));
+            self.push_to_members(askers, Message::of_group(Kind::Room, name))
+                .await;
         }
         askers.is_some()
     }
@@ -478,7 +534,8 @@ impl TimeoutPeerList {
         let exists = self.0.group.lock().ask(id, room, bound);
         if exists == Some(true) {
             let name = Bytes::copy_from_slice(room.as_bytes());
-            self.push_to_members(&[id], &Message::of_group(Kind::Room, name));
+            self.push_to_members(&[id], Message::of_group(Kind::Room, name))
+                .await;
         }
         exists.is_some()
     }
@@ -499,41 +556,79 @@ impl TimeoutPeerList {
         cards.collect()
     }
 
-    fn push_to_members(&self, members: &[PeerId], message: &Message) {
-        for peer in members.iter().filter_map(|id| self.peer(*id).ok()) {
-            // One that does not read is on its way out.
-            let _ = self.push(&peer, message.clone());
-        }
+    async fn push_to_members(&self, members: &[PeerId], message: Message) {
+        let members = members.iter().filter_map(|id| self.peer(*id).ok());
+        let full = members.filter(|peer| {
+            let pushed = self.push(peer, message.clone());
+            pushed == Err(SendError::MailboxFull)
+        });
+        let full: Vec<_> = full.collect();
+        // Side by side, so that many that do not read take no longer than one.
+        join_all(
+            full.iter()
+                .map(|peer| self.push_patiently(peer, message.clone())),
+        )
+        .await;
     }
 
-    /// Puts a message last in line. The socket of a peer whose mailbox is full
-    /// is not read from: nobody could be refused there, so the peer is.
+    /// Puts a message last in line.
     fn push(&self, receiver: &Peer, message: Message) -> Result<(), SendError> {
-        let (pushed, wakers) = {
+        let waker = {
             let mut state = receiver.state.lock();
             if state.removed.is_some() {
                 return Err(SendError::UnknownReceiver);
             }
-            let bound = self.0.opts.max_pending_bytes;
-            match state.mailbox.push(message, bound) {
-                Ok(()) => (Ok(()), Vec::from_iter(state.waits.waker.take())),
-                // Nor may one that is away miss a part.
-                Err(_) if state.presence.sockets > 0 || state.acknowledges => {
-                    state.removed = Some(Reason::NotReading);
-                    state.mailbox.clear();
-                    (Err(SendError::UnknownReceiver), state.waits.take_all())
-                }
-                Err(_) => (Err(SendError::MailboxFull), Vec::new()),
-            }
+            let pushed = state.mailbox.push(message, self.0.opts.max_pending_bytes);
+            pushed.map_err(|_| SendError::MailboxFull)?;
+            state.waits.waker.take()
         };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    async fn push_patiently(&self, receiver: &Peer, message: Message) -> Result<(), SendError> {
+        let deadline = Instant::now() + ROOM_PATIENCE;
+        loop {
+            // Listened to before the look, so that no room is missed.
+            let mut room = pin!(receiver.room.notified());
+            room.as_mut().enable();
+            match self.push(receiver, message.clone()) {
+                Err(SendError::MailboxFull) => {}
+                pushed => return pushed,
+            }
+            let nobody_reads = {
+                let state = receiver.state.lock();
+                state.acknowledges && state.presence.sockets == 0
+            };
+            if nobody_reads || timeout_at(deadline, room).await.is_err() {
+                return Err(self.give_up(receiver));
+            }
+        }
+    }
+
+    /// A peer has made no room in its mailbox. Through its socket nobody can
+    /// be refused, nor may one that is away miss a part: it is to go.
+    fn give_up(&self, receiver: &Peer) -> SendError {
+        let wakers = {
+            let mut state = receiver.state.lock();
+            if state.presence.sockets == 0 && !state.acknowledges {
+                return SendError::MailboxFull;
+            }
+            state.removed.get_or_insert(Reason::NotReading);
+            state.mailbox.clear();
+            state.waits.take_all()
+        };
+        receiver.room.notify_waiters();
         wakers.into_iter().for_each(Waker::wake);
-        pushed
+        SendError::UnknownReceiver
     }
 
     /// A heartbeat of a peer has come: it stays in the list for another
     /// [`HeartbeatOpts::timeout_period`].
     pub async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), UnknownPeer> {
-        let peer = self.peer(id)?;
+        let peer = self.polled_peer(id)?;
         peer.state.lock().presence.heartbeat(Instant::now());
         Ok(())
     }
@@ -589,6 +684,16 @@ impl TimeoutPeerList {
         Ok(peer.value().clone())
     }
 
+    /// A peer that is not a member of the group: those are heard through their
+    /// sockets only, also while they are away.
+    fn polled_peer(&self, id: PeerId) -> Result<Arc<Peer>, UnknownPeer> {
+        let peer = self.peer(id)?;
+        if peer.is_member {
+            return Err(UnknownPeer);
+        }
+        Ok(peer)
+    }
+
     /// The peers with certain ids, cloned out of the map: its guards must be
     /// gone before the lock of a peer is taken.
     fn peers_where(&self, wanted: impl Fn(PeerId) -> bool) -> Vec<Arc<Peer>> {
@@ -626,8 +731,15 @@ impl TimeoutPeerList {
             return false;
         }
         wakers.into_iter().for_each(Waker::wake);
-        if let Some((farewell, audience)) = self.0.group.lock().leave(peer.id) {
-            self.push_to_members(&audience, &Message::of_group(Kind::Group, farewell));
+        peer.room.notify_waiters();
+        let farewell = self.0.group.lock().leave(peer.id);
+        if let Some((farewell, audience)) = farewell {
+            let message = Message::of_group(Kind::Group, farewell);
+            for member in audience.iter().filter_map(|id| self.peer(*id).ok()) {
+                if self.push(&member, message.clone()) == Err(SendError::MailboxFull) {
+                    self.give_up(&member);
+                }
+            }
         }
         self.unlist(peer, removal);
         true

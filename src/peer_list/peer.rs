@@ -8,7 +8,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{HeartbeatOpts, Reason, mailbox::Mailbox, roster::Connected};
 
@@ -87,6 +87,10 @@ pub(super) struct Peer {
     pub dialect: Dialect,
     /// Its place in the list, once it has one.
     pub listed: OnceLock<Listed>,
+    /// It is a member of the group.
+    pub is_member: bool,
+    /// Told when there is room in its mailbox again.
+    pub room: Notify,
     pub state: Mutex<PeerState>,
 }
 
@@ -111,6 +115,8 @@ impl Peer {
             id,
             dialect,
             listed: OnceLock::new(),
+            is_member: false,
+            room: Notify::new(),
             state: Mutex::new(PeerState {
                 mailbox: Mailbox::default(),
                 heard,
@@ -294,8 +300,6 @@ pub(super) enum Stale {
     NoRequest,
     /// It polls too slowly to be told each change in order.
     FellBehind,
-    /// It was away for so long that too much waits for it.
-    NotReading,
 }
 
 impl fmt::Display for Stale {
@@ -304,7 +308,6 @@ impl fmt::Display for Stale {
             Stale::NoHeartbeat => "no heartbeat within the timeout",
             Stale::NoRequest => "no request within the timeout",
             Stale::FellBehind => "too many changes not yet heard",
-            Stale::NotReading => "its mailbox is full",
         })
     }
 }

@@ -83,6 +83,20 @@ pub struct OpenRequest {
 }
 
 impl OpenRequest {
+    fn begin(
+        list: &TimeoutPeerList,
+        peer: &Arc<Peer>,
+        mut state: MutexGuard<'_, PeerState>,
+    ) -> Self {
+        state.presence.open += 1;
+        list.show_connected(peer, state);
+        Self {
+            list: list.clone(),
+            peer: peer.clone(),
+            lingers: false,
+        }
+    }
+
     /// The request was answered. `lingers`: its client closes its connection
     /// or pauses after the answer and will be back; until then, for two
     /// seconds at most, it still counts as connected.
@@ -142,15 +156,17 @@ impl TimeoutPeerList {
     /// long as it is. It takes the peer over from a socket before it, and is
     /// given anew what that one was given and has not acknowledged.
     pub fn open_socket(&self, id: PeerId) -> Result<OpenSocket, UnknownPeer> {
-        let request = self.open_request(id, None)?;
-        let (session, wakers) = {
-            let mut state = request.peer.state.lock();
-            state.presence.sockets += 1;
-            state.session += 1;
-            state.lent = false;
-            state.mailbox.rewind();
-            (state.session, state.waits.take_all())
-        };
+        let peer = self.peer(id)?;
+        let mut state = peer.state.lock();
+        if state.removed.is_some() {
+            return Err(UnknownPeer);
+        }
+        state.presence.sockets += 1;
+        state.session += 1;
+        state.lent = false;
+        state.mailbox.rewind();
+        let (session, wakers) = (state.session, state.waits.take_all());
+        let request = OpenRequest::begin(self, &peer, state);
         wakers.into_iter().for_each(Waker::wake);
         Ok(OpenSocket { request, session })
     }
@@ -163,19 +179,13 @@ impl TimeoutPeerList {
         id: PeerId,
         link: Option<&Link>,
     ) -> Result<OpenRequest, UnknownPeer> {
-        let peer = self.peer(id)?;
+        let peer = self.polled_peer(id)?;
         if let Some(link) = link {
             link.used_by(self, id);
         }
         let mut state = peer.state.lock();
-        state.presence.open += 1;
         state.presence.link = link.map(|link| link.number);
-        self.show_connected(&peer, state);
-        Ok(OpenRequest {
-            list: self.clone(),
-            peer,
-            lingers: false,
-        })
+        Ok(OpenRequest::begin(self, &peer, state))
     }
 
     /// Brings the peer's STATUS in the list up to date. Takes the lock of its

@@ -113,7 +113,10 @@ impl Lease {
         match self.hears {
             // The removal of a peer empties its mailbox, so there is nothing
             // to take off after it; nobody else takes off while this lasts.
-            Hears::Message => state.mailbox.hand_over(keep),
+            Hears::Message => {
+                state.mailbox.hand_over(keep);
+                self.peer.room.notify_waiters();
+            }
             Hears::Version(version) => state.heard = version,
         }
         // Dropping the lease ends the loan.

@@ -153,11 +153,12 @@ async fn parked(door: &Door, id: PeerId, transport: Transport) -> Answer {
     };
     let response = match delivery.news() {
         News::Message { from, body } => reply_from(*from, body.clone()),
-        // For members of the group, who do not poll here.
-        News::GroupMessage(body) | News::Room(body) => reply_from(id, body.clone()),
         News::Status(lines) | News::Nothing(lines) => reply_from(id, lines.clone()),
         // At once: native clients then report that they are disconnected.
-        News::Removed(_) | News::Replaced => return Err(not_signed_in),
+        // The others are for sockets, and nobody polls for those.
+        News::Removed(_) | News::Replaced | News::GroupMessage(_) | News::Room(_) => {
+            return Err(not_signed_in);
+        }
     };
     delivery.done().await;
     open.answered(true);

@@ -19,6 +19,7 @@ use socketioxide::{
     socket::Socket,
 };
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::peer_list::MESSAGE_OVERHEAD_BYTES;
 
@@ -112,28 +113,34 @@ pub(super) enum Gone {
 #[derive(Clone)]
 pub(super) struct Inbox {
     calls: mpsc::UnboundedSender<Result<Call, Gone>>,
-    bytes: Arc<AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
     bound: usize,
+    overflowed: CancellationToken,
 }
 
 /// Where its task takes them from.
 pub(super) struct Calls {
     calls: mpsc::UnboundedReceiver<Result<Call, Gone>>,
-    bytes: Arc<AtomicUsize>,
+    /// The cost of what waits, in bytes.
+    waiting: Arc<AtomicUsize>,
+    overflowed: CancellationToken,
 }
 
-/// A line of events that is bounded in bytes as a mailbox is.
+/// A line of events that is bounded in bytes.
 pub(super) fn calls(bound: usize) -> (Inbox, Calls) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let bytes = Arc::new(AtomicUsize::new(0));
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let overflowed = CancellationToken::new();
     let inbox = Inbox {
         calls: sender,
-        bytes: bytes.clone(),
+        waiting: waiting.clone(),
         bound,
+        overflowed: overflowed.clone(),
     };
     let calls = Calls {
         calls: receiver,
-        bytes,
+        waiting,
+        overflowed,
     };
     (inbox, calls)
 }
@@ -143,19 +150,22 @@ fn cost(call: &Call) -> usize {
 }
 
 impl Inbox {
-    /// Puts an event last in line. A client that sends faster than it can be
-    /// served is disconnected: nothing of what it sent may be passed over.
+    /// Puts an event last in line. When that would be too long the socket is
+    /// given up: nothing of what it sent may be passed over.
     pub fn put(&self, call: Call) {
         let cost = cost(&call);
-        if self.bytes.fetch_add(cost, Ordering::Relaxed) + cost > self.bound {
-            self.close(Gone::Disconnected);
+        if self.overflowed.is_cancelled() {
+            return;
+        }
+        if self.waiting.fetch_add(cost, Ordering::Relaxed) + cost > self.bound {
+            self.overflowed.cancel();
         } else {
             // An error means that the task has ended.
             let _ = self.calls.send(Ok(call));
         }
     }
 
-    /// The socket is gone.
+    /// The socket is gone, after all that it sent.
     pub fn close(&self, gone: Gone) {
         let _ = self.calls.send(Err(gone));
     }
@@ -165,7 +175,54 @@ impl Calls {
     /// The next event. An error when the socket is gone.
     pub async fn next(&mut self) -> Result<Call, Gone> {
         let call = self.calls.recv().await.unwrap_or(Err(Gone::Lost))?;
-        self.bytes.fetch_sub(cost(&call), Ordering::Relaxed);
+        self.waiting.fetch_sub(cost(&call), Ordering::Relaxed);
         Ok(call)
+    }
+
+    /// Cancelled when the client sent more than there is room for.
+    pub fn overflowed(&self) -> CancellationToken {
+        self.overflowed.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(bytes: usize) -> Call {
+        Call {
+            array: "x".repeat(bytes),
+            ack: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn events_come_in_order_and_before_the_end() {
+        let (inbox, mut calls) = calls(10_000);
+        inbox.put(call(1));
+        inbox.put(call(2));
+        inbox.close(Gone::Disconnected);
+        for bytes in [1, 2] {
+            assert_eq!(calls.next().await.ok().unwrap().array.len(), bytes);
+        }
+        assert_eq!(calls.next().await.err(), Some(Gone::Disconnected));
+        drop(inbox);
+        assert_eq!(calls.next().await.err(), Some(Gone::Lost));
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_too_long_is_given_up_and_takes_no_more() {
+        let cost = 100 + MESSAGE_OVERHEAD_BYTES;
+        let (inbox, mut calls) = calls(2 * cost);
+        let overflowed = calls.overflowed();
+        inbox.put(call(100));
+        inbox.put(call(100));
+        calls.next().await.ok().unwrap();
+        inbox.put(call(100));
+        assert!(!overflowed.is_cancelled());
+        inbox.put(call(100));
+        assert!(overflowed.is_cancelled());
+        inbox.put(call(1));
+        assert_eq!(calls.calls.len(), 2);
     }
 }

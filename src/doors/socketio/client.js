@@ -16,6 +16,7 @@
 
   const FIRST_DELAY = 300; // ms until the first attempt to reconnect
   const LONGEST_DELAY = 5000; // ms
+  const WINDOW = 64; // messages that may be on their way at a time
   const DEFAULT_SILENCE = 45000; // ms without a ping until the server says more
 
   class Socket {
@@ -38,6 +39,7 @@
           .map((byte) => byte.toString(16).padStart(2, '0')).join('');
         this._sent = 0; // number of the last message that was sent
         this._unacknowledged = new Map(); // messages by their numbers
+        this._passed = 0; // number of the last that went into this connection
         this._got = 0; // number of the last message that came
         addEventListener('pagehide', () => this.disconnect());
         addEventListener('pageshow', (event) => event.persisted && this.connect());
@@ -61,7 +63,7 @@
       if (this._reliable && event === 'message') {
         this._sent += 1;
         this._unacknowledged.set(this._sent, values);
-        if (this.connected) this._sendNumbered(this._sent);
+        if (this.connected) this._sendWindow();
         return this;
       }
       const acknowledgement = typeof values.at(-1) === 'function' ? values.pop() : undefined;
@@ -112,6 +114,7 @@
       this._transport = undefined;
       this.connected = false;
       this.id = undefined;
+      this._acknowledgements.clear();
       clearTimeout(this._silenceTimer);
       setTimeout(() => transport.close()); // after what was sent just now
       if (this._wanted) {
@@ -153,8 +156,8 @@
           if (!this._reliable) this._ready();
           break;
         case '1':
-          // Sent away by the server: it does not want this client back.
-          this._wanted = false;
+          // Sent away by the server. Who is known again may try again.
+          this._wanted = this._reliable;
           this._lost('io server disconnect');
           break;
         case '2':
@@ -167,7 +170,7 @@
           break;
         }
         case '4':
-          this._wanted = false;
+          this._wanted = this._reliable && value.message !== 'Authentication error';
           this._lost('connect error');
           this._fire('connect_error', Object.assign(new Error(value && value.message), value));
           break;
@@ -196,15 +199,26 @@
       this.connected = true;
       this._attempts = 0;
       if (this._reliable) {
-        for (const number of this._unacknowledged.keys()) this._sendNumbered(number);
+        this._passed = 0;
+        this._sendWindow();
       }
       this._buffer.splice(0).forEach((packet) => this._sendEvent(...packet));
       this._fire('connect');
     }
 
-    _sendNumbered(number) {
-      const values = this._unacknowledged.get(number);
-      this._sendEvent('numbered', [number, ...values], () => this._unacknowledged.delete(number));
+    // A few at a time: the server gives up who sends faster than it obeys.
+    _sendWindow() {
+      let room = WINDOW;
+      for (const [number, values] of this._unacknowledged) {
+        if (room === 0) break;
+        room -= 1;
+        if (number <= this._passed) continue;
+        this._passed = number;
+        this._sendEvent('numbered', [number, ...values], () => {
+          this._unacknowledged.delete(number);
+          this._sendWindow();
+        });
+      }
     }
 
     _sendEvent(event, values, acknowledgement) {

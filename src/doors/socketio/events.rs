@@ -66,8 +66,8 @@ pub(super) fn introduction(
 type Cards = [(PeerId, Arc<str>, Option<Bytes>)];
 
 /// Each peer of the list: the key that this protocol knows it by, and its card.
-fn cards(cards: &Cards) -> impl Iterator<Item = (PeerId, Box<RawValue>)> {
-    cards.iter().map(|(id, name, card)| {
+fn cards(list: &Cards) -> impl Iterator<Item = (PeerId, Box<RawValue>)> {
+    list.iter().map(|(id, name, card)| {
         let card = card
             .as_ref()
             .and_then(|card| serde_json::from_slice(card).ok());
@@ -118,7 +118,7 @@ fn peer_id_of(card: &RawValue) -> Option<String> {
 
 /// A message that comes from a peer of another door: the JSON that it is, or
 /// else the text.
-pub(super) fn message(from: PeerId, peer_id: &str, body: &[u8]) -> Box<RawValue> {
+pub(super) fn wrapped(from: PeerId, peer_id: &str, body: &[u8]) -> Box<RawValue> {
     let message = serde_json::from_slice::<Box<RawValue>>(body)
         .unwrap_or_else(|_| json(&String::from_utf8_lossy(body)));
     json(&json!({"from": from.to_string(), "target": peer_id, "message": message}))

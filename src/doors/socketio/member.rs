@@ -1,13 +1,14 @@
-//! The task of a socket: it obeys the client's events one after the other and
-//! passes on what the peer list has for it.
+//! The tasks of a socket: one obeys the client's events one after the other,
+//! beside it one passes on what the peer list has for it.
 
-use std::{collections::HashMap, convert::Infallible, str, time::Duration};
+use std::{collections::HashMap, convert::Infallible, str, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use socketioxide::{SendError as EmitError, SocketError, extract::SocketRef};
-use tokio::time::sleep;
+use socketioxide::{SendError as EmitError, SocketError, SocketIo, extract::SocketRef};
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::{
@@ -17,12 +18,15 @@ use super::{
 use crate::{
     doors::push::{End, PushPeer},
     peer_list::{
-        Delivery, Family, MAX_NAME_BYTES, News, PeerId, Reason, SendError, TimeoutPeerList,
+        Added, Delivery, Family, MAX_NAME_BYTES, News, PeerId, Reason, SendError, TimeoutPeerList,
     },
 };
 
 /// The pause before what did not fit into the socket's buffer is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
+
+/// How long a socket that is to go may take to make room for the word.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The longest `peerType`, as JSON, in bytes.
 const MAX_TYPE_BYTES: usize = 512;
@@ -34,31 +38,45 @@ const MAX_QUESTIONS: usize = 1024;
 /// client is one of ours, which numbers and acknowledges.
 pub(super) async fn serve(
     list: TimeoutPeerList,
+    io: SocketIo,
     socket: SocketRef,
-    calls: Calls,
+    mut calls: Calls,
     key: Option<String>,
 ) {
-    if let Ok((id, resumed)) = list.add_member(key.as_deref()).await
-        && let Some(peer) = PushPeer::new(&list, id)
-    {
-        let mut member = Member {
+    if let Some((peer, added)) = join(&list, key.as_deref()).await {
+        let member = Member {
             peer,
             socket: socket.clone(),
-            name: None,
             is_numbered: key.is_some(),
-            asked: HashMap::new(),
-            questions: 0,
+            name: Mutex::new(added.name),
+            asked: Mutex::default(),
         };
-        match member.run(calls, resumed).await {
+        match member.run(&mut calls, added.resumed).await {
+            // Not sent away: clients take that for the server's last word.
+            // They see the connection close, and try again.
+            Ended::For(End::Stopping) => return io.close().await,
             // It may come back until it is stale.
             Ended::Lost if member.is_numbered => {}
             Ended::Lost => member.peer.leave(End::CLOSED).await,
             Ended::For(end) => member.peer.leave(end).await,
         }
     }
-    // Refused only while its buffer is full.
-    while let Err(SocketError::InternalChannelFull) = socket.clone().disconnect() {
-        sleep(FULL_PAUSE).await;
+    let _ = timeout(LAST_PATIENCE, async {
+        while let Err(SocketError::InternalChannelFull) = socket.clone().disconnect() {
+            sleep(FULL_PAUSE).await;
+        }
+    })
+    .await;
+}
+
+/// None if the server is full.
+async fn join(list: &TimeoutPeerList, key: Option<&str>) -> Option<(PushPeer, Added)> {
+    loop {
+        let added = list.add_member(key).await.ok()?;
+        // A member that is known by its key may be collected in between.
+        if let Some(peer) = PushPeer::new(list, added.id) {
+            return Some((peer, added));
+        }
     }
 }
 
@@ -87,43 +105,52 @@ impl From<Gone> for Ended {
 struct Member {
     peer: PushPeer,
     socket: SocketRef,
-    /// The name that it is in the list by, once it said `ready`.
-    name: Option<String>,
     /// Messages are numbered, in both directions.
     is_numbered: bool,
+    /// The name that it is in the list by, once it said `ready`.
+    name: Mutex<Option<Arc<str>>>,
     /// The acknowledgements that wait for a room to exist.
-    asked: HashMap<String, Vec<Ack>>,
-    questions: usize,
+    asked: Mutex<HashMap<String, Vec<Ack>>>,
 }
 
 impl Member {
-    async fn run(&mut self, calls: Calls, resumed: bool) -> Ended {
-        match self.serve(calls, resumed).await {
+    async fn run(&self, calls: &mut Calls, resumed: bool) -> Ended {
+        if self.is_numbered {
+            let resumed = events::json(&resumed);
+            if let Err(ended) = self.emit("session", &[&resumed]).await {
+                return ended;
+            }
+        }
+        let overflowed = calls.overflowed();
+        // Side by side: what is obeyed may have to wait for room in a mailbox,
+        // this one's included.
+        let ended = tokio::select! {
+            ended = self.obey_all(calls) => ended,
+            ended = self.tell_all() => ended,
+            () = overflowed.cancelled() => Err(Ended::Lost),
+        };
+        match ended {
             Ok(never) => match never {},
             Err(ended) => ended,
         }
     }
 
-    async fn serve(&mut self, mut calls: Calls, resumed: bool) -> Result<Infallible, Ended> {
-        if self.is_numbered {
-            let resumed = events::json(&resumed);
-            self.emit("session", &[&resumed]).await?;
-        }
+    async fn obey_all(&self, calls: &mut Calls) -> Result<Infallible, Ended> {
         loop {
-            tokio::select! {
-                call = calls.next() => {
-                    self.obey(&call?).await?;
-                }
-                delivery = self.peer.news() => {
-                    let delivery = delivery?;
-                    self.tell(&delivery).await?;
-                    delivery.done().await;
-                }
-            }
+            let call = calls.next().await?;
+            self.obey(&call).await?;
         }
     }
 
-    async fn tell(&mut self, delivery: &Delivery) -> Result<(), Ended> {
+    async fn tell_all(&self) -> Result<Infallible, Ended> {
+        loop {
+            let delivery = self.peer.news().await?;
+            self.tell(&delivery).await?;
+            delivery.done().await;
+        }
+    }
+
+    async fn tell(&self, delivery: &Delivery) -> Result<(), Ended> {
         match delivery.news() {
             News::GroupMessage(arguments) => {
                 // Written by a socket of this door, as an array.
@@ -132,14 +159,13 @@ impl Member {
                     .await
             }
             News::Message { from, body } => {
-                let name = self.name.as_deref().unwrap_or_default();
-                let message = events::message(*from, name, body);
+                let name = self.name.lock().clone().unwrap_or_default();
+                let message = events::wrapped(*from, &name, body);
                 self.message(delivery.number(), &[&message]).await
             }
             News::Room(room) => {
                 let room = str::from_utf8(room).unwrap_or_default();
-                let asked = self.asked.remove(room).unwrap_or_default();
-                self.questions -= asked.len();
+                let asked = self.asked.lock().remove(room).unwrap_or_default();
                 let id = serde_json::from_str::<&RawValue>(room).ok();
                 for ack in asked {
                     self.answer(&ack, id.as_slice()).await?;
@@ -166,7 +192,7 @@ impl Member {
         self.emit("numbered", &numbered).await
     }
 
-    async fn obey(&mut self, call: &Call) -> Result<(), Ended> {
+    async fn obey(&self, call: &Call) -> Result<(), Ended> {
         let Some((event, arguments)) = call.parts() else {
             return Ok(());
         };
@@ -219,12 +245,8 @@ impl Member {
                 list.show_family(id, Family::Rooms).await;
                 if let Some(room) = room(&arguments)
                     && let Some(ack) = ack
-                    && self.questions < MAX_QUESTIONS
-                    && list.ask_for_room(id, room).await
                 {
-                    self.questions += 1;
-                    let asked = self.asked.entry(room.to_owned()).or_default();
-                    asked.push(ack.clone());
+                    self.ask(room, ack).await;
                 }
                 Ok(())
             }
@@ -232,23 +254,45 @@ impl Member {
         }
     }
 
-    async fn ready(&mut self, arguments: &[&RawValue]) -> Result<(), Ended> {
+    async fn ask(&self, room: &str, ack: &Ack) {
+        {
+            let mut asked = self.asked.lock();
+            if asked.values().map(Vec::len).sum::<usize>() >= MAX_QUESTIONS {
+                return;
+            }
+            // Before it is asked, for the answer may come at once.
+            asked.entry(room.to_owned()).or_default().push(ack.clone());
+        }
+        if !self.peer.list.ask_for_room(self.peer.id, room).await {
+            self.asked.lock().remove(room);
+        }
+    }
+
+    async fn ready(&self, arguments: &[&RawValue]) -> Result<(), Ended> {
         let name: Option<String> = arguments.first().and_then(|name| parse(name));
         let name = name.filter(|name| !name.is_empty() && name.len() <= MAX_NAME_BYTES);
-        let (Some(name), None) = (name, &self.name) else {
-            debug!("`ready` without a peer id of 1 to {MAX_NAME_BYTES} bytes, or a second one");
+        let Some(name) = name else {
+            debug!("`ready` without a peer id of 1 to {MAX_NAME_BYTES} bytes");
             return Ok(());
         };
+        let list = &self.peer.list;
+        let own = self.name.lock().clone();
+        if let Some(own) = own {
+            // Said again, by a client that came back.
+            return if *own == *name {
+                self.greet(&name).await
+            } else {
+                Ok(())
+            };
+        }
         let peer_type = arguments.get(1).copied();
         let peer_type = peer_type.filter(|kind| kind.get().len() <= MAX_TYPE_BYTES);
         let socket_id = self.socket.id.to_string();
         let introduction = events::introduction(&socket_id, &name, peer_type);
-        let list = &self.peer.list;
         match list.list_member(self.peer.id, &name, introduction).await {
             Ok(true) => {
-                let greeting = events::greeting(&name, self.peer.id, &list.cards().await);
-                self.name = Some(name);
-                self.emit("message", &[&greeting]).await
+                *self.name.lock() = Some(name.as_str().into());
+                self.greet(&name).await
             }
             Ok(false) => {
                 let error = events::uniqueness_error(&name);
@@ -257,6 +301,12 @@ impl Member {
             }
             Err(_) => Err(End::CLOSED.into()),
         }
+    }
+
+    async fn greet(&self, name: &str) -> Result<(), Ended> {
+        let cards = self.peer.list.cards().await;
+        let greeting = events::greeting(name, self.peer.id, &cards);
+        self.emit("message", &[&greeting]).await
     }
 
     async fn send_one(&self, arguments: &[&RawValue]) -> Result<(), SendError> {
@@ -278,7 +328,7 @@ impl Member {
         let id = target.parse().ok().filter(|_| is_decimal);
         let id = id.and_then(PeerId::new).ok_or(SendError::UnknownReceiver)?;
         let body = Bytes::copy_from_slice(message.get().as_bytes());
-        list.send(self.peer.id, id, body).await
+        list.send_patiently(self.peer.id, id, body).await
     }
 
     async fn acknowledge(&self, ack: Option<&Ack>) -> Result<(), Ended> {

@@ -51,7 +51,13 @@ const SIGNALER: &str = concat!(include_str!("client.js"), include_str!("signaler
 const SCRIPT_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// How many packets a socket may have besides its mailbox, which counts bytes.
-const BUFFERED_PACKETS: usize = 16;
+/// The library closes a socket whose buffer is full when it is to be pinged,
+/// so it must have room for a burst.
+const BUFFERED_PACKETS: usize = 128;
+
+/// What a client sent may wait to be obeyed, up to so many times the bound of a
+/// mailbox: the library reads on whatever waits.
+const UNOBEYED_MAILBOXES: usize = 8;
 
 /// How long a client may take to answer a ping, as in the original.
 const PING_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
@@ -74,20 +80,21 @@ pub(crate) fn routes(
     let token: Option<Arc<str>> = token.map(Into::into);
     let list = peer_list.clone();
     let may_connect = move |auth: TryData<Auth>| {
-        ready(if list.is_full() {
-            Err(Refused::Full)
-        } else if auth.0.unwrap_or_default().shows(token.as_deref()) {
-            Ok(())
-        } else {
+        let auth = auth.0.unwrap_or_default();
+        ready(if !auth.shows(token.as_deref()) {
             Err(Refused::Token)
+        } else if list.is_full() && auth.session.is_none() {
+            Err(Refused::Full)
+        } else {
+            Ok(())
         })
     };
     let list = peer_list.clone();
     // The body runs before any event of the socket is looked at; what it
     // returned would run beside them.
-    let connected = move |socket: SocketRef, auth: TryData<Auth>| {
+    let connected = move |socket: SocketRef, io: SocketIo, auth: TryData<Auth>| {
         let key = auth.0.unwrap_or_default().session.filter(|key| is_key(key));
-        let (inbox, calls) = calls(list.opts().max_pending_bytes);
+        let (inbox, calls) = calls(UNOBEYED_MAILBOXES * list.opts().max_pending_bytes);
         let gone = inbox.clone();
         socket.on_fallback(move |call: Call| {
             inbox.put(call);
@@ -100,7 +107,7 @@ pub(crate) fn routes(
             });
             ready(())
         });
-        tokio::spawn(member::serve(list.clone(), socket, calls, key));
+        tokio::spawn(member::serve(list.clone(), io, socket, calls, key));
         ready(())
     };
     io.ns("/", connected.with(may_connect));

@@ -6,11 +6,12 @@
 //
 // It sets `connection.openSignalingChannel`. After a lost connection it
 // announces its rooms and asks its open questions again, once each.
-window.initReliableSignaler = (connection, url) => {
-  'use strict';
+// A third argument is for the connection to the server: {auth: {token}}.
+window.initReliableSignaler = (connection, url, {auth} = {}) => {
   if (!connection) throw new Error('initReliableSignaler needs a connection');
 
-  const socket = io.connect(url || '/', {reliable: true});
+  const socket = io.connect(url || '/', {auth, reliable: true});
+  socket.on('connect_error', (error) => console.error('signaling:', error.message));
   const onMessage = new Map(); // by channel
   const rooms = new Map(); // by id, the callbacks that wait for the server's word
   const questions = new Map(); // by id, the callbacks that wait for the room

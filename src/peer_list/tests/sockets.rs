@@ -11,7 +11,7 @@ fn introduction() -> Introduction {
 }
 
 async fn member(list: &TimeoutPeerList, key: Option<&str>) -> (PeerId, OpenSocket) {
-    let (id, _) = list.add_member(key).await.unwrap();
+    let id = list.add_member(key).await.unwrap().id;
     (id, list.open_socket(id).unwrap())
 }
 
@@ -98,6 +98,9 @@ async fn a_socket_that_does_not_read_is_told_to_go() {
     }
     assert_pending!(ended.poll());
     let refused = list.send(a, deaf, Bytes::new()).await;
+    assert_eq!(refused.unwrap_err(), SendError::MailboxFull);
+    assert_pending!(ended.poll());
+    let refused = list.send_patiently(a, deaf, Bytes::new()).await;
     assert_eq!(refused.unwrap_err(), SendError::UnknownReceiver);
     assert!(ended.is_woken());
     assert_ready!(ended.poll());
@@ -108,6 +111,52 @@ async fn a_socket_that_does_not_read_is_told_to_go() {
     // Its door does what it was told.
     assert!(list.remove_peer(deaf, Reason::NotReading).await);
     assert_eq!(list.peer_ids(), [a]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_refused_waits_for_room() {
+    let opts = HeartbeatOpts {
+        max_pending_bytes: 2 * MESSAGE_OVERHEAD_BYTES,
+        ..HeartbeatOpts::default()
+    };
+    let list = TimeoutPeerList::new(opts);
+    let a = sign_in(&list, "a").await;
+    let (slow, _) = list.add_peer("slow", Dialect::Silent).await.unwrap();
+    let socket = list.open_socket(slow).unwrap();
+    let sending = async {
+        for _ in 0..20 {
+            let sent = list.send_patiently(a, slow, Bytes::new()).await;
+            sent.unwrap();
+        }
+    };
+    let reading = async {
+        for number in 1..=20 {
+            sleep(Duration::from_millis(900)).await;
+            let delivery = socket.wait().await;
+            assert_eq!(delivery.number(), number);
+            delivery.done().await;
+        }
+    };
+    tokio::join!(sending, reading);
+    // One who polls can be refused, and is not removed.
+    let (b, _) = list.add_peer("b", Dialect::Listed).await.unwrap();
+    for _ in 0..2 {
+        say(&list, a, b, "").await;
+    }
+    let refused = list.send_patiently(a, b, Bytes::new()).await;
+    assert_eq!(refused.unwrap_err(), SendError::MailboxFull);
+    assert_eq!(list.peer_ids(), [a, slow, b]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_is_never_polled_for_also_while_it_is_away() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (a, socket) = member(&list, Some(KEY)).await;
+    drop(socket);
+    list.list_member(a, "A", introduction()).await.unwrap();
+    assert_eq!(list.wait(a, None).await.unwrap_err(), UnknownPeer);
+    assert_eq!(list.open_request(a, None).unwrap_err(), UnknownPeer);
+    assert_eq!(list.refresh_peer_timeout(a).await.unwrap_err(), UnknownPeer);
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,14 +263,15 @@ async fn who_comes_back_with_its_key_is_given_what_it_has_not_acknowledged() {
     list.acknowledge(a, 1).await;
     drop(socket);
     pass(Duration::from_secs(29)).await;
-    assert_eq!(list.add_member(Some(KEY)).await.unwrap(), (a, true));
+    let again = list.add_member(Some(KEY)).await.unwrap();
+    assert_eq!((again.id, again.resumed), (a, true));
     let socket = list.open_socket(a).unwrap();
     assert_eq!(take(&socket).await, group_message(2, "two"));
     assert_eq!(take(&socket).await, group_message(3, "three"));
     nothing_for(&socket);
     drop(socket);
     pass(Duration::from_secs(60)).await;
-    assert!(!list.add_member(Some(KEY)).await.unwrap().1);
+    assert!(!list.add_member(Some(KEY)).await.unwrap().resumed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,9 +317,10 @@ async fn who_is_away_for_too_much_is_removed_rather_than_given_a_part() {
     let (a, socket) = member(&list, Some(KEY)).await;
     drop(socket);
     list.broadcast(b, Bytes::new()).await.unwrap();
-    assert_eq!(list.add_member(Some(KEY)).await.unwrap(), (a, true));
+    let again = list.add_member(Some(KEY)).await.unwrap();
+    assert_eq!((again.id, again.resumed), (a, true));
     list.broadcast(b, Bytes::new()).await.unwrap();
-    assert!(!list.add_member(Some(KEY)).await.unwrap().1);
+    assert!(!list.add_member(Some(KEY)).await.unwrap().resumed);
     pass(Duration::from_secs(20)).await;
     assert!(list.open_socket(a).is_err());
 }
