@@ -8,10 +8,10 @@ use std::{
 
 use signal_http_heartbeat::{
     TimeoutPeerList, serve,
-    server::{Settings, app, healthcheck, listen},
+    server::{Door, Settings, app, healthcheck, listen},
 };
 use tokio::runtime::Builder;
-use tracing::{Level, error, info};
+use tracing::{Level, error, info, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::fmt;
 
@@ -76,6 +76,9 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
     let heartbeat = settings.heartbeat_opts();
     let opts = settings.app_opts();
     let wait_timeout = opts.signal.wait_timeout;
+    if opts.token.is_some() && opts.doors.iter().any(|door| *door != Door::SocketIo) {
+        warn!("TOKEN guards Socket.IO only: set WEBRTC_DOORS=socketio to close the other doors");
+    }
     let peer_list = TimeoutPeerList::new(heartbeat.clone());
     let app = app(peer_list.clone(), opts);
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

@@ -38,6 +38,8 @@ pub(crate) enum RequestError {
     /// The path takes only these methods.
     MethodNotAllowed(&'static [Method]),
     NotFound,
+    /// Pages of this origin may not use the server.
+    ForeignOrigin,
 }
 
 impl RequestError {
@@ -49,6 +51,7 @@ impl RequestError {
             | Self::Repeated(_)
             | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::NotSignedIn(_) | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -77,6 +80,9 @@ impl RequestError {
             Self::BrokenBody => "the message is not framed as its headers say".into(),
             Self::MethodNotAllowed(allowed) => format!("use {} here", names(allowed, " or ")),
             Self::NotFound => "there is nothing here".into(),
+            Self::ForeignOrigin => {
+                "pages of this origin may not use the server: its operator can allow it".into()
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod error;
 pub mod http;
+mod origin;
 mod push;
 mod reply;
 pub mod socketio;
@@ -14,6 +15,7 @@ use std::sync::{
 };
 
 pub(crate) use error::{RequestError, only};
+pub(crate) use origin::guard;
 pub(crate) use reply::{cors_layer, reply};
 
 /// How a handler tells the connection that its request may now wait for long.

@@ -1,4 +1,4 @@
-//! The form of every answer of this door.
+//! The form of every HTTP answer.
 
 use axum::{
     body::Body,

@@ -8,10 +8,11 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, middleware::from_fn_with_state};
 use clap::ValueEnum;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
@@ -27,7 +28,7 @@ pub use health::check as healthcheck;
 
 use crate::{
     doors::{
-        RequestError, cors_layer,
+        RequestError, cors_layer, guard,
         http::{self, SignalOpts},
         socketio, websocket,
     },
@@ -95,13 +96,17 @@ impl Default for AppOpts {
 pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     let cors = cors_layer(&opts.signal.enable_cors);
     let max_message_bytes = opts.signal.max_message_bytes;
+    let guard = from_fn_with_state(Arc::new(opts.signal.enable_cors.clone()), guard);
     let mut app = health::route();
     for door in opts.doors {
         let peer_list = peer_list.clone();
         app = app.merge(match door {
             Door::Http => http::routes(peer_list, opts.signal.clone()),
-            Door::WebSocket => websocket::routes(peer_list, max_message_bytes),
-            Door::SocketIo => socketio::routes(peer_list, max_message_bytes, opts.token.clone()),
+            Door::WebSocket => {
+                websocket::routes(peer_list, max_message_bytes).route_layer(guard.clone())
+            }
+            Door::SocketIo => socketio::routes(peer_list, max_message_bytes, opts.token.clone())
+                .route_layer(guard.clone()),
         });
     }
     app.fallback(async || RequestError::NotFound)

@@ -39,9 +39,9 @@ async function page(t, url, html) {
 }
 
 /** What an application does in a page: a signaler, and one channel. */
-function use(window, url, userid) {
+function use(window, url, userid, options) {
   const connection = {userid, channel: 'room'};
-  const signaler = window.initReliableSignaler(connection, `${url}/`);
+  const signaler = window.initReliableSignaler(connection, `${url}/`, options);
   const messages = new Inbox();
   const opened = new Promise((resolve) => {
     connection.signal = connection.openSignalingChannel({
@@ -145,14 +145,58 @@ test('a page that is closed leaves at once', async (t) => {
   const a = use(window, server.http, 'a');
   await a.create('room');
   window.dispatchEvent(new window.Event('pagehide'));
-  const b = await socketIoClient(t, server.http);
-  let exists = false;
-  await until(async () => {
-    exists = false;
-    b.socket.emit('get-session-info', 'room', () => { exists = true; });
-    await b.settled();
-    return !exists;
-  });
+  // Asked for by sockets of their own; the answer of each comes before the
+  // message that it sends to the next.
+  const roomExists = async () => {
+    const [asks, tells] = [await socketIoClient(t, server.http), await socketIoClient(t, server.http)];
+    let exists = false;
+    asks.socket.emit('get-session-info', 'room', () => { exists = true; });
+    await asks.settled();
+    tells.socket.emit('message', 'after the answer');
+    while ((await asks.message.next())[0] !== 'after the answer');
+    return exists;
+  };
+  await until(async () => !(await roomExists()));
+});
+
+test('a full server lets our script come back, and a token is sent along', async (t) => {
+  const server = await startServer(t, {WEBRTC_MAX_PEERS: '2', TOKEN: 'secret'});
+  const wire = await cuttableWire(t, server);
+  const auth = {token: 'secret'};
+  const a = use(await ourPage(t, wire.http), wire.http, 'a', {auth});
+  await a.create('room');
+  const b = use(await ourPage(t, server.http), server.http, 'b', {auth});
+  assert.equal(await b.find('room'), 'room');
+  wire.cut();
+  await until(() => !a.signaler.socket.connected);
+  b.send('while it is away');
+  assert.equal(await a.messages.next(), 'while it is away');
+});
+
+test('after a restart of the server our script comes back and sends what it had not', async (t) => {
+  const server = await startServer(t);
+  const a = use(await ourPage(t, server.http), server.http, 'a');
+  await a.create('room');
+  server.process.kill('SIGTERM');
+  await once(server.process, 'exit');
+  await until(() => !a.signaler.socket.connected);
+  a.send('later');
+  const again = await startServer(t, {PORT: String(server.port)});
+  const b = await socketIoClient(t, again.http);
+  const [message] = await b.message.next();
+  assert.equal(message.message, 'later');
+  await new Promise((resolve) => b.socket.emit('get-session-info', 'room', resolve));
+});
+
+test('with our script a burst arrives, however large', async (t) => {
+  const server = await startServer(t);
+  const a = use(await ourPage(t, server.http), server.http, 'a');
+  const b = use(await ourPage(t, server.http), server.http, 'b');
+  await a.create('room');
+  await b.find('room');
+  for (let number = 0; number < 1000; number += 1) a.send({number, pad: 'x'.repeat(4000)});
+  const numbers = (await b.messages.take(1000)).map((message) => message.number);
+  assert.deepEqual(numbers, [...Array(1000).keys()]);
 });
 
 test('our small client connects as the library does', async (t) => {

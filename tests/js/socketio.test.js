@@ -15,6 +15,20 @@ const TRANSPORTS = ['polling', 'websocket'];
 const JOINED = 'Peer has joined the signaling server';
 const LEFT = 'Peer has left the signaling server';
 
+/** A client that says what it is told to, and no more. */
+async function rawClient(t, server) {
+  const socket = new WebSocket(`${server.ws}/socket.io/?EIO=4&transport=websocket`);
+  t.after(() => socket.terminate());
+  socket.on('error', () => {});
+  const packet = (start) => new Promise((resolve) => {
+    socket.on('message', (data) => data.toString().startsWith(start) && resolve());
+  });
+  await packet('0');
+  socket.send('40');
+  await packet('40');
+  return socket;
+}
+
 /** One test for each client and each transport. */
 function withEachClient(name, run) {
   for (const version of Object.keys(clients)) {
@@ -156,10 +170,7 @@ test('a socket that does not read is removed and others do not notice', async (t
   const server = await startServer(t, {WEBRTC_MAX_PENDING_BYTES: '600000'});
   const [a, b] = [await readyClient(t, server, 'A'), await readyClient(t, server, 'B')];
   await a.message.next();
-  const deaf = new WebSocket(`${server.ws}/socket.io/?EIO=4&transport=websocket`);
-  t.after(() => deaf.terminate());
-  await new Promise((resolve) => deaf.once('message', resolve));
-  deaf.send('40');
+  const deaf = await rawClient(t, server);
   deaf.send('42["ready","deaf"]');
   await a.message.next();
   deaf.pause();
@@ -188,14 +199,11 @@ test('wrong Engine.IO packets and silent connections leave the server as it was'
     const {status} = await fetch(url + query);
     assert.ok(status >= 400 && status < 500, `${query}: ${status}`);
   }
+  const before = server.resident();
   const rubbish = ['', '9', '4', '49', '42', '42[', '42{}', '42[]', '42[7]', '42[null]', '42["ready"', '45-', '451-["x"]',
     '43', '439[]', '4299999999999999999999["x"]', '2probe', '40/nowhere,', 'b', '\u0000', '42["x",{"_placeholder":true,"num":0}]'];
   for (const packet of rubbish) {
-    const socket = new WebSocket(`${server.ws}/socket.io/?EIO=4&transport=websocket`);
-    t.after(() => socket.terminate());
-    socket.on('error', () => {});
-    await new Promise((resolve) => socket.once('message', resolve));
-    socket.send('40');
+    const socket = await rawClient(t, server);
     socket.send(packet);
     socket.send(Buffer.from(packet));
   }
@@ -204,10 +212,68 @@ test('wrong Engine.IO packets and silent connections leave the server as it was'
     socket.on('error', () => {});
     return socket;
   });
-  t.after(() => silent.forEach((socket) => socket.destroy()));
+  await Promise.all(silent.map((socket) => new Promise((resolve) => socket.once('connect', resolve))));
   a.socket.emit('messageOne', {target: 'A', still: 'here'});
   assert.deepEqual(await a.message.next(), [{target: 'A', still: 'here'}]);
   assert.equal((await server.peers()).length, 1);
+  silent.forEach((socket) => socket.destroy());
+  await a.settled();
+  const grown = server.resident() - before;
+  assert.ok(grown < 16 * 1024, `${grown} KiB more`);
+});
+
+test('a burst removes nobody, however large', async (t) => {
+  const server = await startServer(t);
+  const options = {transports: ['websocket']};
+  const a = await readyClient(t, server, 'A', options);
+  const b = await readyClient(t, server, 'B', options);
+  await a.message.next();
+  for (const [count, pad] of [[10_000, 0], [1000, 4000]]) {
+    for (let number = 0; number < count; number += 1) {
+      a.socket.emit('messageOne', {target: 'B', number, pad: 'x'.repeat(pad)});
+    }
+    const numbers = (await b.message.take(count)).map(([message]) => message.number);
+    assert.deepEqual(numbers, [...Array(count).keys()]);
+  }
+});
+
+test('a client that floods and does not read is given up, and memory stays bounded', async (t) => {
+  const server = await startServer(t, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '100000'});
+  // So that a greeting is long, and few of them fill the kernel's buffers.
+  for (let number = 0; number < 10; number += 1) {
+    await webSocketPeer(t, server, `?peer_name=${'n'.repeat(500)}`);
+  }
+  const flood = await rawClient(t, server);
+  flood.send('42["ready","flood"]');
+  await until(async () => (await server.peers()).length === 11);
+  flood.pause();
+  const before = server.resident();
+  while ((await server.peers()).length === 11) {
+    for (let number = 0; number < 100; number += 1) flood.send('42["ready","flood"]');
+  }
+  for (let number = 0; number < 20_000; number += 1) flood.send('42["ready","flood"]');
+  await server.peers();
+  const grown = server.resident() - before;
+  assert.ok(grown < 32 * 1024, `${grown} KiB more`);
+});
+
+test('after a restart of the server clients come back by themselves', async (t) => {
+  const server = await startServer(t);
+  const {socket, disconnect} = await socketIoClient(t, server.http, {
+    reconnection: true, reconnectionDelay: 20, transports: ['websocket'],
+  });
+  server.process.kill('SIGTERM');
+  assert.equal((await disconnect.next())[0], 'transport close');
+  await new Promise((resolve) => server.process.once('exit', resolve));
+  const again = new Promise((resolve) => socket.once('connect', resolve));
+  await startServer(t, {PORT: String(server.port)});
+  await again;
+});
+
+test('the start warns that the token guards one door only', async (t) => {
+  const warned = ({log}) => log.some(({message}) => message.startsWith('TOKEN guards Socket.IO only'));
+  assert.ok(warned(await startServer(t, {TOKEN: 'secret'})));
+  assert.ok(!warned(await startServer(t, {TOKEN: 'secret', WEBRTC_DOORS: 'socketio'})));
 });
 
 test('peers of other doors are told of under their ids', async (t) => {

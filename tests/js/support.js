@@ -2,6 +2,7 @@
 
 import {spawn} from 'node:child_process';
 import {once} from 'node:events';
+import {readFileSync} from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import {createInterface} from 'node:readline';
@@ -27,13 +28,18 @@ export async function startServer(t, settings = {}) {
   });
   t.after(() => server.kill('SIGKILL'));
   const lines = createInterface(server.stdout);
-  const [line] = await once(lines, 'line');
-  const {address} = JSON.parse(line);
+  // With a token there is a warning before the word that it is ready.
+  const log = [];
+  lines.on('line', (line) => log.push(JSON.parse(line)));
+  while (!log.some(({address}) => address)) await once(lines, 'line');
+  const {address} = log.find(({address}) => address);
   return {
     http: `http://${address}`,
     ws: `ws://${address}`,
     port: Number(address.split(':').at(-1)),
     process: server,
+    log,
+    resident: () => Number(/VmRSS:\s*(\d+)/.exec(readFileSync(`/proc/${server.pid}/status`))[1]),
     peers: async () => {
       const response = await fetch(`http://${address}/connections`);
       return response.json();
@@ -164,7 +170,7 @@ export async function cuttableWire(t, server) {
   return {http: `http://127.0.0.1:${wire.address().port}`, cut};
 }
 
-/** Waits until a condition holds; the test's own time limit ends it. */
+/** Waits until a condition holds; the limit of `make test` ends it. */
 export async function until(condition) {
   while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 10));
 }

@@ -122,6 +122,50 @@ test('a peer that does not read is removed and others do not notice', async (t) 
   const numbers = (await b.frames.take(200)).map((frame) => JSON.parse(frame).number);
   assert.deepEqual(numbers, [...Array(200).keys()]);
   await until(async () => (await server.peers()).length === 2);
+  // What it finds when it reads at last ends with the reason.
+  raw.resume();
+  let end = Buffer.alloc(0);
+  raw.on('data', (data) => { end = Buffer.concat([end, data]).subarray(-200); });
+  await once(raw, 'end');
+  assert.ok(end.toString().endsWith('too much waits for this peer'));
+});
+
+test('a burst removes nobody, however large', async (t) => {
+  const server = await startServer(t);
+  const [a, b] = [await webSocketPeer(t, server), await webSocketPeer(t, server)];
+  for (const [count, pad] of [[20_000, 0], [1000, 4000]]) {
+    for (let number = 0; number < count; number += 1) {
+      a.send({receiverId: b.id, number, pad: 'x'.repeat(pad)});
+    }
+    const numbers = (await b.frames.take(count)).map((frame) => JSON.parse(frame).number);
+    assert.deepEqual(numbers, [...Array(count).keys()]);
+  }
+});
+
+test('bytes that are no UTF-8 are no frame, and reach a peer as text', async (t) => {
+  const server = await startServer(t);
+  const a = await webSocketPeer(t, server, '?events=true');
+  await a.frames.next();
+  a.socket.send(Buffer.from([...Buffer.from('{"receiverId":"1","x":"'), 0xff, 0x22, 0x7d]));
+  assert.deepEqual(JSON.parse(await a.frames.next()), {type: 'error', error: 'bad_message'});
+  const pol = await pollingPeer(server, 'Pol');
+  await a.frames.next();
+  assert.equal(await pol.send(a.id, Buffer.from([0x7b, 0x22, 0xff])), 200);
+  assert.equal(JSON.parse(await a.frames.next()).data, '{"\u{fffd}');
+});
+
+test('only pages that may use the server open sockets', async (t) => {
+  const server = await startServer(t, {WEBRTC_CORS: 'https://good.example'});
+  const open = (origin, path = '/') => new WebSocket(server.ws + path, {origin});
+  for (const path of ['/', '/ws', '/socket.io/?EIO=4&transport=websocket']) {
+    const [error] = await once(open('https://evil.example', path), 'error');
+    assert.match(error.message, /403/);
+    for (const origin of ['https://good.example', server.http, undefined]) {
+      const socket = open(origin, path);
+      await once(socket, 'open');
+      socket.terminate();
+    }
+  }
 });
 
 test('what is no upgrade is answered, and adds nobody', async (t) => {
