@@ -64,7 +64,8 @@ impl PushPeer {
             written = write => written.map_err(|_| End::CLOSED),
             () = self.socket.ended() => Err(match self.news().await {
                 Err(end) => end,
-                Ok(_) => End::CLOSED,
+                // There is more to be told, and no time to tell it.
+                Ok(_) => End::Stopping,
             }),
         }
     }

@@ -86,14 +86,20 @@ impl Group {
         self.keys.get(key).copied()
     }
 
-    /// Gives a member its name. False if another holds that, or if it has one
-    /// already.
-    pub fn claim(&mut self, id: PeerId, name: &Arc<str>, introduction: &Introduction) -> bool {
-        let Some(member) = self.members.get_mut(&id) else {
-            return false;
-        };
+    /// Gives a member its name. Returns who is to hear its hello, and the cards
+    /// of those that are in the list before it: of any two, one hears of the
+    /// other here, and the other's hello later. None if another member holds
+    /// the name, or this one has one already.
+    pub fn claim(
+        &mut self,
+        id: PeerId,
+        name: &Arc<str>,
+        introduction: &Introduction,
+    ) -> Option<(Vec<PeerId>, HashMap<PeerId, Bytes>)> {
+        let cards = self.cards();
+        let member = self.members.get_mut(&id)?;
         if member.listed.is_some() || self.names.contains_key(name) {
-            return false;
+            return None;
         }
         member.listed = Some(Listed {
             name: name.clone(),
@@ -101,7 +107,7 @@ impl Group {
             farewell: introduction.farewell.clone(),
         });
         self.names.insert(name.clone(), id);
-        true
+        Some((self.audience(id), cards))
     }
 
     /// The name of a member that is in the list.
@@ -115,10 +121,14 @@ impl Group {
         self.names.get(name).copied()
     }
 
-    /// The card of a member that is in the list.
-    pub fn card(&self, id: PeerId) -> Option<Bytes> {
-        let listed = self.members.get(&id)?.listed.as_ref()?;
-        Some(listed.card.clone())
+    /// The cards of the members that are in the list.
+    pub fn cards(&self) -> HashMap<PeerId, Bytes> {
+        let members = self.members.iter();
+        let cards = members.filter_map(|(id, member)| {
+            let listed = member.listed.as_ref()?;
+            Some((*id, listed.card.clone()))
+        });
+        cards.collect()
     }
 
     /// A member has shown which protocol it speaks. The first time counts.
@@ -266,9 +276,13 @@ mod tests {
     fn a_name_is_held_by_one_member_until_it_leaves() {
         let mut group = group(2);
         let name: Arc<str> = "constructor".into();
-        assert!(group.claim(id(1), &name, &introduction()));
-        assert!(!group.claim(id(2), &name, &introduction()));
-        assert!(!group.claim(id(1), &"other".into(), &introduction()));
+        assert!(group.claim(id(1), &name, &introduction()).is_some());
+        assert!(group.claim(id(2), &name, &introduction()).is_none());
+        assert!(
+            group
+                .claim(id(1), &"other".into(), &introduction())
+                .is_none()
+        );
         assert_eq!(group.named("constructor"), Some(id(1)));
         let (farewell, audience) = group.leave(id(1)).unwrap();
         assert_eq!(
@@ -276,7 +290,17 @@ mod tests {
             (b"farewell".as_ref(), vec![id(2)])
         );
         assert_eq!(group.named("constructor"), None);
-        assert!(group.claim(id(2), &name, &introduction()));
+        assert!(group.claim(id(2), &name, &introduction()).is_some());
+    }
+
+    #[test]
+    fn of_two_members_each_hears_of_the_other_once() {
+        let mut group = group(2);
+        let (hear, cards) = group.claim(id(1), &"a".into(), &introduction()).unwrap();
+        assert_eq!((hear, cards.len()), (vec![id(2)], 0));
+        let (hear, cards) = group.claim(id(2), &"b".into(), &introduction()).unwrap();
+        assert_eq!(hear, [id(1)]);
+        assert_eq!(cards.into_keys().collect::<Vec<_>>(), [id(1)]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod telling;
 mod wait;
 
 use std::{
+    collections::HashMap,
     fmt,
     pin::pin,
     sync::{
@@ -161,6 +162,17 @@ impl Removal {
             Removal::Stale(why) => Some(why),
         }
     }
+}
+
+/// A peer of the list, as the group knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Its id.
+    pub id: PeerId,
+    /// Its name, as it stands in the list.
+    pub name: Arc<str>,
+    /// The [`Introduction::card`] of a member of the group.
+    pub card: Option<Bytes>,
 }
 
 /// A member of the group, as [`TimeoutPeerList::add_member`] found it.
@@ -367,19 +379,21 @@ impl TimeoutPeerList {
     }
 
     /// Puts a member of the group into the list, tells the others, and
-    /// broadcasts its hello. False if another member holds the name or this
-    /// one has one already.
+    /// broadcasts its hello. Returns who is in the list with it; of two members
+    /// that are listed at the same time, one finds the other here, and that one
+    /// hears the hello. None if another member holds the name or this one has
+    /// one already.
     pub async fn list_member(
         &self,
         id: PeerId,
         name: &str,
         introduction: Introduction,
-    ) -> Result<bool, UnknownPeer> {
+    ) -> Result<Option<Vec<Card>>, UnknownPeer> {
         let peer = self.peer(id)?;
-        let claimed = name.into();
-        if !self.0.group.lock().claim(id, &claimed, &introduction) {
-            return Ok(false);
-        }
+        let claimed = self.0.group.lock().claim(id, &name.into(), &introduction);
+        let Some((audience, cards)) = claimed else {
+            return Ok(None);
+        };
         {
             let mut roster = self.0.roster.lock();
             let name = name_for_list(name);
@@ -388,12 +402,13 @@ impl TimeoutPeerList {
         }
         // Its STATUS, and its removal if that came in between.
         self.show_connected(&peer, peer.state.lock());
-        if peer.state.lock().removed.is_some() {
-            self.unlist(&peer, Removal::Asked(Reason::Closed));
+        if let Some(reason) = peer.state.lock().removed {
+            self.unlist(&peer, Removal::Asked(reason));
         }
         self.changed();
-        self.broadcast(id, introduction.hello).await?;
-        Ok(true)
+        let hello = Message::of_group(Kind::Group, introduction.hello);
+        self.push_to_members(&audience, hello).await;
+        Ok(Some(self.with_cards(cards)))
     }
 
     fn next_id(&self, roster: &mut Roster) -> Result<PeerId, AddPeerError> {
@@ -540,19 +555,25 @@ impl TimeoutPeerList {
         exists.is_some()
     }
 
-    /// Every peer in the list, oldest first: its id, its name, and its card if
-    /// it is a member of the group.
-    pub async fn cards(&self) -> Vec<(PeerId, Arc<str>, Option<Bytes>)> {
-        let peers = self
-            .peer_ids()
-            .into_iter()
-            .filter_map(|id| self.peer(id).ok());
-        let named = peers.filter_map(|peer| Some((peer.id, peer.listed.get()?.name.clone())));
-        let named: Vec<_> = named.collect();
-        let group = self.0.group.lock();
-        let cards = named
-            .into_iter()
-            .map(|(id, name)| (id, name, group.card(id)));
+    /// Every peer in the list, oldest first.
+    pub async fn cards(&self) -> Vec<Card> {
+        let cards = self.0.group.lock().cards();
+        self.with_cards(cards)
+    }
+
+    /// Every peer in the list but the members of the group without a card.
+    fn with_cards(&self, mut cards: HashMap<PeerId, Bytes>) -> Vec<Card> {
+        let peers = self.peer_ids().into_iter();
+        let peers = peers.filter_map(|id| self.peer(id).ok());
+        let cards = peers.filter_map(|peer| {
+            let card = cards.remove(&peer.id);
+            let is_shown = card.is_some() || !peer.is_member;
+            is_shown.then_some(Card {
+                id: peer.id,
+                name: peer.listed.get()?.name.clone(),
+                card,
+            })
+        });
         cards.collect()
     }
 

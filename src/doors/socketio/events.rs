@@ -2,7 +2,7 @@
 //! `simple_webrtc_signaling_server` read it: older ones the keys at the top,
 //! newer ones `payload`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use crate::peer_list::{Introduction, PeerId, SendError};
+use crate::peer_list::{Card, Introduction, PeerId, SendError};
 
 const JOINED: &str = "Peer has joined the signaling server";
 const LEFT: &str = "Peer has left the signaling server";
@@ -19,7 +19,7 @@ const LEFT: &str = "Peer has left the signaling server";
 /// A socket that is ready, or a peer of another door.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Card<'a> {
+struct Connection<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     socket_id: Option<&'a str>,
     peer_id: &'a str,
@@ -35,7 +35,7 @@ pub(super) fn introduction(
     peer_id: &str,
     peer_type: Option<&RawValue>,
 ) -> Introduction {
-    let card = json(&Card {
+    let card = json(&Connection {
         socket_id: Some(socket_id),
         peer_id,
         peer_type,
@@ -63,16 +63,14 @@ pub(super) fn introduction(
     }
 }
 
-type Cards = [(PeerId, Arc<str>, Option<Bytes>)];
-
 /// Each peer of the list: the key that this protocol knows it by, and its card.
-fn cards(list: &Cards) -> impl Iterator<Item = (PeerId, Box<RawValue>)> {
-    list.iter().map(|(id, name, card)| {
+fn cards(list: &[Card]) -> impl Iterator<Item = (PeerId, Box<RawValue>)> {
+    list.iter().map(|Card { id, name, card }| {
         let card = card
             .as_ref()
             .and_then(|card| serde_json::from_slice(card).ok());
         let card = card.unwrap_or_else(|| {
-            json(&Card {
+            json(&Connection {
                 socket_id: None,
                 peer_id: &id.to_string(),
                 peer_type: None,
@@ -84,13 +82,13 @@ fn cards(list: &Cards) -> impl Iterator<Item = (PeerId, Box<RawValue>)> {
 }
 
 /// The answer to `GET /connections`.
-pub(super) fn connections(list: &Cards) -> String {
+pub(super) fn connections(list: &[Card]) -> String {
     let connections: Vec<_> = cards(list).map(|(_, card)| card).collect();
     json(&connections).get().to_owned()
 }
 
 /// What a socket that said `ready` is told first: who else is there.
-pub(super) fn greeting(peer_id: &str, own: PeerId, list: &Cards) -> Box<RawValue> {
+pub(super) fn greeting(peer_id: &str, own: PeerId, list: &[Card]) -> Box<RawValue> {
     let others = cards(list).filter(|(id, _)| *id != own);
     let others: Vec<Box<RawValue>> = others.map(|(_, card)| card).collect();
     let by_id: BTreeMap<String, &RawValue> = others

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     doors::push::{End, PushPeer},
     peer_list::{
-        Added, Delivery, Family, MAX_NAME_BYTES, News, PeerId, Reason, SendError, TimeoutPeerList,
+        Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerId, Reason, SendError,
+        TimeoutPeerList,
     },
 };
 
@@ -280,7 +281,7 @@ impl Member {
         if let Some(own) = own {
             // Said again, by a client that came back.
             return if *own == *name {
-                self.greet(&name).await
+                self.greet(&name, &list.cards().await).await
             } else {
                 Ok(())
             };
@@ -290,11 +291,11 @@ impl Member {
         let socket_id = self.socket.id.to_string();
         let introduction = events::introduction(&socket_id, &name, peer_type);
         match list.list_member(self.peer.id, &name, introduction).await {
-            Ok(true) => {
+            Ok(Some(cards)) => {
                 *self.name.lock() = Some(name.as_str().into());
-                self.greet(&name).await
+                self.greet(&name, &cards).await
             }
-            Ok(false) => {
+            Ok(None) => {
                 let error = events::uniqueness_error(&name);
                 self.emit("uniquenessError", &[&error]).await?;
                 Err(End::Removed(Reason::SignedOut).into())
@@ -303,9 +304,8 @@ impl Member {
         }
     }
 
-    async fn greet(&self, name: &str) -> Result<(), Ended> {
-        let cards = self.peer.list.cards().await;
-        let greeting = events::greeting(name, self.peer.id, &cards);
+    async fn greet(&self, name: &str, there: &[Card]) -> Result<(), Ended> {
+        let greeting = events::greeting(name, self.peer.id, there);
         self.emit("message", &[&greeting]).await
     }
 

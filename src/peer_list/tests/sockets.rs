@@ -185,7 +185,12 @@ async fn a_member_is_in_the_list_from_its_introduction_to_its_farewell() {
     assert_eq!(refused.unwrap_err(), SendError::UnknownSender);
     assert_eq!(text(&list.format()), "watcher,1,1\n");
 
-    assert!(list.list_member(a, "A,", introduction()).await.unwrap());
+    let there = list.list_member(a, "A,", introduction()).await;
+    let there = there.unwrap().unwrap();
+    assert_eq!(
+        there.iter().map(|card| card.id).collect::<Vec<_>>(),
+        [watcher]
+    );
     assert_eq!(
         super::take(&list, watcher).await,
         status("A_,2,1\nwatcher,1,1\n")
@@ -194,7 +199,7 @@ async fn a_member_is_in_the_list_from_its_introduction_to_its_farewell() {
     let cards = list.cards().await;
     let cards: Vec<_> = cards
         .iter()
-        .map(|(id, name, card)| (*id, &**name, card.is_some()))
+        .map(|card| (card.id, &*card.name, card.card.is_some()))
         .collect();
     assert_eq!(cards, [(watcher, "watcher", false), (a, "A_", true)]);
 
@@ -210,8 +215,10 @@ async fn a_name_of_the_group_is_given_once_and_is_an_address() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let (a, socket) = member(&list, None).await;
     let (b, _b) = member(&list, None).await;
-    assert!(list.list_member(a, "A", introduction()).await.unwrap());
-    assert!(!list.list_member(b, "A", introduction()).await.unwrap());
+    let listed = list.list_member(a, "A", introduction()).await;
+    assert!(listed.unwrap().is_some());
+    let taken = list.list_member(b, "A", introduction()).await;
+    assert!(taken.unwrap().is_none());
     list.send_to_member("A", "hi".into()).await.unwrap();
     assert_eq!(take(&socket).await, group_message(1, "hi"));
     let unknown = list.send_to_member("B", "hi".into()).await;
