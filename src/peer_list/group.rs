@@ -335,5 +335,13 @@ mod tests {
         assert_eq!(group.keep(id(1), "b", bound), Some(vec![]));
         assert_eq!(group.keep(id(1), "c", bound), None);
         assert_eq!(group.keep(id(1), "a", bound), Some(vec![id(1)]));
+
+        // A question that was answered costs nothing any more.
+        let mut group = super::tests::group(2);
+        assert_eq!(group.ask(id(1), "c", bound), Some(false));
+        group.keep(id(2), "c", bound);
+        assert_eq!(group.ask(id(1), "d", bound), Some(false));
+        assert_eq!(group.ask(id(1), "e", bound), Some(false));
+        assert_eq!(group.ask(id(1), "f", bound), None);
     }
 }

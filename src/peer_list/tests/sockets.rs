@@ -294,10 +294,13 @@ async fn a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent() {
     assert!(ended.is_woken());
     assert_ready!(ended.poll());
     assert_eq!(*older.wait().await.news(), News::Replaced);
-    assert_eq!(take(&newer).await, group_message(1, "one"));
-    // Too late: it would take the next message off.
-    list.broadcast(b, "two".into()).await.unwrap();
+    let lent_anew = newer.wait().await;
+    // Too late: it would take the message off, or let it be lent twice.
     lent.done().await;
+    nothing_for(&newer);
+    assert_eq!(lent_anew.number(), 1);
+    lent_anew.done().await;
+    list.broadcast(b, "two".into()).await.unwrap();
     drop(ended);
     drop(older);
     assert_eq!(take(&newer).await, group_message(2, "two"));
@@ -326,8 +329,11 @@ async fn who_is_away_for_too_much_is_removed_rather_than_given_a_part() {
     list.broadcast(b, Bytes::new()).await.unwrap();
     let again = list.add_member(Some(KEY)).await.unwrap();
     assert_eq!((again.id, again.resumed), (a, true));
+    let start = Instant::now();
     list.broadcast(b, Bytes::new()).await.unwrap();
+    assert_eq!(Instant::now(), start, "waited for one that is not there");
     assert!(!list.add_member(Some(KEY)).await.unwrap().resumed);
     pass(Duration::from_secs(20)).await;
     assert!(list.open_socket(a).is_err());
+    assert!(list.peer(a).is_err(), "it is not collected");
 }
