@@ -23,6 +23,7 @@ pub(crate) enum RequestError {
     MissingName,
     MissingId(&'static str),
     MalformedId(&'static str),
+    MalformedNumber(&'static str),
     Repeated(&'static str),
     /// The named parameter is the id of a peer that is not signed in.
     NotSignedIn(&'static str),
@@ -38,6 +39,8 @@ pub(crate) enum RequestError {
     /// The path takes only these methods.
     MethodNotAllowed(&'static [Method]),
     NotFound,
+    /// The path is for upgrades only.
+    OnlyWebSockets,
     /// Pages of this origin may not use the server.
     ForeignOrigin,
 }
@@ -48,9 +51,10 @@ impl RequestError {
             Self::MissingName
             | Self::MissingId(_)
             | Self::MalformedId(_)
+            | Self::MalformedNumber(_)
             | Self::Repeated(_)
             | Self::BrokenBody => StatusCode::BAD_REQUEST,
-            Self::NotSignedIn(_) | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotSignedIn(_) | Self::NotFound | Self::OnlyWebSockets => StatusCode::NOT_FOUND,
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -67,6 +71,9 @@ impl RequestError {
             Self::MalformedId(name) => {
                 format!("{name} is no peer id: a whole number from 1 to 2147483647")
             }
+            Self::MalformedNumber(name) => {
+                format!("{name} is no number: a whole number from 0")
+            }
             Self::Repeated(name) => format!("{name} is given more than once"),
             Self::NotSignedIn(name) => format!("{name} is not signed in"),
             Self::ServerFull => "the server is full: try again later".into(),
@@ -80,6 +87,9 @@ impl RequestError {
             Self::BrokenBody => "the message is not framed as its headers say".into(),
             Self::MethodNotAllowed(allowed) => format!("use {} here", names(allowed, " or ")),
             Self::NotFound => "there is nothing here".into(),
+            Self::OnlyWebSockets => {
+                "there are only WebSockets here: connect to it with ws: or wss:".into()
+            }
             Self::ForeignOrigin => {
                 "pages of this origin may not use the server: its operator can allow it".into()
             }

@@ -106,7 +106,7 @@ async fn upgrade(
     only(&[Method::GET], &request)?;
     let wanted = request.headers().get(UPGRADE);
     if wanted.is_none_or(|wanted| !wanted.as_bytes().eq_ignore_ascii_case(b"websocket")) {
-        return Err(RequestError::NotFound);
+        return Err(RequestError::OnlyWebSockets);
     }
     if door.peer_list.is_full() {
         return Err(RequestError::ServerFull);
@@ -243,8 +243,8 @@ impl Session<'_> {
             let frame = match frame {
                 Ok(Message::Text(text)) => Bytes::from(text),
                 Ok(Message::Binary(bytes)) => bytes,
-                Ok(Message::Ping(_) | Message::Pong(_)) => continue,
-                Ok(Message::Close(_)) => break,
+                // A close is answered while the end of the stream is read.
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_)) => continue,
                 Err(error) => return unreadable(&error),
             };
             if frame.len() > self.max_message_bytes {

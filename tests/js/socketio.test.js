@@ -118,6 +118,18 @@ withEachClient('odd arguments are answered or ignored, never fatal', async (t, o
   assert.equal((await server.peers()).length, 1);
 });
 
+test('binary attachments are refused rather than mangled', async (t) => {
+  const server = await startServer(t);
+  const [a, b] = [await readyClient(t, server, 'A'), await readyClient(t, server, 'B')];
+  await a.message.next();
+  const answer = (...values) => new Promise((resolve) => b.socket.emit(...values, resolve));
+  const error = {error: 'binary attachments are not passed on'};
+  assert.deepEqual(await answer('messageOne', {target: 'A', data: Buffer.from('x')}), error);
+  assert.deepEqual(await answer('message', Buffer.from('x')), error);
+  b.socket.emit('messageOne', {target: 'A', last: true});
+  assert.deepEqual(await a.message.next(), [{target: 'A', last: true}]);
+});
+
 test('a socket that is not ready hears and is heard, and is in no list', async (t) => {
   const server = await startServer(t);
   const a = await readyClient(t, server, 'A');

@@ -91,6 +91,16 @@ test('a peer is gone as soon as its connection is', async (t) => {
   assert.equal((await watcher.wait()).text, 'b,3,1\nwatcher,1,1\n');
 });
 
+test('a close is answered, and removes the peer', async (t) => {
+  const server = await startServer(t);
+  for (const query of ['', '?events=true']) {
+    const a = await webSocketPeer(t, server, query);
+    a.socket.close(1000);
+    assert.equal(await a.closed, 1000);
+    await until(async () => (await server.peers()).length === 0);
+  }
+});
+
 test('a peer that gives no sign of life is removed after the timeout', async (t) => {
   const server = await startServer(t, {WEBRTC_HEARTBEAT_MS: '600'});
   const silent = new WebSocket(server.ws, {autoPong: false});

@@ -27,6 +27,9 @@ use crate::peer_list::MESSAGE_OVERHEAD_BYTES;
 /// they are.
 pub(super) struct Call {
     array: String,
+    /// It has binary attachments. They stay behind: the other doors have no
+    /// place for them.
+    pub has_attachments: bool,
     pub ack: Option<Ack>,
 }
 
@@ -51,17 +54,22 @@ impl FromMessageParts<LocalAdapter> for Call {
         value: &mut Value,
         ack: &Option<i64>,
     ) -> Result<Self, Infallible> {
-        let array = match value {
-            // Binary attachments stay behind: the other doors have no place
-            // for them, and clients of these protocols send none.
-            Value::Str(array, _) => array.as_str().to_owned(),
-            Value::Bytes(_) => String::new(),
+        let (array, has_attachments) = match value {
+            Value::Str(array, attachments) => {
+                let any = attachments.as_ref().is_some_and(|all| !all.is_empty());
+                (array.as_str().to_owned(), any)
+            }
+            Value::Bytes(_) => (String::new(), true),
         };
         let ack = ack.map(|id| Ack {
             socket: socket.clone(),
             id,
         });
-        Ok(Self { array, ack })
+        Ok(Self {
+            array,
+            has_attachments,
+            ack,
+        })
     }
 }
 
@@ -192,6 +200,7 @@ mod tests {
     fn call(bytes: usize) -> Call {
         Call {
             array: "x".repeat(bytes),
+            has_attachments: false,
             ack: None,
         }
     }

@@ -133,6 +133,11 @@ pub(super) fn outcome(sent: Result<(), SendError>) -> Box<RawValue> {
     })
 }
 
+/// The answer to an event with binary attachments.
+pub(super) fn no_attachments() -> Box<RawValue> {
+    json(&json!({"error": "binary attachments are not passed on"}))
+}
+
 /// Told to a socket whose name is taken.
 pub(super) fn uniqueness_error(peer_id: &str) -> Box<RawValue> {
     let text = format!(

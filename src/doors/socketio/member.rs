@@ -198,6 +198,12 @@ impl Member {
             return Ok(());
         };
         let ack = call.ack.as_ref();
+        if call.has_attachments {
+            return match ack {
+                Some(ack) => self.answer(ack, &[&events::no_attachments()]).await,
+                None => Ok(()),
+            };
+        }
         let id = self.peer.id;
         let list = &self.peer.list;
         match event.as_str() {
