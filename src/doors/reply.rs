@@ -5,7 +5,7 @@ use axum::{
     http::{
         HeaderMap,
         header::{
-            ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, PRAGMA, RETRY_AFTER,
+            ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER,
             X_CONTENT_TYPE_OPTIONS,
         },
     },
@@ -17,6 +17,9 @@ use crate::peer_list::PeerId;
 
 /// How long browsers may remember a preflight's answer (Chromium's maximum).
 const PREFLIGHT_AGE: std::time::Duration = std::time::Duration::from_secs(7200);
+
+/// The number of a message, for a client that acknowledges.
+pub(super) const MESSAGE_SEQ: HeaderName = HeaderName::from_static("x-message-seq");
 
 /// A 200 with these bytes. A message is delivered as text whatever it is, and
 /// with `nosniff`: one peer must not be able to make another's browser take
@@ -69,7 +72,7 @@ pub(crate) fn cors_layer(cors: &Cors) -> Option<CorsLayer> {
         // Mirrored, for a `*` does not cover `Authorization`.
         .allow_headers(AllowHeaders::mirror_request())
         .allow_methods(AllowMethods::mirror_request())
-        .expose_headers([ALLOW, PRAGMA, RETRY_AFTER])
+        .expose_headers([ALLOW, PRAGMA, RETRY_AFTER, MESSAGE_SEQ])
         .max_age(PREFLIGHT_AGE)
         .vary(vary);
     Some(layer)

@@ -66,6 +66,8 @@ pub(super) struct Mailbox {
     handed: usize,
     /// How many messages have left the mailbox. They are numbered from 1.
     gone: u64,
+    /// The highest number that was ever handed over.
+    delivered: u64,
 }
 
 impl Mailbox {
@@ -93,6 +95,7 @@ impl Mailbox {
     /// The first message in line was handed over; `keep` it until it is
     /// acknowledged.
     pub fn hand_over(&mut self, keep: bool) {
+        self.delivered = self.delivered.max(self.number());
         if keep {
             self.handed += 1;
         } else {
@@ -100,10 +103,19 @@ impl Mailbox {
         }
     }
 
-    /// The peer has all messages up to this number.
+    /// Whether the message that is first in line was handed over before.
+    pub fn is_repeat(&self) -> bool {
+        self.front().is_some() && self.number() <= self.delivered
+    }
+
+    /// The peer has all messages up to this number. One that was never handed
+    /// over acknowledges nothing: the client means another mailbox.
     pub fn acknowledge(&mut self, number: u64) {
-        while self.handed > 0 && self.gone < number {
-            self.handed -= 1;
+        if number > self.delivered {
+            return;
+        }
+        while self.gone < number {
+            self.handed = self.handed.saturating_sub(1);
             self.pop();
         }
     }
@@ -199,6 +211,7 @@ mod tests {
         ) {
             let mut mailbox = Mailbox::default();
             let (mut pushed, mut acknowledged, mut handed) = (0u32, 0u64, 0u64);
+            let mut delivered = 0;
             for step in steps {
                 match step {
                     Step::Push => {
@@ -209,11 +222,15 @@ mod tests {
                         if mailbox.front().is_some() {
                             mailbox.hand_over(true);
                             handed += 1;
+                            delivered = handed.max(delivered);
                         }
                     }
                     Step::Acknowledge(number) => {
                         mailbox.acknowledge(number);
-                        acknowledged = acknowledged.max(number.min(handed));
+                        if number <= delivered {
+                            acknowledged = acknowledged.max(number);
+                            handed = handed.max(acknowledged);
+                        }
                     }
                     Step::Rewind => {
                         mailbox.rewind();
@@ -227,6 +244,7 @@ mod tests {
                 });
                 let next = Some(handed + 1).filter(|next| *next <= u64::from(pushed));
                 prop_assert_eq!(front, next);
+                prop_assert_eq!(mailbox.is_repeat(), next.is_some_and(|next| next <= delivered));
                 prop_assert_eq!(mailbox.messages.len() as u64, u64::from(pushed) - acknowledged);
             }
         }

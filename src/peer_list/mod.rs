@@ -447,15 +447,36 @@ impl TimeoutPeerList {
     /// A peer whose socket is open is heard through [`OpenSocket::wait`] and
     /// is unknown here.
     pub async fn wait(&self, id: PeerId, limit: Option<Duration>) -> Result<Delivery, UnknownPeer> {
+        self.wait_after(id, None, limit).await
+    }
+
+    /// As [`TimeoutPeerList::wait`], of a peer that says up to which number it
+    /// has processed its messages ([`Delivery::number`]; 0 at first). A message
+    /// stays in the mailbox until it is acknowledged so, and is given again to
+    /// a wait that does not, a second later at the soonest. None: it does not
+    /// say, and what it is given is taken off.
+    pub async fn wait_after(
+        &self,
+        id: PeerId,
+        acknowledged: Option<u64>,
+        limit: Option<Duration>,
+    ) -> Result<Delivery, UnknownPeer> {
         let peer = self.polled_peer(id)?;
         if peer.state.lock().presence.sockets > 0 {
             return Err(UnknownPeer);
         }
         let mut wait = Wait::begin(self, peer, None);
-        let Some(limit) = limit else {
-            return Ok(wait.news().await);
+        let repeat_from = wait.acknowledge(acknowledged);
+        let news = async {
+            if let Some(moment) = repeat_from {
+                sleep_until(moment).await;
+            }
+            wait.news().await
         };
-        match timeout(limit, wait.news()).await {
+        let Some(limit) = limit else {
+            return Ok(news.await);
+        };
+        match timeout(limit, news).await {
             Ok(delivery) => Ok(delivery),
             Err(_) => Ok(wait.nothing()),
         }
@@ -621,7 +642,7 @@ impl TimeoutPeerList {
             }
             let nobody_reads = {
                 let state = receiver.state.lock();
-                state.acknowledges && state.presence.sockets == 0
+                receiver.is_member && state.acknowledges && state.presence.sockets == 0
             };
             if nobody_reads || timeout_at(deadline, room).await.is_err() {
                 return Err(self.give_up(receiver));
@@ -634,7 +655,8 @@ impl TimeoutPeerList {
     fn give_up(&self, receiver: &Peer) -> SendError {
         let wakers = {
             let mut state = receiver.state.lock();
-            if state.presence.sockets == 0 && !state.acknowledges {
+            let may_return = receiver.is_member && state.acknowledges;
+            if state.presence.sockets == 0 && !may_return {
                 return SendError::MailboxFull;
             }
             state.removed.get_or_insert(Reason::NotReading);

@@ -126,6 +126,7 @@ impl Peer {
                 presence,
                 session: 0,
                 acknowledges: false,
+                last_given: None,
                 sent: 0,
             }),
         }
@@ -149,6 +150,8 @@ pub(super) struct PeerState {
     pub session: u64,
     /// It acknowledges what it gets.
     pub acknowledges: bool,
+    /// When it was last given a message.
+    pub last_given: Option<Instant>,
     /// The number of the last event that it sent, if it numbers them.
     pub sent: u64,
 }

@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,6 +15,10 @@ use super::{
     mailbox::Kind,
     peer::{Peer, PeerState, Stale},
 };
+
+/// A message is not repeated sooner than this after it was given: a client that
+/// never acknowledges must not become a hot loop.
+const REPEAT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a peer hears when it waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +120,7 @@ impl Lease {
             // to take off after it; nobody else takes off while this lasts.
             Hears::Message => {
                 state.mailbox.hand_over(keep);
+                state.last_given = Some(Instant::now());
                 self.peer.room.notify_waiters();
             }
             Hears::Version(version) => state.heard = version,
@@ -157,6 +163,20 @@ impl Wait {
             number,
             session,
         }
+    }
+
+    /// The peer polls, and has all messages up to this number (None: it does
+    /// not say). What it has not is first in line again. Returns until when a
+    /// repeat has to be put off.
+    pub fn acknowledge(&self, number: Option<u64>) -> Option<Instant> {
+        let mut state = self.peer.state.lock();
+        state.acknowledges = number.is_some();
+        state.mailbox.acknowledge(number.unwrap_or(0));
+        state.mailbox.rewind();
+        self.peer.room.notify_waiters();
+        let repeats = number.is_some() && state.mailbox.is_repeat();
+        let last = state.last_given.filter(|_| repeats);
+        last.map(|last| last + REPEAT_PAUSE)
     }
 
     fn is_replaced(&self, state: &PeerState) -> bool {
@@ -207,6 +227,11 @@ impl Wait {
             return Poll::Ready(Delivery::last(News::Replaced));
         }
         if self.number == state.waits.newest && !state.lent {
+            if self.session.is_none() {
+                // A wait before this one may have been given more than this
+                // one's client has.
+                state.mailbox.rewind();
+            }
             match self.next(&state) {
                 Ok(Some((news, hears))) => {
                     state.lent = true;

@@ -103,7 +103,7 @@ async fn every_reply_has_title_case_headers_and_is_never_cached_nor_sniffed() {
         assert_eq!(reply.header("X-Content-Type-Options"), Some("nosniff"));
         assert_eq!(reply.header("Access-Control-Allow-Origin"), Some("*"));
         let exposed = reply.header("Access-Control-Expose-Headers").unwrap();
-        assert_eq!(exposed, "allow,pragma,retry-after");
+        assert_eq!(exposed, "allow,pragma,retry-after,x-message-seq");
         assert!(!reply.head.contains("Transfer-Encoding"));
         if status != 200 {
             assert!(reply.text().trim().len() > 5, "{request}: blank");
@@ -476,4 +476,38 @@ async fn what_is_not_finished_two_seconds_after_the_stop_is_dropped() {
     assert_eq!(start.elapsed().as_millis() / 100, 19);
     assert!(stalled.is_closed().await);
     assert_eq!(server.list(), "a,1,0\n");
+}
+
+#[tokio::test]
+async fn a_message_comes_again_until_its_sequence_is_acknowledged() {
+    let server = TestServer::start();
+    let mut client = server.connect().await;
+    client.get("/sign_in?peer_name=a").await;
+    for body in ["one", "two"] {
+        server.post("/message?peer_id=1&to=1", body).await;
+    }
+    let steps = [
+        ("ack=0", "one", Some("1")),
+        ("ack=0", "one", Some("1")),
+        ("ack=1", "two", Some("2")),
+        ("", "two", None),
+    ];
+    for (ack, body, sequence) in steps {
+        let reply = client.get(&format!("/wait?peer_id=1&{ack}")).await;
+        assert_eq!(reply.text(), body, "{ack}");
+        assert_eq!(reply.header("X-Message-Seq"), sequence, "{ack}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_whose_reply_was_lost_is_not() {
+    let server = TestServer::start();
+    server.sign_in("a").await;
+    let mut cut = server.connect().await;
+    cut.send("GET /wait?peer_id=1&ack=0 HTTP/1.1\r\n\r\n").await;
+    server.post("/message?peer_id=1&to=1", "an offer").await;
+    // The reply was written, and nobody reads it.
+    drop(cut);
+    let reply = server.get("/wait?peer_id=1&ack=0").await;
+    assert_eq!(reply.text(), "an offer");
 }

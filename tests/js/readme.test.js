@@ -9,7 +9,7 @@ import {JSDOM} from 'jsdom';
 import {io} from 'socket.io-client-4';
 import WebSocket from 'ws';
 
-import {Inbox, pollingPeer, readyClient, startServer, webSocketPeer} from './support.js';
+import {Inbox, cuttableWire, pollingPeer, readyClient, startServer, webSocketPeer} from './support.js';
 
 const README = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
 const blocks = (language) => [...README.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\``, 'gms'))]
@@ -28,7 +28,7 @@ function run(block, server, globals, result = 'undefined') {
   return {logged, made};
 }
 
-const [poll, socket, socketIo] = blocks('js');
+const [poll, socket, socketIo, acknowledging] = blocks('js');
 
 test('the long poll', async (t) => {
   const server = await startServer(t);
@@ -40,6 +40,29 @@ test('the long poll', async (t) => {
   assert.deepEqual(await logged.next(), ['the list:', 'bob,2,1\nalice,1,1\n']);
   await bob.send('1', 'hello');
   assert.deepEqual(await logged.next(), ['a message:', 'hello']);
+});
+
+test('the long poll that acknowledges', async (t) => {
+  const server = await startServer(t);
+  const wire = await cuttableWire(t, server);
+  const alice = await pollingPeer(server, 'alice');
+  const bob = await pollingPeer(server, 'bob');
+  // It goes on for ever; the end of the test ends it.
+  let isOver = false;
+  t.after(() => { isOver = true; });
+  const fetchUntilThen = (...values) => (isOver ? new Promise(() => {}) : fetch(...values));
+  const {logged} = run(acknowledging, wire, {id: alice.id, fetch: fetchUntilThen});
+  const numbers = [...Array(100).keys()];
+  const received = (async () => {
+    const got = [];
+    while (got.length < 100) got.push(Number((await logged.next())[1]));
+    return got;
+  })();
+  for (const number of numbers) {
+    await bob.send(alice.id, String(number));
+    if (number % 25 === 10) wire.cut();
+  }
+  assert.deepEqual(await received, numbers);
 });
 
 test('the WebSocket', async (t) => {

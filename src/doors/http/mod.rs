@@ -20,7 +20,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{Method, Version, header::CONNECTION},
+    http::{HeaderValue, Method, Version, header::CONNECTION},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -30,7 +30,7 @@ use tower::{service_fn, util::option_layer};
 pub use super::reply::Cors;
 use super::{
     Parking, RequestError, cors_layer, only,
-    reply::{reply, reply_from},
+    reply::{MESSAGE_SEQ, reply, reply_from},
 };
 use crate::peer_list::{Link, News, PeerId, Reason, TimeoutPeerList, UnknownPeer};
 use query::Query;
@@ -126,33 +126,43 @@ fn wait(
     request: Request,
 ) -> impl Future<Output = Result<Response, Infallible>> + Send + use<> {
     let allowed = only(&[Method::GET], &request);
-    let id = Query::of(&request).peer_id("peer_id");
+    let query = Query::of(&request);
+    let ids = query
+        .peer_id("peer_id")
+        .and_then(|id| Ok((id, query.number("ack")?)));
     let transport = Transport::of(&request);
     if let Some(parking) = request.extensions().get::<Parking>() {
         parking.allow();
     }
     drop(request);
     async move {
-        let answer = match (allowed, id) {
+        let answer = match (allowed, ids) {
             (Err(error), _) => Err(error),
             (Ok(()), Err(error)) => refuse_wait(error).await,
-            (Ok(()), Ok(id)) => parked(&door, id, transport).await,
+            (Ok(()), Ok((id, ack))) => parked(&door, id, ack, transport).await,
         };
         Ok(answer.into_response())
     }
 }
 
-async fn parked(door: &Door, id: PeerId, transport: Transport) -> Answer {
+async fn parked(door: &Door, id: PeerId, ack: Option<u64>, transport: Transport) -> Answer {
     let not_signed_in = RequestError::NotSignedIn("peer_id");
     let Ok(open) = door.peer_list.open_request(id, transport.link()) else {
         return refuse_wait(not_signed_in).await;
     };
     let limit = door.opts.wait_timeout.map(with_jitter);
-    let Ok(delivery) = door.peer_list.wait(id, limit).await else {
+    let Ok(delivery) = door.peer_list.wait_after(id, ack, limit).await else {
         return refuse_wait(not_signed_in).await;
     };
     let response = match delivery.news() {
-        News::Message { from, body } => reply_from(*from, body.clone()),
+        News::Message { from, body } => {
+            let mut response = reply_from(*from, body.clone());
+            if ack.is_some() {
+                let number = HeaderValue::from(delivery.number());
+                response.headers_mut().insert(MESSAGE_SEQ, number);
+            }
+            response
+        }
         News::Status(lines) | News::Nothing(lines) => reply_from(id, lines.clone()),
         // At once: native clients then report that they are disconnected.
         // The others are for sockets, and nobody polls for those.

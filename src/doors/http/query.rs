@@ -46,6 +46,16 @@ impl<'a> Query<'a> {
         id.ok_or(RequestError::MalformedId(name))
     }
 
+    /// A parameter that is a whole number from 0, if it is given.
+    pub fn number(self, name: &'static str) -> Result<Option<u64>, RequestError> {
+        let Some(value) = self.one(name)? else {
+            return Ok(None);
+        };
+        let decimal = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+        let number = value.parse().ok().filter(|_| decimal);
+        number.map(Some).ok_or(RequestError::MalformedNumber(name))
+    }
+
     fn one(self, name: &'static str) -> Result<Option<Cow<'a, str>>, RequestError> {
         let query = self.0.unwrap_or_default().as_bytes();
         let mut values = form_urlencoded::parse(query).filter(|(key, _)| key == name);
@@ -87,6 +97,20 @@ mod tests {
             name("peer_name=a&peer_name=b"),
             Err(RequestError::Repeated("peer_name"))
         );
+    }
+
+    #[test]
+    fn a_number_is_decimal_and_may_be_missing() {
+        let number = |query| Query(Some(query)).number("ack");
+        assert_eq!(number("peer_id=1"), Ok(None));
+        assert_eq!(number("ack=0"), Ok(Some(0)));
+        assert_eq!(number("ack=18446744073709551615"), Ok(Some(u64::MAX)));
+        assert_eq!(number("ack=1&ack=1"), Err(RequestError::Repeated("ack")));
+        for value in ["", "-1", "%2B1", "1.0", "x", "18446744073709551616"] {
+            let query = format!("ack={value}");
+            let number = Query(Some(&query)).number("ack");
+            assert_eq!(number, Err(RequestError::MalformedNumber("ack")), "{value}");
+        }
     }
 
     #[test]
