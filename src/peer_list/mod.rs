@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 use tokio::{
     sync::broadcast,
     task::AbortHandle,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tracing::info;
 
@@ -466,17 +466,19 @@ impl TimeoutPeerList {
             return Err(UnknownPeer);
         }
         let mut wait = Wait::begin(self, peer, None);
-        let repeat_from = wait.acknowledge(acknowledged);
-        let news = async {
-            if let Some(moment) = repeat_from {
-                sleep_until(moment).await;
+        let end = limit.and_then(|limit| Instant::now().checked_add(limit));
+        if let Some(moment) = wait.acknowledge(acknowledged) {
+            let too_late = end.filter(|end| *end <= moment);
+            // Over before if the peer is removed, which it hears of at once.
+            let _ = timeout_at(too_late.unwrap_or(moment), wait.end()).await;
+            if too_late.is_some() {
+                return Ok(wait.nothing());
             }
-            wait.news().await
+        }
+        let Some(end) = end else {
+            return Ok(wait.news().await);
         };
-        let Some(limit) = limit else {
-            return Ok(news.await);
-        };
-        match timeout(limit, news).await {
+        match timeout_at(end, wait.news()).await {
             Ok(delivery) => Ok(delivery),
             Err(_) => Ok(wait.nothing()),
         }

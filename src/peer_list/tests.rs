@@ -8,7 +8,10 @@ use std::{
 };
 
 use proptest::prelude::*;
-use tokio::{task::yield_now, time::sleep};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
 use tokio_test::{assert_pending, assert_ready, task};
 
 use super::*;

@@ -56,6 +56,18 @@ async fn a_repeat_comes_a_second_later_and_something_new_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_whose_repeat_is_put_off_ends_at_once_when_its_peer_is_removed() {
+    let (list, a, _) = with_messages(1).await;
+    wait_after(&list, a, 0).await.done().await;
+    let mut repeat = task::spawn(list.wait_after(a, Some(0), None));
+    assert_pending!(repeat.poll());
+    list.remove_peer(a, Reason::SignedOut).await;
+    assert!(repeat.is_woken());
+    let end = assert_ready!(repeat.poll()).unwrap();
+    assert_eq!(*end.news(), News::Removed(Reason::SignedOut));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_never_delivered_cannot_be_acknowledged() {
     let (list, a, _) = with_messages(2).await;
     for ack in [2, 7, u64::MAX] {
