@@ -5,7 +5,8 @@
 //! clients of `webrtc-signal-http` with `webrtc-signal-http-heartbeat` (Node)
 //! and for WebRTC's native `peerconnection_client`: sign in, long-poll
 //! `/wait`, POST `/message`, and a `/heartbeat` without which a peer is
-//! removed, so that dead peers do not linger in the list.
+//! removed, so that dead peers do not linger in the list. Clients on a
+//! WebSocket or on Socket.IO are in the same list.
 //!
 //! The house has three floors, and imports go down only:
 //!

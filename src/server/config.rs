@@ -349,6 +349,22 @@ mod tests {
     }
 
     #[test]
+    fn the_doors_are_a_list_of_names() {
+        let open = |value| settings(&["--doors", value]).map(|settings| settings.doors.0);
+        let all = vec![Door::Http, Door::WebSocket, Door::SocketIo];
+        assert_eq!(settings(&[]).unwrap().doors.0, all);
+        assert_eq!(
+            open("socketio, HTTP,http"),
+            Ok(vec![Door::SocketIo, Door::Http])
+        );
+        for value in ["", "none", "http,", "http;websocket"] {
+            let error = open(value).unwrap_err().to_string();
+            assert!(error.contains("WEBRTC_DOORS (--doors)"), "{error}");
+            assert!(error.contains("http, websocket and socketio"), "{error}");
+        }
+    }
+
+    #[test]
     fn the_defaults_are_those_of_the_library() {
         let settings = settings(&[]).unwrap();
         assert_eq!(settings.heartbeat_opts(), HeartbeatOpts::default());

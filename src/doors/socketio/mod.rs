@@ -15,7 +15,7 @@ mod call;
 mod events;
 mod member;
 
-use std::{fmt, future::ready, sync::Arc};
+use std::{fmt, future::ready, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -60,7 +60,7 @@ const BUFFERED_PACKETS: usize = 128;
 const UNOBEYED_MAILBOXES: usize = 8;
 
 /// How long a client may take to answer a ping, as in the original.
-const PING_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The routes of this door. With a token, only clients that send it as
 /// `auth.token` may connect.
