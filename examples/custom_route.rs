@@ -13,10 +13,14 @@ async fn main() -> std::io::Result<()> {
 
     let mut events = peer_list.subscribe();
     tokio::spawn(async move {
-        while let Ok(event) = events.recv().await {
-            match event {
-                PeerEvent::PeerAdded { id, name } => println!("{name} is here as {id}"),
-                PeerEvent::PeerRemoved { name, reason, .. } => println!("{name} left: {reason}"),
+        loop {
+            match events.next().await {
+                Ok((_, PeerEvent::PeerAdded(peer))) => {
+                    println!("{} is here as {}", peer.name, peer.id);
+                }
+                Ok((_, PeerEvent::PeerRemoved { peer, reason })) => {
+                    println!("{} left: {reason}", peer.name);
+                }
                 _ => {}
             }
         }

@@ -7,10 +7,13 @@ use std::{
 };
 
 use signal_http_heartbeat::{
-    TimeoutPeerList, serve,
-    server::{Door, Settings, app, healthcheck, listen},
+    TimeoutPeerList,
+    doors::operator::operator_router,
+    serve,
+    server::{Door, Settings, app, healthcheck, listen, send_events, serve_operator},
 };
 use tokio::runtime::Builder;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Level, error, info, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::fmt;
@@ -91,6 +94,11 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
         .map_err(|error| cannot_listen(settings.port, &error))?;
     let address = listener.local_addr();
     let address = address.map_err(|error| cannot_listen(settings.port, &error))?;
+    let operator = settings.admin_listen.map(|address| {
+        let listener = listen(Some(address.ip()), address.port());
+        listener.map_err(|error| cannot_listen(address.port(), &error))
+    });
+    let operator = operator.transpose()?;
     let heartbeat = settings.heartbeat_opts();
     let opts = settings.app_opts();
     let wait_timeout = opts.signal.wait_timeout;
@@ -99,6 +107,21 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
     }
     let peer_list = TimeoutPeerList::new(heartbeat.clone());
     let app = app(peer_list.clone(), opts);
+    let last_events = CancellationToken::new();
+    let watchers = TaskTracker::new();
+    if let Some(webhook) = settings.webhook() {
+        let events = peer_list.subscribe();
+        watchers.spawn(send_events(webhook, events, last_events.clone()));
+    }
+    if let Some(listener) = operator {
+        let address = listener.local_addr();
+        let token = settings.admin_token.clone();
+        let app = operator_router(peer_list.clone(), token, last_events.clone());
+        watchers.spawn(serve_operator(listener, app, last_events.clone()));
+        if let Ok(address) = address {
+            info!(%address, "the operator's API is ready");
+        }
+    }
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -110,6 +133,9 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
         "ready"
     );
     serve(listener, app, peer_list, stop).await;
+    last_events.cancel();
+    watchers.close();
+    watchers.wait().await;
     info!("stopped");
     Ok(())
 }

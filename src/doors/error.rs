@@ -5,13 +5,13 @@ use axum::{
     extract::Request,
     http::{
         Method, StatusCode,
-        header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER},
+        header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
 
 use super::reply::reply;
-use crate::peer_list::{AddPeerError, SendError};
+use crate::peer_list::{AddPeerError, SendError, WrongToken};
 
 /// Why a request was refused. It changed nothing.
 ///
@@ -24,6 +24,12 @@ pub(crate) enum RequestError {
     MissingId(&'static str),
     MalformedId(&'static str),
     MalformedNumber(&'static str),
+    /// The named parameter is a number above this one.
+    TooHigh(&'static str, u64),
+    /// The request acts as a peer and does not prove that it is that one.
+    MissingToken,
+    /// The token is not that of the peer.
+    WrongToken,
     Repeated(&'static str),
     /// The named parameter is the id of a peer that is not signed in.
     NotSignedIn(&'static str),
@@ -43,6 +49,8 @@ pub(crate) enum RequestError {
     OnlyWebSockets,
     /// Pages of this origin may not use the server.
     ForeignOrigin,
+    /// The operator's token is missing or wrong.
+    Unauthorized,
 }
 
 impl RequestError {
@@ -52,10 +60,12 @@ impl RequestError {
             | Self::MissingId(_)
             | Self::MalformedId(_)
             | Self::MalformedNumber(_)
+            | Self::TooHigh(..)
             | Self::Repeated(_)
             | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::NotSignedIn(_) | Self::NotFound | Self::OnlyWebSockets => StatusCode::NOT_FOUND,
-            Self::ForeignOrigin => StatusCode::FORBIDDEN,
+            Self::ForeignOrigin | Self::MissingToken | Self::WrongToken => StatusCode::FORBIDDEN,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -74,6 +84,11 @@ impl RequestError {
             Self::MalformedNumber(name) => {
                 format!("{name} is no number: a whole number from 0")
             }
+            Self::TooHigh(name, highest) => format!("{name} is too high: at most {highest}"),
+            Self::MissingToken => {
+                "the peer's token is missing: X-Peer-Token of the answer to its sign-in".into()
+            }
+            Self::WrongToken => "the token is not that of the peer: sign in anew".into(),
             Self::Repeated(name) => format!("{name} is given more than once"),
             Self::NotSignedIn(name) => format!("{name} is not signed in"),
             Self::ServerFull => "the server is full: try again later".into(),
@@ -90,6 +105,9 @@ impl RequestError {
             Self::OnlyWebSockets => {
                 "there are only WebSockets here: connect to it with ws: or wss:".into()
             }
+            Self::Unauthorized => {
+                "the operator's token is missing or wrong: Authorization: Bearer TOKEN".into()
+            }
             Self::ForeignOrigin => {
                 "pages of this origin may not use the server: its operator can allow it".into()
             }
@@ -101,6 +119,7 @@ impl RequestError {
             Self::ServerFull | Self::MailboxFull => {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }
+            Self::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::MethodNotAllowed(allowed) => {
                 let allowed = HeaderValue::try_from(names(allowed, ", "));
                 allowed.ok().map(|allowed| (ALLOW, allowed))
@@ -139,6 +158,12 @@ impl From<AddPeerError> for RequestError {
             AddPeerError::NoName => Self::MissingName,
             AddPeerError::Full => Self::ServerFull,
         }
+    }
+}
+
+impl From<WrongToken> for RequestError {
+    fn from(_: WrongToken) -> Self {
+        Self::WrongToken
     }
 }
 

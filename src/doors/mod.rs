@@ -3,8 +3,10 @@
 
 mod error;
 pub mod http;
+pub mod operator;
 mod origin;
 mod push;
+mod query;
 mod reply;
 pub mod socketio;
 pub mod websocket;

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use crate::peer_list::{Delivery, News, OpenSocket, PeerId, Reason, TimeoutPeerList};
+use crate::peer_list::{
+    Delivery, News, OpenSocket, PeerId, PeerToken, Reason, TimeoutPeerList, WrongToken,
+};
 
 /// Pings are no further apart than this: proxies cut silent connections after
 /// 30 s and more.
@@ -36,9 +38,13 @@ impl End {
 }
 
 impl PushPeer {
-    /// None if the peer has been removed meanwhile.
-    pub fn new(list: &TimeoutPeerList, id: PeerId) -> Option<Self> {
+    /// None if the peer has been removed meanwhile. `resumes`: it may come
+    /// back with its token when its socket has closed.
+    pub fn new(list: &TimeoutPeerList, id: PeerId, resumes: bool) -> Option<Self> {
         let socket = list.open_socket(id).ok()?;
+        if resumes {
+            socket.keep_for_return();
+        }
         let list = list.clone();
         Some(Self { list, id, socket })
     }
@@ -70,15 +76,50 @@ impl PushPeer {
         }
     }
 
-    /// The peer's socket is gone or is about to be closed: it is removed.
+    /// The peer's socket is gone or is about to be closed: it is removed,
+    /// unless it may come back.
     pub async fn leave(self, end: End) {
-        let reason = match end {
-            End::Removed(reason) => reason,
-            End::Stopping => Reason::Closed,
-            End::Replaced => return,
-        };
-        self.list.remove_peer(self.id, reason).await;
+        match end {
+            End::Removed(reason) => self.socket.leave(reason).await,
+            End::Stopping => self.socket.leave(Reason::Shutdown).await,
+            End::Replaced => {}
+        }
     }
+}
+
+/// What the query of a handshake says of coming back.
+#[derive(Debug, Default)]
+pub(super) struct Return {
+    /// The client can come back, and wants the token that this takes.
+    pub resumes: bool,
+    /// Who it says that it is.
+    pub claim: Option<(PeerId, PeerToken)>,
+}
+
+impl Return {
+    /// An error if the token is none. An id without a token claims nothing.
+    pub fn of(query: Option<&str>) -> Result<Self, WrongToken> {
+        let query = query.unwrap_or_default().as_bytes();
+        let value = |name| {
+            let mut pairs = form_urlencoded::parse(query);
+            let found = pairs.find(|(key, _)| key == name);
+            found.map(|(_, value)| value)
+        };
+        let id = value("peer_id").and_then(|id| peer_id(&id));
+        let claim = match (id, value("peer_token")) {
+            (Some(id), Some(token)) => Some((id, PeerToken::parse(&token).ok_or(WrongToken)?)),
+            _ => None,
+        };
+        let resumes = claim.is_some() || value("resume").is_some_and(|value| value == "true");
+        Ok(Self { resumes, claim })
+    }
+}
+
+/// The id of a peer in decimal digits.
+pub(super) fn peer_id(text: &str) -> Option<PeerId> {
+    let is_decimal = text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| is_decimal);
+    number.and_then(PeerId::new)
 }
 
 /// How often a silent socket is pinged.

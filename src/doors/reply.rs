@@ -21,6 +21,12 @@ const PREFLIGHT_AGE: std::time::Duration = std::time::Duration::from_secs(7200);
 /// The number of a message, for a client that acknowledges.
 pub(super) const MESSAGE_SEQ: HeaderName = HeaderName::from_static("x-message-seq");
 
+/// What a peer proves with that it is itself.
+pub(super) const PEER_TOKEN: HeaderName = HeaderName::from_static("x-peer-token");
+
+/// How often a client should send a heartbeat, in ms.
+pub(super) const HEARTBEAT_INTERVAL: HeaderName = HeaderName::from_static("x-heartbeat-interval");
+
 /// A 200 with these bytes. A message is delivered as text whatever it is, and
 /// with `nosniff`: one peer must not be able to make another's browser take
 /// it for a page.
@@ -72,7 +78,14 @@ pub(crate) fn cors_layer(cors: &Cors) -> Option<CorsLayer> {
         // Mirrored, for a `*` does not cover `Authorization`.
         .allow_headers(AllowHeaders::mirror_request())
         .allow_methods(AllowMethods::mirror_request())
-        .expose_headers([ALLOW, PRAGMA, RETRY_AFTER, MESSAGE_SEQ])
+        .expose_headers([
+            ALLOW,
+            PRAGMA,
+            RETRY_AFTER,
+            MESSAGE_SEQ,
+            PEER_TOKEN,
+            HEARTBEAT_INTERVAL,
+        ])
         .max_age(PREFLIGHT_AGE)
         .vary(vary);
     Some(layer)

@@ -9,7 +9,8 @@
 //! A frame reaches its receiver byte for byte: its clients put `senderId` in
 //! themselves. With `events=true` in the query a client is also told of the
 //! peer list and of frames that went nowhere; others never are, because they
-//! take every frame for a peer's.
+//! take every frame for a peer's. With `resume=true` it gets the token that it
+//! can come back with: `peer_id` and `peer_token` in the query.
 
 use std::{convert::Infallible, pin::pin, str, time::Duration};
 
@@ -35,9 +36,15 @@ use tokio::{
 
 use super::{
     RequestError, only,
-    push::{End, PushPeer, ping_interval},
+    push::{End, PushPeer, Return, peer_id, ping_interval},
 };
-use crate::peer_list::{Dialect, News, PeerId, Reason, SendError, TimeoutPeerList};
+use crate::peer_list::{
+    Dialect, News, PeerId, PeerToken, Reason, ResumeError, SendError, SignedIn, TimeoutPeerList,
+    WayIn, WrongToken,
+};
+
+/// What those who watch the list know this door by.
+const DOOR: &str = "websocket";
 
 /// tungstenite sets aside 128 KiB by default; most peers are idle.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
@@ -81,20 +88,23 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, max_message_bytes: usize) -> Ro
 struct Joining {
     name: Option<String>,
     events: bool,
+    back: Return,
 }
 
 impl Joining {
-    fn of(request: &Request) -> Self {
+    fn of(request: &Request) -> Result<Self, WrongToken> {
+        let back = Return::of(request.uri().query())?;
         let query = request.uri().query().unwrap_or_default().as_bytes();
         let value = |name| {
             let mut pairs = form_urlencoded::parse(query);
             let found = pairs.find(|(key, _)| key == name);
             found.map(|(_, value)| value.into_owned())
         };
-        Self {
+        Ok(Self {
             name: value("peer_name").filter(|name| !name.is_empty()),
             events: value("events").is_some_and(|value| value == "true"),
-        }
+            back,
+        })
     }
 }
 
@@ -108,14 +118,16 @@ async fn upgrade(
     if wanted.is_none_or(|wanted| !wanted.as_bytes().eq_ignore_ascii_case(b"websocket")) {
         return Err(RequestError::OnlyWebSockets);
     }
-    if door.peer_list.is_full() {
+    let joining = Joining::of(&request)?;
+    if let Some((id, token)) = &joining.back.claim {
+        door.peer_list.check_token(*id, token).await?;
+    } else if door.peer_list.is_full() {
         return Err(RequestError::ServerFull);
     }
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => return Ok(rejection.into_response()),
     };
-    let joining = Joining::of(&request);
     let discarded = door.max_message_bytes.saturating_mul(DISCARDED);
     let upgrade = upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -132,15 +144,20 @@ async fn serve(door: Door, joining: Joining, mut socket: WebSocket) {
     } else {
         Dialect::Silent
     };
-    let added = door.peer_list.add_peer(joining.name.as_deref(), dialect);
-    let Ok((id, list)) = added.await else {
-        return close(&mut socket, close_code::AGAIN, "the server is full").await;
+    let way = WayIn {
+        door: DOOR,
+        dialect,
     };
-    let Some(peer) = PushPeer::new(&door.peer_list, id) else {
-        return;
+    let SignedIn { id, token, list } = match sign_in(&door.peer_list, &joining, way).await {
+        Ok(signed_in) => signed_in,
+        Err((code, reason)) => return close(&mut socket, code, reason).await,
+    };
+    let Some(peer) = PushPeer::new(&door.peer_list, id, joining.back.resumes) else {
+        return close(&mut socket, close_code::NORMAL, "signed out").await;
     };
     let session = Session {
         peer: &peer,
+        token: joining.back.resumes.then_some(token),
         max_message_bytes: door.max_message_bytes,
         events: joining.events,
         alive: Mutex::new(Instant::now()),
@@ -151,6 +168,25 @@ async fn serve(door: Door, joining: Joining, mut socket: WebSocket) {
     let closing = session.run(&mut socket, list).await;
     peer.leave(closing.end).await;
     close(&mut socket, closing.code, closing.reason).await;
+}
+
+/// Signs a peer in, under the id that it proves to have if the list still
+/// holds it. An error is how the socket is to be closed.
+async fn sign_in(
+    list: &TimeoutPeerList,
+    joining: &Joining,
+    way: WayIn,
+) -> Result<SignedIn, (u16, &'static str)> {
+    let name = joining.name.as_deref();
+    if let Some((id, token)) = &joining.back.claim {
+        match list.resume_peer(*id, token, name, way).await {
+            Ok(signed_in) => return Ok(signed_in),
+            Err(ResumeError::WrongToken) => return Err((close_code::POLICY, "not your token")),
+            Err(ResumeError::Gone) => {}
+        }
+    }
+    let added = list.add_peer(name, way).await;
+    added.map_err(|_| (close_code::AGAIN, "the server is full"))
 }
 
 async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
@@ -183,9 +219,10 @@ impl From<End> for Closing {
     fn from(end: End) -> Self {
         let (code, reason) = match end {
             End::Removed(Reason::NotReading) => (NOT_READING, "too much waits for this peer"),
+            End::Removed(Reason::Kicked) => (close_code::POLICY, "removed by the operator"),
             End::Removed(Reason::TimedOut) => (close_code::AWAY, "no sign of life"),
             End::Removed(_) => (close_code::NORMAL, "signed out"),
-            End::Replaced => (REPLACED, "another socket took over"),
+            End::Replaced => (REPLACED, "another session took over"),
             End::Stopping => (close_code::AWAY, "the server stops"),
         };
         Self::new(end, code, reason)
@@ -194,6 +231,8 @@ impl From<End> for Closing {
 
 struct Session<'a> {
     peer: &'a PushPeer,
+    /// Told to a client that can come back with it.
+    token: Option<PeerToken>,
     max_message_bytes: usize,
     events: bool,
     /// When its last frame came.
@@ -291,7 +330,10 @@ impl Session<'_> {
         mut untold: Option<mpsc::Receiver<FrameError>>,
     ) -> End {
         let written: Result<Infallible, End> = async {
-            let hello = json!({"type": "id", "peerId": self.peer.id.to_string()});
+            let mut hello = json!({"type": "id", "peerId": self.peer.id.to_string()});
+            if let Some(token) = &self.token {
+                hello["peerToken"] = token.digits().into();
+            }
             self.peer.write(sink.send(text(hello.to_string()))).await?;
             if let Some(list) = list {
                 self.peer.write(sink.send(peers_frame(&list))).await?;
@@ -403,12 +445,11 @@ impl Addressed {
 
 impl Target {
     fn id(&self) -> Option<PeerId> {
-        let number = match self {
-            Self::Text(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok()?,
-            Self::Number(number) => u32::try_from(*number).ok()?,
-            Self::Text(_) | Self::Other(_) => return None,
-        };
-        PeerId::new(number)
+        match self {
+            Self::Text(text) => peer_id(text),
+            Self::Number(number) => PeerId::new(u32::try_from(*number).ok()?),
+            Self::Other(_) => None,
+        }
     }
 
     fn text(&self) -> String {

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{Removal, Shared, TimeoutPeerList};
+use super::{PeerId, Removal, Shared, TimeoutPeerList};
 
 /// Starts the collector of a list. It ends when the list is dropped or the
 /// handle is aborted.
@@ -29,22 +29,27 @@ pub(super) fn start(list: &TimeoutPeerList) -> AbortHandle {
 }
 
 impl TimeoutPeerList {
-    /// Removes all stale peers and tells the others once.
-    fn collect(&self) {
+    /// Removes all stale peers and tells the others once. Returns who is
+    /// removed.
+    pub(super) fn collect(&self) -> Vec<PeerId> {
         let now = Instant::now();
-        let mut removed = false;
+        let mut removed = Vec::new();
         for peer in self.peers_where(|_| true) {
-            removed |= self.take_off_if(&peer, |state| {
+            let is_stale = self.take_off_if(&peer, |state| {
                 if let Some(reason) = state.removed {
                     return Some(Removal::Asked(reason));
                 }
                 let stale = state.presence.stale(&self.0.opts, now);
-                let stale = stale.or_else(|| self.fell_behind(&peer, state));
+                let stale = stale.or_else(|| self.fell_behind(state));
                 stale.map(Removal::Stale)
             });
+            if is_stale {
+                removed.push(peer.id);
+            }
         }
-        if removed {
+        if !removed.is_empty() {
             self.changed();
         }
+        removed
     }
 }

@@ -11,6 +11,7 @@
 //! [`refresh_peer_timeout`]: TimeoutPeerList::refresh_peer_timeout
 //! [`remove_peer`]: TimeoutPeerList::remove_peer
 
+mod events;
 mod gc;
 mod group;
 mod mailbox;
@@ -18,6 +19,7 @@ mod peer;
 mod presence;
 mod roster;
 mod telling;
+mod token;
 mod wait;
 
 use std::{
@@ -37,18 +39,20 @@ use dashmap::DashMap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::{
-    sync::broadcast,
     task::AbortHandle,
     time::{Instant, sleep_until, timeout_at},
 };
 use tracing::info;
 
+pub use events::{EVENTS_KEPT, Missed, PeerEvent, PeerEvents, PeerInfo, Reason};
 pub use group::{Family, Introduction};
 pub use mailbox::MESSAGE_OVERHEAD_BYTES;
-pub use peer::{Dialect, MAX_NAME_BYTES, PeerId};
+pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, WayIn};
 pub use presence::{Link, OpenRequest, OpenSocket};
+pub use token::PeerToken;
 pub use wait::{Delivery, News};
 
+use events::EventLog;
 use group::Group;
 use mailbox::{Kind, Message};
 use peer::{Listed, Peer, PeerState, Presence, Stale, name_for_list};
@@ -58,9 +62,6 @@ use wait::Wait;
 
 /// How long a sender that cannot be refused waits for room in a mailbox.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How many events a subscriber may be late before it misses some.
-const EVENTS_KEPT: usize = 1024;
 
 /// When peers are stale, and how much the list holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,53 +92,6 @@ impl Default for HeartbeatOpts {
             max_pending_bytes: 2 * 1024 * 1024,
             max_peers: 100_000,
         }
-    }
-}
-
-/// What subscribers of the list hear.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PeerEvent {
-    /// A peer signed in.
-    PeerAdded {
-        /// Its id.
-        id: PeerId,
-        /// Its name, as it stands in the list.
-        name: Arc<str>,
-    },
-    /// A peer is no longer in the list.
-    PeerRemoved {
-        /// Its id.
-        id: PeerId,
-        /// Its name, as it stood in the list.
-        name: Arc<str>,
-        /// Why it was removed.
-        reason: Reason,
-    },
-}
-
-/// Why a peer was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reason {
-    /// It signed out.
-    SignedOut,
-    /// The collector found it stale, or its socket was silent for too long.
-    TimedOut,
-    /// Its socket closed.
-    Closed,
-    /// Its socket is open and it does not read.
-    NotReading,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Reason::SignedOut => "signed_out",
-            Reason::TimedOut => "timed_out",
-            Reason::Closed => "closed",
-            Reason::NotReading => "not_reading",
-        })
     }
 }
 
@@ -175,11 +129,25 @@ pub struct Card {
     pub card: Option<Bytes>,
 }
 
+/// A peer that has signed in.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    /// Its id.
+    pub id: PeerId,
+    /// What it proves with that it is itself.
+    pub token: PeerToken,
+    /// The list at that moment. It begins with the peer's own line: some
+    /// clients take their id from there.
+    pub list: Bytes,
+}
+
 /// A member of the group, as [`TimeoutPeerList::add_member`] found it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Added {
     /// Its id.
     pub id: PeerId,
+    /// What it proves with that it is itself.
+    pub token: PeerToken,
     /// It was known by its key, and is the same again.
     pub resumed: bool,
     /// The name that it is in the list by, if it is.
@@ -189,6 +157,19 @@ pub struct Added {
 /// No peer with that id is signed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownPeer;
+
+/// The token is not that of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongToken;
+
+/// Why a peer could not come back as itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeError {
+    /// It is not in the list any more: it may sign in as anybody may.
+    Gone,
+    /// The token is not that of the peer.
+    WrongToken,
+}
 
 /// Why a peer could not be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +197,21 @@ impl fmt::Display for UnknownPeer {
     }
 }
 
+impl fmt::Display for WrongToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the token is not that of the peer")
+    }
+}
+
+impl fmt::Display for ResumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ResumeError::Gone => UnknownPeer.fmt(f),
+            ResumeError::WrongToken => WrongToken.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for AddPeerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -236,6 +232,8 @@ impl fmt::Display for SendError {
 }
 
 impl std::error::Error for UnknownPeer {}
+impl std::error::Error for WrongToken {}
+impl std::error::Error for ResumeError {}
 impl std::error::Error for AddPeerError {}
 impl std::error::Error for SendError {}
 
@@ -263,7 +261,7 @@ struct Shared {
     told: [AtomicU64; 2],
     /// Waits end instead of parking.
     ending: AtomicBool,
-    events: broadcast::Sender<PeerEvent>,
+    events: Arc<EventLog>,
     gc: Mutex<Option<AbortHandle>>,
 }
 
@@ -282,43 +280,111 @@ impl TimeoutPeerList {
             schedules: Mutex::new(Half::BOTH.map(Schedule::new)),
             told: Default::default(),
             ending: AtomicBool::new(false),
-            events: broadcast::Sender::new(EVENTS_KEPT),
+            events: EventLog::new(),
             gc: Mutex::new(None),
         }));
         *list.0.gc.lock() = Some(gc::start(&list));
         list
     }
 
-    /// Signs a peer in and tells the others. Returns its id and the list at
-    /// that moment, which begins with the peer's own line: some clients take
-    /// their id from there. Without a name it is called `peer_` and its id.
+    /// Signs a peer in and tells the others. Without a name it is called
+    /// `peer_` and its id.
     ///
     /// In the list, commas and control characters of the name are `_`, and
     /// only its first [`MAX_NAME_BYTES`] bytes are kept.
     pub async fn add_peer<'a>(
         &self,
         name: impl Into<Option<&'a str>>,
-        dialect: Dialect,
-    ) -> Result<(PeerId, Bytes), AddPeerError> {
+        way: WayIn,
+    ) -> Result<SignedIn, AddPeerError> {
         let name = name.into();
         if name.is_some_and(str::is_empty) {
             return Err(AddPeerError::NoName);
         }
-        let (id, list) = {
+        let signed_in = {
             let mut roster = self.0.roster.lock();
             let id = self.next_id(&mut roster)?;
             let name = name.map_or_else(|| format!("peer_{id}").into(), name_for_list);
             let now = Instant::now();
             let presence = Presence::new(now);
-            let joined = roster.join(id, &name, dialect, presence.shown);
-            let peer = Arc::new(Peer::new(id, dialect, joined, presence));
-            self.enlist(&roster, &peer, Listed { name, joined });
+            let joined = roster.join(id, &name, way.dialect, presence.shown);
+            let peer = Arc::new(Peer::new(id, way, joined, presence));
+            // Nobody else knows this peer yet, so that its state may be locked
+            // after the roster.
+            self.enlist(&roster, &peer, &peer.state.lock(), Listed { name, joined });
+            let signed_in = SignedIn {
+                id,
+                token: peer.token,
+                list: roster.list(now),
+            };
             // In the map before anybody can read the id in the list.
             self.0.peers.insert(id, peer);
-            (id, roster.list(now))
+            signed_in
         };
         self.changed();
-        Ok((id, list))
+        Ok(signed_in)
+    }
+
+    /// Signs a peer in that the list still holds, under its id and with its
+    /// mailbox as it is. The others are told only if it has another name now
+    /// (None: the one it had). What waited for it before is given nothing any
+    /// more; an open socket ends with [`News::Replaced`].
+    pub async fn resume_peer(
+        &self,
+        id: PeerId,
+        token: &PeerToken,
+        name: Option<&str>,
+        way: WayIn,
+    ) -> Result<SignedIn, ResumeError> {
+        let peer = self.polled_peer(id).map_err(|_| ResumeError::Gone)?;
+        if !peer.token.is(token) {
+            return Err(ResumeError::WrongToken);
+        }
+        let now = Instant::now();
+        let (list, renamed, wakers) = {
+            let mut state = peer.state.lock();
+            if state.removed.is_some() {
+                return Err(ResumeError::Gone);
+            }
+            let mut roster = self.0.roster.lock();
+            let mut listed = peer.listed().ok_or(ResumeError::Gone)?;
+            let name = name.map(name_for_list);
+            let name = name.filter(|name| !name.is_empty() && *name != listed.name);
+            let renamed = name.is_some();
+            state.presence.returned(now);
+            state.presence.shown = state.presence.connected(now);
+            if let Some(name) = name {
+                roster.leave(listed.joined, &listed.name);
+                let joined = roster.join(id, &name, way.dialect, state.presence.shown);
+                listed = Listed { name, joined };
+                peer.set_listed(listed.clone());
+            } else {
+                roster.set_connected(listed.joined, state.presence.shown);
+            }
+            let wakers = state.begin_session(false);
+            state.way = way;
+            state.heard = way.dialect.knows(roster.current());
+            if let Some(peer) = peer.info(&state) {
+                self.0.events.add(PeerEvent::PeerReconnected(peer));
+            }
+            (roster.list_from(listed.joined, now), renamed, wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        info!(peer_id = id.get(), "peer came back");
+        if renamed {
+            self.changed();
+        }
+        let token = *token;
+        Ok(SignedIn { id, token, list })
+    }
+
+    /// Whether this is the token of the peer. A peer that is not signed in has
+    /// none, and the verb that follows says so.
+    pub async fn check_token(&self, id: PeerId, token: &PeerToken) -> Result<(), WrongToken> {
+        match self.peer(id) {
+            Ok(peer) if !peer.token.is(token) => Err(WrongToken),
+            _ => Ok(()),
+        }
     }
 
     /// Adds a member of the group that is in no list: it hears what the group
@@ -327,36 +393,73 @@ impl TimeoutPeerList {
     /// With a `key`, a secret of its client's, it can come back: it keeps its
     /// mailbox when its socket closes, until it is stale, acknowledges what it
     /// gets, and is the same again with the same key.
-    pub async fn add_member(&self, key: Option<&str>) -> Result<Added, AddPeerError> {
+    pub async fn add_member(
+        &self,
+        key: Option<&str>,
+        door: &'static str,
+    ) -> Result<Added, AddPeerError> {
         let known = key.and_then(|key| self.0.group.lock().with_key(key));
         if let Some(peer) = known.and_then(|id| self.peer(id).ok())
             && peer.state.lock().removed.is_none()
         {
-            return Ok(Added {
-                id: peer.id,
-                resumed: true,
-                name: self.0.group.lock().name(peer.id),
-            });
+            return Ok(self.returned_member(&peer));
         }
-        let id = {
+        let peer = {
             let mut roster = self.0.roster.lock();
             let id = self.next_id(&mut roster)?;
             let presence = Presence::new(Instant::now());
-            let peer = Peer::new(id, Dialect::Silent, roster.current(), presence);
-            let peer = Peer {
-                is_member: true,
-                ..peer
-            };
-            peer.state.lock().acknowledges = key.is_some();
-            self.0.peers.insert(id, Arc::new(peer));
-            id
+            let dialect = Dialect::Silent;
+            let way = WayIn { door, dialect };
+            let mut peer = Peer::new(id, way, roster.current(), presence);
+            peer.is_member = true;
+            let peer = Arc::new(peer);
+            {
+                let mut state = peer.state.lock();
+                state.acknowledges = key.is_some();
+                state.resumes = key.is_some();
+            }
+            self.0.peers.insert(id, peer.clone());
+            peer
         };
-        self.0.group.lock().join(id, key);
+        self.0.group.lock().join(peer.id, key);
         Ok(Added {
-            id,
+            id: peer.id,
+            token: peer.token,
             resumed: false,
             name: None,
         })
+    }
+
+    /// A member of the group comes back with its token. The socket that it is
+    /// to be heard through from now on is opened next.
+    pub async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, ResumeError> {
+        let peer = self.peer(id).map_err(|_| ResumeError::Gone)?;
+        if !peer.is_member {
+            return Err(ResumeError::Gone);
+        }
+        if !peer.token.is(token) {
+            return Err(ResumeError::WrongToken);
+        }
+        if peer.state.lock().removed.is_some() {
+            return Err(ResumeError::Gone);
+        }
+        Ok(self.returned_member(&peer))
+    }
+
+    fn returned_member(&self, peer: &Peer) -> Added {
+        {
+            let state = peer.state.lock();
+            let _roster = self.0.roster.lock();
+            if let Some(peer) = peer.info(&state) {
+                self.0.events.add(PeerEvent::PeerReconnected(peer));
+            }
+        }
+        Added {
+            id: peer.id,
+            token: peer.token,
+            resumed: true,
+            name: self.0.group.lock().name(peer.id),
+        }
     }
 
     /// A member that acknowledges has all messages up to this number.
@@ -395,15 +498,17 @@ impl TimeoutPeerList {
             return Ok(None);
         };
         {
+            let state = peer.state.lock();
             let mut roster = self.0.roster.lock();
             let name = name_for_list(name);
-            let joined = roster.join(id, &name, peer.dialect, Connected::Yes);
-            self.enlist(&roster, &peer, Listed { name, joined });
+            let joined = roster.join(id, &name, state.way.dialect, Connected::Yes);
+            self.enlist(&roster, &peer, &state, Listed { name, joined });
         }
         // Its STATUS, and its removal if that came in between.
         self.show_connected(&peer, peer.state.lock());
         if let Some(reason) = peer.state.lock().removed {
-            self.unlist(&peer, Removal::Asked(reason));
+            let info = peer.info(&peer.state.lock());
+            self.unlist(&peer, Removal::Asked(reason), info);
         }
         self.changed();
         let hello = Message::of_group(Kind::Group, introduction.hello);
@@ -424,17 +529,17 @@ impl TimeoutPeerList {
     }
 
     /// Called with the roster locked, where the peer has joined.
-    fn enlist(&self, roster: &Roster, peer: &Peer, listed: Listed) {
-        let (id, name) = (peer.id, listed.name.clone());
+    fn enlist(&self, roster: &Roster, peer: &Peer, state: &PeerState, listed: Listed) {
         info!(
-            peer_id = id.get(),
-            name = &*name,
+            peer_id = peer.id.get(),
+            name = &*listed.name,
             peers = roster.len(),
             "peer signed in"
         );
-        // It is called once for each.
-        let _ = peer.listed.set(listed);
-        self.emit(PeerEvent::PeerAdded { id, name });
+        peer.set_listed(listed);
+        if let Some(peer) = peer.info(state) {
+            self.0.events.add(PeerEvent::PeerAdded(peer));
+        }
     }
 
     /// Waits for the next thing that a peer should hear, for `limit` at most
@@ -462,10 +567,7 @@ impl TimeoutPeerList {
         limit: Option<Duration>,
     ) -> Result<Delivery, UnknownPeer> {
         let peer = self.polled_peer(id)?;
-        if peer.state.lock().presence.sockets > 0 {
-            return Err(UnknownPeer);
-        }
-        let mut wait = Wait::begin(self, peer, None);
+        let mut wait = Wait::of_poll(self, peer)?;
         let end = limit.and_then(|limit| Instant::now().checked_add(limit));
         if let Some(moment) = wait.acknowledge(acknowledged) {
             let too_late = end.filter(|end| *end <= moment);
@@ -512,15 +614,15 @@ impl TimeoutPeerList {
         body: Bytes,
     ) -> Result<(Arc<Peer>, Message), SendError> {
         let sender = self.peer(from).map_err(|_| SendError::UnknownSender)?;
-        let sender = sender.listed.get().ok_or(SendError::UnknownSender)?;
+        let needs = sender.joined().ok_or(SendError::UnknownSender)?;
         let receiver = self.peer(to).map_err(|_| SendError::UnknownReceiver)?;
-        if receiver.listed.get().is_none() {
+        if receiver.joined().is_none() {
             return Err(SendError::UnknownReceiver);
         }
         let message = Message {
             kind: Kind::Direct { from },
             body,
-            needs: sender.joined,
+            needs,
         };
         Ok((receiver, message))
     }
@@ -593,7 +695,7 @@ impl TimeoutPeerList {
             let is_shown = card.is_some() || !peer.is_member;
             is_shown.then_some(Card {
                 id: peer.id,
-                name: peer.listed.get()?.name.clone(),
+                name: peer.listed()?.name,
                 card,
             })
         });
@@ -644,7 +746,7 @@ impl TimeoutPeerList {
             }
             let nobody_reads = {
                 let state = receiver.state.lock();
-                receiver.is_member && state.acknowledges && state.presence.sockets == 0
+                receiver.is_member && state.resumes && state.presence.sockets == 0
             };
             if nobody_reads || timeout_at(deadline, room).await.is_err() {
                 return Err(self.give_up(receiver));
@@ -657,7 +759,7 @@ impl TimeoutPeerList {
     fn give_up(&self, receiver: &Peer) -> SendError {
         let wakers = {
             let mut state = receiver.state.lock();
-            let may_return = receiver.is_member && state.acknowledges;
+            let may_return = receiver.is_member && state.resumes;
             if state.presence.sockets == 0 && !may_return {
                 return SendError::MailboxFull;
             }
@@ -674,8 +776,39 @@ impl TimeoutPeerList {
     /// [`HeartbeatOpts::timeout_period`].
     pub async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), UnknownPeer> {
         let peer = self.polled_peer(id)?;
-        peer.state.lock().presence.heartbeat(Instant::now());
+        let mut state = peer.state.lock();
+        state.presence.heartbeat(Instant::now());
+        state.leaving = None;
         Ok(())
+    }
+
+    /// Takes a peer off the list as [`TimeoutPeerList::remove_peer`] does, with
+    /// [`Reason::SignedOut`], when `grace` is over, unless it has come back,
+    /// waited or sent a heartbeat until then: a page cannot tell whether it is
+    /// closed or loaded anew.
+    pub async fn sign_out_later(&self, id: PeerId, grace: Duration) {
+        let Ok(peer) = self.peer(id) else { return };
+        let end = Instant::now() + grace;
+        {
+            let mut state = peer.state.lock();
+            // Asked again: it is on its way.
+            if state.leaving.is_some_and(|leaving| leaving <= end) {
+                return;
+            }
+            state.leaving = Some(end);
+        }
+        let list = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            sleep_until(end).await;
+            let Some(list) = list.upgrade() else { return };
+            let list = Self(list);
+            let removed = list.take_off_if(&peer, |state| {
+                (state.leaving == Some(end)).then_some(Removal::Asked(Reason::SignedOut))
+            });
+            if removed {
+                list.changed();
+            }
+        });
     }
 
     /// Takes a peer off the list, ends its waits and tells the others. False
@@ -699,11 +832,41 @@ impl TimeoutPeerList {
         self.0.roster.lock().list(Instant::now())
     }
 
-    /// Every peer that is added or removed from now on, in order. A receiver
-    /// that is more than 1,024 events late misses the oldest and is told how
-    /// many.
-    pub fn subscribe(&self) -> broadcast::Receiver<PeerEvent> {
-        self.0.events.subscribe()
+    /// Every peer that signs in, comes back or is removed from now on, in
+    /// order.
+    pub fn subscribe(&self) -> PeerEvents {
+        self.0.events.subscribe(None)
+    }
+
+    /// As [`TimeoutPeerList::subscribe`], beginning after the event with this
+    /// number, as far as it is still kept.
+    pub fn subscribe_after(&self, number: u64) -> PeerEvents {
+        self.0.events.subscribe(Some(number))
+    }
+
+    /// A peer of the list as it is now.
+    pub async fn peer_info(&self, id: PeerId) -> Option<PeerInfo> {
+        let peer = self.peer(id).ok()?;
+        let state = peer.state.lock();
+        peer.info(&state).filter(|_| state.removed.is_none())
+    }
+
+    /// Every peer of the list as it is now, by rising id.
+    pub async fn peer_infos(&self) -> Vec<PeerInfo> {
+        let peers = self.peers_where(|_| true).into_iter();
+        let infos = peers.filter_map(|peer| {
+            let state = peer.state.lock();
+            peer.info(&state).filter(|_| state.removed.is_none())
+        });
+        let mut infos: Vec<PeerInfo> = infos.collect();
+        infos.sort_unstable_by_key(|info| info.id);
+        infos
+    }
+
+    /// Removes the stale now instead of at the next interval. Returns who is
+    /// removed.
+    pub async fn purge(&self) -> Vec<PeerId> {
+        self.collect()
     }
 
     /// Stops the collector: nobody times out any more.
@@ -722,6 +885,21 @@ impl TimeoutPeerList {
             wakers.extend(peer.state.lock().waits.take_all());
         }
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Removes every peer because the server stops: nobody is told but those
+    /// who subscribed.
+    pub fn remove_all(&self) {
+        self.cancel_gc();
+        // No farewells: those who would hear them are removed too.
+        *self.0.group.lock() = Group::default();
+        let mut peers = self.peers_where(|_| true);
+        // The newest first, for that is the end from which the list's text is
+        // shortened without being moved.
+        peers.sort_unstable_by_key(|peer| std::cmp::Reverse(peer.joined()));
+        for peer in peers {
+            self.take_off_if(&peer, |_| Some(Removal::Asked(Reason::Shutdown)));
+        }
     }
 
     fn peer(&self, id: PeerId) -> Result<Arc<Peer>, UnknownPeer> {
@@ -762,14 +940,14 @@ impl TimeoutPeerList {
     /// Takes a peer off the list and ends its waits, if there is a reason
     /// when its state is locked. The caller tells the others.
     fn take_off_if(&self, peer: &Peer, reason: impl FnOnce(&PeerState) -> Option<Removal>) -> bool {
-        let (removal, wakers) = {
+        let (removal, info, wakers) = {
             let mut state = peer.state.lock();
             let Some(removal) = reason(&state) else {
                 return false;
             };
             state.removed.get_or_insert(removal.reason());
             state.mailbox.clear();
-            (removal, state.waits.take_all())
+            (removal, peer.info(&state), state.waits.take_all())
         };
         // Whoever takes it off the map removes it.
         if self.0.peers.remove(&peer.id).is_none() {
@@ -786,27 +964,25 @@ impl TimeoutPeerList {
                 }
             }
         }
-        self.unlist(peer, removal);
+        self.unlist(peer, removal, info);
         true
     }
 
-    /// Takes a removed peer off the list, if it is in it.
-    fn unlist(&self, peer: &Peer, removal: Removal) {
-        let Some(listed) = peer.listed.get() else {
-            return;
-        };
+    /// Takes a removed peer off the list, if it is in it. `info`: what it was.
+    fn unlist(&self, peer: &Peer, removal: Removal, info: Option<PeerInfo>) {
+        let Some(mut info) = info else { return };
+        info.connected = false;
         let reason = removal.reason();
-        let peers = {
+        let (listed, peers) = {
+            // With the roster locked, so that events come in its order.
             let mut roster = self.0.roster.lock();
+            let Some(listed) = peer.listed() else { return };
             if !roster.leave(listed.joined, &listed.name) {
                 return;
             }
-            self.emit(PeerEvent::PeerRemoved {
-                id: peer.id,
-                name: listed.name.clone(),
-                reason,
-            });
-            roster.len()
+            let removed = PeerEvent::PeerRemoved { peer: info, reason };
+            self.0.events.add(removed);
+            (listed, roster.len())
         };
         info!(
             peer_id = peer.id.get(),
@@ -818,14 +994,8 @@ impl TimeoutPeerList {
         );
     }
 
-    /// Called with the roster locked, so that events come in its order.
-    fn emit(&self, event: PeerEvent) {
-        // An error means that nobody subscribed.
-        let _ = self.0.events.send(event);
-    }
-
-    fn fell_behind(&self, peer: &Peer, state: &PeerState) -> Option<Stale> {
-        let bare = peer.dialect == Dialect::Bare;
+    fn fell_behind(&self, state: &PeerState) -> Option<Stale> {
+        let bare = state.way.dialect == Dialect::Bare;
         let behind = bare && !self.0.roster.lock().log_reaches(state.heard);
         behind.then_some(Stale::FellBehind)
     }

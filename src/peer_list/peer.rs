@@ -2,15 +2,15 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::Waker,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{HeartbeatOpts, Reason, mailbox::Mailbox, roster::Connected};
+use super::{HeartbeatOpts, PeerInfo, PeerToken, Reason, mailbox::Mailbox, roster::Connected};
 
 /// The longest name a peer can have, in bytes; longer ones are cut.
 pub const MAX_NAME_BYTES: usize = 512;
@@ -65,6 +65,27 @@ pub enum Dialect {
     Silent,
 }
 
+impl Dialect {
+    /// The version of the list that such a peer has heard of, if it was shown
+    /// this one.
+    pub(super) fn knows(self, shown: u64) -> u64 {
+        match self {
+            Dialect::Listed | Dialect::Bare => shown,
+            // It is never behind.
+            Dialect::Silent => u64::MAX,
+        }
+    }
+}
+
+/// How a peer comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WayIn {
+    /// The name of its door, for those who watch the list.
+    pub door: &'static str,
+    /// How it hears of others.
+    pub dialect: Dialect,
+}
+
 /// A name as it may stand in a line of the list: commas and control
 /// characters become `_`, and it is cut to [`MAX_NAME_BYTES`] on a character
 /// boundary. Without this a name could forge a line.
@@ -84,9 +105,10 @@ pub(super) fn name_for_list(name: &str) -> Arc<str> {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub id: PeerId,
-    pub dialect: Dialect,
-    /// Its place in the list, once it has one.
-    pub listed: OnceLock<Listed>,
+    pub token: PeerToken,
+    since: SystemTime,
+    /// Its place in the list, once it has one. Nothing is locked under it.
+    listed: Mutex<Option<Listed>>,
     /// It is a member of the group.
     pub is_member: bool,
     /// Told when there is room in its mailbox again.
@@ -95,7 +117,7 @@ pub(super) struct Peer {
 }
 
 /// What a peer is in the list.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Listed {
     pub name: Arc<str>,
     /// The version of the list that first named the peer; its key there.
@@ -105,26 +127,26 @@ pub(super) struct Listed {
 impl Peer {
     /// One that was made just now. `heard`: the version of the list that it
     /// knows.
-    pub fn new(id: PeerId, dialect: Dialect, heard: u64, presence: Presence) -> Self {
-        let heard = match dialect {
-            Dialect::Listed | Dialect::Bare => heard,
-            // It is never behind.
-            Dialect::Silent => u64::MAX,
-        };
+    pub fn new(id: PeerId, way: WayIn, heard: u64, presence: Presence) -> Self {
         Self {
             id,
-            dialect,
-            listed: OnceLock::new(),
+            token: PeerToken::random(),
+            since: SystemTime::now(),
+            listed: Mutex::new(None),
             is_member: false,
             room: Notify::new(),
             state: Mutex::new(PeerState {
                 mailbox: Mailbox::default(),
-                heard,
+                way,
+                heard: way.dialect.knows(heard),
                 lent: false,
                 removed: None,
                 waits: Waits::default(),
                 presence,
                 session: 0,
+                by_socket: false,
+                resumes: false,
+                leaving: None,
                 acknowledges: false,
                 last_given: None,
                 sent: 0,
@@ -133,10 +155,51 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Its place in the list.
+    pub fn listed(&self) -> Option<Listed> {
+        self.listed.lock().clone()
+    }
+
+    /// The version of the list that first named it, if it is in the list.
+    pub fn joined(&self) -> Option<u64> {
+        self.listed.lock().as_ref().map(|listed| listed.joined)
+    }
+
+    /// It has a place in the list now, or another one.
+    pub fn set_listed(&self, listed: Listed) {
+        *self.listed.lock() = Some(listed);
+    }
+
+    /// The peer as it is now, for those who run an application. None if it is
+    /// not in the list.
+    pub fn info(&self, state: &PeerState) -> Option<PeerInfo> {
+        let now = Instant::now();
+        let presence = &state.presence;
+        let unseen = now.saturating_duration_since(presence.last_seen(now));
+        let present = SystemTime::now();
+        Some(PeerInfo {
+            id: self.id,
+            name: self.listed()?.name,
+            door: state.way.door,
+            connected: match presence.shown {
+                Connected::Yes => true,
+                Connected::Until(end) => end > now,
+                Connected::No => false,
+            },
+            since: self.since,
+            last_seen: present.checked_sub(unseen).unwrap_or(present),
+            heartbeat: presence.last_heartbeat.is_some(),
+        })
+    }
+}
+
 /// What changes about a peer.
 #[derive(Debug)]
 pub(super) struct PeerState {
     pub mailbox: Mailbox,
+    /// How it came in, the last time that it did.
+    pub way: WayIn,
     /// The newest version of the list that it has heard.
     pub heard: u64,
     /// The next thing it should hear is lent to a wait: nobody else takes.
@@ -146,14 +209,35 @@ pub(super) struct PeerState {
     pub removed: Option<Reason>,
     pub waits: Waits,
     pub presence: Presence,
-    /// Rises with each socket that takes over the peer.
+    /// Rises with each sign-in and each socket that takes over the peer.
     pub session: u64,
+    /// The present session is that of a socket, and that is open.
+    pub by_socket: bool,
+    /// It may come back when its socket has closed, and stays until it is
+    /// stale.
+    pub resumes: bool,
+    /// It signs out then, unless it shows before that it is still there.
+    pub leaving: Option<Instant>,
     /// It acknowledges what it gets.
     pub acknowledges: bool,
     /// When it was last given a message.
     pub last_given: Option<Instant>,
     /// The number of the last event that it sent, if it numbers them.
     pub sent: u64,
+}
+
+impl PeerState {
+    /// The peer signs in again, or its socket opens: what waited for it until
+    /// now is given nothing any more, and what that was given and did not
+    /// acknowledge is given anew. Returns who is to be told.
+    pub fn begin_session(&mut self, by_socket: bool) -> Vec<Waker> {
+        self.session += 1;
+        self.by_socket = by_socket;
+        self.lent = false;
+        self.leaving = None;
+        self.mailbox.rewind();
+        self.waits.take_all()
+    }
 }
 
 /// The waits of a peer that are open.
@@ -243,6 +327,21 @@ impl Presence {
     /// A heartbeat has come.
     pub fn heartbeat(&mut self, now: Instant) {
         self.last_heartbeat = Some(now);
+    }
+
+    /// It signed in again.
+    pub fn returned(&mut self, now: Instant) {
+        self.last_seen = now;
+        self.linger_until = now + LINGER;
+    }
+
+    /// When a request of it was last open, or a heartbeat came.
+    pub fn last_seen(&self, now: Instant) -> Instant {
+        if self.open > 0 {
+            return now;
+        }
+        let beat = self.last_heartbeat.unwrap_or(self.last_seen);
+        beat.max(self.last_seen)
     }
 
     /// A request has ended. `lingers`: its client is expected to be back

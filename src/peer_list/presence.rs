@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    Delivery, PeerId, TimeoutPeerList, UnknownPeer,
+    Delivery, PeerId, Reason, Removal, TimeoutPeerList, UnknownPeer,
     peer::{Peer, PeerState},
     wait::Wait,
 };
@@ -141,13 +141,41 @@ impl OpenSocket {
 
     fn begin_wait(&self) -> Wait {
         let OpenRequest { list, peer, .. } = &self.request;
-        Wait::begin(list, peer.clone(), Some(self.session))
+        Wait::of_socket(list, peer.clone(), self.session)
+    }
+
+    /// From now on the peer may come back with its token when its socket has
+    /// closed: until it is stale it stays in the list.
+    pub fn keep_for_return(&self) {
+        self.request.peer.state.lock().resumes = true;
+    }
+
+    /// The socket is closed, or is about to be: its peer is removed, unless
+    /// another session has taken it over, or it may come back and the network
+    /// is the reason.
+    pub async fn leave(self, reason: Reason) {
+        let OpenRequest { list, peer, .. } = &self.request;
+        let removed = list.take_off_if(peer, |state| {
+            let lost = matches!(reason, Reason::Closed | Reason::TimedOut);
+            let stays = state.session != self.session || (state.resumes && lost);
+            match state.removed {
+                Some(reason) => Some(Removal::Asked(reason)),
+                None => (!stays).then_some(Removal::Asked(reason)),
+            }
+        });
+        if removed {
+            list.changed();
+        }
     }
 }
 
 impl Drop for OpenSocket {
     fn drop(&mut self) {
-        self.request.peer.state.lock().presence.sockets -= 1;
+        let mut state = self.request.peer.state.lock();
+        state.presence.sockets -= 1;
+        if state.session == self.session {
+            state.by_socket = false;
+        }
     }
 }
 
@@ -162,10 +190,8 @@ impl TimeoutPeerList {
             return Err(UnknownPeer);
         }
         state.presence.sockets += 1;
-        state.session += 1;
-        state.lent = false;
-        state.mailbox.rewind();
-        let (session, wakers) = (state.session, state.waits.take_all());
+        let wakers = state.begin_session(true);
+        let session = state.session;
         let request = OpenRequest::begin(self, &peer, state);
         wakers.into_iter().for_each(Waker::wake);
         Ok(OpenSocket { request, session })
@@ -194,9 +220,9 @@ impl TimeoutPeerList {
         let connected = state.presence.connected(Instant::now());
         if connected != state.presence.shown {
             state.presence.shown = connected;
-            if let Some(listed) = peer.listed.get() {
+            if let Some(joined) = peer.joined() {
                 let mut roster = self.0.roster.lock();
-                roster.set_connected(listed.joined, connected);
+                roster.set_connected(joined, connected);
             }
         }
     }

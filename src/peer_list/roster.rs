@@ -201,6 +201,19 @@ impl Roster {
             .clone()
     }
 
+    /// As [`Roster::list`], but this peer's line comes first.
+    pub fn list_from(&mut self, joined: u64, now: Instant) -> Bytes {
+        let list = self.list(now);
+        let Some(slot) = self.index(joined).map(|index| &self.slots[index]) else {
+            return list;
+        };
+        let start = list.len() - slot.flag + FLAG_FROM_LINE_END - slot.line;
+        let end = start + slot.line;
+        [&list[start..end], &list[..start], &list[end..]]
+            .concat()
+            .into()
+    }
+
     /// The list for a peer that last heard of version `heard`: as
     /// [`Roster::list`], but who joined since counts as connected, for this
     /// is the update that announces them.

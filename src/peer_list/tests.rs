@@ -39,8 +39,24 @@ fn text(bytes: &Bytes) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
+fn way(dialect: Dialect) -> WayIn {
+    WayIn {
+        door: "http",
+        dialect,
+    }
+}
+
 async fn sign_in(list: &TimeoutPeerList, name: &str) -> PeerId {
-    list.add_peer(name, Dialect::Listed).await.unwrap().0
+    list.add_peer(name, way(Dialect::Listed)).await.unwrap().id
+}
+
+/// An event as `+`, `=` or `-`, the peer's id, and why it was removed.
+fn told(event: &PeerEvent) -> String {
+    match event {
+        PeerEvent::PeerAdded(peer) => format!("+ {}", peer.id),
+        PeerEvent::PeerReconnected(peer) => format!("= {}", peer.id),
+        PeerEvent::PeerRemoved { peer, reason } => format!("- {} {reason}", peer.id),
+    }
 }
 
 /// Takes what is there for a peer, without waiting.
@@ -71,11 +87,11 @@ async fn say(list: &TimeoutPeerList, from: PeerId, to: PeerId, body: &'static st
 #[tokio::test(start_paused = true)]
 async fn a_peer_signs_in_with_its_own_line_first_and_the_others_newest_first() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let added = list.add_peer("a", Dialect::Listed).await.unwrap();
-    assert_eq!((added.0.get(), text(&added.1)), (1, "a,1,1\n"));
+    let added = list.add_peer("a", way(Dialect::Listed)).await.unwrap();
+    assert_eq!((added.id.get(), text(&added.list)), (1, "a,1,1\n"));
     sign_in(&list, "b").await;
-    let added = list.add_peer("c,\n,9,1", Dialect::Bare).await.unwrap();
-    assert_eq!(text(&added.1), "c___9_1,3,1\nb,2,1\na,1,1\n");
+    let added = list.add_peer("c,\n,9,1", way(Dialect::Bare)).await.unwrap();
+    assert_eq!(text(&added.list), "c___9_1,3,1\nb,2,1\na,1,1\n");
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,10 +100,10 @@ async fn a_full_list_and_an_empty_name_are_refused() {
         max_peers: 1,
         ..HeartbeatOpts::default()
     });
-    let nameless = list.add_peer("", Dialect::Listed).await;
+    let nameless = list.add_peer("", way(Dialect::Listed)).await;
     assert_eq!(nameless.unwrap_err(), AddPeerError::NoName);
     let a = sign_in(&list, "a").await;
-    let full = list.add_peer("b", Dialect::Listed).await;
+    let full = list.add_peer("b", way(Dialect::Listed)).await;
     assert_eq!(full.unwrap_err(), AddPeerError::Full);
     list.remove_peer(a, Reason::SignedOut).await;
     assert_eq!(sign_in(&list, "b").await.get(), 2);
@@ -110,7 +126,7 @@ async fn a_peer_that_missed_many_changes_gets_one_list() {
 #[tokio::test(start_paused = true)]
 async fn a_bare_peer_hears_each_change_in_order_one_line_a_wait() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (a, _) = list.add_peer("a", Dialect::Bare).await.unwrap();
+    let a = list.add_peer("a", way(Dialect::Bare)).await.unwrap().id;
     let b = sign_in(&list, "b").await;
     sign_in(&list, "c").await;
     list.remove_peer(b, Reason::SignedOut).await;
@@ -124,8 +140,8 @@ async fn a_bare_peer_hears_each_change_in_order_one_line_a_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_bare_peer_that_cannot_be_told_every_change_any_more_is_removed() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (polls, _) = list.add_peer("a", Dialect::Bare).await.unwrap();
-    let (sleeps, _) = list.add_peer("b", Dialect::Bare).await.unwrap();
+    let polls = list.add_peer("a", way(Dialect::Bare)).await.unwrap().id;
+    let sleeps = list.add_peer("b", way(Dialect::Bare)).await.unwrap().id;
     let start = Instant::now();
     let mut last = list.subscribe();
     for _ in 0..roster::LOG_LENGTH / 2 {
@@ -137,13 +153,8 @@ async fn a_bare_peer_that_cannot_be_told_every_change_any_more_is_removed() {
     assert_eq!(take(&list, polls).await, News::Removed(Reason::TimedOut));
     for id in [polls, sleeps] {
         // The one by its wait, the other by the collector.
-        let PeerEvent::PeerRemoved {
-            id: gone, reason, ..
-        } = last.recv().await.unwrap()
-        else {
-            panic!("not a removal");
-        };
-        assert_eq!((gone, reason), (id, Reason::TimedOut));
+        let (_, event) = last.next().await.unwrap();
+        assert_eq!(told(&event), format!("- {id} timed_out"));
     }
     assert_eq!(start.elapsed().as_secs(), 15, "not at the first collection");
 }
@@ -251,7 +262,7 @@ async fn every_open_wait_of_a_removed_peer_ends_at_once() {
 async fn at_the_end_every_open_wait_is_answered_and_none_parks_any_more() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = sign_in(&list, "a").await;
-    let (b, _) = list.add_peer("b", Dialect::Bare).await.unwrap();
+    let b = list.add_peer("b", way(Dialect::Bare)).await.unwrap().id;
     take(&list, a).await;
     let mut waits = [wait(&list, a), wait(&list, b), wait(&list, b)];
     for wait in &mut waits {
@@ -342,12 +353,8 @@ async fn the_collector_removes_the_stale_and_the_others_hear_of_it() {
     assert!(waiting.is_woken());
     let delivery = assert_ready!(waiting.poll()).unwrap();
     assert_eq!(*delivery.news(), status("c,3,0\na,1,1\n"));
-    let removed = PeerEvent::PeerRemoved {
-        id: b,
-        name: "b".into(),
-        reason: Reason::TimedOut,
-    };
-    assert_eq!(events.recv().await.unwrap(), removed);
+    let (_, removed) = events.next().await.unwrap();
+    assert_eq!(told(&removed), "- 2 timed_out");
     pass(Duration::from_secs(15)).await;
     assert_eq!(list.peer_ids(), [a]);
 }
@@ -367,18 +374,17 @@ async fn subscribers_hear_of_each_peer_added_and_removed_in_order() {
     let mut events = list.subscribe();
     let a = sign_in(&list, "a\n").await;
     list.remove_peer(a, Reason::SignedOut).await;
-    let name: Arc<str> = "a_".into();
-    let added = PeerEvent::PeerAdded {
-        id: a,
-        name: name.clone(),
+    let mut next = async || events.next().await.unwrap();
+    let (first, PeerEvent::PeerAdded(peer)) = next().await else {
+        panic!("not a sign-in");
     };
-    let removed = PeerEvent::PeerRemoved {
-        id: a,
-        name,
-        reason: Reason::SignedOut,
+    assert_eq!((first, peer.id, &*peer.name), (1, a, "a_"));
+    assert_eq!((peer.door, peer.connected), ("http", true));
+    let (second, PeerEvent::PeerRemoved { peer, reason }) = next().await else {
+        panic!("not a removal");
     };
-    assert_eq!(events.recv().await.unwrap(), added);
-    assert_eq!(events.recv().await.unwrap(), removed);
+    assert_eq!((second, peer.id, reason), (2, a, Reason::SignedOut));
+    assert!(!peer.connected);
 }
 
 /// Receives this many messages, with waits that are given up again and again.
@@ -662,7 +668,8 @@ impl Model {
 
     async fn sign_in(&mut self, bare: bool) {
         let dialect = if bare { Dialect::Bare } else { Dialect::Listed };
-        let (id, lines) = self.list.add_peer("p", dialect).await.unwrap();
+        let added = self.list.add_peer("p", way(dialect)).await.unwrap();
+        let (id, lines) = (added.id, added.list);
         let knows: BTreeSet<PeerId> = text(&lines)
             .lines()
             .map(|line| line.split(',').nth(1).unwrap().parse().unwrap())

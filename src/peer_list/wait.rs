@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Dialect, PeerId, Reason, Removal, TimeoutPeerList,
+    Dialect, PeerId, Reason, Removal, TimeoutPeerList, UnknownPeer,
     mailbox::Kind,
     peer::{Peer, PeerState, Stale},
 };
@@ -43,7 +43,7 @@ pub enum News {
     Nothing(Bytes),
     /// The peer was removed from the list.
     Removed(Reason),
-    /// Another socket has taken over the peer.
+    /// Told to a socket: another, or a sign-in, has taken over the peer.
     Replaced,
 }
 
@@ -145,23 +145,57 @@ impl Drop for Lease {
     }
 }
 
+/// The number of a wait that is the newest of no peer.
+const OUTDATED: u64 = 0;
+
 /// One open wait of a peer. Dropping it ends it.
 pub(super) struct Wait {
     list: TimeoutPeerList,
     peer: Arc<Peer>,
     number: u64,
-    /// The session of the socket that waits, if it is one.
-    session: Option<u64>,
+    /// The session of the peer that it belongs to.
+    session: u64,
+    is_socket: bool,
 }
 
 impl Wait {
-    pub fn begin(list: &TimeoutPeerList, peer: Arc<Peer>, session: Option<u64>) -> Self {
-        let number = peer.state.lock().waits.begin();
+    /// A wait of a peer that polls. An error if it has a socket: it is heard
+    /// through that.
+    pub fn of_poll(list: &TimeoutPeerList, peer: Arc<Peer>) -> Result<Self, UnknownPeer> {
+        let (number, session) = {
+            let mut state = peer.state.lock();
+            if state.by_socket {
+                return Err(UnknownPeer);
+            }
+            state.leaving = None;
+            (state.waits.begin(), state.session)
+        };
+        Ok(Self {
+            list: list.clone(),
+            peer,
+            number,
+            session,
+            is_socket: false,
+        })
+    }
+
+    /// A wait of the socket that this session is of.
+    pub fn of_socket(list: &TimeoutPeerList, peer: Arc<Peer>, session: u64) -> Self {
+        let number = {
+            let mut state = peer.state.lock();
+            if session == state.session {
+                state.waits.begin()
+            } else {
+                // It must not come before the waits of who has taken over.
+                OUTDATED
+            }
+        };
         Self {
             list: list.clone(),
             peer,
             number,
             session,
+            is_socket: true,
         }
     }
 
@@ -179,8 +213,9 @@ impl Wait {
         last.map(|last| last + REPEAT_PAUSE)
     }
 
+    /// Another sign-in or socket has taken over the peer.
     fn is_replaced(&self, state: &PeerState) -> bool {
-        self.session.is_some_and(|session| session != state.session)
+        self.session != state.session
     }
 
     /// Waits for news.
@@ -209,7 +244,7 @@ impl Wait {
     /// older wait of it was told.
     pub fn nothing(&self) -> Delivery {
         let state = self.peer.state.lock();
-        let news = match (state.removed, self.peer.dialect) {
+        let news = match (state.removed, state.way.dialect) {
             (Some(reason), _) => News::Removed(reason),
             (None, Dialect::Bare) => News::Nothing(Bytes::from_static(b"\n")),
             (None, Dialect::Listed) => News::Nothing(self.roster_update(&state).0),
@@ -223,11 +258,14 @@ impl Wait {
         if let Some(reason) = state.removed {
             return Poll::Ready(Delivery::last(News::Removed(reason)));
         }
-        if self.is_replaced(&state) {
+        let is_replaced = self.is_replaced(&state);
+        if is_replaced && self.is_socket {
             return Poll::Ready(Delivery::last(News::Replaced));
         }
-        if self.number == state.waits.newest && !state.lent {
-            if self.session.is_none() {
+        // A poll that was replaced is not told: its client may be gone, and
+        // one that is not would poll anew at once.
+        if !is_replaced && self.number == state.waits.newest && !state.lent {
+            if !self.is_socket {
                 // A wait before this one may have been given more than this
                 // one's client has.
                 state.mailbox.rewind();
@@ -284,7 +322,7 @@ impl Wait {
     }
 
     fn status(&self, state: &PeerState) -> Result<(News, Hears), FellBehind> {
-        match self.peer.dialect {
+        match state.way.dialect {
             // To the silent there is never one.
             Dialect::Listed | Dialect::Silent => {
                 let (list, version) = self.roster_update(state);

@@ -4,7 +4,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -15,7 +15,9 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use super::{AppOpts, Door};
+use reqwest::Url;
+
+use super::{AppOpts, Door, Webhook};
 use crate::{
     doors::http::{Cors, SignalOpts},
     peer_list::{HeartbeatOpts, MESSAGE_OVERHEAD_BYTES},
@@ -89,6 +91,42 @@ pub struct Settings {
     #[arg(long, env = "TOKEN", hide_env_values = true)]
     token: Option<String>,
 
+    /// How often clients are told to send heartbeats [default: half of
+    /// WEBRTC_HEARTBEAT_MS]
+    #[arg(long, env = "WEBRTC_HEARTBEAT_INTERVAL_MS", value_name = "MS", value_parser = milliseconds)]
+    heartbeat_interval_ms: Option<Duration>,
+
+    /// Whether each request must prove with its peer's token that it is that
+    /// peer's: optional or required
+    #[arg(long, env = "WEBRTC_PEER_TOKENS", value_name = "WHEN", default_value = "optional", value_parser = tokens)]
+    peer_tokens: Tokens,
+
+    /// The address and port of the operator's API [default: none]
+    #[arg(long, env = "WEBRTC_ADMIN_LISTEN", value_name = "ADDRESS", value_parser = address)]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// What the operator must send as `Authorization: Bearer`
+    #[arg(
+        long,
+        env = "WEBRTC_ADMIN_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub admin_token: Option<String>,
+
+    /// Where each event of a peer is POSTed to
+    #[arg(long, env = "WEBRTC_WEBHOOK_URL", value_name = "URL", hide_env_values = true, value_parser = webhook_url)]
+    webhook_url: Option<Url>,
+
+    /// What those events are signed with
+    #[arg(
+        long,
+        env = "WEBRTC_WEBHOOK_SECRET",
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    webhook_secret: Option<String>,
+
     /// How many peers can be signed in
     #[arg(long, env = "WEBRTC_MAX_PEERS", value_name = "PEERS", default_value = "100000", value_parser = peers)]
     max_peers: usize,
@@ -155,7 +193,36 @@ impl Settings {
                 self.max_pending_bytes
             )));
         }
+        let (interval, timeout) = (self.heartbeat_interval(), self.heartbeat_ms);
+        if timeout <= interval {
+            return Err(ConfigError(format!(
+                "WEBRTC_HEARTBEAT_INTERVAL_MS (--heartbeat-interval-ms) cannot be \"{}\": it takes \
+                 less than {}, WEBRTC_HEARTBEAT_MS",
+                interval.as_millis(),
+                timeout.as_millis()
+            )));
+        }
+        if let Some(address) = self.admin_listen
+            && !address.ip().is_loopback()
+            && self.admin_token.is_none()
+        {
+            return Err(ConfigError(format!(
+                "WEBRTC_ADMIN_LISTEN (--admin-listen) cannot be \"{address}\": others reach it there; \
+                 set WEBRTC_ADMIN_TOKEN too, or an address such as 127.0.0.1:3001"
+            )));
+        }
         Ok(self)
+    }
+
+    fn heartbeat_interval(&self) -> Duration {
+        self.heartbeat_interval_ms.unwrap_or(self.heartbeat_ms / 2)
+    }
+
+    /// Where events are sent, if anywhere.
+    pub fn webhook(&self) -> Option<Webhook> {
+        let url = self.webhook_url.clone()?;
+        let secret = self.webhook_secret.clone();
+        Some(Webhook { url, secret })
     }
 
     /// Whether only the health of a running server is asked for.
@@ -180,6 +247,8 @@ impl Settings {
             signal: SignalOpts {
                 enable_cors: self.cors.clone(),
                 wait_timeout: self.wait_ms.0,
+                require_tokens: self.peer_tokens.0,
+                heartbeat_interval: self.heartbeat_interval(),
                 max_message_bytes: self.max_message_bytes,
             },
             doors: self.doors.0.clone(),
@@ -269,6 +338,29 @@ fn milliseconds_or_never(value: &str) -> Result<WaitLimit, String> {
     }
     let limit = milliseconds(value).map(|limit| WaitLimit(Some(limit)));
     limit.map_err(|right| right + ", or 0 for never")
+}
+
+/// Whether tokens are required.
+#[derive(Clone, Copy, Debug)]
+struct Tokens(bool);
+
+fn tokens(value: &str) -> Result<Tokens, String> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "optional" => Ok(Tokens(false)),
+        "required" => Ok(Tokens(true)),
+        _ => Err("optional or required".into()),
+    }
+}
+
+fn address(value: &str) -> Result<SocketAddr, String> {
+    let address = value.trim().parse();
+    address.map_err(|_| "an IP address and a port, such as 127.0.0.1:3001".into())
+}
+
+fn webhook_url(value: &str) -> Result<Url, String> {
+    let url: Option<Url> = value.trim().parse().ok();
+    url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| "a URL such as https://example.org/peers".into())
 }
 
 fn bytes(value: &str) -> Result<usize, String> {

@@ -3,6 +3,7 @@
 mod config;
 mod connection;
 mod health;
+mod webhook;
 
 use std::{
     future::Future,
@@ -25,6 +26,7 @@ use tracing::warn;
 
 pub use config::{ConfigError, Settings};
 pub use health::check as healthcheck;
+pub use webhook::{Webhook, send_events};
 
 use crate::{
     doors::{
@@ -150,11 +152,27 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// Then the listener closes, all waits of the peer list end, what is being
 /// answered is answered, and two seconds later whatever is left is dropped.
+/// At last all peers are removed, so that subscribers hear of it.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
     peer_list: TimeoutPeerList,
     stop: impl Future<Output = ()>,
+) {
+    accept_until(listener, app, stop, || peer_list.end_waits()).await;
+    peer_list.remove_all();
+}
+
+/// Serves the operator's API until `stop` is cancelled.
+pub async fn serve_operator(listener: TcpListener, app: Router, stop: CancellationToken) {
+    accept_until(listener, app, stop.cancelled(), || {}).await;
+}
+
+async fn accept_until(
+    listener: TcpListener,
+    app: Router,
+    stop: impl Future<Output = ()>,
+    stopped: impl FnOnce(),
 ) {
     let connections = TaskTracker::new();
     let stopping = CancellationToken::new();
@@ -170,7 +188,7 @@ pub async fn serve(
     }
     drop(listener);
     stopping.cancel();
-    peer_list.end_waits();
+    stopped();
     connections.close();
     let _ = timeout(DRAIN, connections.wait()).await;
     dropping.cancel();

@@ -3,7 +3,7 @@
 //!
 //! | request | verb |
 //! |---|---|
-//! | `GET /sign_in?peer_name=NAME` or `?NAME` | `add_peer` |
+//! | `GET /sign_in?peer_name=NAME` or `?NAME` | `add_peer`, `resume_peer` |
 //! | `GET /wait?peer_id=ID` | `wait` |
 //! | `POST /message?peer_id=FROM&to=TO` | `send` |
 //! | `GET /heartbeat?peer_id=ID` | `refresh_peer_timeout` |
@@ -13,7 +13,6 @@
 //! deaf on anything else.
 
 mod body;
-mod query;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -30,15 +29,25 @@ use tower::{service_fn, util::option_layer};
 pub use super::reply::Cors;
 use super::{
     Parking, RequestError, cors_layer, only,
-    reply::{MESSAGE_SEQ, reply, reply_from},
+    query::Query,
+    reply::{HEARTBEAT_INTERVAL, MESSAGE_SEQ, PEER_TOKEN, reply, reply_from},
 };
-use crate::peer_list::{Link, News, PeerId, Reason, TimeoutPeerList, UnknownPeer};
-use query::Query;
+use crate::peer_list::{
+    Link, News, PeerId, PeerToken, Reason, ResumeError, SignedIn, TimeoutPeerList, UnknownPeer,
+    WayIn,
+};
 
 /// An error on `/wait` is answered after this pause: Unity and JavaScript
 /// clients poll anew at once on any error, and one that was removed must not
 /// become a hot loop.
 const WAIT_ERROR_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a peer may stay in the list after it said that it signs out, in
+/// ms. A page that is loaded anew is back sooner.
+const MAX_GRACE_MS: u64 = 10_000;
+
+/// What those who watch the list know this door by.
+const DOOR: &str = "http";
 
 /// How the HTTP door answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +58,13 @@ pub struct SignalOpts {
     /// part of up to a fifth, so that peers told together do not return
     /// together. None: never. Default: 25 s, because proxies cut at 30 s.
     pub wait_timeout: Option<Duration>,
+    /// Whether each request that acts as a peer has to prove with the token of
+    /// its sign-in that it is that peer's; else only a wrong one is refused.
+    /// Default: false, for most clients know nothing of it.
+    pub require_tokens: bool,
+    /// How often clients are told to send heartbeats. Default: 15 s, half of
+    /// the default timeout.
+    pub heartbeat_interval: Duration,
     /// The largest message, in bytes. The mailbox bound of the peer list,
     /// [`HeartbeatOpts::max_pending_bytes`], must have room for one with its
     /// overhead. Default: 512 KiB.
@@ -62,6 +78,8 @@ impl Default for SignalOpts {
         Self {
             enable_cors: Cors::AnyOrigin,
             wait_timeout: Some(Duration::from_secs(25)),
+            require_tokens: false,
+            heartbeat_interval: Duration::from_secs(15),
             max_message_bytes: 512 * 1024,
         }
     }
@@ -105,17 +123,68 @@ struct Door {
 
 type Answer = Result<Response, RequestError>;
 
+impl Door {
+    /// The token that a request shows, which it must if tokens are required.
+    fn token(&self, request: &Request) -> Result<Option<PeerToken>, RequestError> {
+        let header = request.headers().get(PEER_TOKEN);
+        let token = Query::of(request).token(header)?;
+        if token.is_none() && self.opts.require_tokens {
+            return Err(RequestError::MissingToken);
+        }
+        Ok(token)
+    }
+
+    /// A wrong token is refused even where none is required.
+    async fn check(&self, id: PeerId, token: Option<PeerToken>) -> Result<(), RequestError> {
+        if let Some(token) = token {
+            self.peer_list.check_token(id, &token).await?;
+        }
+        Ok(())
+    }
+}
+
 async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     only(&[Method::GET], &request)?;
-    let (name, dialect) = Query::of(&request).name()?;
-    let (id, list) = door.peer_list.add_peer(&*name, dialect).await?;
+    let query = Query::of(&request);
+    let (name, dialect) = query.name()?;
+    let way = WayIn {
+        door: DOOR,
+        dialect,
+    };
+    let claim = if query.has("peer_id") {
+        let id = query.peer_id("peer_id")?;
+        door.token(&request)?.map(|token| (id, token))
+    } else {
+        None
+    };
+    let resumed = match &claim {
+        Some((id, token)) => {
+            door.peer_list
+                .resume_peer(*id, token, Some(&name), way)
+                .await
+        }
+        None => Err(ResumeError::Gone),
+    };
+    let SignedIn { id, token, list } = match resumed {
+        Ok(signed_in) => signed_in,
+        Err(ResumeError::WrongToken) => return Err(RequestError::WrongToken),
+        Err(ResumeError::Gone) => door.peer_list.add_peer(&*name, way).await?,
+    };
     let transport = Transport::of(&request);
     // An error means that it was removed already, which its next request
     // will tell it.
     if let Ok(open) = door.peer_list.open_request(id, transport.link()) {
         open.answered(transport.closes_after_reply);
     }
-    Ok(reply_from(id, list))
+    let mut response = reply_from(id, list);
+    let headers = response.headers_mut();
+    // Digits of either base are a header's value.
+    if let Ok(token) = HeaderValue::try_from(token.digits()) {
+        headers.insert(PEER_TOKEN, token);
+    }
+    let interval = u64::try_from(door.opts.heartbeat_interval.as_millis());
+    headers.insert(HEARTBEAT_INTERVAL, interval.unwrap_or(u64::MAX).into());
+    Ok(response)
 }
 
 /// Not an `async fn`: its future would have room for the request as long as it
@@ -127,19 +196,22 @@ fn wait(
 ) -> impl Future<Output = Result<Response, Infallible>> + Send + use<> {
     let allowed = only(&[Method::GET], &request);
     let query = Query::of(&request);
-    let ids = query
+    let asked = query
         .peer_id("peer_id")
-        .and_then(|id| Ok((id, query.number("ack")?)));
+        .and_then(|id| Ok((id, door.token(&request)?, query.number("ack")?)));
     let transport = Transport::of(&request);
     if let Some(parking) = request.extensions().get::<Parking>() {
         parking.allow();
     }
     drop(request);
     async move {
-        let answer = match (allowed, ids) {
+        let answer = match (allowed, asked) {
             (Err(error), _) => Err(error),
             (Ok(()), Err(error)) => refuse_wait(error).await,
-            (Ok(()), Ok((id, ack))) => parked(&door, id, ack, transport).await,
+            (Ok(()), Ok((id, token, ack))) => match door.check(id, token).await {
+                Ok(()) => parked(&door, id, ack, transport).await,
+                Err(error) => refuse_wait(error).await,
+            },
         };
         Ok(answer.into_response())
     }
@@ -191,11 +263,15 @@ fn message(
     let query = Query::of(&request);
     let ids = query
         .peer_id("peer_id")
-        .and_then(|from| Ok((from, query.peer_id("to")?)));
+        .and_then(|from| Ok((from, query.peer_id("to")?, door.token(&request)?)));
     let transport = Transport::of(&request);
     let body = request.into_body();
     async move {
         allowed?;
+        let ids = match ids {
+            Ok((from, to, token)) => door.check(from, token).await.map(|()| (from, to)),
+            Err(error) => Err(error),
+        };
         let open = ids.as_ref().ok().and_then(|(from, _)| {
             let open = door.peer_list.open_request(*from, transport.link());
             open.ok()
@@ -215,6 +291,7 @@ fn message(
 async fn heartbeat(State(door): State<Door>, request: Request) -> Answer {
     only(&[Method::GET], &request)?;
     let id = Query::of(&request).peer_id("peer_id")?;
+    door.check(id, door.token(&request)?).await?;
     let unknown = |_: UnknownPeer| RequestError::NotSignedIn("peer_id");
     let transport = Transport::of(&request);
     let open = door.peer_list.open_request(id, transport.link());
@@ -227,8 +304,19 @@ async fn heartbeat(State(door): State<Door>, request: Request) -> Answer {
 
 async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
     only(&[Method::GET, Method::POST], &request)?;
-    let id = Query::of(&request).peer_id("peer_id")?;
-    door.peer_list.remove_peer(id, Reason::SignedOut).await;
+    let query = Query::of(&request);
+    let id = query.peer_id("peer_id")?;
+    let grace = query.number("grace")?.unwrap_or(0);
+    if grace > MAX_GRACE_MS {
+        return Err(RequestError::TooHigh("grace", MAX_GRACE_MS));
+    }
+    door.check(id, door.token(&request)?).await?;
+    if grace == 0 {
+        door.peer_list.remove_peer(id, Reason::SignedOut).await;
+    } else {
+        let grace = Duration::from_millis(grace);
+        door.peer_list.sign_out_later(id, grace).await;
+    }
     Ok(reply(()))
 }
 

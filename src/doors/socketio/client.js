@@ -180,7 +180,7 @@
     _receiveEvent(event, ...values) {
       if (!this._reliable) {
         this._fire(event, ...values);
-      } else if (event === 'session') {
+      } else if (event === 'resumed') {
         const [resumed] = values;
         if (!resumed) this._got = 0;
         this._ready();

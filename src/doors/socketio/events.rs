@@ -11,7 +11,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use crate::peer_list::{Card, Introduction, PeerId, SendError};
+use crate::peer_list::{Card, Introduction, PeerId, PeerToken, SendError};
 
 const JOINED: &str = "Peer has joined the signaling server";
 const LEFT: &str = "Peer has left the signaling server";
@@ -136,6 +136,11 @@ pub(super) fn outcome(sent: Result<(), SendError>) -> Box<RawValue> {
 /// The answer to an event with binary attachments.
 pub(super) fn no_attachments() -> Box<RawValue> {
     json(&json!({"error": "binary attachments are not passed on"}))
+}
+
+/// What a socket comes back with.
+pub(super) fn session(id: PeerId, token: &PeerToken) -> Box<RawValue> {
+    json(&json!({"peerId": id.to_string(), "peerToken": token.digits()}))
 }
 
 /// Told to a socket whose name is taken.

@@ -16,12 +16,15 @@ use super::{
     events,
 };
 use crate::{
-    doors::push::{End, PushPeer},
+    doors::push::{End, PushPeer, Return, peer_id},
     peer_list::{
-        Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerId, Reason, SendError,
-        TimeoutPeerList,
+        Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerToken, Reason, ResumeError,
+        SendError, TimeoutPeerList,
     },
 };
+
+/// What those who watch the list know this door by.
+const DOOR: &str = "socketio";
 
 /// The pause before what did not fit into the socket's buffer is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
@@ -43,12 +46,14 @@ pub(super) async fn serve(
     socket: SocketRef,
     mut calls: Calls,
     key: Option<String>,
+    back: Return,
 ) {
-    if let Some((peer, added)) = join(&list, key.as_deref()).await {
+    if let Some((peer, added)) = join(&list, key.as_deref(), &back).await {
         let member = Member {
             peer,
             socket: socket.clone(),
             is_numbered: key.is_some(),
+            token: back.resumes.then_some(added.token),
             name: Mutex::new(added.name),
             asked: Mutex::default(),
         };
@@ -56,9 +61,12 @@ pub(super) async fn serve(
             // Not sent away: clients take that for the server's last word.
             // They see the connection close, and try again.
             Ended::For(End::Stopping) => return io.close().await,
-            // It may come back until it is stale.
-            Ended::Lost if member.is_numbered => {}
+            // It may come back until it is stale, if it is one that can.
             Ended::Lost => member.peer.leave(End::CLOSED).await,
+            // The script of ours says so when its page is done.
+            Ended::For(End::CLOSED) if member.is_numbered => {
+                member.peer.leave(End::Removed(Reason::SignedOut)).await;
+            }
             Ended::For(end) => member.peer.leave(end).await,
         }
     }
@@ -70,12 +78,24 @@ pub(super) async fn serve(
     .await;
 }
 
-/// None if the server is full.
-async fn join(list: &TimeoutPeerList, key: Option<&str>) -> Option<(PushPeer, Added)> {
+/// None if the server is full, or the token is wrong.
+async fn join(
+    list: &TimeoutPeerList,
+    key: Option<&str>,
+    back: &Return,
+) -> Option<(PushPeer, Added)> {
     loop {
-        let added = list.add_member(key).await.ok()?;
-        // A member that is known by its key may be collected in between.
-        if let Some(peer) = PushPeer::new(list, added.id) {
+        let claimed = match &back.claim {
+            Some((id, token)) => list.resume_member(*id, token).await,
+            None => Err(ResumeError::Gone),
+        };
+        let added = match claimed {
+            Ok(added) => added,
+            Err(ResumeError::Gone) => list.add_member(key, DOOR).await.ok()?,
+            Err(ResumeError::WrongToken) => return None,
+        };
+        // One that comes back may be collected in between.
+        if let Some(peer) = PushPeer::new(list, added.id, back.resumes) {
             return Some((peer, added));
         }
     }
@@ -108,6 +128,8 @@ struct Member {
     socket: SocketRef,
     /// Messages are numbered, in both directions.
     is_numbered: bool,
+    /// Told to a client that can come back with it.
+    token: Option<PeerToken>,
     /// The name that it is in the list by, once it said `ready`.
     name: Mutex<Option<Arc<str>>>,
     /// The acknowledgements that wait for a room to exist.
@@ -118,7 +140,7 @@ impl Member {
     async fn run(&self, calls: &mut Calls, resumed: bool) -> Ended {
         if self.is_numbered {
             let resumed = events::json(&resumed);
-            if let Err(ended) = self.emit("session", &[&resumed]).await {
+            if let Err(ended) = self.emit("resumed", &[&resumed]).await {
                 return ended;
             }
         }
@@ -312,7 +334,14 @@ impl Member {
 
     async fn greet(&self, name: &str, there: &[Card]) -> Result<(), Ended> {
         let greeting = events::greeting(name, self.peer.id, there);
-        self.emit("message", &[&greeting]).await
+        self.emit("message", &[&greeting]).await?;
+        match &self.token {
+            Some(token) => {
+                let session = events::session(self.peer.id, token);
+                self.emit("session", &[&session]).await
+            }
+            None => Ok(()),
+        }
     }
 
     async fn send_one(&self, arguments: &[&RawValue]) -> Result<(), SendError> {
@@ -330,9 +359,7 @@ impl Member {
         let Err(SendError::UnknownReceiver) = sent else {
             return sent;
         };
-        let is_decimal = target.bytes().all(|b| b.is_ascii_digit());
-        let id = target.parse().ok().filter(|_| is_decimal);
-        let id = id.and_then(PeerId::new).ok_or(SendError::UnknownReceiver)?;
+        let id = peer_id(&target).ok_or(SendError::UnknownReceiver)?;
         let body = Bytes::copy_from_slice(message.get().as_bytes());
         list.send_patiently(self.peer.id, id, body).await
     }

@@ -36,7 +36,11 @@ use socketioxide::{
 };
 use subtle::ConstantTimeEq;
 
-use super::{RequestError, only, push::ping_interval, reply};
+use super::{
+    RequestError, only,
+    push::{Return, ping_interval},
+    reply,
+};
 use crate::peer_list::TimeoutPeerList;
 use call::{Call, Gone, calls};
 
@@ -79,15 +83,25 @@ pub(crate) fn routes(
         .build_svc();
     let token: Option<Arc<str>> = token.map(Into::into);
     let list = peer_list.clone();
-    let may_connect = move |auth: TryData<Auth>| {
+    let may_connect = move |socket: SocketRef, auth: TryData<Auth>| {
         let auth = auth.0.unwrap_or_default();
-        ready(if !auth.shows(token.as_deref()) {
-            Err(Refused::Token)
-        } else if list.is_full() && auth.session.is_none() {
-            Err(Refused::Full)
-        } else {
-            Ok(())
-        })
+        let shown = auth.shows(token.as_deref());
+        let comes_back = auth.session.is_some();
+        let back = Return::of(socket.req_parts().uri.query());
+        let list = list.clone();
+        async move {
+            if !shown {
+                return Err(Refused::Token);
+            }
+            match back.map_err(|_| Refused::PeerToken)?.claim {
+                Some((id, token)) => {
+                    let checked = list.check_token(id, &token).await;
+                    checked.map_err(|_| Refused::PeerToken)
+                }
+                None if list.is_full() && !comes_back => Err(Refused::Full),
+                None => Ok(()),
+            }
+        }
     };
     let list = peer_list.clone();
     // The body runs before any event of the socket is looked at; what it
@@ -107,7 +121,9 @@ pub(crate) fn routes(
             });
             ready(())
         });
-        tokio::spawn(member::serve(list.clone(), io, socket, calls, key));
+        // Looked at before it was let in.
+        let back = Return::of(socket.req_parts().uri.query()).unwrap_or_default();
+        tokio::spawn(member::serve(list.clone(), io, socket, calls, key, back));
         ready(())
     };
     io.ns("/", connected.with(may_connect));
@@ -148,6 +164,7 @@ impl Auth {
 #[derive(Clone, Copy, Debug)]
 enum Refused {
     Token,
+    PeerToken,
     Full,
 }
 
@@ -155,6 +172,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Token => "Authentication error",
+            Self::PeerToken => "The peer token is wrong",
             Self::Full => "The server is full",
         })
     }

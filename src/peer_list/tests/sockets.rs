@@ -11,7 +11,7 @@ fn introduction() -> Introduction {
 }
 
 async fn member(list: &TimeoutPeerList, key: Option<&str>) -> (PeerId, OpenSocket) {
-    let id = list.add_member(key).await.unwrap().id;
+    let id = list.add_member(key, "socketio").await.unwrap().id;
     (id, list.open_socket(id).unwrap())
 }
 
@@ -37,14 +37,18 @@ fn group_message(number: u64, body: &'static str) -> (u64, News) {
 #[tokio::test(start_paused = true)]
 async fn a_peer_without_a_name_is_called_after_its_id() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (id, lines) = list.add_peer(None, Dialect::Silent).await.unwrap();
-    assert_eq!((id.get(), text(&lines)), (1, "peer_1,1,1\n"));
+    let added = list.add_peer(None, way(Dialect::Silent)).await.unwrap();
+    assert_eq!((added.id.get(), text(&added.list)), (1, "peer_1,1,1\n"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_hears_messages_and_nothing_of_the_list() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (silent, _) = list.add_peer("silent", Dialect::Silent).await.unwrap();
+    let silent = list
+        .add_peer("silent", way(Dialect::Silent))
+        .await
+        .unwrap()
+        .id;
     let socket = list.open_socket(silent).unwrap();
     let a = sign_in(&list, "a").await;
     nothing_for(&socket);
@@ -57,7 +61,7 @@ async fn a_silent_peer_hears_messages_and_nothing_of_the_list() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_is_connected_and_not_collected_while_its_socket_is_open() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (a, _) = list.add_peer("a", Dialect::Silent).await.unwrap();
+    let a = list.add_peer("a", way(Dialect::Silent)).await.unwrap().id;
     let socket = list.open_socket(a).unwrap();
     list.refresh_peer_timeout(a).await.unwrap();
     pass(Duration::from_secs(600)).await;
@@ -88,7 +92,11 @@ async fn a_socket_that_does_not_read_is_told_to_go() {
     };
     let list = TimeoutPeerList::new(opts);
     let a = sign_in(&list, "a").await;
-    let (deaf, _) = list.add_peer("deaf", Dialect::Silent).await.unwrap();
+    let deaf = list
+        .add_peer("deaf", way(Dialect::Silent))
+        .await
+        .unwrap()
+        .id;
     let socket = list.open_socket(deaf).unwrap();
     let on_loan = task::spawn(socket.wait());
     let mut ended = task::spawn(socket.ended());
@@ -121,7 +129,11 @@ async fn who_cannot_be_refused_waits_for_room() {
     };
     let list = TimeoutPeerList::new(opts);
     let a = sign_in(&list, "a").await;
-    let (slow, _) = list.add_peer("slow", Dialect::Silent).await.unwrap();
+    let slow = list
+        .add_peer("slow", way(Dialect::Silent))
+        .await
+        .unwrap()
+        .id;
     let socket = list.open_socket(slow).unwrap();
     let sending = async {
         for _ in 0..20 {
@@ -139,7 +151,7 @@ async fn who_cannot_be_refused_waits_for_room() {
     };
     tokio::join!(sending, reading);
     // One who polls can be refused, and is not removed.
-    let (b, _) = list.add_peer("b", Dialect::Listed).await.unwrap();
+    let b = list.add_peer("b", way(Dialect::Listed)).await.unwrap().id;
     for _ in 0..2 {
         say(&list, a, b, "").await;
     }
@@ -233,8 +245,11 @@ async fn members_count_against_the_bound_of_peers() {
     };
     let list = TimeoutPeerList::new(opts);
     let _member = member(&list, None).await;
-    assert_eq!(list.add_member(None).await.unwrap_err(), AddPeerError::Full);
-    let full = list.add_peer("a", Dialect::Listed).await;
+    assert_eq!(
+        list.add_member(None, "socketio").await.unwrap_err(),
+        AddPeerError::Full
+    );
+    let full = list.add_peer("a", way(Dialect::Listed)).await;
     assert_eq!(full.unwrap_err(), AddPeerError::Full);
 }
 
@@ -270,7 +285,7 @@ async fn who_comes_back_with_its_key_is_given_what_it_has_not_acknowledged() {
     list.acknowledge(a, 1).await;
     drop(socket);
     pass(Duration::from_secs(29)).await;
-    let again = list.add_member(Some(KEY)).await.unwrap();
+    let again = list.add_member(Some(KEY), "socketio").await.unwrap();
     assert_eq!((again.id, again.resumed), (a, true));
     let socket = list.open_socket(a).unwrap();
     assert_eq!(take(&socket).await, group_message(2, "two"));
@@ -278,7 +293,13 @@ async fn who_comes_back_with_its_key_is_given_what_it_has_not_acknowledged() {
     nothing_for(&socket);
     drop(socket);
     pass(Duration::from_secs(60)).await;
-    assert!(!list.add_member(Some(KEY)).await.unwrap().resumed);
+    assert!(
+        !list
+            .add_member(Some(KEY), "socketio")
+            .await
+            .unwrap()
+            .resumed
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -327,12 +348,18 @@ async fn who_is_away_for_too_much_is_removed_rather_than_given_a_part() {
     let (a, socket) = member(&list, Some(KEY)).await;
     drop(socket);
     list.broadcast(b, Bytes::new()).await.unwrap();
-    let again = list.add_member(Some(KEY)).await.unwrap();
+    let again = list.add_member(Some(KEY), "socketio").await.unwrap();
     assert_eq!((again.id, again.resumed), (a, true));
     let start = Instant::now();
     list.broadcast(b, Bytes::new()).await.unwrap();
     assert_eq!(Instant::now(), start, "waited for one that is not there");
-    assert!(!list.add_member(Some(KEY)).await.unwrap().resumed);
+    assert!(
+        !list
+            .add_member(Some(KEY), "socketio")
+            .await
+            .unwrap()
+            .resumed
+    );
     pass(Duration::from_secs(20)).await;
     assert!(list.open_socket(a).is_err());
     assert!(list.peer(a).is_err(), "it is not collected");

@@ -12,12 +12,19 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::{
     doors::http::SignalOpts,
-    peer_list::{Dialect, HeartbeatOpts, TimeoutPeerList},
+    peer_list::{Dialect, HeartbeatOpts, TimeoutPeerList, WayIn},
     server::{AppOpts, app},
 };
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+fn way(dialect: Dialect) -> WayIn {
+    WayIn {
+        door: "http",
+        dialect,
+    }
 }
 
 /// A list on which nobody times out.
@@ -115,8 +122,8 @@ async fn an_idle_connection_may_stay_for_75_seconds_between_requests() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_without_news_ends_after_its_time_less_up_to_a_fifth_with_the_list() {
     let list = peer_list();
-    list.add_peer("a", Dialect::Listed).await.unwrap();
-    list.add_peer("b", Dialect::Bare).await.unwrap();
+    list.add_peer("a", way(Dialect::Listed)).await.unwrap();
+    list.add_peer("b", way(Dialect::Bare)).await.unwrap();
     let mut client = connect(&list, SignalOpts::default());
     let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
     client.write_all(wait).await.unwrap();
@@ -142,7 +149,7 @@ async fn a_wait_without_news_ends_after_its_time_less_up_to_a_fifth_with_the_lis
 #[tokio::test(start_paused = true)]
 async fn a_wait_may_last_for_ever() {
     let list = peer_list();
-    list.add_peer("a", Dialect::Listed).await.unwrap();
+    list.add_peer("a", way(Dialect::Listed)).await.unwrap();
     let opts = SignalOpts {
         wait_timeout: None,
         ..SignalOpts::default()
@@ -151,7 +158,7 @@ async fn a_wait_may_last_for_ever() {
     let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
     client.write_all(wait).await.unwrap();
     sleep(seconds(100_000)).await;
-    list.add_peer("b", Dialect::Listed).await.unwrap();
+    list.add_peer("b", way(Dialect::Listed)).await.unwrap();
     let reply = read_reply(&mut client).await;
     assert!(reply.ends_with("\r\n\r\nb,2,1\na,1,1\n"), "{reply}");
 }
@@ -168,7 +175,7 @@ async fn an_error_on_wait_is_answered_after_a_pause_but_a_removal_at_once() {
         assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
         assert_eq!(start.elapsed().as_secs(), 1);
     }
-    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
+    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
     let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
     client.write_all(wait).await.unwrap();
     sleep(seconds(5)).await;
@@ -182,7 +189,7 @@ async fn an_error_on_wait_is_answered_after_a_pause_but_a_removal_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_sender_has_a_minute_and_a_stalled_one_is_told_so() {
     let list = peer_list();
-    list.add_peer("a", Dialect::Listed).await.unwrap();
+    list.add_peer("a", way(Dialect::Listed)).await.unwrap();
     let post = b"POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
     let mut client = connect(&list, SignalOpts::default());
     client.write_all(post).await.unwrap();
@@ -206,7 +213,7 @@ const WAIT: &[u8] = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
 #[tokio::test(start_paused = true)]
 async fn a_hang_up_behind_a_pipelined_request_ends_the_wait() {
     let list = peer_list();
-    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
+    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
     let mut client = connect(&list, SignalOpts::default());
     client.write_all(WAIT).await.unwrap();
     sleep(seconds(5)).await;
@@ -226,7 +233,7 @@ async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answer
     const REQUESTS: usize = 2000;
     const IN_FLIGHT: usize = 1024;
     let list = peer_list();
-    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
+    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
     let app = app(list.clone(), AppOpts::default());
     let mut client = connect_to(app, IN_FLIGHT);
     let request = b"GET /heartbeat?peer_id=1 HTTP/1.1\r\n\r\n";
@@ -259,7 +266,7 @@ async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answer
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_slowly_gets_every_byte_and_its_next_request_too() {
     let list = peer_list();
-    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
+    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
     let app = app(list.clone(), AppOpts::default());
     let mut client = connect_to(app, 100);
     client.write_all(WAIT).await.unwrap();
@@ -280,7 +287,7 @@ async fn a_client_that_reads_slowly_gets_every_byte_and_its_next_request_too() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_with_a_body_is_answered_and_its_connection_closed() {
     let list = peer_list();
-    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
+    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
     let mut client = connect(&list, SignalOpts::default());
     let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody";
     client.write_all(wait).await.unwrap();
@@ -382,7 +389,7 @@ impl AsyncWrite for Recorded {
 #[tokio::test(start_paused = true)]
 async fn the_head_and_the_body_of_a_reply_leave_in_one_write() {
     let list = peer_list();
-    let (id, _) = list.add_peer("a", Dialect::Listed).await.unwrap();
+    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
     let (mut client, stream) = duplex(1 << 20);
     let writes = Arc::new(Mutex::new(Vec::new()));
     let stream = Recorded {

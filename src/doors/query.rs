@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
+use axum::http::HeaderValue;
 use percent_encoding::percent_decode_str;
 
 use crate::doors::RequestError;
-use crate::peer_list::{Dialect, PeerId};
+use crate::peer_list::{Dialect, PeerId, PeerToken};
 
 /// The longest that a peer id is in decimal.
 const ID_DIGITS: usize = 10;
@@ -46,6 +47,11 @@ impl<'a> Query<'a> {
         id.ok_or(RequestError::MalformedId(name))
     }
 
+    /// A parameter that is any text, if it is given.
+    pub fn text(self, name: &'static str) -> Result<Option<Cow<'a, str>>, RequestError> {
+        self.one(name)
+    }
+
     /// A parameter that is a whole number from 0, if it is given.
     pub fn number(self, name: &'static str) -> Result<Option<u64>, RequestError> {
         let Some(value) = self.one(name)? else {
@@ -54,6 +60,24 @@ impl<'a> Query<'a> {
         let decimal = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
         let number = value.parse().ok().filter(|_| decimal);
         number.map(Some).ok_or(RequestError::MalformedNumber(name))
+    }
+
+    /// What the request proves with who it is: in the header, or else here.
+    pub fn token(self, header: Option<&HeaderValue>) -> Result<Option<PeerToken>, RequestError> {
+        let in_query = self.one("peer_token")?;
+        let shown = match header {
+            Some(header) => header.to_str().ok().map(Cow::Borrowed),
+            None if in_query.is_none() => return Ok(None),
+            None => in_query,
+        };
+        let token = shown.and_then(|shown| PeerToken::parse(&shown));
+        token.map(Some).ok_or(RequestError::WrongToken)
+    }
+
+    /// Whether a parameter is given.
+    pub fn has(self, name: &str) -> bool {
+        let query = self.0.unwrap_or_default().as_bytes();
+        form_urlencoded::parse(query).any(|(key, _)| key == name)
     }
 
     fn one(self, name: &'static str) -> Result<Option<Cow<'a, str>>, RequestError> {

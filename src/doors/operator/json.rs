@@ -1,0 +1,123 @@
+//! Peers and events as JSON, the same in each answer, event stream and webhook.
+
+use std::time::SystemTime;
+
+use humantime::{Rfc3339Timestamp, format_rfc3339_millis};
+use serde::{Serialize, Serializer};
+
+use crate::peer_list::{PeerEvent, PeerId, PeerInfo, Reason};
+
+/// A peer as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Peer<'a> {
+    id: u32,
+    name: &'a str,
+    door: &'a str,
+    connected: bool,
+    #[serde(serialize_with = "text")]
+    since: Rfc3339Timestamp,
+    #[serde(serialize_with = "text")]
+    last_seen: Rfc3339Timestamp,
+    heartbeat: bool,
+}
+
+fn text<S: Serializer>(time: &Rfc3339Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+impl<'a> From<&'a PeerInfo> for Peer<'a> {
+    fn from(info: &'a PeerInfo) -> Self {
+        let time = |time: SystemTime| format_rfc3339_millis(time);
+        Self {
+            id: info.id.get(),
+            name: &info.name,
+            door: info.door,
+            connected: info.connected,
+            since: time(info.since),
+            last_seen: time(info.last_seen),
+            heartbeat: info.heartbeat,
+        }
+    }
+}
+
+/// An event as JSON.
+#[derive(Serialize)]
+struct Event<'a> {
+    event: &'a str,
+    sequence: u64,
+    peer: Peer<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// The name of an event and its JSON, which is one line.
+pub(crate) fn event(sequence: u64, event: &PeerEvent) -> (&'static str, String) {
+    let (name, peer, reason): (_, _, Option<Reason>) = match event {
+        PeerEvent::PeerAdded(peer) => ("connect", peer, None),
+        PeerEvent::PeerReconnected(peer) => ("reconnect", peer, None),
+        PeerEvent::PeerRemoved { peer, reason } => ("disconnect", peer, Some(*reason)),
+    };
+    let event = Event {
+        event: name,
+        sequence,
+        peer: peer.into(),
+        reason: reason.map(|reason| match reason {
+            // To an operator it is a socket that the server closed.
+            Reason::NotReading => Reason::Closed.to_string(),
+            reason => reason.to_string(),
+        }),
+    };
+    (name, json(&event))
+}
+
+/// All peers, by id.
+pub(super) fn peers(infos: &[PeerInfo]) -> String {
+    let peers: Vec<Peer<'_>> = infos.iter().map(Peer::from).collect();
+    json(&peers)
+}
+
+/// One peer.
+pub(super) fn peer(info: &PeerInfo) -> String {
+    json(&Peer::from(info))
+}
+
+/// Who was removed.
+pub(super) fn removed(ids: &[PeerId]) -> String {
+    let ids: Vec<u32> = ids.iter().map(|id| id.get()).collect();
+    json(&serde_json::json!({"removed": ids}))
+}
+
+/// What this module writes has string keys and no failing parts, so that it
+/// always becomes JSON.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_of_json_with_the_peer_as_it_was() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+        let peer = PeerInfo {
+            id: PeerId::new(7).unwrap(),
+            name: "a \"b\"".into(),
+            door: "http",
+            connected: false,
+            since: time,
+            last_seen: time + Duration::from_secs(60),
+            heartbeat: true,
+        };
+        let reason = Reason::TimedOut;
+        let (name, json) = event(12, &PeerEvent::PeerRemoved { peer, reason });
+        assert_eq!(name, "disconnect");
+        assert_eq!(
+            json,
+            r#"{"event":"disconnect","sequence":12,"peer":{"id":7,"name":"a \"b\"","door":"http","connected":false,"since":"1970-01-01T00:00:01.500Z","lastSeen":"1970-01-01T00:01:01.500Z","heartbeat":true},"reason":"timed_out"}"#
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! The operator's API, on a listener of its own: who is here, who left, who
+//! came back.
+//!
+//! | request | verb |
+//! |---|---|
+//! | `GET /peers`, `GET /peers/{id}` | `peer_infos`, `peer_info` |
+//! | `DELETE /peers/{id}` | `remove_peer` |
+//! | `POST /purge` | `purge` |
+//! | `GET /events` | `subscribe` |
+
+mod json;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{
+        HeaderValue, Method,
+        header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN},
+    },
+    middleware::{self, Next},
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+    routing::any,
+};
+use futures_util::{Stream, StreamExt, stream};
+use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use json::event as event_json;
+
+use super::{RequestError, only, push::peer_id, query::Query, reply};
+use crate::peer_list::{PeerEvents, PeerId, Reason, TimeoutPeerList};
+
+/// How often a silent event stream is written to: proxies cut after 30 s and
+/// more, and a subscriber that is gone is found out.
+const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
+
+#[derive(Clone)]
+struct Operator {
+    peer_list: TimeoutPeerList,
+    token: Option<Arc<str>>,
+    /// When cancelled, event streams end with what there is.
+    stop: CancellationToken,
+}
+
+/// The operator's requests. With a token, each must show it as
+/// `Authorization: Bearer`. Event streams end when `stop` is cancelled.
+pub fn operator_router(
+    peer_list: TimeoutPeerList,
+    token: Option<String>,
+    stop: CancellationToken,
+) -> Router {
+    let operator = Operator {
+        peer_list,
+        token: token.map(Into::into),
+        stop,
+    };
+    Router::new()
+        .route("/peers", any(peers))
+        .route("/peers/{id}", any(peer))
+        .route("/purge", any(purge))
+        .route("/events", any(events))
+        .fallback(async || RequestError::NotFound)
+        .layer(middleware::from_fn_with_state(operator.clone(), guard))
+        .with_state(operator)
+}
+
+/// Lets nobody in without the token, and no page: a browser on the operator's
+/// machine reaches the loopback too, whatever page it shows.
+async fn guard(
+    State(operator): State<Operator>,
+    request: Request,
+    next: Next,
+) -> Result<Response, RequestError> {
+    if request.headers().contains_key(ORIGIN) {
+        return Err(RequestError::ForeignOrigin);
+    }
+    if let Some(token) = &operator.token {
+        let shown = request.headers().get(AUTHORIZATION);
+        let shown = shown.and_then(bearer).ok_or(RequestError::Unauthorized)?;
+        // Not telling how much of it was right by the time it takes.
+        if !bool::from(shown.ct_eq(token.as_bytes())) {
+            return Err(RequestError::Unauthorized);
+        }
+    }
+    Ok(next.run(request).await)
+}
+
+/// The token of `Bearer TOKEN`; RFC 9110 lets the scheme be in any case.
+fn bearer(header: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = header.as_bytes().split_at_checked("Bearer ".len())?;
+    scheme
+        .eq_ignore_ascii_case(b"Bearer ")
+        .then(|| token.trim_ascii())
+}
+
+type Answer = Result<Response, RequestError>;
+
+async fn peers(State(operator): State<Operator>, request: Request) -> Answer {
+    only(&[Method::GET], &request)?;
+    let query = Query::of(&request);
+    let name = query.text("name")?;
+    let limit = query.number("limit")?.unwrap_or(u64::MAX);
+    let after = query.number("after")?.unwrap_or(0);
+    let mut peers = operator.peer_list.peer_infos().await;
+    peers.retain(|peer| {
+        u64::from(peer.id.get()) > after && name.as_ref().is_none_or(|name| *name == *peer.name)
+    });
+    peers.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(json_reply(json::peers(&peers)))
+}
+
+async fn peer(State(operator): State<Operator>, request: Request) -> Answer {
+    only(&[Method::GET, Method::DELETE], &request)?;
+    let id = id_of(&request).ok_or(RequestError::MalformedId("the last part of the path"))?;
+    let missing = RequestError::NotSignedIn("this peer");
+    if request.method() == Method::GET {
+        let info = operator.peer_list.peer_info(id).await.ok_or(missing)?;
+        return Ok(json_reply(json::peer(&info)));
+    }
+    if operator.peer_list.remove_peer(id, Reason::Kicked).await {
+        Ok(json_reply(json::removed(&[id])))
+    } else {
+        Err(missing)
+    }
+}
+
+fn id_of(request: &Request) -> Option<PeerId> {
+    let (_, id) = request.uri().path().rsplit_once('/')?;
+    peer_id(id)
+}
+
+async fn purge(State(operator): State<Operator>, request: Request) -> Answer {
+    only(&[Method::POST], &request)?;
+    let removed = operator.peer_list.purge().await;
+    Ok(json_reply(json::removed(&removed)))
+}
+
+async fn events(State(operator): State<Operator>, request: Request) -> Answer {
+    only(&[Method::GET], &request)?;
+    let events = match request.headers().get("last-event-id") {
+        None => operator.peer_list.subscribe(),
+        Some(last) => {
+            let last = last.to_str().ok().and_then(|last| last.trim().parse().ok());
+            let last = last.ok_or(RequestError::MalformedNumber("Last-Event-ID"))?;
+            operator.peer_list.subscribe_after(last)
+        }
+    };
+    let stream = sent(events, operator.stop);
+    let keep_alive = KeepAlive::new().interval(COMMENT_INTERVAL);
+    Ok(Sse::new(stream).keep_alive(keep_alive).into_response())
+}
+
+/// The events of a subscription as they are sent, until the stop and what
+/// happened before it.
+fn sent(
+    events: PeerEvents,
+    stop: CancellationToken,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    // Headers go out with the first bytes, and a client waits for them.
+    let hello = stream::once(async { Ok(Event::default().comment("events follow")) });
+    hello.chain(stream::unfold((events, stop), |(mut events, stop)| async {
+        let next = tokio::select! {
+            biased;
+            next = events.next() => next,
+            () = stop.cancelled() => return None,
+        };
+        let event = match next {
+            Ok((number, event)) => {
+                let (name, json) = event_json(number, &event);
+                let event = Event::default().id(number.to_string());
+                event.event(name).data(json)
+            }
+            Err(missed) => {
+                let json = format!(r#"{{"event":"gap","after":{}}}"#, missed.after);
+                Event::default().event("gap").data(json)
+            }
+        };
+        Some((Ok(event), (events, stop)))
+    }))
+}
+
+fn json_reply(json: String) -> Response {
+    let mut response = reply(json);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}

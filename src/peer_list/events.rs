@@ -1,0 +1,258 @@
+//! What happens to peers, for those who run an application: each event with
+//! its number, and the last of them again for those who come late.
+
+use std::{collections::VecDeque, fmt, sync::Arc, time::SystemTime};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::PeerId;
+
+/// So many events are kept for subscribers that are late or come back.
+pub const EVENTS_KEPT: usize = 1000;
+
+/// A peer as it was at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Its id.
+    pub id: PeerId,
+    /// Its name, as it stands in the list.
+    pub name: Arc<str>,
+    /// The door that it came in by last: `http`, `websocket` or `socketio`.
+    pub door: &'static str,
+    /// Its STATUS in the list: a request or socket of it is open, or it is
+    /// expected to be back at once.
+    pub connected: bool,
+    /// When it signed in.
+    pub since: SystemTime,
+    /// When a request of it was last open: now, if one is.
+    pub last_seen: SystemTime,
+    /// Whether it has ever sent a heartbeat.
+    pub heartbeat: bool,
+}
+
+/// What subscribers of the list hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// A peer signed in.
+    PeerAdded(PeerInfo),
+    /// A peer that is still in the list signed in again, with its token.
+    PeerReconnected(PeerInfo),
+    /// A peer is no longer in the list.
+    PeerRemoved {
+        /// The peer.
+        peer: PeerInfo,
+        /// Why it was removed.
+        reason: Reason,
+    },
+}
+
+/// Why a peer was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It signed out.
+    SignedOut,
+    /// The collector found it stale, or its socket was silent for too long.
+    TimedOut,
+    /// Its socket closed.
+    Closed,
+    /// Its socket is open and it does not read.
+    NotReading,
+    /// The operator removed it.
+    Kicked,
+    /// The server stopped.
+    Shutdown,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::SignedOut => "signed_out",
+            Reason::TimedOut => "timed_out",
+            Reason::Closed => "closed",
+            Reason::NotReading => "not_reading",
+            Reason::Kicked => "kicked",
+            Reason::Shutdown => "shutdown",
+        })
+    }
+}
+
+/// The last events, and who waits for the next.
+pub(super) struct EventLog {
+    kept: Mutex<VecDeque<PeerEvent>>,
+    /// The number of the newest event.
+    newest: watch::Sender<u64>,
+}
+
+impl EventLog {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            kept: Mutex::default(),
+            newest: watch::Sender::new(0),
+        })
+    }
+
+    pub fn add(&self, event: PeerEvent) {
+        let mut kept = self.kept.lock();
+        if kept.len() == EVENTS_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(event);
+        // While the log is locked, so that number and log agree.
+        self.newest.send_modify(|newest| *newest += 1);
+    }
+
+    /// The events after the one with this number, or (None) from now on.
+    pub fn subscribe(self: &Arc<Self>, after: Option<u64>) -> PeerEvents {
+        let newest = self.newest.subscribe();
+        let now = *newest.borrow();
+        let after = after.unwrap_or(now);
+        // From the future: of a server before this one. All there is, is news.
+        let missed = (after > now).then_some(Missed { after });
+        PeerEvents {
+            log: self.clone(),
+            newest,
+            after: if missed.is_some() { 0 } else { after },
+            missed,
+        }
+    }
+}
+
+/// A subscription: events in order, each with its number. Numbers begin at 1
+/// when the list is made and have no gaps.
+pub struct PeerEvents {
+    log: Arc<EventLog>,
+    newest: watch::Receiver<u64>,
+    after: u64,
+    /// To be told first.
+    missed: Option<Missed>,
+}
+
+impl PeerEvents {
+    /// Waits for the next event. An error is a gap: the subscriber is more
+    /// than [`EVENTS_KEPT`] events late, or counts those of a server before
+    /// this one. What is kept comes next.
+    pub async fn next(&mut self) -> Result<(u64, PeerEvent), Missed> {
+        loop {
+            // Before the look, so that none comes in between unnoticed.
+            self.newest.mark_unchanged();
+            if let Some(next) = self.next_kept() {
+                return next;
+            }
+            if self.newest.changed().await.is_err() {
+                // Not reached: the log, which this holds, holds the sender.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn next_kept(&mut self) -> Option<Result<(u64, PeerEvent), Missed>> {
+        if let Some(missed) = self.missed.take() {
+            return Some(Err(missed));
+        }
+        let kept = self.log.kept.lock();
+        let newest = *self.log.newest.borrow();
+        let before_kept = newest - kept.len() as u64;
+        if self.after < before_kept {
+            let missed = Missed { after: self.after };
+            self.after = before_kept;
+            return Some(Err(missed));
+        }
+        let index = usize::try_from(self.after - before_kept).ok()?;
+        let event = kept.get(index)?.clone();
+        self.after += 1;
+        Some(Ok((self.after, event)))
+    }
+}
+
+impl fmt::Debug for PeerEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerEvents")
+            .field("after", &self.after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Events are gone before they were heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// The number of the last event that was heard.
+    pub after: u64,
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "events after number {} were missed", self.after)
+    }
+}
+
+impl std::error::Error for Missed {}
+
+#[cfg(test)]
+mod tests {
+    use tokio_test::{assert_pending, assert_ready_eq, task};
+
+    use super::*;
+
+    fn event(id: u32) -> PeerEvent {
+        PeerEvent::PeerAdded(PeerInfo {
+            id: PeerId::new(id).unwrap(),
+            name: "a".into(),
+            door: "http",
+            connected: true,
+            since: SystemTime::UNIX_EPOCH,
+            last_seen: SystemTime::UNIX_EPOCH,
+            heartbeat: false,
+        })
+    }
+
+    #[test]
+    fn a_subscriber_hears_what_comes_after_it_subscribed() {
+        let log = EventLog::new();
+        log.add(event(1));
+        let mut events = log.subscribe(None);
+        let mut next = task::spawn(events.next());
+        assert_pending!(next.poll());
+        log.add(event(2));
+        assert!(next.is_woken());
+        assert_ready_eq!(next.poll(), Ok((2, event(2))));
+    }
+
+    #[test]
+    fn one_that_comes_back_hears_what_it_missed() {
+        let log = EventLog::new();
+        for id in 1..=3 {
+            log.add(event(id));
+        }
+        let mut events = log.subscribe(Some(1));
+        for id in 2..=3 {
+            let next = (u64::from(id), event(id));
+            assert_ready_eq!(task::spawn(events.next()).poll(), Ok(next));
+        }
+        assert_pending!(task::spawn(events.next()).poll());
+    }
+
+    #[test]
+    fn what_is_no_longer_kept_is_told_as_a_gap() {
+        let log = EventLog::new();
+        let mut events = log.subscribe(None);
+        let kept = u32::try_from(EVENTS_KEPT).unwrap();
+        for id in 1..=kept + 5 {
+            log.add(event(id));
+        }
+        assert_ready_eq!(task::spawn(events.next()).poll(), Err(Missed { after: 0 }));
+        assert_ready_eq!(task::spawn(events.next()).poll(), Ok((6, event(6))));
+    }
+
+    #[test]
+    fn a_number_of_an_earlier_server_is_a_gap_and_all_that_there_is_follows() {
+        let log = EventLog::new();
+        log.add(event(1));
+        let mut events = log.subscribe(Some(77));
+        let missed = Missed { after: 77 };
+        assert_ready_eq!(task::spawn(events.next()).poll(), Err(missed));
+        assert_ready_eq!(task::spawn(events.next()).poll(), Ok((1, event(1))));
+    }
+}

@@ -1,0 +1,161 @@
+//! The webhook: each event is POSTed to the operator's application, in order,
+//! and again until that has taken it. Nothing waits for it: it reads the kept
+//! events at its own pace, and a receiver that is too far behind misses some.
+
+use std::{fmt, time::Duration};
+
+use hmac::{Hmac, Mac};
+use reqwest::{
+    Client, Url,
+    header::{CONTENT_TYPE, HeaderValue},
+    redirect,
+};
+use sha2::Sha256;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::{doors::operator::event_json, peer_list::PeerEvents};
+
+/// How long a receiver may take to answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The pause before an event is sent again; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// An event that was not taken for so long is given up.
+const EVENT_PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// How long what is left may take when the server stops.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where events are sent.
+#[derive(Clone)]
+pub struct Webhook {
+    /// An `http` or `https` URL.
+    pub url: Url,
+    /// The key of the signature. None: events are not signed.
+    pub secret: Option<String>,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Its path may be a secret as well.
+        write!(f, "Webhook({})", self.url.host_str().unwrap_or_default())
+    }
+}
+
+/// Sends events until `stop` is cancelled, and then what is left, for a second
+/// at most.
+pub async fn send_events(webhook: Webhook, mut events: PeerEvents, stop: CancellationToken) {
+    let client = Client::builder()
+        .timeout(ANSWER_PATIENCE)
+        // Whoever answers with another address could be anybody.
+        .redirect(redirect::Policy::none())
+        .build();
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return error!(%error, "the webhook cannot be used"),
+    };
+    let receiver = Receiver { webhook, client };
+    let sending = async {
+        loop {
+            receiver.take(&mut events).await;
+        }
+    };
+    tokio::pin!(sending);
+    tokio::select! {
+        () = &mut sending => {}
+        () = stop.cancelled() => {
+            let _ = timeout(LAST_PATIENCE, sending).await;
+        }
+    }
+}
+
+struct Receiver {
+    webhook: Webhook,
+    client: Client,
+}
+
+impl Receiver {
+    async fn take(&self, events: &mut PeerEvents) {
+        match events.next().await {
+            Ok((number, event)) => {
+                let (_, body) = event_json(number, &event);
+                self.deliver(number, &body).await;
+            }
+            Err(missed) => warn!(
+                after = missed.after,
+                "the webhook is too slow: it missed events"
+            ),
+        }
+    }
+
+    /// Tries until the receiver has taken an event, or for ten minutes.
+    async fn deliver(&self, number: u64, body: &str) {
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        while let Err(failure) = self.post(body).await {
+            if start.elapsed() + pause > EVENT_PATIENCE {
+                error!(event = number, failure, "the webhook did not take an event");
+                return;
+            }
+            if pause == FIRST_PAUSE {
+                warn!(event = number, failure, "the webhook fails: trying again");
+            }
+            // Not all at once, where many servers have the same receiver.
+            sleep(pause.mul_f64(1.0 - 0.2 * fastrand::f64())).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn post(&self, body: &str) -> Result<(), String> {
+        let mut request = self
+            .client
+            .post(self.webhook.url.clone())
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(body.to_owned());
+        if let Some(secret) = &self.webhook.secret {
+            request = request.header("X-Signature-256", signature(secret, body));
+        }
+        let answer = request.send().await;
+        // The URL may hold a secret, and the log is for many eyes.
+        let answer = answer.map_err(|error| describe(&error.without_url()))?;
+        if answer.status().is_success() {
+            Ok(())
+        } else {
+            Err(format!("it answered {}", answer.status()))
+        }
+    }
+}
+
+/// An error with what caused it.
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
+}
+
+/// `sha256=` and the HMAC of the body in hexadecimal digits.
+fn signature(secret: &str, body: &str) -> String {
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
+    mac.update(body.as_bytes());
+    let digest = mac.finalize().into_bytes();
+    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256={digits}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_is_that_of_rfc_4231() {
+        assert_eq!(
+            signature("Jefe", "what do ya want for nothing?"),
+            "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+    }
+}
