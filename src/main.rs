@@ -113,14 +113,11 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
         let events = peer_list.subscribe();
         watchers.spawn(send_events(webhook, events, last_events.clone()));
     }
+    let operator_address = operator.as_ref().and_then(|o| o.local_addr().ok());
     if let Some(listener) = operator {
-        let address = listener.local_addr();
         let token = settings.admin_token.clone();
         let app = operator_router(peer_list.clone(), token, last_events.clone());
         watchers.spawn(serve_operator(listener, app, last_events.clone()));
-        if let Ok(address) = address {
-            info!(%address, "the operator's API is ready");
-        }
     }
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     info!(
@@ -130,6 +127,7 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
         heartbeat_gc_ms = ms(heartbeat.gc_interval),
         wait_ms = ms(wait_timeout.unwrap_or_default()),
         max_peers = heartbeat.max_peers,
+        operator = operator_address.map(tracing::field::display),
         "ready"
     );
     serve(listener, app, peer_list, stop).await;

@@ -52,6 +52,20 @@ pub(super) fn reply_from(peer: PeerId, body: impl Into<Body>) -> Response {
     response
 }
 
+/// How long browsers may keep a script before they ask again: a new version of
+/// the server has to reach its pages.
+const SCRIPT_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+/// A script for pages.
+pub(super) fn script(script: &'static str) -> Response {
+    let mut response = reply(script);
+    let headers = response.headers_mut();
+    let javascript = HeaderValue::from_static("text/javascript; charset=utf-8");
+    headers.insert(CONTENT_TYPE, javascript);
+    headers.insert(CACHE_CONTROL, SCRIPT_CACHING);
+    response
+}
+
 /// Cross-Origin Resource Sharing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cors {

@@ -474,9 +474,9 @@ impl TimeoutPeerList {
     /// is.
     pub async fn is_first(&self, id: PeerId, number: u64) -> bool {
         self.peer(id).is_ok_and(|peer| {
-            let mut state = peer.state.lock();
-            let is_first = number > state.sent;
-            state.sent = number.max(state.sent);
+            let mut last = peer.last_sent.lock();
+            let is_first = number > *last;
+            *last = number.max(*last);
             is_first
         })
     }
@@ -592,6 +592,28 @@ impl TimeoutPeerList {
     pub async fn send(&self, from: PeerId, to: PeerId, body: Bytes) -> Result<(), SendError> {
         let (receiver, message) = self.address(from, to, body)?;
         self.push(&receiver, message)
+    }
+
+    /// As [`TimeoutPeerList::send`], of a sender that numbers its messages with
+    /// rising numbers, because it may have to send one again: a number that
+    /// was accepted before is accepted and not delivered again.
+    pub async fn send_once(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        body: Bytes,
+        number: u64,
+    ) -> Result<(), SendError> {
+        let sender = self.peer(from).map_err(|_| SendError::UnknownSender)?;
+        // Locked as long as it takes, or the same message could pass twice.
+        let mut last = sender.last_sent.lock();
+        if number <= *last {
+            return Ok(());
+        }
+        let (receiver, message) = self.address(from, to, body)?;
+        self.push(&receiver, message)?;
+        *last = number;
+        Ok(())
     }
 
     /// As [`TimeoutPeerList::send`], for senders whose protocol cannot refuse:

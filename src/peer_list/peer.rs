@@ -113,6 +113,9 @@ pub(super) struct Peer {
     pub is_member: bool,
     /// Told when there is room in its mailbox again.
     pub room: Notify,
+    /// The number of the last message that it sent, if it numbers them. Locked
+    /// before any state.
+    pub last_sent: Mutex<u64>,
     pub state: Mutex<PeerState>,
 }
 
@@ -135,6 +138,7 @@ impl Peer {
             listed: Mutex::new(None),
             is_member: false,
             room: Notify::new(),
+            last_sent: Mutex::new(0),
             state: Mutex::new(PeerState {
                 mailbox: Mailbox::default(),
                 way,
@@ -149,7 +153,6 @@ impl Peer {
                 leaving: None,
                 acknowledges: false,
                 last_given: None,
-                sent: 0,
             }),
         }
     }
@@ -222,8 +225,6 @@ pub(super) struct PeerState {
     pub acknowledges: bool,
     /// When it was last given a message.
     pub last_given: Option<Instant>,
-    /// The number of the last event that it sent, if it numbers them.
-    pub sent: u64,
 }
 
 impl PeerState {

@@ -33,7 +33,9 @@ export async function startServer(t, settings = {}) {
   lines.on('line', (line) => log.push(JSON.parse(line)));
   while (!log.some(({address}) => address)) await once(lines, 'line');
   const {address} = log.find(({address}) => address);
+  const operator = log.find(({operator}) => operator)?.operator;
   return {
+    operator: operator && `http://${operator}`,
     http: `http://${address}`,
     ws: `ws://${address}`,
     port: Number(address.split(':').at(-1)),
@@ -168,6 +170,44 @@ export async function cuttableWire(t, server) {
   };
   t.after(cut);
   return {http: `http://127.0.0.1:${wire.address().port}`, cut};
+}
+
+/** Random numbers from 0 to 1 that a seed makes again. */
+export function randomFrom(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/**
+ * A wire to a server that cuts each connection, with some probability, in the
+ * middle of what the server says. `cuts` counts how often.
+ */
+export async function cuttingWire(t, server, random, probability) {
+  const wire = {cuts: 0};
+  const listener = net.createServer((client) => {
+    const upstream = net.connect(server.port, '127.0.0.1');
+    const end = () => {
+      client.destroy();
+      upstream.destroy();
+    };
+    client.pipe(upstream);
+    upstream.on('data', (reply) => {
+      if (random() >= probability) return client.write(reply);
+      wire.cuts += 1;
+      client.write(reply.subarray(0, Math.floor(random() * reply.length)), end);
+    });
+    for (const socket of [client, upstream]) socket.on('error', end).on('close', end);
+  });
+  listener.listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  t.after(() => listener.close());
+  wire.http = `http://127.0.0.1:${listener.address().port}`;
+  return wire;
 }
 
 /** Waits until a condition holds; the limit of `make test` ends it. */

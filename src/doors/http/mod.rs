@@ -13,6 +13,7 @@
 //! deaf on anything else.
 
 mod body;
+mod scripts;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -112,6 +113,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
         .route("/message", any(message))
         .route("/heartbeat", any(heartbeat))
         .route("/sign_out", any(sign_out))
+        .merge(scripts::routes())
         .with_state(door)
 }
 
@@ -264,6 +266,7 @@ fn message(
     let ids = query
         .peer_id("peer_id")
         .and_then(|from| Ok((from, query.peer_id("to")?, door.token(&request)?)));
+    let number = query.number("seq");
     let transport = Transport::of(&request);
     let body = request.into_body();
     async move {
@@ -283,7 +286,11 @@ fn message(
             open.answered(transport.closes_after_reply);
         }
         let (from, to) = ids?;
-        door.peer_list.send(from, to, body?).await?;
+        let list = &door.peer_list;
+        match number? {
+            Some(number) => list.send_once(from, to, body?, number).await?,
+            None => list.send(from, to, body?).await?,
+        }
         Ok(reply(()))
     }
 }

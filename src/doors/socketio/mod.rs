@@ -20,10 +20,7 @@ use std::{fmt, future::ready, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{
-        HeaderValue, Method,
-        header::{CACHE_CONTROL, CONTENT_TYPE},
-    },
+    http::{HeaderValue, Method, header::CONTENT_TYPE},
     response::Response,
     routing::any,
 };
@@ -39,7 +36,7 @@ use subtle::ConstantTimeEq;
 use super::{
     RequestError, only,
     push::{Return, ping_interval},
-    reply,
+    reply::{self, reply},
 };
 use crate::peer_list::TimeoutPeerList;
 use call::{Call, Gone, calls};
@@ -49,10 +46,6 @@ const CLIENT: &str = include_str!("client.js");
 
 /// Reliable-Signaler's script, which brings the client along.
 const SIGNALER: &str = concat!(include_str!("client.js"), include_str!("signaler.js"));
-
-/// How long browsers may keep a script before they ask again: a new version of
-/// the server has to reach its pages.
-const SCRIPT_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// How many packets a socket may have besides its mailbox, which counts bytes.
 /// The library closes a socket whose buffer is full when it is to be pinged,
@@ -194,10 +187,5 @@ async fn connections(
 
 fn script(request: Request, script: &'static str) -> Result<Response, RequestError> {
     only(&[Method::GET, Method::HEAD], &request)?;
-    let mut response = reply(script);
-    let headers = response.headers_mut();
-    let javascript = HeaderValue::from_static("text/javascript; charset=utf-8");
-    headers.insert(CONTENT_TYPE, javascript);
-    headers.insert(CACHE_CONTROL, SCRIPT_CACHING);
-    Ok(response)
+    Ok(reply::script(script))
 }

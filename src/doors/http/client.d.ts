@@ -1,0 +1,54 @@
+/** Another peer, as the server last told. */
+export interface Peer {
+  id: number;
+  name: string;
+  /** Whether it is reachable at this moment. */
+  connected: boolean;
+}
+
+/** What each event of the client tells, as its `detail`. */
+export interface SignalingEvents {
+  /** The other peers, after each change. */
+  peers: CustomEvent<Peer[]>;
+  /** A message: a JSON object or array as such, any other as a string. */
+  message: CustomEvent<{from: number; data: any}>;
+  /** The server was reached; `resumed`: as the same peer as before. */
+  connected: CustomEvent<{id: number; resumed: boolean}>;
+  /** The server cannot be reached, or the client was closed. */
+  disconnected: CustomEvent<{}>;
+}
+
+/** The server refused, and trying again would change nothing. */
+export class SignalingError extends Error {
+  /** The HTTP status; 0 if the client was closed or its peer removed. */
+  readonly status: number;
+}
+
+/** A client that survives lost connections: each message is told once, in order. */
+export class SignalingClient extends EventTarget {
+  /**
+   * @param url Where the server is.
+   * @param options The name in the list, and where id and token are kept while
+   *   a page is loaded anew (null: nowhere), by default `sessionStorage`.
+   */
+  constructor(url: string | URL, options: {name: string; storage?: Storage | null});
+  /** The id of this peer, once it has one. */
+  readonly id: number | null;
+  /** The other peers. */
+  readonly peers: Peer[];
+  /** Whether the server was reached last time. */
+  readonly connected: boolean;
+  /** Signs in; ready when the peer is in the list. */
+  connect(): Promise<void>;
+  /** Signs out. */
+  close(): Promise<void>;
+  /** Stops without signing out: the next client with this storage and name is this peer. */
+  leave(): void;
+  /** Sends a string, or what JSON can say; ready when the server has it. */
+  send(to: number | string, data: unknown): Promise<void>;
+  addEventListener<K extends keyof SignalingEvents>(
+    type: K,
+    listener: (event: SignalingEvents[K]) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+}

@@ -1,0 +1,12 @@
+/**
+ * Signs in, unless that was done already. Ready when the peer is in the list.
+ * With `shared: true` all tabs of a browser profile are one peer.
+ */
+export function heartbeatStart(options: {
+  name: string;
+  url?: string | URL;
+  shared?: boolean;
+}): Promise<void>;
+
+/** Signs out. Of tabs that share a peer, the last does. */
+export function heartbeatStop(): Promise<void>;

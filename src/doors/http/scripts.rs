@@ -1,0 +1,42 @@
+//! The scripts for pages, and how long a browser may keep each.
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderValue, Method, header::CACHE_CONTROL},
+    response::Response,
+    routing::any,
+};
+
+use crate::doors::{RequestError, only, query::Query, reply::script};
+
+/// Path and text of each.
+const SCRIPTS: [(&str, &str); 4] = [
+    ("/client.js", include_str!("client.js")),
+    ("/client.d.ts", include_str!("client.d.ts")),
+    ("/heartbeat.js", include_str!("heartbeat.js")),
+    ("/heartbeat.d.ts", include_str!("heartbeat.d.ts")),
+];
+
+/// What is asked for by its version never changes.
+const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
+/// The routes of the scripts. With the server's version as `v` in the query a
+/// browser may keep them for ever, else for five minutes.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    SCRIPTS
+        .into_iter()
+        .fold(Router::new(), |router, (path, text)| {
+            router.route(path, any(async move |request| serve(&request, text)))
+        })
+}
+
+fn serve(request: &Request, text: &'static str) -> Result<Response, RequestError> {
+    only(&[Method::GET, Method::HEAD], request)?;
+    let version = Query::of(request).text("v")?;
+    let mut response = script(text);
+    if version.is_some_and(|version| version == env!("CARGO_PKG_VERSION")) {
+        response.headers_mut().insert(CACHE_CONTROL, FOR_EVER);
+    }
+    Ok(response)
+}

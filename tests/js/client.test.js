@@ -1,0 +1,150 @@
+// The script for pages, in Node: it loses nothing, whatever is cut.
+
+import assert from 'node:assert/strict';
+import {test} from 'node:test';
+import {fileURLToPath} from 'node:url';
+
+import {Inbox, cuttableWire, cuttingWire, pollingPeer, randomFrom, startServer, until} from './support.js';
+
+const CLIENT = fileURLToPath(new URL('../../src/doors/http/client.js', import.meta.url));
+const {SignalingClient, SignalingError} = await import(CLIENT);
+
+/** A client that is signed in, and what it is told. */
+async function client(t, url, name, options) {
+  const signaling = new SignalingClient(url, {name, ...options});
+  const told = {};
+  for (const type of ['peers', 'message', 'connected', 'disconnected']) {
+    told[type] = new Inbox();
+    signaling.addEventListener(type, ({detail}) => told[type].put(detail));
+  }
+  t.after(() => signaling.close());
+  await signaling.connect();
+  return {signaling, ...told};
+}
+
+/** As `sessionStorage`, for more than one client. */
+function storage() {
+  const items = new Map();
+  return {
+    getItem: (key) => items.get(key) ?? null,
+    setItem: (key, value) => items.set(key, value),
+    removeItem: (key) => items.delete(key),
+  };
+}
+
+test('two clients find each other and pass objects and text', async (t) => {
+  const server = await startServer(t);
+  const alice = await client(t, server.http, 'alice');
+  const bob = await client(t, `${server.http}/`, 'bob, the builder');
+  const name = 'bob_ the builder';
+  await until(() => alice.signaling.peers.length === 1);
+  assert.deepEqual(alice.signaling.peers, [{id: bob.signaling.id, name, connected: true}]);
+  assert.equal(bob.signaling.peers[0].name, 'alice');
+  for (const data of [{sdp: 'v=0\r\n'}, ['a'], 'text', '{no json', '']) {
+    await alice.signaling.send(bob.signaling.id, data);
+    assert.deepEqual(await bob.message.next(), {from: alice.signaling.id, data});
+  }
+  await bob.signaling.send(bob.signaling.id, 'to myself');
+  assert.equal((await bob.message.next()).data, 'to myself');
+  await bob.signaling.close();
+  assert.equal((await bob.disconnected.take(1)).length, 1);
+  await until(() => alice.signaling.peers.length === 0);
+});
+
+test('a send that is refused rejects, and the next one does not', async (t) => {
+  const server = await startServer(t);
+  const alice = await client(t, server.http, 'alice');
+  const bob = await pollingPeer(server, 'bob');
+  await assert.rejects(alice.signaling.send(99, 'x'), (error) => {
+    return error instanceof SignalingError && error.status === 404;
+  });
+  await alice.signaling.send(bob.id, 'y');
+  assert.equal((await bob.message()).text, 'y');
+});
+
+test('of messages over connections that are cut, each comes once and in order', async (t) => {
+  const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32));
+  t.diagnostic(`SEED=${seed}`);
+  const server = await startServer(t);
+  const wire = await cuttingWire(t, server, randomFrom(seed), 0.01);
+  const [alice, bob] = await Promise.all(['alice', 'bob'].map((name) => client(t, wire.http, name)));
+  const count = 1000;
+  const numbers = Array.from({length: count}, (_, number) => number);
+  const exchange = async (from, to) => {
+    const sends = numbers.map((number) => from.signaling.send(to.signaling.id, {number}));
+    const messages = await to.message.take(count);
+    await Promise.all(sends);
+    assert.deepEqual(messages.map(({data}) => data.number), numbers, `seed ${seed}`);
+    assert.ok(messages.every((message) => message.from === from.signaling.id));
+  };
+  await Promise.all([exchange(alice, bob), exchange(bob, alice)]);
+  assert.ok(wire.cuts > 10, `only ${wire.cuts} cuts`);
+  // Nothing is left that would come twice.
+  await Promise.all([alice, bob].map(({signaling}) => signaling.send(signaling.id, 'last')));
+  for (const {message} of [alice, bob]) assert.equal((await message.next()).data, 'last');
+});
+
+test('a client whose server is gone for a while is itself again', async (t) => {
+  const server = await startServer(t);
+  const wire = await cuttableWire(t, server);
+  const alice = await client(t, wire.http, 'alice');
+  const bob = await pollingPeer(server, 'bob');
+  const {id} = alice.signaling;
+  await alice.connected.next();
+  server.process.kill('SIGSTOP');
+  wire.cut();
+  await until(() => { wire.cut(); return !alice.signaling.connected; });
+  server.process.kill('SIGCONT');
+  assert.deepEqual(await alice.connected.next(), {id, resumed: true});
+  assert.equal(await bob.send(id, 'hi'), 200);
+  assert.equal((await alice.message.next()).data, 'hi');
+});
+
+test('a client that was removed signs in anew', async (t) => {
+  const server = await startServer(t, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const alice = await client(t, server.http, 'alice');
+  const {id} = alice.signaling;
+  await alice.connected.next();
+  assert.equal((await fetch(`${server.operator}/peers/${id}`, {method: 'DELETE'})).status, 200);
+  const {id: next, resumed} = await alice.connected.next();
+  assert.ok(next !== id && !resumed);
+  await alice.signaling.send(next, 'hi');
+  assert.equal((await alice.message.next()).data, 'hi');
+});
+
+test('who leaves is followed by the next with the same storage and name', async (t) => {
+  const server = await startServer(t, {WEBRTC_PEER_TOKENS: 'required'});
+  const shared = storage();
+  const alice = await client(t, server.http, 'alice', {storage: shared});
+  const bob = await client(t, server.http, 'bob');
+  const {id} = alice.signaling;
+  await bob.signaling.send(id, 'one');
+  await alice.message.next();
+  alice.signaling.leave();
+  await bob.signaling.send(id, 'two');
+  const again = await client(t, server.http, 'alice', {storage: shared});
+  assert.deepEqual(await again.connected.next(), {id, resumed: true});
+  assert.equal((await again.message.next()).data, 'two');
+  // What it is now is nobody else's to take over.
+  const other = await client(t, server.http, 'alice', {storage: shared});
+  assert.notEqual(other.signaling.id, id);
+});
+
+test('it beats as often as the server asks, and when a wait returns', async (t) => {
+  const server = await startServer(t, {
+    WEBRTC_HEARTBEAT_MS: '900', WEBRTC_HEARTBEAT_GC_MS: '50', WEBRTC_WAIT_MS: '300',
+    WEBRTC_ADMIN_LISTEN: '127.0.0.1:0',
+  });
+  // Timers that are as slow as those of a hidden page.
+  t.mock.method(globalThis, 'setInterval', () => 0);
+  const alice = await client(t, server.http, 'alice');
+  const {id} = alice.signaling;
+  const peer = async () => (await fetch(`${server.operator}/peers/${id}`)).json();
+  await until(async () => (await peer()).heartbeat);
+  const {since} = await peer();
+  await until(async () => {
+    const {lastSeen} = await peer();
+    return Date.parse(lastSeen) - Date.parse(since) > 3 * 900;
+  });
+  assert.equal(alice.signaling.id, id);
+});
