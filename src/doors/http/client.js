@@ -207,6 +207,7 @@ export class SignalingClient extends EventTarget {
         const known = this.#session;
         const query = {peer_name: this.#name, ...(known && {peer_id: known.id})};
         const answer = await this.#fetch(known, 'sign_in', query, {}, within(PATIENCE_MS, signal));
+        mustBeWhole(answer);
         const id = Number(answer.headers.get('Pragma'));
         const token = answer.headers.get('X-Peer-Token');
         if (known?.id !== id || known?.token !== token) {
@@ -231,6 +232,7 @@ export class SignalingClient extends EventTarget {
   }
 
   #hear(session, answer) {
+    mustBeWhole(answer);
     const seq = Number(answer.headers.get('X-Message-Seq') ?? 0);
     if (seq === 0) {
       this.#hearPeers(answer.text);
@@ -380,6 +382,16 @@ function parsed(text) {
     return JSON.parse(text);
   } catch {
     return text;
+  }
+}
+
+/**
+ * Chromium takes a connection that is cut in the middle of the headers for an
+ * answer without a body, and the headers it got for all of them.
+ */
+function mustBeWhole({headers, text}) {
+  if (text === '' && headers.get('Content-Length') !== '0') {
+    throw new TypeError('the answer was cut off');
   }
 }
 

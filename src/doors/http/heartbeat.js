@@ -40,33 +40,32 @@ function own(name, url) {
 /** The tab that holds the lock is signed in. The others wait for the lock. */
 function share(name, url) {
   const lock = `signal-http-heartbeat ${url} ${name}`;
+  const isOurs = (other) => other.name === lock;
   const stopping = new AbortController();
-  let release = () => {};
-  let client = null;
-  const ready = new Promise((resolve, reject) => {
-    const held = navigator.locks.request(lock, {signal: stopping.signal}, async () => {
-      client = new SignalingClient(url, {name, storage: globalThis.localStorage});
-      const released = new Promise((done) => { release = done; });
-      await client.connect();
+  const client = new SignalingClient(url, {name, storage: globalThis.localStorage});
+  let release;
+  const released = new Promise((resolve) => { release = resolve; });
+  let connecting = null;
+  const holds = new Promise((resolve, reject) => {
+    const whenHeld = () => {
+      connecting = client.connect();
       resolve();
-      await released;
-    });
-    held.catch(reject);
-    // One that waits is present through the one that holds.
-    navigator.locks.query().then(({held: locks}) => {
-      if (locks.some((other) => other.name === lock) && !client) resolve();
-    });
+      return connecting.then(() => released);
+    };
+    navigator.locks.request(lock, {signal: stopping.signal}, whenHeld).catch(reject);
   });
-  // Stopping one that waits is no failure of anybody's.
-  ready.catch(() => {});
+  // To be told by nobody: a tab that waited was stopped.
+  holds.catch(() => {});
+  // One that waits is present through the one that holds.
+  const isHeld = async () => (await navigator.locks.query()).held.some(isOurs);
+  const ready = isHeld().then((held) => connecting ?? (held ? null : holds.then(() => connecting)));
   const stop = async () => {
-    if (!client) return stopping.abort();
+    if (!connecting && await isHeld()) return stopping.abort();
+    // If nobody holds the lock, this tab is about to.
+    await holds;
     const {pending} = await navigator.locks.query();
-    if (pending.some((other) => other.name === lock)) {
-      client.leave();
-    } else {
-      await client.close();
-    }
+    if (pending.some(isOurs)) client.leave();
+    else await client.close();
     release();
   };
   return {ready, stop};

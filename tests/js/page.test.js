@@ -1,0 +1,260 @@
+// The scripts for pages, in a real browser.
+
+import assert from 'node:assert/strict';
+import {once} from 'node:events';
+import {existsSync} from 'node:fs';
+import http from 'node:http';
+import {test} from 'node:test';
+
+import puppeteer from 'puppeteer-core';
+
+import {cuttingWire, randomFrom, startServer, until} from './support.js';
+
+const CHROMIUM = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
+  .find((path) => existsSync(path));
+
+/** A browser of its own for a test. */
+async function startBrowser(t) {
+  assert.ok(CHROMIUM, 'chromium is missing: make install');
+  const browser = await puppeteer.launch({
+    executablePath: CHROMIUM,
+    headless: true,
+    args: [
+      '--no-sandbox', '--disable-gpu', '--disable-background-networking',
+      '--disable-features=WebRtcHideLocalIpsWithMdns',
+    ],
+  });
+  t.after(() => browser.close());
+  return browser;
+}
+
+/** An empty page of an origin of its own: what an application is. */
+async function startApplication(t) {
+  const server = http.createServer((request, response) => {
+    response.setHeader('Content-Type', 'text/html');
+    response.end('<!doctype html><title>application</title>');
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => { server.closeAllConnections(); server.close(); });
+  return `http://127.0.0.1:${server.address().port}/`;
+}
+
+/** Runs in a page: a client that is signed in, as `signaling`, and what it was told. */
+async function signIn(page, url, name) {
+  return page.evaluate(async (url, name) => {
+    const {SignalingClient} = await import(`${url}/client.js`);
+    window.signaling = new SignalingClient(url, {name});
+    window.messages = [];
+    signaling.addEventListener('message', ({detail}) => messages.push(detail));
+    await signaling.connect();
+    return signaling.id;
+  }, url, name);
+}
+
+async function operated(t, settings) {
+  const server = await startServer(t, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0', ...settings});
+  server.ids = async () => {
+    const peers = await (await fetch(`${server.operator}/peers`)).json();
+    return peers.map(({id}) => id);
+  };
+  return server;
+}
+
+test('a page that is loaded anew keeps its id and what waits for it', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const id = await signIn(page, server.http, 'alice');
+  await page.evaluate((id) => signaling.send(id, 'one'), id);
+  await page.waitForFunction(() => messages.length === 1);
+  await page.reload();
+  const waiting = await fetch(`${server.http}/message?peer_id=${id}&to=${id}`, {method: 'POST', body: 'two'});
+  assert.equal(waiting.status, 200);
+  assert.equal(await signIn(page, server.http, 'alice'), id);
+  await page.waitForFunction(() => messages.length === 1);
+  assert.deepEqual(await page.evaluate(() => messages), [{from: id, data: 'two'}]);
+});
+
+test('a tab that is duplicated is another peer', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const id = await signIn(page, server.http, 'alice');
+  // A window that a page opens gets a copy of its sessionStorage.
+  const [popup] = await Promise.all([
+    new Promise((resolve) => page.once('popup', resolve)),
+    page.evaluate((url) => { window.open(url); }, url),
+  ]);
+  await popup.waitForFunction(() => document.title === 'application');
+  assert.notEqual(await signIn(popup, server.http, 'alice'), id);
+  assert.equal((await server.ids()).length, 2);
+});
+
+test('a tab that is closed signs out, a little later', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const id = await signIn(page, server.http, 'alice');
+  const events = await fetch(`${server.operator}/events`, {headers: {'Last-Event-ID': '0'}});
+  await page.close();
+  let text = '';
+  for await (const chunk of events.body.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    if (text.includes('event: disconnect')) break;
+  }
+  const left = JSON.parse(/event: disconnect\ndata: (.*)\n/.exec(text)[1]);
+  assert.deepEqual([left.peer.id, left.reason], [id, 'signed_out']);
+});
+
+test('a hidden tab whose timers stand still stays signed in', async (t) => {
+  const timeout = 2000;
+  const [server, browser, url] = await Promise.all([
+    operated(t, {WEBRTC_HEARTBEAT_MS: String(timeout), WEBRTC_HEARTBEAT_GC_MS: '100', WEBRTC_WAIT_MS: '1000'}),
+    startBrowser(t), startApplication(t),
+  ]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const id = await signIn(page, server.http, 'alice');
+  await page.evaluate((id) => signaling.send(id, 'hi'), id);
+  // Hidden, and no timer of it fires at all: browsers leave it one a minute.
+  await page.evaluate(() => {
+    for (let timer = setTimeout(() => {}); timer > 0; timer -= 1) clearInterval(timer);
+    window.setTimeout = window.setInterval = () => 0;
+  });
+  const other = await browser.newPage();
+  await other.bringToFront();
+  const peer = async () => (await fetch(`${server.operator}/peers/${id}`)).json();
+  const {since} = await peer();
+  await until(async () => {
+    const {id: found, lastSeen} = await peer();
+    assert.equal(found, id);
+    return Date.parse(lastSeen) - Date.parse(since) > 3 * timeout;
+  });
+  assert.ok((await peer()).heartbeat);
+});
+
+test('a tab that was frozen comes back as the same peer', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const id = await signIn(page, server.http, 'alice');
+  const devtools = await page.createCDPSession();
+  await devtools.send('Page.setWebLifecycleState', {state: 'frozen'});
+  const sent = await fetch(`${server.http}/message?peer_id=${id}&to=${id}`, {method: 'POST', body: 'hi'});
+  assert.equal(sent.status, 200);
+  await devtools.send('Page.setWebLifecycleState', {state: 'active'});
+  await page.waitForFunction(() => messages.length === 1);
+  assert.deepEqual(await page.evaluate(() => [signaling.id, messages[0].data]), [id, 'hi']);
+});
+
+test('over connections that are cut, a page gets each message once and in order', async (t) => {
+  const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32));
+  t.diagnostic(`SEED=${seed}`);
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const wire = await cuttingWire(t, server, randomFrom(seed), 0.01);
+  const open = async (name) => {
+    // A window of its own: what is hidden is slow.
+    const page = await (await browser.createBrowserContext()).newPage();
+    await page.goto(url);
+    // The script itself, past the wire: what loads scripts does not try again.
+    await page.evaluate((url) => import(`${url}/client.js`).then((module) => Object.assign(window, module)), server.http);
+    const id = await page.evaluate(async (url, name) => {
+      window.signaling = new SignalingClient(url, {name});
+      window.messages = [];
+      signaling.addEventListener('message', ({detail}) => messages.push(detail.data.number));
+      await signaling.connect();
+      return signaling.id;
+    }, wire.http, name);
+    return {page, id};
+  };
+  const alice = await open('alice');
+  const bob = await open('bob');
+  const count = 1000;
+  const exchange = async (from, to) => {
+    await from.page.evaluate(async (to, count) => {
+      const sends = Array.from({length: count}, (_, number) => signaling.send(to, {number}));
+      await Promise.all(sends);
+    }, to.id, count);
+    await to.page.waitForFunction((count) => messages.length >= count, {timeout: 0, polling: 50}, count);
+    const messages = await to.page.evaluate(() => messages);
+    assert.deepEqual(messages, Array.from({length: count}, (_, number) => number), `seed ${seed}`);
+  };
+  await Promise.all([exchange(alice, bob), exchange(bob, alice)]);
+  assert.ok(wire.cuts > 10, `only ${wire.cuts} cuts`);
+});
+
+test('two browsers open a data channel with the script alone', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const open = async (name) => {
+    const context = await browser.createBrowserContext();
+    const page = await context.newPage();
+    await page.goto(url);
+    const id = await signIn(page, server.http, name);
+    await page.evaluate(() => {
+      window.connect = (to, offers) => new Promise((resolve) => {
+        const connection = new RTCPeerConnection();
+        const send = (message) => signaling.send(to, message);
+        connection.onicecandidate = ({candidate}) => candidate && send({candidate});
+        const opened = (channel) => { channel.onmessage = ({data}) => resolve({data, channel}); };
+        const describe = async () => {
+          await connection.setLocalDescription();
+          await send({description: connection.localDescription});
+        };
+        signaling.addEventListener('message', async ({detail: {data}}) => {
+          if (data.candidate) return connection.addIceCandidate(data.candidate);
+          await connection.setRemoteDescription(data.description);
+          if (data.description.type === 'offer') await describe();
+        });
+        if (offers) {
+          const channel = connection.createDataChannel('channel');
+          opened(channel);
+          channel.onopen = () => channel.send('hello');
+          describe();
+        } else {
+          connection.ondatachannel = ({channel}) => {
+            opened(channel);
+            channel.onopen = () => channel.send('welcome');
+          };
+        }
+      }).then(({data}) => data);
+    });
+    return {page, id};
+  };
+  const [alice, bob] = await Promise.all([open('alice'), open('bob')]);
+  const answer = bob.page.evaluate((to) => connect(to, false), alice.id);
+  const offer = alice.page.evaluate((to) => connect(to, true), bob.id);
+  assert.deepEqual(await Promise.all([offer, answer]), ['welcome', 'hello']);
+});
+
+test('tabs that share a peer are one, until the last is stopped', async (t) => {
+  const [server, browser] = await Promise.all([operated(t), startBrowser(t)]);
+  const start = async () => {
+    const page = await browser.newPage();
+    // Of the server's own origin: any page that it serves.
+    await page.goto(`${server.http}/healthz`);
+    await page.evaluate(async () => {
+      window.heartbeat = await import('/heartbeat.js');
+      await heartbeat.heartbeatStart({name: 'alice', shared: true});
+      await heartbeat.heartbeatStart({name: 'alice', shared: true});
+    });
+    return page;
+  };
+  const first = await start();
+  const ids = await server.ids();
+  assert.equal(ids.length, 1);
+  const second = await start();
+  const third = await start();
+  assert.deepEqual(await server.ids(), ids);
+  await first.evaluate(() => heartbeat.heartbeatStop());
+  await second.close();
+  assert.deepEqual(await server.ids(), ids);
+  await until(() => third.evaluate(async () => {
+    const {held, pending} = await navigator.locks.query();
+    return held.length === 1 && pending.length === 0;
+  }));
+  assert.deepEqual(await server.ids(), ids);
+  await third.evaluate(() => heartbeat.heartbeatStop());
+  assert.deepEqual(await server.ids(), []);
+  await third.evaluate(() => heartbeat.heartbeatStop());
+});
