@@ -114,7 +114,7 @@ impl EventLog {
         PeerEvents {
             log: self.clone(),
             newest,
-            after: if missed.is_some() { 0 } else { after },
+            after,
             missed,
         }
     }
@@ -149,12 +149,13 @@ impl PeerEvents {
     }
 
     fn next_kept(&mut self) -> Option<Result<(u64, PeerEvent), Missed>> {
-        if let Some(missed) = self.missed.take() {
-            return Some(Err(missed));
-        }
         let kept = self.log.kept.lock();
         let newest = *self.log.newest.borrow();
         let before_kept = newest - kept.len() as u64;
+        if let Some(missed) = self.missed.take() {
+            self.after = before_kept;
+            return Some(Err(missed));
+        }
         if self.after < before_kept {
             let missed = Missed { after: self.after };
             self.after = before_kept;

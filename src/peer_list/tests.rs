@@ -17,6 +17,7 @@ use tokio_test::{assert_pending, assert_ready, task};
 use super::*;
 
 mod acknowledgements;
+mod returning;
 mod sockets;
 
 type WaitTask = task::Spawn<Pin<Box<dyn Future<Output = Result<Delivery, UnknownPeer>>>>>;

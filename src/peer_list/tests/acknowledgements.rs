@@ -128,6 +128,8 @@ enum Poll {
     CutWhileLent,
     /// Polls, and the reply is lost.
     Lost,
+    /// Signs in again with its token while a reply is made.
+    Resumes,
 }
 
 fn poll() -> impl Strategy<Value = (Poll, u8)> {
@@ -136,6 +138,7 @@ fn poll() -> impl Strategy<Value = (Poll, u8)> {
         1 => Just(Poll::CutBefore),
         1 => Just(Poll::CutWhileLent),
         2 => Just(Poll::Lost),
+        1 => Just(Poll::Resumes),
     ];
     (
         poll,
@@ -156,6 +159,7 @@ proptest! {
             .unwrap();
         runtime.block_on(async {
             let (list, a, _) = with_messages(MESSAGES as u8).await;
+            let token = list.peer(a).unwrap().token;
             let mut processed = 0;
             let to_the_end = std::iter::repeat_n((Poll::Arrives, 0), 2 * MESSAGES as usize);
             for (poll, late) in polls.into_iter().chain(to_the_end) {
@@ -176,6 +180,10 @@ proptest! {
                 assert!(given <= processed + 1, "{given} after {processed}");
                 if matches!(poll, Poll::CutWhileLent) {
                     continue;
+                }
+                if matches!(poll, Poll::Resumes) {
+                    let way = way(Dialect::Listed);
+                    list.resume_peer(a, &token, None, way).await.unwrap();
                 }
                 delivery.done().await;
                 if matches!(poll, Poll::Arrives) && given == processed + 1 {

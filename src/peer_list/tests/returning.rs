@@ -1,0 +1,311 @@
+//! Peers that come back as themselves, and what those hear who watch them.
+
+use super::*;
+
+const LISTED: WayIn = WayIn {
+    door: "http",
+    dialect: Dialect::Listed,
+};
+
+const SOCKET: WayIn = WayIn {
+    door: "websocket",
+    dialect: Dialect::Silent,
+};
+
+async fn added(list: &TimeoutPeerList, name: &str) -> SignedIn {
+    list.add_peer(name, LISTED).await.unwrap()
+}
+
+async fn resume(list: &TimeoutPeerList, peer: &SignedIn, name: &str) -> SignedIn {
+    let resumed = list.resume_peer(peer.id, &peer.token, Some(name), LISTED);
+    resumed.await.unwrap()
+}
+
+/// What was told since, as [`told`].
+async fn all_told(events: &mut PeerEvents) -> Vec<String> {
+    let mut all = Vec::new();
+    loop {
+        let mut next = task::spawn(events.next());
+        match next.poll() {
+            std::task::Poll::Ready(event) => all.push(told(&event.unwrap().1)),
+            std::task::Poll::Pending => return all,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_comes_back_under_its_id_with_its_line_first_and_its_mailbox() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await;
+    let b = added(&list, "b").await;
+    list.send(b.id, a.id, "hi".into()).await.unwrap();
+    let again = resume(&list, &a, "a").await;
+    assert_eq!(again.id, a.id);
+    assert_eq!(text(&again.list), "a,1,1\nb,2,1\n");
+    assert_eq!(take(&list, a.id).await, message(b.id, "hi"));
+    assert_pending!(wait(&list, a.id).poll());
+    assert_eq!(list.peer_ids(), [a.id, b.id]);
+    assert_eq!(list.format(), "b,2,1\na,1,1\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_others_are_told_of_a_return_only_if_the_name_is_another() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await;
+    let b = added(&list, "b").await;
+    let mut waiting = wait(&list, b.id);
+    assert_pending!(waiting.poll());
+    resume(&list, &a, "a").await;
+    assert_pending!(waiting.poll());
+    let again = resume(&list, &a, "a,2").await;
+    assert_eq!(text(&again.list), "a_2,1,1\nb,2,1\n");
+    let told = assert_ready!(waiting.poll()).unwrap();
+    assert_eq!(*told.news(), status("a_2,1,1\nb,2,1\n"));
+    told.done().await;
+    // And what it sends comes after that news.
+    list.send(a.id, b.id, "hi".into()).await.unwrap();
+    assert_eq!(take(&list, b.id).await, message(a.id, "hi"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_from_before_is_given_nothing_and_ends_in_its_own_time() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await;
+    let limit = Some(Duration::from_secs(20));
+    let mut before = task::spawn(list.wait(a.id, limit));
+    assert_pending!(before.poll());
+    resume(&list, &a, "a").await;
+    list.send(a.id, a.id, "hi".into()).await.unwrap();
+    assert_pending!(before.poll());
+    assert_eq!(take(&list, a.id).await, message(a.id, "hi"));
+    assert_pending!(before.poll());
+    pass(Duration::from_secs(20)).await;
+    let end = assert_ready!(before.poll()).unwrap();
+    assert!(matches!(end.news(), News::Nothing(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lent_to_a_connection_before_is_given_to_who_came_back() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await;
+    list.send(a.id, a.id, "hi".into()).await.unwrap();
+    let lent = list.wait(a.id, None).await.unwrap();
+    resume(&list, &a, "a").await;
+    let given = list.wait(a.id, None).await.unwrap();
+    assert_eq!(*given.news(), message(a.id, "hi"));
+    lent.done().await;
+    assert_pending!(wait(&list, a.id).poll());
+    given.done().await;
+    assert_pending!(wait(&list, a.id).poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_comes_back_with_a_wrong_token_or_after_removal() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await;
+    let b = added(&list, "b").await;
+    let wrong = list.resume_peer(a.id, &b.token, None, LISTED).await;
+    assert_eq!(wrong.unwrap_err(), ResumeError::WrongToken);
+    assert_eq!(list.check_token(a.id, &b.token).await, Err(WrongToken));
+    assert_eq!(list.check_token(a.id, &a.token).await, Ok(()));
+    list.remove_peer(a.id, Reason::SignedOut).await;
+    let gone = list.resume_peer(a.id, &a.token, None, LISTED).await;
+    assert_eq!(gone.unwrap_err(), ResumeError::Gone);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = list.add_peer("a", SOCKET).await.unwrap();
+    let socket = list.open_socket(a.id).unwrap();
+    assert!(list.wait(a.id, None).await.is_err(), "heard by its socket");
+    let mut ended = task::spawn(socket.ended());
+    assert_pending!(ended.poll());
+    resume(&list, &a, "a").await;
+    assert_ready!(ended.poll());
+    drop(ended);
+    assert_eq!(*socket.wait().await.news(), News::Replaced);
+    let mut poll = wait(&list, a.id);
+    assert_pending!(poll.poll());
+    // The end of the old socket is nothing to the peer.
+    socket.leave(Reason::Closed).await;
+    list.send(a.id, a.id, "hi".into()).await.unwrap();
+    let given = assert_ready!(poll.poll()).unwrap();
+    assert_eq!(*given.news(), message(a.id, "hi"));
+    given.done().await;
+    let back = list.resume_peer(a.id, &a.token, None, SOCKET).await;
+    assert_eq!(back.unwrap().id, a.id);
+    let socket = list.open_socket(a.id).unwrap();
+    assert!(list.wait(a.id, None).await.is_err());
+    socket.leave(Reason::Closed).await;
+    assert!(list.peer_ids().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_socket_that_waits_again_does_not_come_before_the_poll() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = list.add_peer("a", SOCKET).await.unwrap();
+    let socket = list.open_socket(a.id).unwrap();
+    resume(&list, &a, "a").await;
+    let mut poll = wait(&list, a.id);
+    assert_pending!(poll.poll());
+    assert_eq!(*socket.wait().await.news(), News::Replaced);
+    list.send(a.id, a.id, "hi".into()).await.unwrap();
+    assert!(poll.is_woken());
+    assert_ready!(poll.poll()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_can_come_back_stays_until_it_is_stale_when_its_socket_closes() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = list.add_peer("a", SOCKET).await.unwrap();
+    let mut events = list.subscribe();
+    let socket = list.open_socket(a.id).unwrap();
+    socket.keep_for_return();
+    socket.leave(Reason::Closed).await;
+    assert_eq!(list.format(), "a,1,0\n");
+    pass(Duration::from_secs(29)).await;
+    assert_eq!(list.peer_ids(), [a.id]);
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(all_told(&mut events).await, ["- 1 timed_out"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_leaves_with_grace_stays_if_it_shows_before_that_it_is_there() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let grace = Duration::from_secs(5);
+    let mut left = Vec::new();
+    for returns in 0..4 {
+        let a = added(&list, "a").await;
+        list.sign_out_later(a.id, grace).await;
+        pass(Duration::from_secs(4)).await;
+        match returns {
+            0 => drop(resume(&list, &a, "a").await),
+            1 => list.refresh_peer_timeout(a.id).await.unwrap(),
+            2 => drop(list.wait(a.id, Some(Duration::from_secs(1))).await),
+            _ => {}
+        }
+        pass(Duration::from_secs(2)).await;
+        left.push(!list.peer_ids().contains(&a.id));
+    }
+    assert_eq!(left, [false, false, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_farewells_the_sooner_counts() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await;
+    list.sign_out_later(a.id, Duration::from_secs(9)).await;
+    list.sign_out_later(a.id, Duration::from_secs(3)).await;
+    list.sign_out_later(a.id, Duration::from_secs(9)).await;
+    pass(Duration::from_secs(3)).await;
+    assert!(list.peer_ids().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_sent_again_with_its_number_is_delivered_once() {
+    let opts = HeartbeatOpts {
+        max_pending_bytes: MESSAGE_OVERHEAD_BYTES + 1,
+        ..HeartbeatOpts::default()
+    };
+    let list = TimeoutPeerList::new(opts);
+    let a = added(&list, "a").await.id;
+    let send = async |body: &'static str, number| list.send_once(a, a, body.into(), number).await;
+    assert_eq!(send("1", 1).await, Ok(()));
+    // What was refused was not sent.
+    assert_eq!(send("2", 2).await, Err(SendError::MailboxFull));
+    assert_eq!(send("1", 1).await, Ok(()));
+    assert_eq!(take(&list, a).await, message(a, "1"));
+    for _ in 0..2 {
+        assert_eq!(send("2", 2).await, Ok(()));
+    }
+    assert_eq!(take(&list, a).await, message(a, "2"));
+    assert_eq!(send("2", 2).await, Ok(()));
+    assert_pending!(wait(&list, a).poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_server_stops_every_peer_is_told_of_as_removed() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    added(&list, "a").await;
+    added(&list, "b").await;
+    let mut events = list.subscribe();
+    list.remove_all();
+    assert_eq!(
+        all_told(&mut events).await,
+        ["- 2 shutdown", "- 1 shutdown"]
+    );
+}
+
+/// What `ss-heartbeat-responder` tells its server, as the events here: a
+/// session is a peer, `start` a sign-in with the token it has, `stop` a
+/// sign-out.
+mod sessions {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    const INTERVAL: Duration = Duration::from_secs(15);
+
+    enum Step {
+        Start,
+        Stop,
+        Beat,
+        Purge,
+        Pass(Duration),
+    }
+    use Step::*;
+
+    async fn told_after(steps: &[Step]) -> Vec<String> {
+        let list = TimeoutPeerList::new(HeartbeatOpts {
+            timeout_period: TIMEOUT,
+            gc_interval: INTERVAL,
+            ..HeartbeatOpts::default()
+        });
+        let mut events = list.subscribe();
+        let mut peer: Option<SignedIn> = None;
+        for step in steps {
+            match (step, &peer) {
+                (Start, None) => peer = Some(added(&list, "a").await),
+                (Start, Some(known)) => drop(resume(&list, known, "a").await),
+                (Stop, Some(known)) => {
+                    list.remove_peer(known.id, Reason::SignedOut).await;
+                }
+                (Beat, Some(known)) => list.refresh_peer_timeout(known.id).await.unwrap(),
+                (Purge, _) => drop(list.purge().await),
+                (Pass(time), _) => pass(*time).await,
+                (Stop | Beat, None) => unreachable!("nobody was started"),
+            }
+        }
+        all_told(&mut events).await
+    }
+
+    macro_rules! sessions {
+        ($($name:ident: $steps:expr => $told:expr;)*) => {$(
+            #[tokio::test(start_paused = true)]
+            async fn $name() {
+                let told: &[&str] = &$told;
+                assert_eq!(told_after(&$steps).await, told);
+            }
+        )*};
+    }
+
+    const fn s(seconds: u64) -> Step {
+        Pass(Duration::from_secs(seconds))
+    }
+
+    sessions! {
+        to_start_twice_is_to_connect_and_to_reconnect: [Start, Start] => ["+ 1", "= 1"];
+        to_stop_is_a_disconnect_at_once: [Start, Stop] => ["+ 1", "- 1 signed_out"];
+        to_stop_twice_is_one_disconnect: [Start, Stop, Stop] => ["+ 1", "- 1 signed_out"];
+        before_the_timeout_silence_is_nothing: [Start, Beat, s(32)] => ["+ 1"];
+        silence_is_one_disconnect_an_interval_later_at_most:
+            [Start, Beat, s(45), s(60)] => ["+ 1", "- 1 timed_out"];
+        who_is_stale_and_not_yet_collected_is_still_connected: [Start, Beat, s(44)] => ["+ 1"];
+        who_is_stale_and_not_yet_collected_comes_back:
+            [Start, Beat, s(44), Start, Beat, s(20)] => ["+ 1", "= 1"];
+        a_purge_brings_the_disconnect_forward:
+            [Start, Beat, s(34), Purge, s(60)] => ["+ 1", "- 1 timed_out"];
+        a_purge_leaves_who_is_not_stale: [Start, Beat, s(10), Purge] => ["+ 1"];
+        a_beat_keeps: [Start, Beat, s(25), Beat, s(25), Beat, s(25)] => ["+ 1"];
+    }
+}

@@ -1,0 +1,398 @@
+// Who is here, for operators: the API, event streams and the webhook; and
+// tokens at each door.
+
+import assert from 'node:assert/strict';
+import {createHmac} from 'node:crypto';
+import {once} from 'node:events';
+import http from 'node:http';
+import net from 'node:net';
+import {test} from 'node:test';
+
+import {Inbox, pollingPeer, readyClient, socketIoClient, startServer, until, webSocketPeer} from './support.js';
+
+const OPERATED = {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'};
+
+/** Signs in, and remembers the token. */
+async function signIn(server, name, query = '') {
+  const answer = await fetch(`${server.http}/sign_in?peer_name=${name}${query}`);
+  assert.equal(answer.status, 200);
+  return {
+    id: Number(answer.headers.get('pragma')),
+    token: answer.headers.get('x-peer-token'),
+    interval: Number(answer.headers.get('x-heartbeat-interval')),
+    list: await answer.text(),
+  };
+}
+
+/** An event stream: `{event, id, data}` for each event. */
+async function subscribe(t, server, lastEventId) {
+  const stopped = new AbortController();
+  t.after(() => stopped.abort());
+  const headers = lastEventId === undefined ? {} : {'Last-Event-ID': String(lastEventId)};
+  const answer = await fetch(`${server.operator}/events`, {headers, signal: stopped.signal});
+  assert.equal(answer.headers.get('content-type'), 'text/event-stream');
+  const events = new Inbox();
+  (async () => {
+    let text = '';
+    for await (const chunk of answer.body.pipeThrough(new TextDecoderStream())) {
+      text += chunk;
+      for (let end; (end = text.indexOf('\n\n')) >= 0; text = text.slice(end + 2)) {
+        const fields = Object.fromEntries(text.slice(0, end).split('\n')
+          .filter((line) => !line.startsWith(':')).map((line) => line.split(/: (.*)/s)));
+        if (fields.event) events.put({...fields, data: JSON.parse(fields.data)});
+      }
+    }
+    events.put({event: 'end'});
+  })().catch(() => {});
+  return events;
+}
+
+const told = ({event, data}) => [event, data?.peer?.id, data?.reason].filter((part) => part !== undefined);
+
+test('an event stream tells who comes, comes back and leaves, through each door', async (t) => {
+  const server = await startServer(t, OPERATED);
+  const events = await subscribe(t, server);
+  const next = async () => told(await events.next());
+  const alice = await signIn(server, 'alice');
+  const first = await events.next();
+  assert.deepEqual([first.event, first.id], ['connect', '1']);
+  const {since, lastSeen, ...peer} = first.data.peer;
+  assert.deepEqual(peer, {id: 1, name: 'alice', door: 'http', connected: true, heartbeat: false});
+  for (const time of [since, lastSeen]) {
+    assert.match(time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+    assert.ok(Math.abs(Date.parse(time) - Date.now()) < 60_000);
+  }
+  await signIn(server, 'alice', `&peer_id=1&peer_token=${alice.token}`);
+  assert.deepEqual(await next(), ['reconnect', 1]);
+  await fetch(`${server.http}/sign_out?peer_id=1`);
+  assert.deepEqual(await next(), ['disconnect', 1, 'signed_out']);
+
+  const socket = await webSocketPeer(t, server, '?peer_name=bob');
+  const connected = await events.next();
+  assert.deepEqual([told(connected), connected.data.peer.door], [['connect', 2], 'websocket']);
+  socket.socket.close();
+  assert.deepEqual(await next(), ['disconnect', 2, 'closed']);
+
+  const carol = await readyClient(t, server, 'carol');
+  const ready = await events.next();
+  assert.deepEqual([told(ready), ready.data.peer.door], [['connect', 3], 'socketio']);
+  assert.equal((await fetch(`${server.operator}/peers/3`, {method: 'DELETE'})).status, 200);
+  assert.deepEqual(await next(), ['disconnect', 3, 'kicked']);
+  await carol.disconnect.next();
+
+  await signIn(server, 'dave');
+  assert.deepEqual(await next(), ['connect', 4]);
+  server.process.kill('SIGTERM');
+  assert.deepEqual(await next(), ['disconnect', 4, 'shutdown']);
+  assert.deepEqual(await next(), ['end']);
+});
+
+test('a subscriber that comes back hears what it missed, and of what is gone', async (t) => {
+  const server = await startServer(t, OPERATED);
+  for (let number = 0; number < 600; number += 1) {
+    const {id} = await signIn(server, 'x');
+    await fetch(`${server.http}/sign_out?peer_id=${id}`);
+  }
+  const late = await subscribe(t, server, 1195);
+  const ids = (await late.take(5)).map(({id}) => Number(id));
+  assert.deepEqual(ids, [1196, 1197, 1198, 1199, 1200]);
+  for (const last of [5, 999_999]) {
+    const events = await subscribe(t, server, last);
+    const [gap, next] = await events.take(2);
+    assert.deepEqual([gap.event, gap.data], ['gap', {event: 'gap', after: last}]);
+    assert.equal(next.id, '201');
+  }
+});
+
+test('the operator asks for peers, one peer, and removes', async (t) => {
+  const server = await startServer(t, {...OPERATED, WEBRTC_HEARTBEAT_MS: '300', WEBRTC_HEARTBEAT_GC_MS: '2000000'});
+  const ask = async (path, method = 'GET') => {
+    const answer = await fetch(`${server.operator}${path}`, {method});
+    const text = await answer.text();
+    return [answer.status, answer.status === 200 ? JSON.parse(text) : text];
+  };
+  assert.deepEqual(await ask('/peers'), [200, []]);
+  for (const name of ['a', 'b', 'a']) await signIn(server, name);
+  const ids = async (query) => (await ask(`/peers${query}`))[1].map(({id}) => id);
+  assert.deepEqual(await ids(''), [1, 2, 3]);
+  assert.deepEqual(await ids('?name=a'), [1, 3]);
+  assert.deepEqual(await ids('?limit=2'), [1, 2]);
+  assert.deepEqual(await ids('?limit=2&after=1&name=a'), [3]);
+  assert.equal((await ask('/peers/2'))[1].name, 'b');
+  assert.deepEqual(await ask('/peers/2', 'DELETE'), [200, {removed: [2]}]);
+  for (const [path, method, status] of [
+    ['/peers/2', 'GET', 404], ['/peers/2', 'DELETE', 404], ['/peers/x', 'GET', 400],
+    ['/peers/0', 'GET', 400], ['/peers?limit=x', 'GET', 400], ['/peers', 'POST', 405],
+    ['/purge', 'GET', 405], ['/events', 'POST', 405], ['/', 'GET', 404], ['/sign_in?peer_name=x', 'GET', 404],
+  ]) {
+    const [found, line] = await ask(path, method);
+    assert.equal(found, status, path);
+    assert.match(line, /^[^\n]{5,}\n$/);
+  }
+  const {id} = await signIn(server, 'beats');
+  const still = setInterval(() => fetch(`${server.http}/heartbeat?peer_id=${id}`), 50);
+  t.after(() => clearInterval(still));
+  const removed = [];
+  await until(async () => {
+    removed.push(...(await ask('/purge', 'POST'))[1].removed);
+    return removed.length === 2;
+  });
+  assert.deepEqual(removed.sort(), [1, 3]);
+  assert.deepEqual(await ids(''), [id]);
+});
+
+test('with a token the API lets nobody in who does not show it, and no page ever', async (t) => {
+  const server = await startServer(t, {...OPERATED, WEBRTC_ADMIN_TOKEN: 'secret word'});
+  const ask = async (headers, path = '/peers', method = 'GET') => {
+    const answer = await fetch(`${server.operator}${path}`, {headers, method});
+    await answer.body?.cancel();
+    return answer.status;
+  };
+  const right = {Authorization: 'Bearer secret word'};
+  for (const [path, method] of [
+    ['/peers', 'GET'], ['/peers/1', 'GET'], ['/peers/1', 'DELETE'], ['/purge', 'POST'], ['/events', 'GET'], ['/x', 'GET'],
+  ]) {
+    for (const value of [undefined, 'Bearer', 'Bearer ', 'Bearer secret', 'Bearer secret wordy', 'Basic secret word', 'secret word']) {
+      assert.equal(await ask(value ? {Authorization: value} : {}, path, method), 401, `${path} ${value}`);
+    }
+    assert.notEqual(await ask(right, path, method), 401);
+  }
+  assert.equal(await ask({Authorization: 'bearer secret word'}), 200);
+  assert.equal(await ask({...right, Origin: server.operator}), 403);
+});
+
+test('a subscriber that never reads is no burden', async (t) => {
+  const server = await startServer(t, OPERATED);
+  const {port, hostname} = new URL(server.operator);
+  const deaf = net.connect({port, host: hostname, onread: {buffer: Buffer.alloc(1), callback: () => false}});
+  t.after(() => deaf.destroy());
+  deaf.write('GET /events HTTP/1.1\r\nHost: x\r\n\r\n');
+  const before = server.resident();
+  const cycle = async () => {
+    for (let number = 0; number < 1000; number += 1) {
+      const {id} = await signIn(server, 'x'.repeat(400));
+      await fetch(`${server.http}/sign_out?peer_id=${id}`);
+    }
+  };
+  await Promise.all([cycle(), cycle(), cycle(), cycle()]);
+  assert.ok(server.resident() - before < 32 * 1024, `${server.resident() - before} KiB`);
+  assert.equal((await fetch(`${server.http}/healthz`)).status, 200);
+});
+
+/** A webhook's receiver, which answers as it is told to. */
+async function receiver(t, answer) {
+  const received = new Inbox();
+  const server = http.createServer(async (request, response) => {
+    const chunks = [];
+    for await (const chunk of request) chunks.push(chunk);
+    const body = Buffer.concat(chunks).toString();
+    received.put({body, headers: request.headers, method: request.method});
+    answer(response, JSON.parse(body));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => { server.closeAllConnections(); server.close(); });
+  return {url: `http://127.0.0.1:${server.address().port}/hook?key=hidden`, received};
+}
+
+test('the webhook is sent each event in order, signed', async (t) => {
+  const hook = await receiver(t, (response) => response.end());
+  const server = await startServer(t, {WEBRTC_WEBHOOK_URL: hook.url, WEBRTC_WEBHOOK_SECRET: 'key'});
+  for (let number = 0; number < 20; number += 1) {
+    const {id} = await signIn(server, `peer${number}`);
+    await fetch(`${server.http}/sign_out?peer_id=${id}`);
+  }
+  const requests = await hook.received.take(40);
+  requests.forEach(({body, headers, method}, index) => {
+    const event = JSON.parse(body);
+    const id = Math.floor(index / 2) + 1;
+    assert.deepEqual([event.sequence, event.peer.id, event.reason],
+      [index + 1, id, index % 2 ? 'signed_out' : undefined]);
+    assert.equal(method, 'POST');
+    assert.equal(headers['content-type'], 'application/json');
+    const signature = createHmac('sha256', 'key').update(body).digest('hex');
+    assert.equal(headers['x-signature-256'], `sha256=${signature}`);
+  });
+  // What happens last is sent too.
+  await signIn(server, 'last');
+  await hook.received.next();
+  server.process.kill('SIGTERM');
+  assert.equal(JSON.parse((await hook.received.next()).body).reason, 'shutdown');
+});
+
+test('an event that the webhook does not take is sent again, before the next', async (t) => {
+  let tries = 0;
+  const taken = [];
+  const hook = await receiver(t, (response, event) => {
+    tries += 1;
+    if (tries === 1) response.socket.destroy();
+    else if (tries === 2) response.writeHead(500).end();
+    else if (tries === 3) response.writeHead(302, {Location: '/elsewhere'}).end();
+    else {
+      taken.push(event.sequence);
+      response.writeHead(204).end();
+    }
+  });
+  const server = await startServer(t, {WEBRTC_WEBHOOK_URL: hook.url});
+  await signIn(server, 'a');
+  await signIn(server, 'b');
+  const requests = await hook.received.take(5);
+  assert.deepEqual(requests.map(({body}) => JSON.parse(body).sequence), [1, 1, 1, 1, 2]);
+  assert.equal(requests[0].headers['x-signature-256'], undefined);
+  await until(() => taken.length === 2);
+  assert.ok(!JSON.stringify(server.log).includes('hidden'), 'the URL may hold a secret');
+});
+
+test('a webhook that never answers harms nobody', async (t) => {
+  const hook = await receiver(t, () => {});
+  const server = await startServer(t, {WEBRTC_WEBHOOK_URL: hook.url});
+  await signIn(server, 'first');
+  await hook.received.next();
+  const before = server.resident();
+  const cycle = async () => {
+    for (let number = 0; number < 1250; number += 1) {
+      const {id} = await signIn(server, 'x');
+      await fetch(`${server.http}/sign_out?peer_id=${id}`);
+    }
+  };
+  await Promise.all([cycle(), cycle(), cycle(), cycle()]);
+  assert.ok(server.resident() - before < 16 * 1024, `${server.resident() - before} KiB`);
+  const alice = await pollingPeer(server, 'alice');
+  const bob = await pollingPeer(server, 'bob');
+  assert.equal(await alice.send(bob.id, 'hi'), 200);
+  assert.equal((await bob.message()).text, 'hi');
+  const stopped = once(server.process, 'exit');
+  server.process.kill('SIGTERM');
+  assert.deepEqual(await stopped, [0, null]);
+});
+
+for (const mode of ['optional', 'required']) {
+  test(`where tokens are ${mode}, no request passes with a wrong one`, async (t) => {
+    const server = await startServer(t, {WEBRTC_PEER_TOKENS: mode});
+    const alice = await signIn(server, 'alice');
+    const mallory = await signIn(server, 'mallory');
+    assert.match(alice.token, /^[0-9a-f]{32}$/);
+    assert.notEqual(alice.token, mallory.token);
+    const requests = [
+      ['GET', `/sign_in?peer_name=alice&peer_id=${alice.id}`],
+      ['GET', `/wait?peer_id=${alice.id}`],
+      ['POST', `/message?peer_id=${alice.id}&to=${mallory.id}`],
+      ['GET', `/heartbeat?peer_id=${alice.id}`],
+      ['POST', `/sign_out?peer_id=${alice.id}&grace=1`],
+      ['POST', `/sign_out?peer_id=${alice.id}`],
+    ];
+    const ask = async ([method, path], query, headers = {}) => {
+      const answer = await fetch(`${server.http}${path}${query}`, {method, headers});
+      return {status: answer.status, text: await answer.text(), id: answer.headers.get('pragma')};
+    };
+    for (const wrong of [mallory.token, alice.token.slice(1), `${alice.token}0`, `+${alice.token.slice(1)}`, 'x', '']) {
+      for (const request of requests) {
+        for (const asked of [
+          ask(request, `&peer_token=${encodeURIComponent(wrong)}`), ask(request, '', {'X-Peer-Token': wrong}),
+        ]) {
+          const {status, text} = await asked;
+          assert.equal(status, 403, `${request} with ${wrong}`);
+          assert.match(text, /^the token is not that of the peer[^\n]*\n$/);
+        }
+      }
+    }
+    // Nothing of that changed anything.
+    const again = await ask(requests[0], `&peer_token=${alice.token}`);
+    assert.deepEqual([again.id, again.text], [String(alice.id), 'alice,1,1\nmallory,2,1\n']);
+    if (mode === 'required') {
+      for (const request of requests) {
+        const {status, text} = await ask(request, '');
+        assert.deepEqual([status, /token is missing/.test(text)], [403, true], request);
+      }
+    } else {
+      assert.equal((await ask(requests[3], '')).status, 200);
+    }
+    for (const request of requests.slice(2)) {
+      assert.equal((await ask(request, '', {'X-Peer-Token': alice.token})).status, 200, request);
+    }
+    assert.ok(!JSON.stringify(server.log).includes(alice.token));
+  });
+}
+
+test('a WebSocket comes back under its id, takes over, and is closed when it is replaced', async (t) => {
+  const server = await startServer(t, {...OPERATED, WEBRTC_HEARTBEAT_MS: '60000'});
+  const bob = await webSocketPeer(t, server);
+  const socket = await hello(t, server, '?peer_name=alice&resume=true');
+  const {peerId, peerToken} = socket.first;
+  assert.match(peerToken, /^[0-9a-f]{32}$/);
+  socket.socket.terminate();
+  const peer = async () => (await fetch(`${server.operator}/peers/${peerId}`)).json();
+  await until(async () => !(await peer()).connected);
+  bob.send({receiverId: peerId, senderId: bob.id, n: 1});
+  const back = await hello(t, server, `?resume=true&peer_id=${peerId}&peer_token=${peerToken}`);
+  assert.deepEqual(back.first, {type: 'id', peerId, peerToken});
+  assert.equal(JSON.parse(await back.frames.next()).n, 1);
+  assert.equal((await peer()).name, 'alice');
+  const taken = await hello(t, server, `?peer_id=${peerId}&peer_token=${peerToken}`);
+  assert.equal(await back.closed, 4001);
+  bob.send({receiverId: peerId, senderId: bob.id, n: 2});
+  assert.equal(JSON.parse(await taken.frames.next()).n, 2);
+  // A long poll takes it over as well.
+  const signed = await signIn(server, 'alice', `&peer_id=${peerId}&peer_token=${peerToken}`);
+  assert.equal(String(signed.id), peerId);
+  assert.equal(await taken.closed, 4001);
+  assert.equal((await peer()).door, 'http');
+
+  for (const token of [peerToken.replace(/./g, '0'), 'x']) {
+    await assert.rejects(hello(t, server, `?peer_id=${peerId}&peer_token=${token}`), /403/);
+  }
+  await fetch(`${server.http}/sign_out?peer_id=${peerId}`);
+  const anew = await hello(t, server, `?peer_id=${peerId}&peer_token=${peerToken}`);
+  assert.notEqual(anew.first.peerId, peerId);
+  assert.notEqual(anew.first.peerToken, peerToken);
+});
+
+/** A WebSocket with the whole of its first frame. */
+async function hello(t, server, query) {
+  const {default: WebSocket} = await import('ws');
+  const socket = new WebSocket(`${server.ws}/${query}`);
+  t.after(() => socket.terminate());
+  const frames = new Inbox();
+  socket.on('message', (data) => frames.put(data.toString()));
+  const closed = once(socket, 'close').then(([code]) => code);
+  // One that is refused is told by `open`.
+  closed.catch(() => {});
+  await once(socket, 'open');
+  return {socket, frames, closed, first: JSON.parse(await frames.next())};
+}
+
+for (const version of [4, 2, 1]) {
+  test(`a Socket.IO ${version} client comes back under its id and name`, async (t) => {
+    const server = await startServer(t, {...OPERATED, WEBRTC_HEARTBEAT_MS: '60000'});
+    const other = await readyClient(t, server, 'other', {version});
+    const ready = async (query) => {
+      const client = await socketIoClient(t, server.http, {version, query});
+      const session = new Promise((resolve) => client.socket.on('session', resolve));
+      client.socket.emit('ready', 'alice', 'tester');
+      await client.message.next();
+      return {...client, session: await session};
+    };
+    const alice = await ready({resume: 'true'});
+    assert.match(alice.session.peerToken, /^[0-9a-f]{32}$/);
+    await other.message.next();
+    alice.socket.close();
+    const peer = async () => (await fetch(`${server.operator}/peers/${alice.session.peerId}`)).json();
+    await until(async () => !(await peer()).connected);
+    other.socket.emit('messageOne', {target: 'alice', message: 'hi'});
+    await other.settled();
+    const claim = {peer_id: alice.session.peerId, peer_token: alice.session.peerToken};
+    const again = await socketIoClient(t, server.http, {version, query: claim});
+    const [message] = await again.message.next();
+    assert.equal(message.message, 'hi');
+    const session = new Promise((resolve) => again.socket.on('session', resolve));
+    again.socket.emit('ready', 'alice', 'tester');
+    assert.deepEqual(await session, alice.session);
+    assert.equal(again.uniquenessError.length, 0);
+    // The next one takes over.
+    await socketIoClient(t, server.http, {version, query: claim});
+    await again.disconnect.next();
+    assert.equal((await peer()).name, 'alice');
+    const wrong = {...claim, peer_token: '0'.repeat(32)};
+    await assert.rejects(socketIoClient(t, server.http, {version, query: wrong}), Error);
+  });
+}
