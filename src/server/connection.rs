@@ -62,6 +62,10 @@ const IDLE_PATIENCE: Duration = Duration::from_secs(75);
 /// for this long: to set hyper up costs a microsecond, to keep it 16 KiB.
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A client that has not read for so long what there is to be written does not
+/// read any more. (One that is slow reads a little at a time.)
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+
 /// So many requests in a row that are no waits make a connection busy. A
 /// sign-in, after which the peer waits, does not.
 const BUSY_FROM: u32 = 2;
@@ -167,7 +171,11 @@ where
         }
         // With a body unread, what comes next may be the rest of it.
         let waited = overdue.poll(cx, BUSY_PATIENCE);
-        waited.map(|()| shared.is_idle() && !shared.unread.load(Ordering::Relaxed))
+        waited.map(|()| {
+            shared.is_idle()
+                && !shared.unread.load(Ordering::Relaxed)
+                && !shared.unwritten.load(Ordering::Relaxed)
+        })
     });
     if !leaves.await {
         return None;
@@ -209,6 +217,8 @@ struct Shared {
     unread: AtomicBool,
     /// There are bytes that could not be written: the client does not read.
     unwritten: AtomicBool,
+    /// Since when, if there are.
+    unwritten_since: Mutex<Instant>,
 }
 
 /// What a connection is in the middle of.
@@ -250,6 +260,7 @@ impl Shared {
             in_a_row: AtomicU32::new(0),
             unread: AtomicBool::new(false),
             unwritten: AtomicBool::new(false),
+            unwritten_since: Mutex::new(Instant::now()),
         }
     }
 
@@ -465,8 +476,8 @@ impl Drop for AnswerBody {
     }
 }
 
-/// Tells when a connection has waited for a request for too long. hyper has
-/// one timeout for a slow head and an idle connection, and would close the
+/// Tells when a connection has waited for too long: for a request, or for its
+/// client to read. hyper has one timeout for a slow head and an idle connection, and would close the
 /// one as soon as the other.
 struct Overdue {
     shared: Arc<Shared>,
@@ -482,16 +493,15 @@ impl Overdue {
     }
 
     /// To be polled after the connection, which is what changes the phase.
-    /// A client that does not read has no deadline here: the kernel gives up
-    /// on it when it acknowledges nothing for 30 s.
     fn poll(&mut self, cx: &mut Context<'_>, idle_patience: Duration) -> Poll<()> {
-        if self.shared.unwritten.load(Ordering::Relaxed) {
-            return Poll::Pending;
-        }
-        let deadline = match *self.shared.phase.lock() {
-            Phase::Idle(since) => since + idle_patience,
-            Phase::Head(since) => since + HEAD_PATIENCE,
-            Phase::Exchange => return Poll::Pending,
+        let deadline = if self.shared.unwritten.load(Ordering::Relaxed) {
+            *self.shared.unwritten_since.lock() + WRITE_PATIENCE
+        } else {
+            match *self.shared.phase.lock() {
+                Phase::Idle(since) => since + idle_patience,
+                Phase::Head(since) => since + HEAD_PATIENCE,
+                Phase::Exchange => return Poll::Pending,
+            }
         };
         let timer = self
             .timer

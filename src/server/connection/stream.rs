@@ -102,6 +102,8 @@ impl<S> ClientStream<S> {
         if was_unwritten && !unwritten {
             // The client's time to ask for more begins when it has read.
             self.shared.phase.lock().restart(Instant::now());
+        } else if unwritten && !was_unwritten {
+            *self.shared.unwritten_since.lock() = Instant::now();
         }
         written
     }

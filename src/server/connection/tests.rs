@@ -285,6 +285,24 @@ async fn a_client_that_reads_slowly_gets_every_byte_and_its_next_request_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_for_half_a_minute_is_given_up() {
+    let list = peer_list();
+    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
+    let mut client = connect_to(app(list.clone(), AppOpts::default()), 100);
+    list.send(id, id, vec![b'm'; 100_000].into()).await.unwrap();
+    client.write_all(WAIT).await.unwrap();
+    let mut some = [0; 100];
+    for _ in 0..3 {
+        sleep(seconds(29)).await;
+        client.read_exact(&mut some).await.unwrap();
+    }
+    sleep(seconds(31)).await;
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.len() <= some.len(), "{} bytes more", rest.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_with_a_body_is_answered_and_its_connection_closed() {
     let list = peer_list();
     let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
