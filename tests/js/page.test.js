@@ -2,31 +2,10 @@
 
 import assert from 'node:assert/strict';
 import {once} from 'node:events';
-import {existsSync} from 'node:fs';
 import http from 'node:http';
 import {test} from 'node:test';
 
-import puppeteer from 'puppeteer-core';
-
-import {cuttingWire, randomFrom, startServer, until} from './support.js';
-
-const CHROMIUM = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
-  .find((path) => existsSync(path));
-
-/** A browser of its own for a test. */
-async function startBrowser(t) {
-  assert.ok(CHROMIUM, 'chromium is missing: make install');
-  const browser = await puppeteer.launch({
-    executablePath: CHROMIUM,
-    headless: true,
-    args: [
-      '--no-sandbox', '--disable-gpu', '--disable-background-networking',
-      '--disable-features=WebRtcHideLocalIpsWithMdns',
-    ],
-  });
-  t.after(() => browser.close());
-  return browser;
-}
+import {cuttingWire, randomFrom, startBrowser, startServer, until} from './support.js';
 
 /** An empty page of an origin of its own: what an application is. */
 async function startApplication(t) {

@@ -1,15 +1,19 @@
 // The scripts that the README shows do what it says.
 
 import assert from 'node:assert/strict';
+import {spawn} from 'node:child_process';
 import {once} from 'node:events';
 import {readFileSync} from 'node:fs';
+import {createInterface} from 'node:readline';
 import {test} from 'node:test';
 
 import {JSDOM} from 'jsdom';
 import {io} from 'socket.io-client-4';
 import WebSocket from 'ws';
 
-import {Inbox, cuttableWire, pollingPeer, readyClient, startServer, webSocketPeer} from './support.js';
+import {
+  Inbox, cuttableWire, pollingPeer, readyClient, startBrowser, startServer, webSocketPeer,
+} from './support.js';
 
 const README = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
 const blocks = (language) => [...README.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\``, 'gms'))]
@@ -88,6 +92,59 @@ test('Socket.IO', async (t) => {
     if (text) texts.push(text);
   }
   assert.deepEqual(texts, ['to all', 'to one']);
+});
+
+test('the client for pages', async (t) => {
+  const server = await startServer(t);
+  const [, block] = blocks('html');
+  const page = await (await startBrowser(t)).newPage();
+  const lines = new Inbox();
+  page.on('console', (message) => message.type() === 'log' && lines.put(message.text()));
+  await page.goto(`${server.http}/healthz`);
+  await page.setContent(block.replaceAll('http://localhost:3000', server.http));
+  assert.deepEqual(await lines.take(2), ['peers: []', 'signed in as 1']);
+  const bob = await pollingPeer(server, 'bob');
+  assert.equal(await lines.next(), 'peers: [{"id":2,"name":"bob","connected":true}]');
+  await bob.send('1', '{"sdp":".."}');
+  assert.equal(await lines.next(), 'from 2 {"sdp":".."}');
+});
+
+test('the webhook', async (t) => {
+  const [block] = blocks('mjs');
+  const receiver = spawn('node', ['--input-type=module'], {stdio: ['pipe', 'pipe', 'inherit']});
+  t.after(() => receiver.kill());
+  receiver.stdin.end(block.replace("listen(8080, '127.0.0.1')",
+    "listen(0, '127.0.0.1', function () { console.log(this.address().port); })"));
+  const lines = createInterface(receiver.stdout)[Symbol.asyncIterator]();
+  const next = async () => (await lines.next()).value;
+  const server = await startServer(t, {
+    WEBRTC_WEBHOOK_URL: `http://127.0.0.1:${await next()}/`, WEBRTC_WEBHOOK_SECRET: 'a secret',
+  });
+  await pollingPeer(server, 'alice');
+  assert.equal(await next(), 'connect 1 alice ');
+  await fetch(`${server.http}/sign_out?peer_id=1`);
+  assert.equal(await next(), 'disconnect 1 alice signed_out');
+});
+
+test('the stream of events', async (t) => {
+  const server = await startServer(t, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const [command] = blocks('sh').filter((block) => block.startsWith('curl -N'));
+  const curl = spawn('sh', ['-c', command.replace('localhost:3001', server.operator)]);
+  t.after(() => curl.kill());
+  const lines = createInterface(curl.stdout)[Symbol.asyncIterator]();
+  const shown = async () => {
+    for (;;) {
+      const {value} = await lines.next();
+      if (value !== '' && !value.startsWith(':')) return value.replace(/\d{4}-[^"]*Z/g, 'TIME');
+    }
+  };
+  // The first line says that events follow.
+  await lines.next();
+  await pollingPeer(server, 'alice');
+  const [example] = blocks('text');
+  for (const line of example.trim().split('\n')) {
+    assert.equal(await shown(), line.replace(/\d{4}-[^"]*Z/g, 'TIME'));
+  }
 });
 
 test('Reliable-Signaler', async (t) => {

@@ -1,13 +1,15 @@
 // What the tests share: servers, clients of each door, and a wire to cut.
 
+import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
 import {once} from 'node:events';
-import {readFileSync} from 'node:fs';
+import {existsSync, readFileSync} from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import {createInterface} from 'node:readline';
 import {fileURLToPath} from 'node:url';
 
+import puppeteer from 'puppeteer-core';
 import {io as io4} from 'socket.io-client-4';
 import io2 from 'socket.io-client-2';
 import io1 from 'socket.io-client-1';
@@ -19,6 +21,24 @@ const BINARY = path.join(TARGET, 'debug', 'signal-http-heartbeat');
 
 /** The Socket.IO clients, by the first digit of their version. */
 export const clients = {4: io4, 2: io2, 1: io1};
+
+const CHROMIUM = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
+  .find((path) => existsSync(path));
+
+/** A browser of its own for a test. */
+export async function startBrowser(t) {
+  assert.ok(CHROMIUM, 'chromium is missing: make install');
+  const browser = await puppeteer.launch({
+    executablePath: CHROMIUM,
+    headless: true,
+    args: [
+      '--no-sandbox', '--disable-gpu', '--disable-background-networking',
+      '--disable-features=WebRtcHideLocalIpsWithMdns',
+    ],
+  });
+  t.after(() => browser.close());
+  return browser;
+}
 
 /** Starts a server of its own for a test, which ends it. */
 export async function startServer(t, settings = {}) {

@@ -13,6 +13,16 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARY = ROOT / TARGET / "debug" / "signal-http-heartbeat"
 
 
+class Port(int):
+    """The port of a server, and that of its operator's API if it has one."""
+
+    operator = None
+
+
+def port_of(address):
+    return int(address.rpartition(":")[2])
+
+
 @contextlib.contextmanager
 def running_server(**variables):
     """Starts the server with these settings and yields its port."""
@@ -26,7 +36,10 @@ def running_server(**variables):
         try:
             ready = json.loads(process.stdout.readline())
             assert ready["message"] == "ready"
-            yield int(ready["address"].rpartition(":")[2])
+            port = Port(port_of(ready["address"]))
+            if "operator" in ready:
+                port.operator = port_of(ready["operator"])
+            yield port
         finally:
             process.terminate()
             # Read to the end, so that its log cannot fill the pipe.

@@ -157,6 +157,8 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
         let id = query.peer_id("peer_id")?;
         door.token(&request)?.map(|token| (id, token))
     } else {
+        // Refused if it is none, like everywhere, though there is no peer yet.
+        query.token(request.headers().get(PEER_TOKEN))?;
         None
     };
     let resumed = match &claim {
