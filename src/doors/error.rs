@@ -11,7 +11,7 @@ use axum::{
 };
 
 use super::reply::reply;
-use crate::peer_list::{AddPeerError, SendError, WrongToken};
+use crate::peer_list::{AddPeerError, PeerError, SendError, Unavailable, WrongToken};
 
 /// Why a request was refused. It changed nothing.
 ///
@@ -35,6 +35,8 @@ pub(crate) enum RequestError {
     NotSignedIn(&'static str),
     ServerFull,
     MailboxFull,
+    /// The peer list is on another machine and cannot be reached.
+    Unavailable,
     TooLarge {
         limit: usize,
     },
@@ -69,7 +71,9 @@ impl RequestError {
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ServerFull | Self::MailboxFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ServerFull | Self::MailboxFull | Self::Unavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -95,6 +99,7 @@ impl RequestError {
             Self::MailboxFull => {
                 "too much waits for the receiver already: try again when it has polled".into()
             }
+            Self::Unavailable => "the peer list cannot be reached: try again soon".into(),
             Self::TooLarge { limit } => {
                 format!("the message is too large: at most {limit} bytes")
             }
@@ -116,7 +121,7 @@ impl RequestError {
 
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::ServerFull | Self::MailboxFull => {
+            Self::ServerFull | Self::MailboxFull | Self::Unavailable => {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }
             Self::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
@@ -157,6 +162,7 @@ impl From<AddPeerError> for RequestError {
         match error {
             AddPeerError::NoName => Self::MissingName,
             AddPeerError::Full => Self::ServerFull,
+            AddPeerError::Unavailable => Self::Unavailable,
         }
     }
 }
@@ -173,6 +179,24 @@ impl From<SendError> for RequestError {
             SendError::UnknownSender => Self::NotSignedIn("peer_id"),
             SendError::UnknownReceiver => Self::NotSignedIn("to"),
             SendError::MailboxFull => Self::MailboxFull,
+            SendError::WrongToken => Self::WrongToken,
+            SendError::Unavailable => Self::Unavailable,
         }
+    }
+}
+
+impl From<PeerError> for RequestError {
+    fn from(error: PeerError) -> Self {
+        match error {
+            PeerError::Unknown => Self::NotSignedIn("peer_id"),
+            PeerError::WrongToken => Self::WrongToken,
+            PeerError::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl From<Unavailable> for RequestError {
+    fn from(_: Unavailable) -> Self {
+        Self::Unavailable
     }
 }

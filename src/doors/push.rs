@@ -40,11 +40,8 @@ impl End {
 impl PushPeer {
     /// None if the peer has been removed meanwhile. `resumes`: it may come
     /// back with its token when its socket has closed.
-    pub fn new(list: &TimeoutPeerList, id: PeerId, resumes: bool) -> Option<Self> {
-        let socket = list.open_socket(id).ok()?;
-        if resumes {
-            socket.keep_for_return();
-        }
+    pub async fn new(list: &TimeoutPeerList, id: PeerId, resumes: bool) -> Option<Self> {
+        let socket = list.open_socket(id, resumes).await.ok()?;
         let list = list.clone();
         Some(Self { list, id, socket })
     }

@@ -39,8 +39,8 @@ use super::{
     push::{End, PushPeer, Return, peer_id, ping_interval},
 };
 use crate::peer_list::{
-    Dialect, News, PeerId, PeerToken, Reason, ResumeError, SendError, SignedIn, TimeoutPeerList,
-    WayIn, WrongToken,
+    AddPeerError, Dialect, News, PeerId, PeerToken, Reason, ResumeError, SendError, SignedIn,
+    TimeoutPeerList, WayIn, WrongToken,
 };
 
 /// What those who watch the list know this door by.
@@ -152,7 +152,7 @@ async fn serve(door: Door, joining: Joining, mut socket: WebSocket) {
         Ok(signed_in) => signed_in,
         Err((code, reason)) => return close(&mut socket, code, reason).await,
     };
-    let Some(peer) = PushPeer::new(&door.peer_list, id, joining.back.resumes) else {
+    let Some(peer) = PushPeer::new(&door.peer_list, id, joining.back.resumes).await else {
         return close(&mut socket, close_code::NORMAL, "signed out").await;
     };
     let session = Session {
@@ -170,6 +170,9 @@ async fn serve(door: Door, joining: Joining, mut socket: WebSocket) {
     close(&mut socket, closing.code, closing.reason).await;
 }
 
+/// How a socket is closed when the list cannot be reached.
+const UNAVAILABLE: (u16, &str) = (close_code::AGAIN, "try again soon");
+
 /// Signs a peer in, under the id that it proves to have if the list still
 /// holds it. An error is how the socket is to be closed.
 async fn sign_in(
@@ -182,11 +185,15 @@ async fn sign_in(
         match list.resume_peer(*id, token, name, way).await {
             Ok(signed_in) => return Ok(signed_in),
             Err(ResumeError::WrongToken) => return Err((close_code::POLICY, "not your token")),
+            Err(ResumeError::Unavailable) => return Err(UNAVAILABLE),
             Err(ResumeError::Gone) => {}
         }
     }
     let added = list.add_peer(name, way).await;
-    added.map_err(|_| (close_code::AGAIN, "the server is full"))
+    added.map_err(|error| match error {
+        AddPeerError::Unavailable => UNAVAILABLE,
+        AddPeerError::Full | AddPeerError::NoName => (close_code::AGAIN, "the server is full"),
+    })
 }
 
 async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
@@ -292,6 +299,10 @@ impl Session<'_> {
             match self.receive(&frame).await {
                 Ok(()) => {}
                 Err(Refused::Sender) => return End::Removed(Reason::SignedOut).into(),
+                Err(Refused::Unavailable) => {
+                    let (code, reason) = UNAVAILABLE;
+                    return Closing::new(End::CLOSED, code, reason);
+                }
                 Err(Refused::Frame(error)) => {
                     let _ = errors.as_ref().map(|errors| errors.try_send(error));
                 }
@@ -317,6 +328,10 @@ impl Session<'_> {
             Err(SendError::UnknownSender) => return Err(Refused::Sender),
             Err(SendError::UnknownReceiver) => "unknown_receiver",
             Err(SendError::MailboxFull) => "mailbox_full",
+            // Its token was looked at when it came in.
+            Err(SendError::Unavailable | SendError::WrongToken) => {
+                return Err(Refused::Unavailable);
+            }
         };
         Err(Refused::Frame(
             json!({"type": "error", "error": error, "receiverId": target.text()}),
@@ -395,6 +410,8 @@ fn unreadable(error: &axum::Error) -> Closing {
 enum Refused {
     /// The peer is not signed in any more.
     Sender,
+    /// The list cannot be reached.
+    Unavailable,
     Frame(FrameError),
 }
 

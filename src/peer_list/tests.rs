@@ -5,12 +5,13 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
     pin::Pin,
+    sync::Arc,
 };
 
 use proptest::prelude::*;
 use tokio::{
     task::yield_now,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_test::{assert_pending, assert_ready, task};
 
@@ -20,7 +21,7 @@ mod acknowledgements;
 mod returning;
 mod sockets;
 
-type WaitTask = task::Spawn<Pin<Box<dyn Future<Output = Result<Delivery, UnknownPeer>>>>>;
+type WaitTask = task::Spawn<Pin<Box<dyn Future<Output = Result<Delivery, PeerError>>>>>;
 
 fn wait(list: &TimeoutPeerList, id: PeerId) -> WaitTask {
     let list = list.clone();
@@ -33,6 +34,15 @@ async fn pass(time: Duration) {
     sleep(time).await;
     for _ in 0..5 {
         yield_now().await;
+    }
+}
+
+fn caller(id: PeerId, link: Option<&Arc<Link>>) -> Caller {
+    Caller {
+        id,
+        token: None,
+        link: link.cloned(),
+        lingers: false,
     }
 }
 
@@ -106,7 +116,7 @@ async fn a_full_list_and_an_empty_name_are_refused() {
     let a = sign_in(&list, "a").await;
     let full = list.add_peer("b", way(Dialect::Listed)).await;
     assert_eq!(full.unwrap_err(), AddPeerError::Full);
-    list.remove_peer(a, Reason::SignedOut).await;
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
     assert_eq!(sign_in(&list, "b").await.get(), 2);
 }
 
@@ -116,7 +126,7 @@ async fn a_peer_that_missed_many_changes_gets_one_list() {
     let a = sign_in(&list, "a").await;
     for _ in 0..100 {
         let b = sign_in(&list, "b").await;
-        list.remove_peer(b, Reason::SignedOut).await;
+        list.remove_peer(b, Reason::SignedOut).await.unwrap();
     }
     sign_in(&list, "c").await;
     pass(Duration::from_secs(1)).await;
@@ -130,7 +140,7 @@ async fn a_bare_peer_hears_each_change_in_order_one_line_a_wait() {
     let a = list.add_peer("a", way(Dialect::Bare)).await.unwrap().id;
     let b = sign_in(&list, "b").await;
     sign_in(&list, "c").await;
-    list.remove_peer(b, Reason::SignedOut).await;
+    list.remove_peer(b, Reason::SignedOut).await.unwrap();
     pass(Duration::from_secs(1)).await;
     for line in ["b,2,1\n", "c,3,1\n", "b,2,0\n"] {
         assert_eq!(take(&list, a).await, status(line));
@@ -147,7 +157,7 @@ async fn a_bare_peer_that_cannot_be_told_every_change_any_more_is_removed() {
     let mut last = list.subscribe();
     for _ in 0..roster::LOG_LENGTH / 2 {
         let c = sign_in(&list, "c").await;
-        list.remove_peer(c, Reason::SignedOut).await;
+        list.remove_peer(c, Reason::SignedOut).await.unwrap();
         last = list.subscribe();
     }
     pass(Duration::from_secs(1)).await;
@@ -246,8 +256,8 @@ async fn every_open_wait_of_a_removed_peer_ends_at_once() {
     for wait in &mut waits {
         assert_pending!(wait.poll());
     }
-    assert!(list.remove_peer(a, Reason::SignedOut).await);
-    assert!(!list.remove_peer(a, Reason::SignedOut).await);
+    assert!(list.remove_peer(a, Reason::SignedOut).await.unwrap());
+    assert!(!list.remove_peer(a, Reason::SignedOut).await.unwrap());
     for wait in &mut waits {
         assert!(wait.is_woken());
         assert_eq!(
@@ -304,9 +314,9 @@ async fn who_joined_counts_as_connected_in_the_update_that_announces_it_only() {
     let a = sign_in(&list, "a").await;
     let b = sign_in(&list, "b").await;
     pass(Duration::from_secs(10)).await;
-    let a_is_here = list.open_request(a, None).unwrap();
+    let a_is_here = list.open_request(caller(a, None)).unwrap();
     assert_eq!(take(&list, a).await, status("b,2,1\na,1,1\n"));
-    list.open_request(b, None).unwrap().answered(true);
+    list.open_request(caller(b, None)).unwrap().answered(true);
     pass(Duration::from_millis(1_999)).await;
     assert_eq!(text(&list.format()), "b,2,1\na,1,1\n");
     pass(Duration::from_millis(1)).await;
@@ -320,15 +330,21 @@ async fn an_open_connection_counts_for_the_last_peer_that_used_it() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = sign_in(&list, "a").await;
     let b = sign_in(&list, "b").await;
-    let proxy = Link::new();
-    list.open_request(a, Some(&proxy)).unwrap().answered(false);
+    let proxy = Arc::new(Link::new());
+    list.open_request(caller(a, Some(&proxy)))
+        .unwrap()
+        .answered(false);
     assert_eq!(text(&list.format()), "b,2,1\na,1,1\n");
     pass(Duration::from_secs(3)).await;
     assert_eq!(text(&list.format()), "b,2,0\na,1,1\n");
-    list.open_request(b, Some(&proxy)).unwrap().answered(false);
+    list.open_request(caller(b, Some(&proxy)))
+        .unwrap()
+        .answered(false);
     assert_eq!(text(&list.format()), "b,2,1\na,1,0\n");
-    let other = Link::new();
-    list.open_request(b, Some(&other)).unwrap().answered(false);
+    let other = Arc::new(Link::new());
+    list.open_request(caller(b, Some(&other)))
+        .unwrap()
+        .answered(false);
     drop(proxy);
     assert_eq!(text(&list.format()), "b,2,1\na,1,0\n");
     drop(other);
@@ -343,7 +359,7 @@ async fn the_collector_removes_the_stale_and_the_others_hear_of_it() {
     let c = sign_in(&list, "c").await;
     let mut events = list.subscribe();
     take(&list, a).await;
-    let _open = list.open_request(a, None).unwrap();
+    let _open = list.open_request(caller(a, None)).unwrap();
     let mut waiting = wait(&list, a);
     assert_pending!(waiting.poll());
     list.refresh_peer_timeout(c).await.unwrap();
@@ -374,7 +390,7 @@ async fn subscribers_hear_of_each_peer_added_and_removed_in_order() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let mut events = list.subscribe();
     let a = sign_in(&list, "a\n").await;
-    list.remove_peer(a, Reason::SignedOut).await;
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
     let mut next = async || events.next().await.unwrap();
     let (first, PeerEvent::PeerAdded(peer)) = next().await else {
         panic!("not a sign-in");
@@ -432,7 +448,7 @@ async fn on_many_threads_every_message_arrives_once_and_in_order() {
                 }
                 // Keeps the roster changing under the messages.
                 let passing = sign_in(&list, "passing").await;
-                list.remove_peer(passing, Reason::SignedOut).await;
+                list.remove_peer(passing, Reason::SignedOut).await.unwrap();
             }
         });
     }
@@ -598,7 +614,7 @@ impl Model {
             Step::SignIn { bare } => self.sign_in(bare).await,
             Step::SignOut(peer) => {
                 if let Some(id) = self.nth(peer).map(|peer| peer.id) {
-                    assert!(list.remove_peer(id, Reason::SignedOut).await);
+                    assert!(list.remove_peer(id, Reason::SignedOut).await.unwrap());
                     self.removed(id);
                 }
             }
@@ -614,7 +630,7 @@ impl Model {
             }
             Step::Wait(peer) => {
                 if let Some(peer) = self.nth(peer) {
-                    let request = list.open_request(peer.id, None).unwrap();
+                    let request = list.open_request(caller(peer.id, None)).unwrap();
                     let mut wait = wait(&list, peer.id);
                     // Its first poll is due without a wake-up.
                     wait.enter(|context, _| context.waker().wake_by_ref());

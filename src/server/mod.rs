@@ -160,7 +160,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     accept_until(listener, app, stop, || peer_list.end_waits()).await;
-    peer_list.remove_all();
+    peer_list.stop().await;
 }
 
 /// Serves the operator's API until `stop` is cancelled.

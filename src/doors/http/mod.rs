@@ -34,8 +34,8 @@ use super::{
     reply::{HEARTBEAT_INTERVAL, MESSAGE_SEQ, PEER_TOKEN, reply, reply_from},
 };
 use crate::peer_list::{
-    Link, News, PeerId, PeerToken, Reason, ResumeError, SignedIn, TimeoutPeerList, UnknownPeer,
-    WayIn,
+    Caller, Link, News, OpenRequest, PeerError, PeerId, PeerToken, Reason, ResumeError, SignedIn,
+    TimeoutPeerList, WayIn,
 };
 
 /// An error on `/wait` is answered after this pause: Unity and JavaScript
@@ -136,12 +136,19 @@ impl Door {
         Ok(token)
     }
 
-    /// A wrong token is refused even where none is required.
-    async fn check(&self, id: PeerId, token: Option<PeerToken>) -> Result<(), RequestError> {
-        if let Some(token) = token {
-            self.peer_list.check_token(id, &token).await?;
-        }
-        Ok(())
+    /// A request of a peer is there.
+    fn open(
+        &self,
+        id: PeerId,
+        token: Option<PeerToken>,
+        transport: Transport,
+    ) -> Result<OpenRequest, PeerError> {
+        self.peer_list.open_request(Caller {
+            id,
+            token,
+            link: transport.link,
+            lingers: transport.closes_after_reply,
+        })
     }
 }
 
@@ -172,13 +179,15 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     let SignedIn { id, token, list } = match resumed {
         Ok(signed_in) => signed_in,
         Err(ResumeError::WrongToken) => return Err(RequestError::WrongToken),
+        Err(ResumeError::Unavailable) => return Err(RequestError::Unavailable),
         Err(ResumeError::Gone) => door.peer_list.add_peer(&*name, way).await?,
     };
     let transport = Transport::of(&request);
     // An error means that it was removed already, which its next request
     // will tell it.
-    if let Ok(open) = door.peer_list.open_request(id, transport.link()) {
-        open.answered(transport.closes_after_reply);
+    let lingers = transport.closes_after_reply;
+    if let Ok(open) = door.open(id, None, transport) {
+        open.answered(lingers);
     }
     let mut response = reply_from(id, list);
     let headers = response.headers_mut();
@@ -212,23 +221,20 @@ fn wait(
         let answer = match (allowed, asked) {
             (Err(error), _) => Err(error),
             (Ok(()), Err(error)) => refuse_wait(error).await,
-            (Ok(()), Ok((id, token, ack))) => match door.check(id, token).await {
-                Ok(()) => parked(&door, id, ack, transport).await,
-                Err(error) => refuse_wait(error).await,
+            (Ok(()), Ok((id, token, ack))) => match door.open(id, token, transport) {
+                Ok(open) => parked(&door, id, ack, open).await,
+                Err(error) => refuse_wait(error.into()).await,
             },
         };
         Ok(answer.into_response())
     }
 }
 
-async fn parked(door: &Door, id: PeerId, ack: Option<u64>, transport: Transport) -> Answer {
-    let not_signed_in = RequestError::NotSignedIn("peer_id");
-    let Ok(open) = door.peer_list.open_request(id, transport.link()) else {
-        return refuse_wait(not_signed_in).await;
-    };
+async fn parked(door: &Door, id: PeerId, ack: Option<u64>, open: OpenRequest) -> Answer {
     let limit = door.opts.wait_timeout.map(with_jitter);
-    let Ok(delivery) = door.peer_list.wait_after(id, ack, limit).await else {
-        return refuse_wait(not_signed_in).await;
+    let delivery = match open.wait(ack, limit).await {
+        Ok(delivery) => delivery,
+        Err(error) => return refuse_wait(error.into()).await,
     };
     let response = match delivery.news() {
         News::Message { from, body } => {
@@ -243,7 +249,7 @@ async fn parked(door: &Door, id: PeerId, ack: Option<u64>, transport: Transport)
         // At once: native clients then report that they are disconnected.
         // The others are for sockets, and nobody polls for those.
         News::Removed(_) | News::Replaced | News::GroupMessage(_) | News::Room(_) => {
-            return Err(not_signed_in);
+            return Err(PeerError::Unknown.into());
         }
     };
     delivery.done().await;
@@ -273,41 +279,29 @@ fn message(
     let body = request.into_body();
     async move {
         allowed?;
-        let ids = match ids {
-            Ok((from, to, token)) => door.check(from, token).await.map(|()| (from, to)),
-            Err(error) => Err(error),
-        };
-        let open = ids.as_ref().ok().and_then(|(from, _)| {
-            let open = door.peer_list.open_request(*from, transport.link());
-            open.ok()
-        });
+        let lingers = transport.closes_after_reply;
+        let open = ids.and_then(|(from, to, token)| Ok((door.open(from, token, transport)?, to)));
         // Read before anything is answered, errors too: a hang-up while a POST
         // is in flight resets the native client.
         let body = body::read(body, door.opts.max_message_bytes).await;
-        if let Some(open) = open {
-            open.answered(transport.closes_after_reply);
-        }
-        let (from, to) = ids?;
-        let list = &door.peer_list;
-        match number? {
-            Some(number) => list.send_once(from, to, body?, number).await?,
-            None => list.send(from, to, body?).await?,
-        }
-        Ok(reply(()))
+        let (open, to) = open?;
+        let sent = match (number, body) {
+            (Ok(number), Ok(body)) => Ok(open.send(to, body, number).await?),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        };
+        open.answered(lingers);
+        sent.map(reply)
     }
 }
 
 async fn heartbeat(State(door): State<Door>, request: Request) -> Answer {
     only(&[Method::GET], &request)?;
     let id = Query::of(&request).peer_id("peer_id")?;
-    door.check(id, door.token(&request)?).await?;
-    let unknown = |_: UnknownPeer| RequestError::NotSignedIn("peer_id");
     let transport = Transport::of(&request);
-    let open = door.peer_list.open_request(id, transport.link());
-    let open = open.map_err(unknown)?;
-    let refreshed = door.peer_list.refresh_peer_timeout(id).await;
-    refreshed.map_err(unknown)?;
-    open.answered(transport.closes_after_reply);
+    let lingers = transport.closes_after_reply;
+    let open = door.open(id, door.token(&request)?, transport)?;
+    open.heartbeat().await?;
+    open.answered(lingers);
     Ok(reply(()))
 }
 
@@ -319,12 +313,15 @@ async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
     if grace > MAX_GRACE_MS {
         return Err(RequestError::TooHigh("grace", MAX_GRACE_MS));
     }
-    door.check(id, door.token(&request)?).await?;
+    if let Some(token) = door.token(&request)? {
+        // One that is not signed in has none to be wrong.
+        door.peer_list.check_token(id, &token).await?;
+    }
     if grace == 0 {
-        door.peer_list.remove_peer(id, Reason::SignedOut).await;
+        door.peer_list.remove_peer(id, Reason::SignedOut).await?;
     } else {
         let grace = Duration::from_millis(grace);
-        door.peer_list.sign_out_later(id, grace).await;
+        door.peer_list.sign_out_later(id, grace).await?;
     }
     Ok(reply(()))
 }
@@ -352,10 +349,6 @@ impl Transport {
             link: link.filter(|_| stays_open).cloned(),
             closes_after_reply,
         }
-    }
-
-    fn link(&self) -> Option<&Link> {
-        self.link.as_deref()
     }
 }
 

@@ -106,7 +106,7 @@ async fn peers(State(operator): State<Operator>, request: Request) -> Answer {
     let name = query.text("name")?;
     let limit = query.number("limit")?.unwrap_or(u64::MAX);
     let after = query.number("after")?.unwrap_or(0);
-    let mut peers = operator.peer_list.peer_infos().await;
+    let mut peers = operator.peer_list.peer_infos().await?;
     peers.retain(|peer| {
         u64::from(peer.id.get()) > after && name.as_ref().is_none_or(|name| *name == *peer.name)
     });
@@ -119,10 +119,10 @@ async fn peer(State(operator): State<Operator>, request: Request) -> Answer {
     let id = id_of(&request).ok_or(RequestError::MalformedId("the last part of the path"))?;
     let missing = RequestError::NotSignedIn("this peer");
     if request.method() == Method::GET {
-        let info = operator.peer_list.peer_info(id).await.ok_or(missing)?;
+        let info = operator.peer_list.peer_info(id).await?.ok_or(missing)?;
         return Ok(json_reply(json::peer(&info)));
     }
-    if operator.peer_list.remove_peer(id, Reason::Kicked).await {
+    if operator.peer_list.remove_peer(id, Reason::Kicked).await? {
         Ok(json_reply(json::removed(&[id])))
     } else {
         Err(missing)
@@ -136,7 +136,7 @@ fn id_of(request: &Request) -> Option<PeerId> {
 
 async fn purge(State(operator): State<Operator>, request: Request) -> Answer {
     only(&[Method::POST], &request)?;
-    let removed = operator.peer_list.purge().await;
+    let removed = operator.peer_list.purge().await?;
     Ok(json_reply(json::removed(&removed)))
 }
 

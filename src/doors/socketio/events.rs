@@ -130,6 +130,9 @@ pub(super) fn outcome(sent: Result<(), SendError>) -> Box<RawValue> {
         Err(SendError::UnknownReceiver | SendError::UnknownSender) => {
             json!({"error": "unknown target"})
         }
+        Err(SendError::Unavailable | SendError::WrongToken) => {
+            json!({"error": "the peer list cannot be reached"})
+        }
     })
 }
 

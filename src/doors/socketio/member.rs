@@ -92,10 +92,10 @@ async fn join(
         let added = match claimed {
             Ok(added) => added,
             Err(ResumeError::Gone) => list.add_member(key, DOOR).await.ok()?,
-            Err(ResumeError::WrongToken) => return None,
+            Err(ResumeError::WrongToken | ResumeError::Unavailable) => return None,
         };
         // One that comes back may be collected in between.
-        if let Some(peer) = PushPeer::new(list, added.id, back.resumes) {
+        if let Some(peer) = PushPeer::new(list, added.id, back.resumes).await {
             return Some((peer, added));
         }
     }

@@ -8,15 +8,15 @@ async fn wait_after(list: &TimeoutPeerList, id: PeerId, ack: u64) -> Delivery {
 
 /// Two peers that know of each other, of which the first was sent so many
 /// messages.
-async fn with_messages(count: u8) -> (TimeoutPeerList, PeerId, PeerId) {
+async fn with_messages(count: u8) -> (TimeoutPeerList, PeerId, PeerToken) {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let b = sign_in(&list, "b").await;
-    let a = sign_in(&list, "a").await;
+    let a = list.add_peer("a", way(Dialect::Listed)).await.unwrap();
     for number in 1..=count {
         let body = Bytes::copy_from_slice(&[number]);
-        list.send(b, a, body).await.unwrap();
+        list.send(b, a.id, body).await.unwrap();
     }
-    (list, a, b)
+    (list, a.id, a.token)
 }
 
 /// The number of the message that a wait is given, which is its body too.
@@ -61,7 +61,7 @@ async fn a_wait_whose_repeat_is_put_off_ends_at_once_when_its_peer_is_removed() 
     wait_after(&list, a, 0).await.done().await;
     let mut repeat = task::spawn(list.wait_after(a, Some(0), None));
     assert_pending!(repeat.poll());
-    list.remove_peer(a, Reason::SignedOut).await;
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
     assert!(repeat.is_woken());
     let end = assert_ready!(repeat.poll()).unwrap();
     assert_eq!(*end.news(), News::Removed(Reason::SignedOut));
@@ -158,8 +158,7 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (list, a, _) = with_messages(MESSAGES as u8).await;
-            let token = list.peer(a).unwrap().token;
+            let (list, a, token) = with_messages(MESSAGES as u8).await;
             let mut processed = 0;
             let to_the_end = std::iter::repeat_n((Poll::Arrives, 0), 2 * MESSAGES as usize);
             for (poll, late) in polls.into_iter().chain(to_the_end) {

@@ -106,9 +106,12 @@ async fn nobody_comes_back_with_a_wrong_token_or_after_removal() {
     let b = added(&list, "b").await;
     let wrong = list.resume_peer(a.id, &b.token, None, LISTED).await;
     assert_eq!(wrong.unwrap_err(), ResumeError::WrongToken);
-    assert_eq!(list.check_token(a.id, &b.token).await, Err(WrongToken));
+    assert_eq!(
+        list.check_token(a.id, &b.token).await,
+        Err(PeerError::WrongToken)
+    );
     assert_eq!(list.check_token(a.id, &a.token).await, Ok(()));
-    list.remove_peer(a.id, Reason::SignedOut).await;
+    list.remove_peer(a.id, Reason::SignedOut).await.unwrap();
     let gone = list.resume_peer(a.id, &a.token, None, LISTED).await;
     assert_eq!(gone.unwrap_err(), ResumeError::Gone);
 }
@@ -117,7 +120,7 @@ async fn nobody_comes_back_with_a_wrong_token_or_after_removal() {
 async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = list.add_peer("a", SOCKET).await.unwrap();
-    let socket = list.open_socket(a.id).unwrap();
+    let socket = list.open_socket(a.id, false).await.unwrap();
     assert!(list.wait(a.id, None).await.is_err(), "heard by its socket");
     let mut ended = task::spawn(socket.ended());
     assert_pending!(ended.poll());
@@ -135,7 +138,7 @@ async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round() {
     given.done().await;
     let back = list.resume_peer(a.id, &a.token, None, SOCKET).await;
     assert_eq!(back.unwrap().id, a.id);
-    let socket = list.open_socket(a.id).unwrap();
+    let socket = list.open_socket(a.id, false).await.unwrap();
     assert!(list.wait(a.id, None).await.is_err());
     socket.leave(Reason::Closed).await;
     assert!(list.peer_ids().is_empty());
@@ -145,7 +148,7 @@ async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round() {
 async fn a_replaced_socket_that_waits_again_does_not_come_before_the_poll() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = list.add_peer("a", SOCKET).await.unwrap();
-    let socket = list.open_socket(a.id).unwrap();
+    let socket = list.open_socket(a.id, false).await.unwrap();
     resume(&list, &a, "a").await;
     let mut poll = wait(&list, a.id);
     assert_pending!(poll.poll());
@@ -160,8 +163,7 @@ async fn a_peer_that_can_come_back_stays_until_it_is_stale_when_its_socket_close
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = list.add_peer("a", SOCKET).await.unwrap();
     let mut events = list.subscribe();
-    let socket = list.open_socket(a.id).unwrap();
-    socket.keep_for_return();
+    let socket = list.open_socket(a.id, true).await.unwrap();
     socket.leave(Reason::Closed).await;
     assert_eq!(list.format(), "a,1,0\n");
     pass(Duration::from_secs(29)).await;
@@ -177,7 +179,7 @@ async fn a_peer_that_leaves_with_grace_stays_if_it_shows_before_that_it_is_there
     let mut left = Vec::new();
     for returns in 0..4 {
         let a = added(&list, "a").await;
-        list.sign_out_later(a.id, grace).await;
+        list.sign_out_later(a.id, grace).await.unwrap();
         pass(Duration::from_secs(4)).await;
         match returns {
             0 => drop(resume(&list, &a, "a").await),
@@ -195,9 +197,15 @@ async fn a_peer_that_leaves_with_grace_stays_if_it_shows_before_that_it_is_there
 async fn of_two_farewells_the_sooner_counts() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = added(&list, "a").await;
-    list.sign_out_later(a.id, Duration::from_secs(9)).await;
-    list.sign_out_later(a.id, Duration::from_secs(3)).await;
-    list.sign_out_later(a.id, Duration::from_secs(9)).await;
+    list.sign_out_later(a.id, Duration::from_secs(9))
+        .await
+        .unwrap();
+    list.sign_out_later(a.id, Duration::from_secs(3))
+        .await
+        .unwrap();
+    list.sign_out_later(a.id, Duration::from_secs(9))
+        .await
+        .unwrap();
     pass(Duration::from_secs(3)).await;
     assert!(list.peer_ids().is_empty());
 }
@@ -230,7 +238,7 @@ async fn when_the_server_stops_every_peer_is_told_of_as_removed() {
     added(&list, "a").await;
     added(&list, "b").await;
     let mut events = list.subscribe();
-    list.remove_all();
+    list.stop().await;
     assert_eq!(
         all_told(&mut events).await,
         ["- 2 shutdown", "- 1 shutdown"]
@@ -268,10 +276,10 @@ mod sessions {
                 (Start, None) => peer = Some(added(&list, "a").await),
                 (Start, Some(known)) => drop(resume(&list, known, "a").await),
                 (Stop, Some(known)) => {
-                    list.remove_peer(known.id, Reason::SignedOut).await;
+                    list.remove_peer(known.id, Reason::SignedOut).await.unwrap();
                 }
                 (Beat, Some(known)) => list.refresh_peer_timeout(known.id).await.unwrap(),
-                (Purge, _) => drop(list.purge().await),
+                (Purge, _) => drop(list.purge().await.unwrap()),
                 (Pass(time), _) => pass(*time).await,
                 (Stop | Beat, None) => unreachable!("nobody was started"),
             }

@@ -12,7 +12,7 @@ fn introduction() -> Introduction {
 
 async fn member(list: &TimeoutPeerList, key: Option<&str>) -> (PeerId, OpenSocket) {
     let id = list.add_member(key, "socketio").await.unwrap().id;
-    (id, list.open_socket(id).unwrap())
+    (id, list.open_socket(id, false).await.unwrap())
 }
 
 /// Takes what is there for a socket, without waiting.
@@ -49,12 +49,12 @@ async fn a_silent_peer_hears_messages_and_nothing_of_the_list() {
         .await
         .unwrap()
         .id;
-    let socket = list.open_socket(silent).unwrap();
+    let socket = list.open_socket(silent, false).await.unwrap();
     let a = sign_in(&list, "a").await;
     nothing_for(&socket);
     say(&list, a, silent, "hi").await;
     assert_eq!(take(&socket).await, (1, message(a, "hi")));
-    list.remove_peer(a, Reason::SignedOut).await;
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
     nothing_for(&socket);
 }
 
@@ -62,7 +62,7 @@ async fn a_silent_peer_hears_messages_and_nothing_of_the_list() {
 async fn a_peer_is_connected_and_not_collected_while_its_socket_is_open() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = list.add_peer("a", way(Dialect::Silent)).await.unwrap().id;
-    let socket = list.open_socket(a).unwrap();
+    let socket = list.open_socket(a, false).await.unwrap();
     list.refresh_peer_timeout(a).await.unwrap();
     pass(Duration::from_secs(600)).await;
     assert_eq!(text(&list.format()), "a,1,1\n");
@@ -76,8 +76,8 @@ async fn a_peer_is_connected_and_not_collected_while_its_socket_is_open() {
 async fn who_is_heard_through_a_socket_cannot_be_polled_for() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = sign_in(&list, "a").await;
-    let socket = list.open_socket(a).unwrap();
-    assert_eq!(list.wait(a, None).await.unwrap_err(), UnknownPeer);
+    let socket = list.open_socket(a, false).await.unwrap();
+    assert_eq!(list.wait(a, None).await.unwrap_err(), PeerError::Unknown);
     drop(socket);
     say(&list, a, a, "hi").await;
     let delivery = list.wait(a, None).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_socket_that_does_not_read_is_told_to_go() {
         .await
         .unwrap()
         .id;
-    let socket = list.open_socket(deaf).unwrap();
+    let socket = list.open_socket(deaf, false).await.unwrap();
     let on_loan = task::spawn(socket.wait());
     let mut ended = task::spawn(socket.ended());
     assert_pending!(ended.poll());
@@ -117,7 +117,7 @@ async fn a_socket_that_does_not_read_is_told_to_go() {
     let end = assert_ready!(end.poll());
     assert_eq!(*end.news(), News::Removed(Reason::NotReading));
     // Its door does what it was told.
-    assert!(list.remove_peer(deaf, Reason::NotReading).await);
+    assert!(list.remove_peer(deaf, Reason::NotReading).await.unwrap());
     assert_eq!(list.peer_ids(), [a]);
 }
 
@@ -134,7 +134,7 @@ async fn who_cannot_be_refused_waits_for_room() {
         .await
         .unwrap()
         .id;
-    let socket = list.open_socket(slow).unwrap();
+    let socket = list.open_socket(slow, false).await.unwrap();
     let sending = async {
         for _ in 0..20 {
             let sent = list.send_patiently(a, slow, Bytes::new()).await;
@@ -166,9 +166,15 @@ async fn a_member_is_never_polled_for_also_while_it_is_away() {
     let (a, socket) = member(&list, Some(KEY)).await;
     drop(socket);
     list.list_member(a, "A", introduction()).await.unwrap();
-    assert_eq!(list.wait(a, None).await.unwrap_err(), UnknownPeer);
-    assert_eq!(list.open_request(a, None).unwrap_err(), UnknownPeer);
-    assert_eq!(list.refresh_peer_timeout(a).await.unwrap_err(), UnknownPeer);
+    assert_eq!(list.wait(a, None).await.unwrap_err(), PeerError::Unknown);
+    assert_eq!(
+        list.open_request(caller(a, None)).unwrap_err(),
+        PeerError::Unknown
+    );
+    assert_eq!(
+        list.refresh_peer_timeout(a).await.unwrap_err(),
+        PeerError::Unknown
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,7 +221,7 @@ async fn a_member_is_in_the_list_from_its_introduction_to_its_farewell() {
         .collect();
     assert_eq!(cards, [(watcher, "watcher", false), (a, "A_", true)]);
 
-    assert!(list.remove_peer(a, Reason::SignedOut).await);
+    assert!(list.remove_peer(a, Reason::SignedOut).await.unwrap());
     pass(Duration::from_millis(100)).await;
     assert_eq!(super::take(&list, watcher).await, status("watcher,1,1\n"));
     assert_eq!(take(&b).await, group_message(2, "farewell"));
@@ -265,7 +271,7 @@ async fn a_room_is_told_of_to_who_asked_when_it_exists() {
     assert!(list.ask_for_room(a, "room").await);
     assert_eq!(take(&asks).await, (2, News::Room("room".into())));
     drop(keeps);
-    list.remove_peer(b, Reason::Closed).await;
+    list.remove_peer(b, Reason::Closed).await.unwrap();
     assert!(list.ask_for_room(a, "room").await);
     nothing_for(&asks);
 }
@@ -287,7 +293,7 @@ async fn who_comes_back_with_its_key_is_given_what_it_has_not_acknowledged() {
     pass(Duration::from_secs(29)).await;
     let again = list.add_member(Some(KEY), "socketio").await.unwrap();
     assert_eq!((again.id, again.resumed), (a, true));
-    let socket = list.open_socket(a).unwrap();
+    let socket = list.open_socket(a, false).await.unwrap();
     assert_eq!(take(&socket).await, group_message(2, "two"));
     assert_eq!(take(&socket).await, group_message(3, "three"));
     nothing_for(&socket);
@@ -311,7 +317,7 @@ async fn a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent() {
     assert_pending!(ended.poll());
     list.broadcast(b, "one".into()).await.unwrap();
     let lent = older.wait().await;
-    let newer = list.open_socket(a).unwrap();
+    let newer = list.open_socket(a, false).await.unwrap();
     assert!(ended.is_woken());
     assert_ready!(ended.poll());
     assert_eq!(*older.wait().await.news(), News::Replaced);
@@ -361,6 +367,7 @@ async fn who_is_away_for_too_much_is_removed_rather_than_given_a_part() {
             .resumed
     );
     pass(Duration::from_secs(20)).await;
-    assert!(list.open_socket(a).is_err());
-    assert!(list.peer(a).is_err(), "it is not collected");
+    assert!(list.open_socket(a, false).await.is_err());
+    let gone = list.resume_member(a, &again.token).await;
+    assert_eq!(gone.unwrap_err(), ResumeError::Gone, "it is not collected");
 }

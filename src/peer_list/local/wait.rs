@@ -4,87 +4,17 @@ use std::{
     future::poll_fn,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Dialect, PeerId, Reason, Removal, TimeoutPeerList, UnknownPeer,
+    LocalList, Removal, UnknownPeer,
     mailbox::Kind,
     peer::{Peer, PeerState, Stale},
 };
-
-/// A message is not repeated sooner than this after it was given: a client that
-/// never acknowledges must not become a hot loop.
-const REPEAT_PAUSE: Duration = Duration::from_secs(1);
-
-/// What a peer hears when it waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// A peer sent this one a message.
-    Message {
-        /// The sender.
-        from: PeerId,
-        /// The message, untouched.
-        body: Bytes,
-    },
-    /// A member of the same group sent this, to this one or to all.
-    GroupMessage(Bytes),
-    /// The room of that name, which this member asked for, exists.
-    Room(Bytes),
-    /// Peers joined or left. To the listed dialect this is the whole list, to
-    /// the bare dialect the line of one change.
-    Status(Bytes),
-    /// The wait is over and nothing happened. The bytes are what such a peer
-    /// takes no harm from: the list as it is, or to the bare dialect (which
-    /// reads a list as the news of one peer) a lone line feed.
-    Nothing(Bytes),
-    /// The peer was removed from the list.
-    Removed(Reason),
-    /// Told to a socket: another, or a sign-in, has taken over the peer.
-    Replaced,
-}
-
-/// News on loan. [`Delivery::done`] says that the peer has them; a delivery
-/// that is dropped instead leaves them first in line for the next wait.
-/// While they are on loan, no other wait is given anything.
-#[derive(Debug)]
-pub struct Delivery {
-    news: News,
-    number: u64,
-    lease: Option<Lease>,
-}
-
-impl Delivery {
-    /// What ends a wait: nothing is on loan.
-    fn last(news: News) -> Self {
-        Self {
-            news,
-            number: 0,
-            lease: None,
-        }
-    }
-
-    /// What is delivered.
-    pub fn news(&self) -> &News {
-        &self.news
-    }
-
-    /// The number of the message, if it is one: messages to a peer are
-    /// numbered from 1, without gaps.
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// The news reached the peer: they are taken off for good.
-    pub async fn done(self) {
-        if let Some(lease) = self.lease {
-            lease.commit();
-        }
-    }
-}
+use crate::peer_list::{Delivery, Dialect, News, Reason, rules::REPEAT_PAUSE};
 
 /// What is committed when a delivery is done.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +25,7 @@ enum Hears {
     Version(u64),
 }
 
-struct Lease {
+pub(in crate::peer_list) struct Lease {
     peer: Arc<Peer>,
     session: u64,
     hears: Hears,
@@ -108,7 +38,7 @@ impl std::fmt::Debug for Lease {
 }
 
 impl Lease {
-    fn commit(self) {
+    pub(in crate::peer_list) fn commit(self) {
         let mut state = self.peer.state.lock();
         if state.session != self.session {
             // The socket that took over is given it anew.
@@ -150,7 +80,7 @@ const OUTDATED: u64 = 0;
 
 /// One open wait of a peer. Dropping it ends it.
 pub(super) struct Wait {
-    list: TimeoutPeerList,
+    list: LocalList,
     peer: Arc<Peer>,
     number: u64,
     /// The session of the peer that it belongs to.
@@ -161,7 +91,7 @@ pub(super) struct Wait {
 impl Wait {
     /// A wait of a peer that polls. An error if it has a socket: it is heard
     /// through that.
-    pub fn of_poll(list: &TimeoutPeerList, peer: Arc<Peer>) -> Result<Self, UnknownPeer> {
+    pub fn of_poll(list: &LocalList, peer: Arc<Peer>) -> Result<Self, UnknownPeer> {
         let (number, session) = {
             let mut state = peer.state.lock();
             if state.by_socket {
@@ -180,7 +110,7 @@ impl Wait {
     }
 
     /// A wait of the socket that this session is of.
-    pub fn of_socket(list: &TimeoutPeerList, peer: Arc<Peer>, session: u64) -> Self {
+    pub fn of_socket(list: &LocalList, peer: Arc<Peer>, session: u64) -> Self {
         let number = {
             let mut state = peer.state.lock();
             if session == state.session {
@@ -278,11 +208,8 @@ impl Wait {
                         session: state.session,
                         hears,
                     };
-                    return Poll::Ready(Delivery {
-                        news,
-                        number: state.mailbox.number(),
-                        lease: Some(lease),
-                    });
+                    let number = state.mailbox.number();
+                    return Poll::Ready(Delivery::lent(news, number, lease));
                 }
                 Ok(None) => {}
                 Err(FellBehind) => {

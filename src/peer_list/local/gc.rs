@@ -7,11 +7,12 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{PeerId, Removal, Shared, TimeoutPeerList};
+use super::{LocalList, Removal, Shared};
+use crate::peer_list::PeerId;
 
 /// Starts the collector of a list. It ends when the list is dropped or the
 /// handle is aborted.
-pub(super) fn start(list: &TimeoutPeerList) -> AbortHandle {
+pub(super) fn start(list: &LocalList) -> AbortHandle {
     let period = list.0.opts.gc_interval;
     let list = std::sync::Arc::downgrade(&list.0);
     tokio::spawn(async move {
@@ -22,13 +23,13 @@ pub(super) fn start(list: &TimeoutPeerList) -> AbortHandle {
             let Some(list) = Weak::<Shared>::upgrade(&list) else {
                 return;
             };
-            TimeoutPeerList(list).collect();
+            LocalList(list).collect();
         }
     })
     .abort_handle()
 }
 
-impl TimeoutPeerList {
+impl LocalList {
     /// Removes all stale peers and tells the others once. Returns who is
     /// removed.
     pub(super) fn collect(&self) -> Vec<PeerId> {

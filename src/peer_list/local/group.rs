@@ -11,29 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{MESSAGE_OVERHEAD_BYTES, PeerId};
-
-/// Which of the protocols that share the group a member has shown to speak.
-/// Its broadcasts reach those of the same family, and those that have shown
-/// none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// Members have names and send to each other by them.
-    Names,
-    /// Members meet in rooms.
-    Rooms,
-}
-
-/// How a member becomes a peer of the list.
-#[derive(Clone, Debug)]
-pub struct Introduction {
-    /// What others find out about it, in the form of the group's protocol.
-    pub card: Bytes,
-    /// Broadcast when it is in the list.
-    pub hello: Bytes,
-    /// Broadcast when it is removed, for whatever reason.
-    pub farewell: Bytes,
-}
+use crate::peer_list::{Family, Introduction, MESSAGE_OVERHEAD_BYTES, PeerId};
 
 #[derive(Default)]
 pub(super) struct Group {

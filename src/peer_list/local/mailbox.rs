@@ -4,12 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::PeerId;
-
-/// What a message costs its mailbox besides its own bytes, so that a flood of
-/// empty messages is bounded too (an entry, its allocation and its share of
-/// the queue take about this much).
-pub const MESSAGE_OVERHEAD_BYTES: usize = 256;
+use crate::peer_list::{MESSAGE_OVERHEAD_BYTES, PeerId};
 
 /// Above this many entries an emptied queue gives its memory back: a burst
 /// must not stay paid for by a peer that is quiet afterwards.

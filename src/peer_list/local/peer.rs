@@ -1,0 +1,439 @@
+//! One signed-in peer: who it is, what it has heard, and when it is stale.
+
+use std::{fmt, sync::Arc, task::Waker, time::SystemTime};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+use super::mailbox::Mailbox;
+use crate::peer_list::{
+    HeartbeatOpts, PeerId, PeerInfo, PeerToken, Reason, WayIn,
+    roster::Connected,
+    rules::{LINGER, patience},
+};
+
+/// A peer, or a member of the group that is not in the list yet.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub id: PeerId,
+    pub token: PeerToken,
+    since: SystemTime,
+    /// Its place in the list, once it has one. Nothing is locked under it.
+    listed: Mutex<Option<Listed>>,
+    /// It is a member of the group.
+    pub is_member: bool,
+    /// Told when there is room in its mailbox again.
+    pub room: Notify,
+    /// The number of the last message that it sent, if it numbers them. Locked
+    /// before any state.
+    pub last_sent: Mutex<u64>,
+    pub state: Mutex<PeerState>,
+}
+
+/// What a peer is in the list.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub name: Arc<str>,
+    /// The version of the list that first named the peer; its key there.
+    pub joined: u64,
+}
+
+impl Peer {
+    /// One that was made just now. `heard`: the version of the list that it
+    /// knows.
+    pub fn new(id: PeerId, way: WayIn, heard: u64, presence: Presence) -> Self {
+        Self {
+            id,
+            token: PeerToken::random(),
+            since: SystemTime::now(),
+            listed: Mutex::new(None),
+            is_member: false,
+            room: Notify::new(),
+            last_sent: Mutex::new(0),
+            state: Mutex::new(PeerState {
+                mailbox: Mailbox::default(),
+                way,
+                heard: way.dialect.knows(heard),
+                lent: false,
+                removed: None,
+                waits: Waits::default(),
+                presence,
+                session: 0,
+                by_socket: false,
+                resumes: false,
+                leaving: None,
+                acknowledges: false,
+                last_given: None,
+            }),
+        }
+    }
+}
+
+impl Peer {
+    /// Its place in the list.
+    pub fn listed(&self) -> Option<Listed> {
+        self.listed.lock().clone()
+    }
+
+    /// The version of the list that first named it, if it is in the list.
+    pub fn joined(&self) -> Option<u64> {
+        self.listed.lock().as_ref().map(|listed| listed.joined)
+    }
+
+    /// It has a place in the list now, or another one.
+    pub fn set_listed(&self, listed: Listed) {
+        *self.listed.lock() = Some(listed);
+    }
+
+    /// The peer as it is now, for those who run an application. None if it is
+    /// not in the list.
+    pub fn info(&self, state: &PeerState) -> Option<PeerInfo> {
+        let now = Instant::now();
+        let presence = &state.presence;
+        let unseen = now.saturating_duration_since(presence.last_seen(now));
+        let present = SystemTime::now();
+        Some(PeerInfo {
+            id: self.id,
+            name: self.listed()?.name,
+            door: state.way.door,
+            connected: match presence.shown {
+                Connected::Yes => true,
+                Connected::Until(end) => end > now,
+                Connected::No => false,
+            },
+            since: self.since,
+            last_seen: present.checked_sub(unseen).unwrap_or(present),
+            heartbeat: presence.last_heartbeat.is_some(),
+        })
+    }
+}
+
+/// What changes about a peer.
+#[derive(Debug)]
+pub(super) struct PeerState {
+    pub mailbox: Mailbox,
+    /// How it came in, the last time that it did.
+    pub way: WayIn,
+    /// The newest version of the list that it has heard.
+    pub heard: u64,
+    /// The next thing it should hear is lent to a wait: nobody else takes.
+    pub lent: bool,
+    /// It was removed, or will be by its door, which this tells to do so.
+    /// Nothing is accepted for it any more.
+    pub removed: Option<Reason>,
+    pub waits: Waits,
+    pub presence: Presence,
+    /// Rises with each sign-in and each socket that takes over the peer.
+    pub session: u64,
+    /// The present session is that of a socket, and that is open.
+    pub by_socket: bool,
+    /// It may come back when its socket has closed, and stays until it is
+    /// stale.
+    pub resumes: bool,
+    /// It signs out then, unless it shows before that it is still there.
+    pub leaving: Option<Instant>,
+    /// It acknowledges what it gets.
+    pub acknowledges: bool,
+    /// When it was last given a message.
+    pub last_given: Option<Instant>,
+}
+
+impl PeerState {
+    /// The peer signs in again, or its socket opens: what waited for it until
+    /// now is given nothing any more, and what that was given and did not
+    /// acknowledge is given anew. Returns who is to be told.
+    pub fn begin_session(&mut self, by_socket: bool) -> Vec<Waker> {
+        self.session += 1;
+        self.by_socket = by_socket;
+        self.lent = false;
+        self.leaving = None;
+        self.mailbox.rewind();
+        self.waits.take_all()
+    }
+}
+
+/// The waits of a peer that are open.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    /// The number of the newest wait; only that one is given anything.
+    pub newest: u64,
+    /// Wakes the newest wait, if it is parked.
+    pub waker: Option<Waker>,
+    /// Wakes older waits, which only hear of the end.
+    pub older: Vec<(u64, Waker)>,
+}
+
+impl Waits {
+    /// Begins a wait, which takes precedence over all before it.
+    pub fn begin(&mut self) -> u64 {
+        if let Some(waker) = self.waker.take() {
+            self.older.push((self.newest, waker));
+        }
+        self.newest += 1;
+        self.newest
+    }
+
+    /// Parks a wait until there is something for it.
+    pub fn park(&mut self, number: u64, waker: &Waker) {
+        let waker = waker.clone();
+        if number == self.newest {
+            self.waker = Some(waker);
+        } else {
+            match self.older.iter_mut().find(|(older, _)| *older == number) {
+                Some((_, parked)) => *parked = waker,
+                None => self.older.push((number, waker)),
+            }
+        }
+    }
+
+    /// A wait is over.
+    pub fn end(&mut self, number: u64) {
+        if number == self.newest {
+            self.waker = None;
+        } else {
+            self.older.retain(|(older, _)| *older != number);
+        }
+    }
+
+    /// All wakers, for news that concern every open wait.
+    pub fn take_all(&mut self) -> Vec<Waker> {
+        let older = std::mem::take(&mut self.older);
+        let older = older.into_iter().map(|(_, waker)| waker);
+        older.chain(self.waker.take()).collect()
+    }
+}
+
+/// What is known of a peer's being there: for its STATUS and for the
+/// collector.
+#[derive(Debug)]
+pub(super) struct Presence {
+    /// How many of its requests and sockets are open.
+    pub open: u32,
+    /// How many of those are sockets.
+    pub sockets: u32,
+    /// The connection that its last request came on, while that is open.
+    pub link: Option<u64>,
+    /// What the list shows at present.
+    pub shown: Connected,
+    /// It counts as connected until then, whatever else.
+    linger_until: Instant,
+    /// When a request of it was last open. Now, if one is.
+    last_seen: Instant,
+    last_heartbeat: Option<Instant>,
+}
+
+impl Presence {
+    /// A peer that was signed in just now.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            open: 0,
+            sockets: 0,
+            link: None,
+            shown: Connected::Until(now + LINGER),
+            linger_until: now,
+            last_seen: now,
+            last_heartbeat: None,
+        }
+    }
+
+    /// A heartbeat has come.
+    pub fn heartbeat(&mut self, now: Instant) {
+        self.last_heartbeat = Some(now);
+    }
+
+    /// It signed in again.
+    pub fn returned(&mut self, now: Instant) {
+        self.last_seen = now;
+        self.linger_until = now + LINGER;
+    }
+
+    /// When a request of it was last open, or a heartbeat came.
+    pub fn last_seen(&self, now: Instant) -> Instant {
+        if self.open > 0 {
+            return now;
+        }
+        let beat = self.last_heartbeat.unwrap_or(self.last_seen);
+        beat.max(self.last_seen)
+    }
+
+    /// A request has ended. `lingers`: its client is expected to be back
+    /// soon, and counts as connected until then.
+    pub fn request_ended(&mut self, lingers: bool, now: Instant) {
+        self.open -= 1;
+        self.last_seen = now;
+        if lingers {
+            self.linger_until = now + LINGER;
+        }
+    }
+
+    /// Whether STATUS is 1.
+    pub fn connected(&self, now: Instant) -> Connected {
+        if self.open > 0 || self.link.is_some() {
+            Connected::Yes
+        } else if self.linger_until > now {
+            Connected::Until(self.linger_until)
+        } else {
+            Connected::No
+        }
+    }
+
+    /// Why the collector should remove the peer, if it should.
+    pub fn stale(&self, opts: &HeartbeatOpts, now: Instant) -> Option<Stale> {
+        if self.sockets > 0 {
+            // Its door pings, and finds out.
+            return None;
+        }
+        let timeout = opts.timeout_period;
+        let patience = patience(opts);
+        let (stale, why) = match self.last_heartbeat {
+            beat if opts.any_request => {
+                let last = beat.map_or(self.last_seen, |beat| beat.max(self.last_seen));
+                let stale = self.open == 0 && now >= last + patience;
+                (stale, Stale::NoRequest)
+            }
+            Some(beat) => (now >= beat + patience, Stale::NoHeartbeat),
+            None => {
+                let stale = self.open == 0 && now >= self.last_seen + timeout;
+                (stale, Stale::NoRequest)
+            }
+        };
+        stale.then_some(why)
+    }
+}
+
+/// Why a peer is stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stale {
+    /// It used to send heartbeats and stopped.
+    NoHeartbeat,
+    /// It has no request open and has made none for long.
+    NoRequest,
+    /// It polls too slowly to be told each change in order.
+    FellBehind,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stale::NoHeartbeat => "no heartbeat within the timeout",
+            Stale::NoRequest => "no request within the timeout",
+            Stale::FellBehind => "too many changes not yet heard",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn opts(timeout_ms: u64, any_request: bool) -> HeartbeatOpts {
+        HeartbeatOpts {
+            timeout_period: Duration::from_millis(timeout_ms),
+            any_request,
+            ..HeartbeatOpts::default()
+        }
+    }
+
+    /// The presence of a peer after what happened to it, and its start.
+    fn presence(happened: impl FnOnce(&mut Presence, Instant)) -> (Presence, Instant) {
+        let start = Instant::now();
+        let mut presence = Presence::new(start);
+        happened(&mut presence, start);
+        (presence, start)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_peer_that_sent_a_heartbeat_is_stale_a_timeout_after_it_even_while_it_waits() {
+        let (peer, start) = presence(|peer, start| {
+            peer.open = 1;
+            peer.heartbeat(start + ms(100));
+        });
+        assert_eq!(peer.stale(&opts(300, false), start + ms(399)), None);
+        let stale = peer.stale(&opts(300, false), start + ms(400));
+        assert_eq!(stale, Some(Stale::NoHeartbeat));
+    }
+
+    #[test]
+    fn from_a_timeout_of_ten_seconds_a_heartbeat_may_be_three_seconds_late() {
+        let (peer, start) = presence(Presence::heartbeat);
+        assert_eq!(peer.stale(&opts(9_999, false), start + ms(9_998)), None);
+        assert!(peer.stale(&opts(9_999, false), start + ms(9_999)).is_some());
+        assert_eq!(peer.stale(&opts(10_000, false), start + ms(12_999)), None);
+        assert!(
+            peer.stale(&opts(10_000, false), start + ms(13_000))
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn a_peer_without_heartbeats_is_stale_a_timeout_after_its_last_request() {
+        let (mut peer, start) = presence(|peer, _| peer.open = 1);
+        assert_eq!(peer.stale(&opts(30_000, false), start + ms(90_000)), None);
+        peer.request_ended(true, start + ms(90_000));
+        assert_eq!(peer.stale(&opts(30_000, false), start + ms(119_999)), None);
+        let stale = peer.stale(&opts(30_000, false), start + ms(120_000));
+        assert_eq!(stale, Some(Stale::NoRequest));
+    }
+
+    #[test]
+    fn with_any_request_an_open_wait_stands_for_heartbeats() {
+        let (mut peer, start) = presence(|peer, start| {
+            peer.heartbeat(start);
+            peer.open = 1;
+        });
+        assert_eq!(peer.stale(&opts(30_000, true), start + ms(90_000)), None);
+        peer.request_ended(true, start + ms(90_000));
+        assert_eq!(peer.stale(&opts(30_000, true), start + ms(122_999)), None);
+        assert!(
+            peer.stale(&opts(30_000, true), start + ms(123_000))
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn with_any_request_a_heartbeat_counts_too() {
+        let (peer, start) = presence(|peer, start| peer.heartbeat(start + ms(250)));
+        assert_eq!(peer.stale(&opts(300, true), start + ms(549)), None);
+        assert!(peer.stale(&opts(300, true), start + ms(550)).is_some());
+    }
+
+    #[test]
+    fn with_any_request_every_peer_may_be_three_seconds_late() {
+        let (peer, start) = presence(|_, _| {});
+        assert_eq!(peer.stale(&opts(10_000, true), start + ms(12_999)), None);
+        assert!(
+            peer.stale(&opts(10_000, true), start + ms(13_000))
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn a_new_peer_shows_as_connected_until_its_sign_in_is_answered() {
+        let (mut peer, start) = presence(|_, _| {});
+        assert_eq!(peer.shown, Connected::Until(start + LINGER));
+        peer.open = 1;
+        peer.request_ended(false, start);
+        assert_eq!(peer.connected(start), Connected::No);
+    }
+
+    #[test]
+    fn a_peer_is_connected_while_a_request_or_its_connection_is_open_or_it_lingers() {
+        let (mut peer, start) = presence(|peer, _| peer.open = 1);
+        assert_eq!(peer.connected(start), Connected::Yes);
+        peer.link = Some(7);
+        peer.request_ended(true, start);
+        assert_eq!(peer.connected(start + ms(9_000)), Connected::Yes);
+        peer.link = None;
+        assert_eq!(
+            peer.connected(start + ms(1_999)),
+            Connected::Until(start + LINGER)
+        );
+        assert_eq!(peer.connected(start + ms(2_000)), Connected::No);
+    }
+}
