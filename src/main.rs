@@ -96,12 +96,20 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
     let address = address.map_err(|error| cannot_listen(settings.port, &error))?;
     let operator = settings.admin_listen.map(|address| {
         let listener = listen(Some(address.ip()), address.port());
-        listener.map_err(|error| cannot_listen(address.port(), &error))
+        listener.map_err(|error| {
+            let problem = match error.kind() {
+                std::io::ErrorKind::AddrInUse => "another program, or PORT, uses it".to_owned(),
+                std::io::ErrorKind::AddrNotAvailable => "it is no address of this machine".into(),
+                _ => error.to_string(),
+            };
+            format!("cannot listen on {address}: {problem}; set WEBRTC_ADMIN_LISTEN to another")
+        })
     });
     let operator = operator.transpose()?;
     let heartbeat = settings.heartbeat_opts();
     let opts = settings.app_opts();
     let wait_timeout = opts.signal.wait_timeout;
+    let required = opts.signal.require_tokens;
     if opts.token.is_some() && opts.doors.iter().any(|door| *door != Door::SocketIo) {
         warn!("TOKEN guards Socket.IO only: set WEBRTC_DOORS=socketio to close the other doors");
     }
@@ -109,7 +117,11 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
     let app = app(peer_list.clone(), opts);
     let last_events = CancellationToken::new();
     let watchers = TaskTracker::new();
-    if let Some(webhook) = settings.webhook() {
+    let webhook = settings.webhook();
+    let webhook_host = webhook
+        .as_ref()
+        .and_then(|w| w.url.host_str().map(str::to_owned));
+    if let Some(webhook) = webhook {
         let events = peer_list.subscribe();
         watchers.spawn(send_events(webhook, events, last_events.clone()));
     }
@@ -128,6 +140,8 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
         wait_ms = ms(wait_timeout.unwrap_or_default()),
         max_peers = heartbeat.max_peers,
         operator = operator_address.map(tracing::field::display),
+        webhook = webhook_host,
+        peer_tokens = required.then_some("required"),
         "ready"
     );
     serve(listener, app, peer_list, stop).await;

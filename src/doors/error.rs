@@ -35,6 +35,10 @@ pub(crate) enum RequestError {
     NotSignedIn(&'static str),
     ServerFull,
     MailboxFull,
+    /// The number of a message is 0.
+    MalformedSeq,
+    /// A message has a lower `seq` than the last of its sender.
+    OutOfOrder,
     /// The peer list is on another machine and cannot be reached.
     Unavailable,
     TooLarge {
@@ -51,6 +55,8 @@ pub(crate) enum RequestError {
     OnlyWebSockets,
     /// Pages of this origin may not use the server.
     ForeignOrigin,
+    /// The operator's API is not for pages.
+    OperatorsOnly,
     /// The operator's token is missing or wrong.
     Unauthorized,
 }
@@ -62,13 +68,17 @@ impl RequestError {
             | Self::MissingId(_)
             | Self::MalformedId(_)
             | Self::MalformedNumber(_)
+            | Self::MalformedSeq
             | Self::TooHigh(..)
             | Self::Repeated(_)
             | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::NotSignedIn(_) | Self::NotFound | Self::OnlyWebSockets => StatusCode::NOT_FOUND,
-            Self::ForeignOrigin | Self::MissingToken | Self::WrongToken => StatusCode::FORBIDDEN,
+            Self::OperatorsOnly | Self::ForeignOrigin | Self::MissingToken | Self::WrongToken => {
+                StatusCode::FORBIDDEN
+            }
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::OutOfOrder => StatusCode::CONFLICT,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ServerFull | Self::MailboxFull | Self::Unavailable => {
@@ -92,12 +102,18 @@ impl RequestError {
             Self::MissingToken => {
                 "the peer's token is missing: X-Peer-Token of the answer to its sign-in".into()
             }
-            Self::WrongToken => "the token is not that of the peer: sign in anew".into(),
+            Self::WrongToken => {
+                "the token is not that of the peer: sign in anew, without peer_id and token".into()
+            }
             Self::Repeated(name) => format!("{name} is given more than once"),
             Self::NotSignedIn(name) => format!("{name} is not signed in"),
             Self::ServerFull => "the server is full: try again later".into(),
             Self::MailboxFull => {
                 "too much waits for the receiver already: try again when it has polled".into()
+            }
+            Self::MalformedSeq => "seq is 0: messages are numbered from 1".into(),
+            Self::OutOfOrder => {
+                "seq is lower than that of a message before: send one after the other".into()
             }
             Self::Unavailable => "the peer list cannot be reached: try again soon".into(),
             Self::TooLarge { limit } => {
@@ -112,6 +128,9 @@ impl RequestError {
             }
             Self::Unauthorized => {
                 "the operator's token is missing or wrong: Authorization: Bearer TOKEN".into()
+            }
+            Self::OperatorsOnly => {
+                "the operator's API is not for pages: ask it from your backend".into()
             }
             Self::ForeignOrigin => {
                 "pages of this origin may not use the server: its operator can allow it".into()
@@ -179,6 +198,7 @@ impl From<SendError> for RequestError {
             SendError::UnknownSender => Self::NotSignedIn("peer_id"),
             SendError::UnknownReceiver => Self::NotSignedIn("to"),
             SendError::MailboxFull => Self::MailboxFull,
+            SendError::OutOfOrder => Self::OutOfOrder,
             SendError::WrongToken => Self::WrongToken,
             SendError::Unavailable => Self::Unavailable,
         }

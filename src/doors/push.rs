@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use axum::http::{HeaderMap, Uri};
+
+use super::query::Query;
 use crate::peer_list::{
     Delivery, News, OpenSocket, PeerId, PeerToken, Reason, TimeoutPeerList, WrongToken,
 };
@@ -94,17 +97,18 @@ pub(super) struct Return {
 }
 
 impl Return {
-    /// An error if the token is none. An id without a token claims nothing.
-    pub fn of(query: Option<&str>) -> Result<Self, WrongToken> {
-        let query = query.unwrap_or_default().as_bytes();
+    /// An error if the token is none, or that of nobody who can be. An id
+    /// without a token claims nothing, and so does a token without an id.
+    pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, WrongToken> {
+        let token = Query::of_uri(uri).token(headers)?;
+        let query = uri.query().unwrap_or_default().as_bytes();
         let value = |name| {
             let mut pairs = form_urlencoded::parse(query);
             let found = pairs.find(|(key, _)| key == name);
             found.map(|(_, value)| value)
         };
-        let id = value("peer_id").and_then(|id| peer_id(&id));
-        let claim = match (id, value("peer_token")) {
-            (Some(id), Some(token)) => Some((id, PeerToken::parse(&token).ok_or(WrongToken)?)),
+        let claim = match (value("peer_id"), token) {
+            (Some(id), Some(token)) => Some((peer_id(&id).ok_or(WrongToken)?, token)),
             _ => None,
         };
         let resumes = claim.is_some() || value("resume").is_some_and(|value| value == "true");

@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, Uri};
 use percent_encoding::percent_decode_str;
 
 use crate::doors::RequestError;
-use crate::peer_list::{Dialect, PeerId, PeerToken};
+use crate::{
+    doors::reply::PEER_TOKEN,
+    peer_list::{Dialect, PeerId, PeerToken, WrongToken},
+};
 
 /// The longest that a peer id is in decimal.
 const ID_DIGITS: usize = 10;
@@ -17,7 +20,11 @@ pub(super) struct Query<'a>(Option<&'a str>);
 
 impl<'a> Query<'a> {
     pub fn of<B>(request: &'a axum::http::Request<B>) -> Self {
-        Self(request.uri().query())
+        Self::of_uri(request.uri())
+    }
+
+    pub fn of_uri(uri: &'a Uri) -> Self {
+        Self(uri.query())
     }
 
     /// The name that a peer signs in with, and so its dialect: `peer_name=NAME`
@@ -62,16 +69,22 @@ impl<'a> Query<'a> {
         number.map(Some).ok_or(RequestError::MalformedNumber(name))
     }
 
-    /// What the request proves with who it is: in the header, or else here.
-    pub fn token(self, header: Option<&HeaderValue>) -> Result<Option<PeerToken>, RequestError> {
-        let in_query = self.one("peer_token")?;
-        let shown = match header {
-            Some(header) => header.to_str().ok().map(Cow::Borrowed),
-            None if in_query.is_none() => return Ok(None),
-            None => in_query,
-        };
-        let token = shown.and_then(|shown| PeerToken::parse(&shown));
-        token.map(Some).ok_or(RequestError::WrongToken)
+    /// What the request proves with who it is, in headers and here. Shown more
+    /// than once, it has to be the same.
+    pub fn token(self, headers: &HeaderMap) -> Result<Option<PeerToken>, WrongToken> {
+        let query = self.0.unwrap_or_default().as_bytes();
+        let here = form_urlencoded::parse(query).filter(|(key, _)| key == "peer_token");
+        let here = here.map(|(_, shown)| PeerToken::parse(&shown));
+        let above = headers.get_all(PEER_TOKEN).into_iter();
+        let above = above.map(|shown| shown.to_str().ok().and_then(PeerToken::parse));
+        let mut token: Option<PeerToken> = None;
+        for shown in above.chain(here) {
+            let shown = shown.ok_or(WrongToken)?;
+            if token.replace(shown).is_some_and(|other| !other.is(&shown)) {
+                return Err(WrongToken);
+            }
+        }
+        Ok(token)
     }
 
     /// Whether a parameter is given.

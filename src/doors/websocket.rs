@@ -93,7 +93,7 @@ struct Joining {
 
 impl Joining {
     fn of(request: &Request) -> Result<Self, WrongToken> {
-        let back = Return::of(request.uri().query())?;
+        let back = Return::of(request.uri(), request.headers())?;
         let query = request.uri().query().unwrap_or_default().as_bytes();
         let value = |name| {
             let mut pairs = form_urlencoded::parse(query);
@@ -328,8 +328,8 @@ impl Session<'_> {
             Err(SendError::UnknownSender) => return Err(Refused::Sender),
             Err(SendError::UnknownReceiver) => "unknown_receiver",
             Err(SendError::MailboxFull) => "mailbox_full",
-            // Its token was looked at when it came in.
-            Err(SendError::Unavailable | SendError::WrongToken) => {
+            // Its token was looked at when it came in, and nothing is numbered.
+            Err(SendError::Unavailable | SendError::WrongToken | SendError::OutOfOrder) => {
                 return Err(Refused::Unavailable);
             }
         };

@@ -58,6 +58,8 @@ pub enum SendError {
     UnknownReceiver,
     /// The receiver's mailbox is full.
     MailboxFull,
+    /// The message has a lower number than the last of its sender.
+    OutOfOrder,
     /// The token is not that of the sender.
     WrongToken,
     /// The list cannot be reached.
@@ -118,6 +120,7 @@ impl fmt::Display for SendError {
             SendError::UnknownSender => "the sender is not signed in",
             SendError::UnknownReceiver => "the receiver is not signed in",
             SendError::MailboxFull => "the receiver's mailbox is full",
+            SendError::OutOfOrder => "a later message of the sender was accepted already",
             SendError::WrongToken => return WrongToken.fmt(f),
             SendError::Unavailable => return Unavailable.fmt(f),
         })

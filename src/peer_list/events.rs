@@ -1,7 +1,15 @@
 //! What happens to peers, for those who run an application: each event with
 //! its number, and the last of them again for those who come late.
 
-use std::{collections::VecDeque, fmt, sync::Arc, time::SystemTime};
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -10,6 +18,10 @@ use super::PeerId;
 
 /// So many events are kept for subscribers that are late or come back.
 pub const EVENTS_KEPT: usize = 1000;
+
+/// So many are kept for a subscriber that has not taken them yet: all peers of
+/// a large list may be removed at once.
+const EVENTS_QUEUED: usize = 65_536;
 
 /// A peer as it was at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,59 +93,98 @@ impl fmt::Display for Reason {
 
 /// The last events, and who waits for the next.
 pub(super) struct EventLog {
-    kept: Mutex<VecDeque<PeerEvent>>,
+    kept: Mutex<Kept>,
     /// The number of the newest event.
     newest: watch::Sender<u64>,
 }
 
+#[derive(Default)]
+struct Kept {
+    events: VecDeque<PeerEvent>,
+    /// For each subscriber, the number of the last event that it took.
+    taken: Vec<Weak<AtomicU64>>,
+}
+
+impl Kept {
+    /// Forgets what nobody is to hear any more. `newest`: the number of the
+    /// last event.
+    fn trim(&mut self, newest: u64) {
+        while self.events.len() > EVENTS_KEPT {
+            let oldest = newest - self.events.len() as u64 + 1;
+            let is_wanted = self.events.len() <= EVENTS_QUEUED
+                && self.taken.iter().any(|taken| {
+                    let taken = taken.upgrade();
+                    taken.is_some_and(|taken| taken.load(Ordering::Relaxed) < oldest)
+                });
+            if is_wanted {
+                return;
+            }
+            self.events.pop_front();
+        }
+        self.events.shrink_to(EVENTS_KEPT);
+    }
+}
+
 impl EventLog {
     pub fn new() -> Arc<Self> {
+        Self::beginning_at(SystemTime::now())
+    }
+
+    /// Numbers begin at a time (in us), so that one of a server before this one
+    /// is lower than all of this one, and is known for what it is.
+    pub fn beginning_at(start: SystemTime) -> Arc<Self> {
+        let start = start.duration_since(SystemTime::UNIX_EPOCH);
+        let start = u64::try_from(start.as_ref().map_or(0, Duration::as_micros));
         Arc::new(Self {
             kept: Mutex::default(),
-            newest: watch::Sender::new(0),
+            newest: watch::Sender::new(start.unwrap_or(0)),
         })
     }
 
     pub fn add(&self, event: PeerEvent) {
         let mut kept = self.kept.lock();
-        if kept.len() == EVENTS_KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(event);
+        kept.events.push_back(event);
         // While the log is locked, so that number and log agree.
         self.newest.send_modify(|newest| *newest += 1);
+        kept.trim(*self.newest.borrow());
     }
 
     /// The events after the one with this number, or (None) from now on.
     pub fn subscribe(self: &Arc<Self>, after: Option<u64>) -> PeerEvents {
+        let mut kept = self.kept.lock();
         let newest = self.newest.subscribe();
         let now = *newest.borrow();
         let after = after.unwrap_or(now);
+        let taken = Arc::new(AtomicU64::new(after));
+        kept.taken.retain(|taken| taken.strong_count() > 0);
+        kept.taken.push(Arc::downgrade(&taken));
+        drop(kept);
         // From the future: of a server before this one. All there is, is news.
         let missed = (after > now).then_some(Missed { after });
         PeerEvents {
             log: self.clone(),
             newest,
-            after,
+            taken,
             missed,
         }
     }
 }
 
-/// A subscription: events in order, each with its number. Numbers begin at 1
-/// when the list is made and have no gaps.
+/// A subscription: events in order, each with its number. Numbers begin at the
+/// time when the list was made, in us since 1970, and have no gaps.
 pub struct PeerEvents {
     log: Arc<EventLog>,
     newest: watch::Receiver<u64>,
-    after: u64,
+    /// The number of the last event that was taken.
+    taken: Arc<AtomicU64>,
     /// To be told first.
     missed: Option<Missed>,
 }
 
 impl PeerEvents {
     /// Waits for the next event. An error is a gap: the subscriber is more
-    /// than [`EVENTS_KEPT`] events late, or counts those of a server before
-    /// this one. What is kept comes next.
+    /// than 65,536 events late (one that comes back: [`EVENTS_KEPT`]), or counts
+    /// those of a server before this one. What is kept comes next.
     pub async fn next(&mut self) -> Result<(u64, PeerEvent), Missed> {
         loop {
             // Before the look, so that none comes in between unnoticed.
@@ -148,30 +199,34 @@ impl PeerEvents {
         }
     }
 
-    fn next_kept(&mut self) -> Option<Result<(u64, PeerEvent), Missed>> {
-        let kept = self.log.kept.lock();
+    /// How many events have happened that were not taken.
+    pub fn left(&self) -> u64 {
         let newest = *self.log.newest.borrow();
-        let before_kept = newest - kept.len() as u64;
-        if let Some(missed) = self.missed.take() {
-            self.after = before_kept;
+        newest.saturating_sub(self.taken.load(Ordering::Relaxed))
+    }
+
+    fn next_kept(&mut self) -> Option<Result<(u64, PeerEvent), Missed>> {
+        let mut kept = self.log.kept.lock();
+        let newest = *self.log.newest.borrow();
+        let before_kept = newest - kept.events.len() as u64;
+        let after = self.taken.load(Ordering::Relaxed);
+        let missed = self.missed.take();
+        if let Some(missed) = missed.or((after < before_kept).then_some(Missed { after })) {
+            self.taken.store(before_kept, Ordering::Relaxed);
             return Some(Err(missed));
         }
-        if self.after < before_kept {
-            let missed = Missed { after: self.after };
-            self.after = before_kept;
-            return Some(Err(missed));
-        }
-        let index = usize::try_from(self.after - before_kept).ok()?;
-        let event = kept.get(index)?.clone();
-        self.after += 1;
-        Some(Ok((self.after, event)))
+        let index = usize::try_from(after - before_kept).ok()?;
+        let event = kept.events.get(index)?.clone();
+        self.taken.store(after + 1, Ordering::Relaxed);
+        kept.trim(newest);
+        Some(Ok((after + 1, event)))
     }
 }
 
 impl fmt::Debug for PeerEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerEvents")
-            .field("after", &self.after)
+            .field("taken", &self.taken)
             .finish_non_exhaustive()
     }
 }
@@ -197,6 +252,11 @@ mod tests {
 
     use super::*;
 
+    /// A log whose numbers begin at 1, for easy reading.
+    fn log() -> Arc<EventLog> {
+        EventLog::beginning_at(SystemTime::UNIX_EPOCH)
+    }
+
     fn event(id: u32) -> PeerEvent {
         PeerEvent::PeerAdded(PeerInfo {
             id: PeerId::new(id).unwrap(),
@@ -211,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_subscriber_hears_what_comes_after_it_subscribed() {
-        let log = EventLog::new();
+        let log = log();
         log.add(event(1));
         let mut events = log.subscribe(None);
         let mut next = task::spawn(events.next());
@@ -223,7 +283,7 @@ mod tests {
 
     #[test]
     fn one_that_comes_back_hears_what_it_missed() {
-        let log = EventLog::new();
+        let log = log();
         for id in 1..=3 {
             log.add(event(id));
         }
@@ -237,19 +297,56 @@ mod tests {
 
     #[test]
     fn what_is_no_longer_kept_is_told_as_a_gap() {
-        let log = EventLog::new();
-        let mut events = log.subscribe(None);
+        let log = log();
         let kept = u32::try_from(EVENTS_KEPT).unwrap();
         for id in 1..=kept + 5 {
             log.add(event(id));
         }
+        let mut events = log.subscribe(Some(0));
         assert_ready_eq!(task::spawn(events.next()).poll(), Err(Missed { after: 0 }));
         assert_ready_eq!(task::spawn(events.next()).poll(), Ok((6, event(6))));
     }
 
     #[test]
+    fn a_burst_is_kept_for_who_reads_it_and_not_for_ever() {
+        let log = log();
+        let mut events = log.subscribe(None);
+        let deaf = log.subscribe(None);
+        let queued = u32::try_from(EVENTS_QUEUED).unwrap();
+        for id in 1..=queued {
+            log.add(event(id));
+        }
+        assert_ready_eq!(task::spawn(events.next()).poll(), Ok((1, event(1))));
+        for id in 1..=5 {
+            log.add(event(queued + id));
+        }
+        assert_eq!(log.kept.lock().events.len(), EVENTS_QUEUED);
+        assert_ready_eq!(task::spawn(events.next()).poll(), Err(Missed { after: 1 }));
+        drop(deaf);
+        for id in 6..=queued + 5 {
+            let next = (u64::from(id), event(id));
+            assert_ready_eq!(task::spawn(events.next()).poll(), Ok(next));
+        }
+        assert_eq!(log.kept.lock().events.len(), EVENTS_KEPT);
+    }
+
+    #[test]
+    fn a_number_of_an_earlier_server_is_lower_than_all_of_this_one() {
+        let before = EventLog::new();
+        before.add(event(1));
+        let last = *before.newest.borrow();
+        let now = EventLog::beginning_at(SystemTime::now() + Duration::from_secs(1));
+        now.add(event(1));
+        let mut events = now.subscribe(Some(last));
+        assert_ready_eq!(
+            task::spawn(events.next()).poll(),
+            Err(Missed { after: last })
+        );
+    }
+
+    #[test]
     fn a_number_of_an_earlier_server_is_a_gap_and_all_that_there_is_follows() {
-        let log = EventLog::new();
+        let log = log();
         log.add(event(1));
         let mut events = log.subscribe(Some(77));
         let missed = Missed { after: 77 };

@@ -252,8 +252,10 @@ impl TimeoutPeerList {
     }
 
     /// As [`TimeoutPeerList::send`], of a sender that numbers its messages with
-    /// rising numbers, because it may have to send one again: a number that
-    /// was accepted before is accepted and not delivered again.
+    /// rising numbers from 1 and sends one after the other, because it may have
+    /// to send one again: the last that was accepted is accepted again, and not
+    /// delivered again. One before it is refused: whether it was accepted is
+    /// not known any more.
     pub async fn send_once(
         &self,
         from: PeerId,

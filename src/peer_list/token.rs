@@ -36,7 +36,7 @@ impl PeerToken {
     }
 
     /// Whether both are the same. Takes as long if they are not.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 

@@ -91,8 +91,8 @@ pub struct Settings {
     #[arg(long, env = "TOKEN", hide_env_values = true)]
     token: Option<String>,
 
-    /// How often clients are told to send heartbeats [default: half of
-    /// WEBRTC_HEARTBEAT_MS]
+    /// How often clients are told to send heartbeats, less than
+    /// WEBRTC_HEARTBEAT_MS [default: half of it]
     #[arg(long, env = "WEBRTC_HEARTBEAT_INTERVAL_MS", value_name = "MS", value_parser = milliseconds)]
     heartbeat_interval_ms: Option<Duration>,
 
@@ -101,7 +101,8 @@ pub struct Settings {
     #[arg(long, env = "WEBRTC_PEER_TOKENS", value_name = "WHEN", default_value = "optional", value_parser = tokens)]
     peer_tokens: Tokens,
 
-    /// The address and port of the operator's API [default: none]
+    /// The address and port of the operator's API; other than loopback it
+    /// takes WEBRTC_ADMIN_TOKEN [default: none]
     #[arg(long, env = "WEBRTC_ADMIN_LISTEN", value_name = "ADDRESS", value_parser = address)]
     pub admin_listen: Option<SocketAddr>,
 
@@ -118,7 +119,7 @@ pub struct Settings {
     #[arg(long, env = "WEBRTC_WEBHOOK_URL", value_name = "URL", hide_env_values = true, value_parser = webhook_url)]
     webhook_url: Option<Url>,
 
-    /// What those events are signed with
+    /// What those events are signed with, in X-Signature-256
     #[arg(
         long,
         env = "WEBRTC_WEBHOOK_SECRET",
@@ -210,6 +211,20 @@ impl Settings {
                 "WEBRTC_ADMIN_LISTEN (--admin-listen) cannot be \"{address}\": others reach it there; \
                  set WEBRTC_ADMIN_TOKEN too, or an address such as 127.0.0.1:3001"
             )));
+        }
+        if self.admin_listen.is_none() && self.admin_token.is_some() {
+            return Err(ConfigError(
+                "WEBRTC_ADMIN_TOKEN (--admin-token) is for the operator's API, which is off: \
+                 set WEBRTC_ADMIN_LISTEN too, such as 127.0.0.1:3001"
+                    .into(),
+            ));
+        }
+        if self.webhook_url.is_none() && self.webhook_secret.is_some() {
+            return Err(ConfigError(
+                "WEBRTC_WEBHOOK_SECRET (--webhook-secret) is for the webhook, which is off: \
+                 set WEBRTC_WEBHOOK_URL too"
+                    .into(),
+            ));
         }
         Ok(self)
     }

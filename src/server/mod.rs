@@ -45,6 +45,9 @@ const BACKLOG: i32 = 4096;
 /// what it takes to end the process.
 const DRAIN: Duration = Duration::from_millis(1900);
 
+/// The same for the operator's listener, which stops after the doors.
+const OPERATORS_DRAIN: Duration = Duration::from_millis(900);
+
 /// How long what is dropped is waited for.
 const LEFT: Duration = Duration::from_millis(50);
 
@@ -159,19 +162,21 @@ pub async fn serve(
     peer_list: TimeoutPeerList,
     stop: impl Future<Output = ()>,
 ) {
-    accept_until(listener, app, stop, || peer_list.end_waits()).await;
+    accept_until(listener, app, stop, DRAIN, || peer_list.end_waits()).await;
     peer_list.stop().await;
 }
 
-/// Serves the operator's API until `stop` is cancelled.
+/// Serves the operator's API until `stop` is cancelled, and what is being
+/// answered then for a second at most.
 pub async fn serve_operator(listener: TcpListener, app: Router, stop: CancellationToken) {
-    accept_until(listener, app, stop.cancelled(), || {}).await;
+    accept_until(listener, app, stop.cancelled(), OPERATORS_DRAIN, || {}).await;
 }
 
 async fn accept_until(
     listener: TcpListener,
     app: Router,
     stop: impl Future<Output = ()>,
+    drain: Duration,
     stopped: impl FnOnce(),
 ) {
     let connections = TaskTracker::new();
@@ -190,7 +195,7 @@ async fn accept_until(
     stopping.cancel();
     stopped();
     connections.close();
-    let _ = timeout(DRAIN, connections.wait()).await;
+    let _ = timeout(drain, connections.wait()).await;
     dropping.cancel();
     // Those that became another protocol's are not ours to drop.
     let _ = timeout(LEFT, connections.wait()).await;

@@ -2,7 +2,12 @@
 //! and again until that has taken it. Nothing waits for it: it reads the kept
 //! events at its own pace, and a receiver that is too far behind misses some.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use hmac::{Hmac, Mac};
 use reqwest::{
@@ -13,7 +18,7 @@ use reqwest::{
 use sha2::Sha256;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::{doors::operator::event_json, peer_list::PeerEvents};
 
@@ -28,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const EVENT_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How long what is left may take when the server stops.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
+const LAST_PATIENCE: Duration = Duration::from_millis(900);
 
 /// Where events are sent.
 #[derive(Clone)]
@@ -58,24 +63,38 @@ pub async fn send_events(webhook: Webhook, mut events: PeerEvents, stop: Cancell
         Ok(client) => client,
         Err(error) => return error!(%error, "the webhook cannot be used"),
     };
-    let receiver = Receiver { webhook, client };
-    let sending = async {
-        loop {
-            receiver.take(&mut events).await;
-        }
+    let receiver = Receiver {
+        webhook,
+        client,
+        is_busy: AtomicBool::new(false),
     };
-    tokio::pin!(sending);
-    tokio::select! {
-        () = &mut sending => {}
-        () = stop.cancelled() => {
-            let _ = timeout(LAST_PATIENCE, sending).await;
+    {
+        let mut sending = pin!(async {
+            loop {
+                receiver.take(&mut events).await;
+            }
+        });
+        tokio::select! {
+            () = &mut sending => {}
+            () = stop.cancelled() => {
+                let _ = timeout(LAST_PATIENCE, sending).await;
+            }
         }
+    }
+    let left = events.left() + u64::from(receiver.is_busy.load(Ordering::Relaxed));
+    if left > 0 {
+        warn!(
+            events = left,
+            "the server stops, and the webhook has not taken its last events"
+        );
     }
 }
 
 struct Receiver {
     webhook: Webhook,
     client: Client,
+    /// An event is being sent.
+    is_busy: AtomicBool,
 }
 
 impl Receiver {
@@ -83,7 +102,9 @@ impl Receiver {
         match events.next().await {
             Ok((number, event)) => {
                 let (_, body) = event_json(number, &event);
+                self.is_busy.store(true, Ordering::Relaxed);
                 self.deliver(number, &body).await;
+                self.is_busy.store(false, Ordering::Relaxed);
             }
             Err(missed) => warn!(
                 after = missed.after,
@@ -96,17 +117,22 @@ impl Receiver {
     async fn deliver(&self, number: u64, body: &str) {
         let start = Instant::now();
         let mut pause = FIRST_PAUSE;
+        let mut last_failure = None;
         while let Err(failure) = self.post(body).await {
             if start.elapsed() + pause > EVENT_PATIENCE {
                 error!(event = number, failure, "the webhook did not take an event");
                 return;
             }
-            if pause == FIRST_PAUSE {
+            if last_failure.as_ref() != Some(&failure) {
                 warn!(event = number, failure, "the webhook fails: trying again");
             }
+            last_failure = Some(failure);
             // Not all at once, where many servers have the same receiver.
             sleep(pause.mul_f64(1.0 - 0.2 * fastrand::f64())).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        if last_failure.is_some() {
+            info!(event = number, "the webhook takes events again");
         }
     }
 

@@ -1,6 +1,8 @@
 // The script for pages, in Node: it loses nothing, whatever is cut.
 
 import assert from 'node:assert/strict';
+import {once} from 'node:events';
+import http from 'node:http';
 import {test} from 'node:test';
 import {fileURLToPath} from 'node:url';
 
@@ -8,6 +10,12 @@ import {Inbox, cuttableWire, cuttingWire, pollingPeer, randomFrom, startServer, 
 
 const CLIENT = fileURLToPath(new URL('../../src/doors/http/client.js', import.meta.url));
 const {SignalingClient, SignalingError} = await import(CLIENT);
+const OPERATED = {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'};
+
+/** Ready when nobody is signed in. */
+function untilNobody(server) {
+  return until(async () => (await (await fetch(`${server.operator}/peers`)).json()).length === 0);
+}
 
 /** A client that is signed in, and what it is told. */
 async function client(t, url, name, options) {
@@ -101,7 +109,7 @@ test('a client whose server is gone for a while is itself again', async (t) => {
 });
 
 test('a client that was removed signs in anew', async (t) => {
-  const server = await startServer(t, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const server = await startServer(t, OPERATED);
   const alice = await client(t, server.http, 'alice');
   const {id} = alice.signaling;
   await alice.connected.next();
@@ -131,9 +139,9 @@ test('who leaves is followed by the next with the same storage and name', async 
 });
 
 test('it beats as often as the server asks, and when a wait returns', async (t) => {
+  // However long waits may last.
   const server = await startServer(t, {
-    WEBRTC_HEARTBEAT_MS: '900', WEBRTC_HEARTBEAT_GC_MS: '50', WEBRTC_WAIT_MS: '300',
-    WEBRTC_ADMIN_LISTEN: '127.0.0.1:0',
+    ...OPERATED, WEBRTC_HEARTBEAT_MS: '900', WEBRTC_HEARTBEAT_GC_MS: '50', WEBRTC_WAIT_MS: '0',
   });
   // Timers that are as slow as those of a hidden page.
   t.mock.method(globalThis, 'setInterval', () => 0);
@@ -147,4 +155,99 @@ test('it beats as often as the server asks, and when a wait returns', async (t) 
     return Date.parse(lastSeen) - Date.parse(since) > 3 * 900;
   });
   assert.equal(alice.signaling.id, id);
+});
+
+test('a receiver that takes no messages does not hold up those to others', async (t) => {
+  const server = await startServer(t, {WEBRTC_MAX_MESSAGE_BYTES: '100', WEBRTC_MAX_PENDING_BYTES: '600'});
+  const alice = await client(t, server.http, 'alice');
+  const full = await pollingPeer(server, 'full');
+  const bob = await pollingPeer(server, 'bob');
+  const sends = ['1', '2', '3', '4'].map((text) => alice.signaling.send(full.id, text));
+  await Promise.all(sends.slice(0, 2));
+  await alice.signaling.send(bob.id, 'hi');
+  assert.equal((await bob.message()).text, 'hi');
+  for (const text of ['1', '2', '3', '4']) assert.equal((await full.message()).text, text);
+  await Promise.all(sends);
+});
+
+test('a wait on a dead connection is given up', async (t) => {
+  const waits = new Inbox();
+  const server = http.createServer((request, response) => {
+    if (request.url.startsWith('/wait')) return waits.put(request.url);
+    response.writeHead(200, {Pragma: '1', 'X-Peer-Token': 'x', 'X-Heartbeat-Interval': '1000'});
+    return response.end('alice,1,1\n');
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => { server.closeAllConnections(); server.close(); });
+  const alice = await client(t, `http://127.0.0.1:${server.address().port}`, 'alice');
+  // What is under way keeps its timers; the next wait's are these.
+  t.mock.timers.enable({apis: ['setTimeout']});
+  assert.match(await waits.next(), /limit=1000/);
+  server.closeAllConnections();
+  while (waits.length === 0) {
+    await new Promise(setImmediate);
+    t.mock.timers.tick(100);
+  }
+  await waits.next();
+  // By then it is over even at a server that answers as late as it may.
+  t.mock.timers.tick(1000 + 15_000);
+  while (waits.length === 0) {
+    await new Promise(setImmediate);
+    t.mock.timers.tick(100);
+  }
+  assert.equal(alice.signaling.id, 1);
+});
+
+for (const moment of ['connected', 'peers']) {
+  test(`a client that is closed when it is told "${moment}" leaves nobody behind`, async (t) => {
+    const server = await startServer(t, OPERATED);
+    const signaling = new SignalingClient(server.http, {name: 'alice'});
+    let late = 0;
+    signaling.addEventListener('disconnected', () => {
+      signaling.addEventListener('peers', () => { late += 1; });
+    });
+    signaling.addEventListener(moment, () => signaling.close());
+    await assert.rejects(signaling.connect(), /was closed/);
+    await untilNobody(server);
+    assert.equal(late, 0);
+  });
+}
+
+test('a client that is closed while it signs in leaves nobody behind', async (t) => {
+  const server = await startServer(t, OPERATED);
+  const events = await fetch(`${server.operator}/events`);
+  const signaling = new SignalingClient(server.http, {name: 'alice'});
+  const connecting = signaling.connect();
+  await signaling.close();
+  await assert.rejects(connecting, /was closed/);
+  // It was in the list, and is no more.
+  let text = '';
+  for await (const chunk of events.body.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    if (text.includes('event: disconnect')) break;
+  }
+  assert.match(text, /signed_out/);
+});
+
+test('what has left can still be signed out', async (t) => {
+  const server = await startServer(t, OPERATED);
+  const alice = await client(t, server.http, 'alice', {storage: storage()});
+  alice.signaling.leave();
+  await alice.signaling.close();
+  await untilNobody(server);
+});
+
+test('a heartbeat that could not start starts when it is asked for again', async (t) => {
+  const {heartbeatStart, heartbeatStop} = await import(CLIENT.replace('client.js', 'heartbeat.js'));
+  const server = await startServer(t, OPERATED);
+  const wrong = `${server.http}/nowhere`;
+  await assert.rejects(heartbeatStart({name: 'alice', url: wrong}), SignalingError);
+  await heartbeatStart({name: 'alice', url: server.http});
+  await heartbeatStart({name: 'alice', url: server.http});
+  await assert.rejects(heartbeatStart({name: 'bob', url: server.http}), TypeError);
+  const peers = await (await fetch(`${server.operator}/peers`)).json();
+  assert.deepEqual(peers.map(({name}) => name), ['alice']);
+  await heartbeatStop();
+  await untilNobody(server);
 });

@@ -89,7 +89,7 @@ test('a tab that is closed signs out, a little later', async (t) => {
 test('a hidden tab whose timers stand still stays signed in', async (t) => {
   const timeout = 2000;
   const [server, browser, url] = await Promise.all([
-    operated(t, {WEBRTC_HEARTBEAT_MS: String(timeout), WEBRTC_HEARTBEAT_GC_MS: '100', WEBRTC_WAIT_MS: '1000'}),
+    operated(t, {WEBRTC_HEARTBEAT_MS: String(timeout), WEBRTC_HEARTBEAT_GC_MS: '100', WEBRTC_WAIT_MS: '0'}),
     startBrowser(t), startApplication(t),
   ]);
   const page = await browser.newPage();
@@ -206,19 +206,22 @@ test('two browsers open a data channel with the script alone', async (t) => {
   assert.deepEqual(await Promise.all([offer, answer]), ['welcome', 'hello']);
 });
 
+/** A page whose tabs share one peer. */
+async function startShared(browser, server) {
+  const page = await browser.newPage();
+  // Of the server's own origin: any page that it serves.
+  await page.goto(`${server.http}/healthz`);
+  await page.evaluate(async () => {
+    window.heartbeat = await import('/heartbeat.js');
+    await heartbeat.heartbeatStart({name: 'alice', shared: true});
+    await heartbeat.heartbeatStart({name: 'alice', shared: true});
+  });
+  return page;
+}
+
 test('tabs that share a peer are one, until the last is stopped', async (t) => {
   const [server, browser] = await Promise.all([operated(t), startBrowser(t)]);
-  const start = async () => {
-    const page = await browser.newPage();
-    // Of the server's own origin: any page that it serves.
-    await page.goto(`${server.http}/healthz`);
-    await page.evaluate(async () => {
-      window.heartbeat = await import('/heartbeat.js');
-      await heartbeat.heartbeatStart({name: 'alice', shared: true});
-      await heartbeat.heartbeatStart({name: 'alice', shared: true});
-    });
-    return page;
-  };
+  const start = () => startShared(browser, server);
   const first = await start();
   const ids = await server.ids();
   assert.equal(ids.length, 1);
@@ -230,10 +233,23 @@ test('tabs that share a peer are one, until the last is stopped', async (t) => {
   assert.deepEqual(await server.ids(), ids);
   await until(() => third.evaluate(async () => {
     const {held, pending} = await navigator.locks.query();
-    return held.length === 1 && pending.length === 0;
+    // The third is signed in, and nobody else is there.
+    return held.length === 2 && pending.length === 0;
   }));
   assert.deepEqual(await server.ids(), ids);
   await third.evaluate(() => heartbeat.heartbeatStop());
   assert.deepEqual(await server.ids(), []);
   await third.evaluate(() => heartbeat.heartbeatStop());
+});
+
+test('tabs that share a peer and are stopped together sign out', async (t) => {
+  const [server, browser] = await Promise.all([operated(t), startBrowser(t)]);
+  for (let time = 0; time < 5; time += 1) {
+    const pages = [];
+    for (let tab = 0; tab < 3; tab += 1) pages.push(await startShared(browser, server));
+    assert.equal((await server.ids()).length, 1);
+    await Promise.all(pages.map((page) => page.evaluate(() => heartbeat.heartbeatStop())));
+    assert.deepEqual(await server.ids(), []);
+    await Promise.all(pages.map((page) => page.close()));
+  }
 });

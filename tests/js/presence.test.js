@@ -55,7 +55,8 @@ test('an event stream tells who comes, comes back and leaves, through each door'
   const next = async () => told(await events.next());
   const alice = await signIn(server, 'alice');
   const first = await events.next();
-  assert.deepEqual([first.event, first.id], ['connect', '1']);
+  assert.equal(first.event, 'connect');
+  assert.equal(Number(first.id), first.data.sequence);
   const {since, lastSeen, ...peer} = first.data.peer;
   assert.deepEqual(peer, {id: 1, name: 'alice', door: 'http', connected: true, heartbeat: false});
   for (const time of [since, lastSeen]) {
@@ -89,19 +90,45 @@ test('an event stream tells who comes, comes back and leaves, through each door'
 
 test('a subscriber that comes back hears what it missed, and of what is gone', async (t) => {
   const server = await startServer(t, OPERATED);
-  for (let number = 0; number < 600; number += 1) {
-    const {id} = await signIn(server, 'x');
-    await fetch(`${server.http}/sign_out?peer_id=${id}`);
-  }
-  const late = await subscribe(t, server, 1195);
-  const ids = (await late.take(5)).map(({id}) => Number(id));
-  assert.deepEqual(ids, [1196, 1197, 1198, 1199, 1200]);
-  for (const last of [5, 999_999]) {
+  const come = await subscribe(t, server);
+  const comeAndGo = async (times) => {
+    for (let number = 0; number < times; number += 1) {
+      const {id} = await signIn(server, 'x');
+      await fetch(`${server.http}/sign_out?peer_id=${id}`);
+    }
+  };
+  await comeAndGo(600);
+  const all = (await come.take(1200)).map(({id}) => Number(id));
+  all.forEach((id, index) => assert.equal(id, all[0] + index));
+  const late = await subscribe(t, server, all[1194]);
+  assert.deepEqual((await late.take(5)).map(({id}) => Number(id)), all.slice(1195));
+  const future = all[0] + 999_999;
+  for (const [last, after] of [[all[5], all[5]], [future, future], [0, 0], ['', 0], ['x', 0], ['-1', 0]]) {
     const events = await subscribe(t, server, last);
     const [gap, next] = await events.take(2);
-    assert.deepEqual([gap.event, gap.data], ['gap', {event: 'gap', after: last}]);
-    assert.equal(next.id, '201');
+    assert.deepEqual([gap.event, gap.data], ['gap', {event: 'gap', after}]);
+    assert.equal(Number(next.id), all[200]);
   }
+  // What another server has told is none of this one's, however many it told.
+  const other = await startServer(t, OPERATED);
+  await signIn(other, 'x');
+  const anew = await subscribe(t, other, all[0]);
+  assert.equal((await anew.next()).event, 'gap');
+});
+
+test('a subscriber that reads misses nothing when many are removed at once', async (t) => {
+  const server = await startServer(t, {...OPERATED, WEBRTC_HEARTBEAT_MS: '1', WEBRTC_HEARTBEAT_GC_MS: '2000000'});
+  const events = await subscribe(t, server);
+  const count = 2500;
+  await Promise.all(Array.from({length: 10}, async () => {
+    for (let number = 0; number < count / 10; number += 1) await signIn(server, 'x');
+  }));
+  await until(async () => {
+    await fetch(`${server.operator}/purge`, {method: 'POST'});
+    return (await (await fetch(`${server.operator}/peers`)).json()).length === 0;
+  });
+  const kinds = (await events.take(2 * count)).map(({event}) => event);
+  assert.equal(kinds.filter((kind) => kind === 'disconnect').length, count);
 });
 
 test('the operator asks for peers, one peer, and removes', async (t) => {
@@ -159,6 +186,31 @@ test('with a token the API lets nobody in who does not show it, and no page ever
   }
   assert.equal(await ask({Authorization: 'bearer secret word'}), 200);
   assert.equal(await ask({...right, Origin: server.operator}), 403);
+  assert.equal(await askAs(server, 'Host: example.org', 'Authorization: Bearer secret word'), 200);
+});
+
+/** The status that `/peers` answers to a request with just these headers. */
+async function askAs(server, ...headers) {
+  const {port, hostname} = new URL(server.operator);
+  const socket = net.connect({port, host: hostname});
+  socket.write(`${['GET /peers HTTP/1.1', 'Connection: close', ...headers].join('\r\n')}\r\n\r\n`);
+  let text = '';
+  for await (const chunk of socket) text += chunk;
+  return Number(/^HTTP\/1\.1 (\d+)/.exec(text)[1]);
+}
+
+test('without a token no page can ask, whatever name it gives the loopback', async (t) => {
+  const server = await startServer(t, OPERATED);
+  for (const host of ['localhost', 'LOCALHOST:3001', '127.0.0.1:3001', '127.1.2.3', '[::1]:3001']) {
+    assert.equal(await askAs(server, `Host: ${host}`), 200, host);
+  }
+  for (const host of ['evil.example:3001', 'localhost.evil.example', '127.0.0.1.evil.example', '10.0.0.1', 'x@y']) {
+    assert.equal(await askAs(server, `Host: ${host}`), 403, host);
+  }
+  assert.equal(await askAs(server, 'Host: localhost', 'Sec-Fetch-Site: none'), 200);
+  for (const site of ['same-origin', 'cross-site']) {
+    assert.equal(await askAs(server, 'Host: localhost', `Sec-Fetch-Site: ${site}`), 403, site);
+  }
 });
 
 test('a subscriber that never reads is no burden', async (t) => {
@@ -166,7 +218,7 @@ test('a subscriber that never reads is no burden', async (t) => {
   const {port, hostname} = new URL(server.operator);
   const deaf = net.connect({port, host: hostname, onread: {buffer: Buffer.alloc(1), callback: () => false}});
   t.after(() => deaf.destroy());
-  deaf.write('GET /events HTTP/1.1\r\nHost: x\r\n\r\n');
+  deaf.write('GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n');
   const before = server.resident();
   const cycle = async () => {
     for (let number = 0; number < 1000; number += 1) {
@@ -203,11 +255,12 @@ test('the webhook is sent each event in order, signed', async (t) => {
     await fetch(`${server.http}/sign_out?peer_id=${id}`);
   }
   const requests = await hook.received.take(40);
+  const {sequence: first} = JSON.parse(requests[0].body);
   requests.forEach(({body, headers, method}, index) => {
     const event = JSON.parse(body);
     const id = Math.floor(index / 2) + 1;
     assert.deepEqual([event.sequence, event.peer.id, event.reason],
-      [index + 1, id, index % 2 ? 'signed_out' : undefined]);
+      [first + index, id, index % 2 ? 'signed_out' : undefined]);
     assert.equal(method, 'POST');
     assert.equal(headers['content-type'], 'application/json');
     const signature = createHmac('sha256', 'key').update(body).digest('hex');
@@ -237,9 +290,10 @@ test('an event that the webhook does not take is sent again, before the next', a
   await signIn(server, 'a');
   await signIn(server, 'b');
   const requests = await hook.received.take(5);
-  assert.deepEqual(requests.map(({body}) => JSON.parse(body).sequence), [1, 1, 1, 1, 2]);
+  assert.deepEqual(requests.map(({body}) => JSON.parse(body).sequence - taken[0]), [0, 0, 0, 0, 1]);
   assert.equal(requests[0].headers['x-signature-256'], undefined);
   await until(() => taken.length === 2);
+  await until(() => server.log.some(({message}) => /takes events again/.test(message)));
   assert.ok(!JSON.stringify(server.log).includes('hidden'), 'the URL may hold a secret');
 });
 
@@ -264,6 +318,9 @@ test('a webhook that never answers harms nobody', async (t) => {
   const stopped = once(server.process, 'exit');
   server.process.kill('SIGTERM');
   assert.deepEqual(await stopped, [0, null]);
+  // Nothing is lost in silence: all that came after the first, and that.
+  const {events} = server.log.find(({message}) => /has not taken/.test(message));
+  assert.equal(events, 1 + 2 * 5000 + 2 + 3);
 });
 
 for (const mode of ['optional', 'required']) {
@@ -295,6 +352,13 @@ for (const mode of ['optional', 'required']) {
           assert.match(text, /^the token is not that of the peer[^\n]*\n$/);
         }
       }
+    }
+    for (const request of requests) {
+      // All that it shows has to be right.
+      const both = await ask(request, `&peer_token=${mallory.token}`, {'X-Peer-Token': alice.token});
+      const twice = await ask(request, '', [['X-Peer-Token', alice.token], ['X-Peer-Token', mallory.token]]);
+      const inQuery = await ask(request, `&peer_token=${alice.token}&peer_token=${mallory.token}`);
+      assert.deepEqual([both, twice, inQuery].map(({status}) => status), [403, 403, 403], request);
     }
     // Nothing of that changed anything.
     const again = await ask(requests[0], `&peer_token=${alice.token}`);
@@ -340,7 +404,12 @@ test('a WebSocket comes back under its id, takes over, and is closed when it is 
 
   for (const token of [peerToken.replace(/./g, '0'), 'x']) {
     await assert.rejects(hello(t, server, `?peer_id=${peerId}&peer_token=${token}`), /403/);
+    await assert.rejects(hello(t, server, `?peer_id=${peerId}`, {'X-Peer-Token': token}), /403/);
   }
+  await assert.rejects(hello(t, server, '?peer_token=x'), /403/);
+  await assert.rejects(hello(t, server, `?peer_id=x&peer_token=${peerToken}`), /403/);
+  const byHeader = await hello(t, server, `?peer_id=${peerId}`, {'X-Peer-Token': peerToken});
+  assert.equal(byHeader.first.peerId, peerId);
   await fetch(`${server.http}/sign_out?peer_id=${peerId}`);
   const anew = await hello(t, server, `?peer_id=${peerId}&peer_token=${peerToken}`);
   assert.notEqual(anew.first.peerId, peerId);
@@ -348,9 +417,9 @@ test('a WebSocket comes back under its id, takes over, and is closed when it is 
 });
 
 /** A WebSocket with the whole of its first frame. */
-async function hello(t, server, query) {
+async function hello(t, server, query, headers = {}) {
   const {default: WebSocket} = await import('ws');
-  const socket = new WebSocket(`${server.ws}/${query}`);
+  const socket = new WebSocket(`${server.ws}/${query}`, {headers});
   t.after(() => socket.terminate());
   const frames = new Inbox();
   socket.on('message', (data) => frames.put(data.toString()));

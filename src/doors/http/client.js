@@ -14,11 +14,14 @@
  * its own is delivered once. A page that is loaded anew is the same peer.
  */
 
-/** A wait without an answer for so long is on a connection that is dead. */
-const WAIT_PATIENCE_MS = 90_000;
-
-/** Any other request. */
+/** A request without an answer for so long is on a connection that is dead. */
 const PATIENCE_MS = 15_000;
+
+/** A message is refused for so long because its receiver does not poll. */
+const FULL_PATIENCE_MS = 30_000;
+
+/** A wait lasts no longer where no heartbeat is asked for. */
+const LONGEST_WAIT_MS = 60_000;
 
 /** The pause before a second try; it doubles up to the longest. */
 const FIRST_PAUSE_MS = 250;
@@ -48,10 +51,14 @@ export class SignalingClient extends EventTarget {
   #closing = null;
   #connected = false;
   #peers = [];
+  /** Settles when no sign-in is under way. */
+  #signingIn = Promise.resolve();
   /** What `connect` returned. */
   #ready = null;
-  /** Settles when all that was given to `send` is sent. */
+  /** Settles when the last message that has its number is sent. */
   #sending = Promise.resolve();
+  /** For each receiver, settles when all that was given to `send` is sent. */
+  #queues = new Map();
   #lastBeat = 0;
   #beatEvery = Infinity;
   #timer = null;
@@ -111,23 +118,29 @@ export class SignalingClient extends EventTarget {
       if (this.#closing === closing) this.#stop();
       throw error;
     }
+    if (closing.signal.aborted) throw closed();
     this.#run(closing.signal);
   }
 
-  /** Signs out. */
+  /** Signs out, also what `leave` has left in the list. */
   async close() {
+    if (!this.#closing) this.#restore();
     const session = this.#session;
-    if (!this.#closing) return;
     this.#stop();
     this.#forget();
     this.#session = null;
     this.#lost();
-    if (session) {
-      try {
-        await this.#fetch(session, 'sign_out', {}, {method: 'POST'}, AbortSignal.timeout(PATIENCE_MS));
-      } catch {
-        // It will time out.
-      }
+    // What is under way could sign in after it.
+    await this.#signingIn.catch(() => {});
+    await this.#signOut(session);
+  }
+
+  async #signOut(session) {
+    if (!session) return;
+    try {
+      await this.#fetch(session, 'sign_out', {}, {method: 'POST'});
+    } catch {
+      // It will time out.
     }
   }
 
@@ -143,17 +156,45 @@ export class SignalingClient extends EventTarget {
   }
 
   /**
-   * Sends a message. Ready when the server has it; tries until then.
+   * Sends a message. Ready when the server has it; tries until then, but for
+   * half a minute at most if the receiver takes no messages.
    * @param {number|string} to The id of a peer.
-   * @param {*} data A string, or what JSON can say.
+   * @param {string|object} data A string, or an object or array that JSON can
+   *   say.
    */
   send(to, data) {
     const body = typeof data === 'string' ? data : JSON.stringify(data);
-    const sent = this.#sending.then(() => this.#post(to, body));
-    this.#sending = sent.catch(() => {});
+    if (body === undefined) throw new TypeError('there is no message');
+    const before = this.#queues.get(String(to)) ?? Promise.resolve();
+    const sent = before.then(() => this.#sendTo(to, body));
+    const settled = sent.catch(() => {}).then(() => {
+      if (this.#queues.get(String(to)) === settled) this.#queues.delete(String(to));
+    });
+    this.#queues.set(String(to), settled);
     return sent;
   }
 
+  /** One receiver that takes no messages does not hold up those to others. */
+  async #sendTo(to, body) {
+    const since = Date.now();
+    for (let tries = 0; ; tries += 1) {
+      const posted = this.#sending.then(() => this.#post(to, body));
+      this.#sending = posted.catch(() => {});
+      try {
+        return await posted;
+      } catch (error) {
+        const isFull = error.status === 503 && Date.now() - since < FULL_PATIENCE_MS;
+        if (!isFull || !this.#closing) throw error;
+        await this.#pause(tries, this.#closing.signal);
+      }
+    }
+  }
+
+  /**
+   * One after the other, for each has its number, and is sent again until the
+   * server has answered: that it knows a repeat by its number makes it one
+   * message.
+   */
   async #post(to, body) {
     const session = this.#session;
     const signal = this.#closing?.signal;
@@ -165,10 +206,10 @@ export class SignalingClient extends EventTarget {
       }
       try {
         const request = {method: 'POST', body, headers: {'Content-Type': 'text/plain;charset=UTF-8'}};
-        await this.#fetch(session, 'message', {to, seq}, request, within(PATIENCE_MS, signal));
+        await this.#fetch(session, 'message', {to, seq}, request, signal);
         return;
       } catch (error) {
-        if (!mayPass(error)) throw error;
+        if (!mayPass(error) || error.status === 503) throw error;
         await this.#pause(tries, signal);
       }
     }
@@ -180,17 +221,24 @@ export class SignalingClient extends EventTarget {
     this.#timer = setInterval(() => this.#beat(signal), Math.min(this.#beatEvery, 2 ** 31 - 1));
     while (!signal.aborted) {
       try {
-        if (!this.#connected) await this.#signIn(signal);
+        if (!this.#connected) {
+          await this.#signIn(signal);
+          if (signal.aborted) return;
+          tries = 0;
+        }
         const session = this.#session;
-        const query = {ack: session.ack};
-        const answer = await this.#fetch(session, 'wait', query, {}, within(WAIT_PATIENCE_MS, signal));
+        // No longer than until the next heartbeat is due: where timers are
+        // slow, it goes out when a wait returns.
+        const limit = Math.min(this.#beatEvery, LONGEST_WAIT_MS);
+        const query = {ack: session.ack, limit};
+        const answer = await this.#fetch(session, 'wait', query, {}, signal, limit + PATIENCE_MS);
         if (signal.aborted) return;
         tries = 0;
         this.#hear(session, answer);
         this.#beat(signal);
       } catch (error) {
         if (signal.aborted) return;
-        const removed = error.status === 403 || error.status === 404;
+        const removed = isRefused(error);
         if (removed) this.#session = null;
         // One cut connection is no news: the next one has what it lost.
         if (removed || tries > 0) this.#lost();
@@ -201,31 +249,43 @@ export class SignalingClient extends EventTarget {
   }
 
   /** Signs in, or comes back; tries until it is done. */
-  async #signIn(signal) {
+  #signIn(signal) {
+    this.#signingIn = this.#trySignIn(signal);
+    return this.#signingIn;
+  }
+
+  async #trySignIn(signal) {
     for (let tries = 0; ; tries += 1) {
       try {
         const known = this.#session;
         const query = {peer_name: this.#name, ...(known && {peer_id: known.id})};
-        const answer = await this.#fetch(known, 'sign_in', query, {}, within(PATIENCE_MS, signal));
+        // Not cut short when the client is closed: the peer that comes of it
+        // has to be signed out.
+        const answer = await this.#fetch(known, 'sign_in', query, {});
         mustBeWhole(answer);
         const id = Number(answer.headers.get('Pragma'));
         const token = answer.headers.get('X-Peer-Token');
-        if (known?.id !== id || known?.token !== token) {
-          this.#session = {id, token, ack: 0, seq: 0};
+        const isBack = known?.id === id && known?.token === token;
+        const session = isBack ? known : {id, token, ack: 0, seq: 0};
+        if (signal.aborted) {
+          if (!isBack) await this.#signOut(session);
+          throw closed();
         }
+        this.#session = session;
         const interval = Number(answer.headers.get('X-Heartbeat-Interval'));
         this.#beatEvery = interval > 0 ? interval : Infinity;
         this.#connected = true;
-        this.#tell('connected', {id, resumed: this.#session === known});
-        this.#hearPeers(answer.text);
+        this.#tell('connected', {id, resumed: isBack});
+        if (!signal.aborted) this.#hearPeers(answer.text);
         return;
       } catch (error) {
-        if (signal.aborted) throw new SignalingError(0, 'the client was closed');
+        if (signal.aborted) throw closed();
         if (error.status === 403 && this.#session) {
+          // Another has that id now.
           this.#session = null;
-        } else if (!mayPass(error)) {
-          throw error;
+          continue;
         }
+        if (!mayPass(error)) throw error;
         await this.#pause(tries, signal);
       }
     }
@@ -262,13 +322,17 @@ export class SignalingClient extends EventTarget {
     const due = Date.now() - this.#lastBeat >= this.#beatEvery * 0.9;
     if (!due || !this.#connected || !this.#session) return;
     this.#lastBeat = Date.now();
-    this.#fetch(this.#session, 'heartbeat', {}, {}, within(PATIENCE_MS, signal)).catch(() => {
-      // The wait finds out what is wrong.
+    this.#fetch(this.#session, 'heartbeat', {}, {}, signal).catch(async (error) => {
       this.#lastBeat = 0;
+      // Else the wait finds out.
+      if (isRefused(error)) return;
+      await this.#pause(0, signal);
+      this.#beat(signal);
     });
   }
 
-  async #fetch(session, path, query, request, signal) {
+  /** Gives up after `patience` ms, or when `closing` is aborted. */
+  async #fetch(session, path, query, request, closing = null, patience = PATIENCE_MS) {
     const url = new URL(path, this.#url);
     if (session && path !== 'sign_in') url.searchParams.set('peer_id', session.id);
     for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
@@ -281,10 +345,22 @@ export class SignalingClient extends EventTarget {
         headers['X-Peer-Token'] = session.token;
       }
     }
-    const answer = await fetch(url, {...request, headers, signal, cache: 'no-store'});
-    const text = await answer.text();
-    if (answer.status !== 200) throw new SignalingError(answer.status, text.trim());
-    return {headers: answer.headers, text};
+    // Not `AbortSignal.any`: Node 20 forgets the timeouts in it.
+    const giveUp = new AbortController();
+    const abort = () => giveUp.abort();
+    const timer = setTimeout(abort, patience);
+    closing?.addEventListener('abort', abort);
+    if (closing?.aborted) abort();
+    try {
+      const {signal} = giveUp;
+      const answer = await fetch(url, {...request, headers, signal, cache: 'no-store'});
+      const text = await answer.text();
+      if (answer.status !== 200) throw new SignalingError(answer.status, text.trim());
+      return {headers: answer.headers, text};
+    } finally {
+      clearTimeout(timer);
+      closing?.removeEventListener('abort', abort);
+    }
   }
 
   /** Longer after each try, and not the same for all who lost the server. */
@@ -400,9 +476,13 @@ function mayPass(error) {
   return !(error instanceof SignalingError) || error.status >= 500 || error.status === 408;
 }
 
-/** Aborts after a time, or when the client is closed. */
-function within(ms, signal) {
-  return AbortSignal.any([signal, AbortSignal.timeout(ms)]);
+/** Whether the server knows no such peer, or not by this token. */
+function isRefused(error) {
+  return error.status === 403 || error.status === 404;
+}
+
+function closed() {
+  return new SignalingError(0, 'the client was closed');
 }
 
 function sessionStorageIfAny() {

@@ -7,7 +7,7 @@
 
 import {SignalingClient} from './client.js';
 
-/** What was started, until it is stopped: `{client, stop}`. */
+/** What was started, until it is stopped: `{ready, stop, options}`. */
 let started = null;
 
 /**
@@ -21,8 +21,21 @@ let started = null;
  *   default the server is the one that this script came from.
  */
 export async function heartbeatStart({name, url = new URL('.', import.meta.url), shared = false}) {
-  started ??= shared && globalThis.navigator?.locks ? share(name, url) : own(name, url);
-  await started.ready;
+  const options = JSON.stringify([name, String(url), shared]);
+  if (started && started.options !== options) {
+    throw new TypeError('another heartbeat is started: call heartbeatStop() first');
+  }
+  const mine = started ??= {
+    ...(shared && globalThis.navigator?.locks ? share(name, url) : own(name, url)),
+    options,
+  };
+  try {
+    await mine.ready;
+  } catch (error) {
+    // What is wrong now may be mended before the next call.
+    if (started === mine) started = null;
+    throw error;
+  }
 }
 
 /** Signs out, unless that was done already. Of tabs that share a peer, the last does. */
@@ -37,36 +50,57 @@ function own(name, url) {
   return {ready: client.connect(), stop: () => client.close()};
 }
 
-/** The tab that holds the lock is signed in. The others wait for the lock. */
+/**
+ * Each tab shares a lock as long as it is there: who can have that lock alone
+ * is the last. Of those that are there, the one that holds another lock is
+ * signed in, and the others wait for it.
+ */
 function share(name, url) {
-  const lock = `signal-http-heartbeat ${url} ${name}`;
-  const isOurs = (other) => other.name === lock;
-  const stopping = new AbortController();
+  const {locks} = navigator;
+  const tabs = `signal-http-heartbeat ${url} ${name}`;
+  const signedIn = `${tabs} signed in`;
+  const isOurs = (other) => other.name === signedIn;
   const client = new SignalingClient(url, {name, storage: globalThis.localStorage});
-  let release;
-  const released = new Promise((resolve) => { release = resolve; });
+  const stopping = new AbortController();
+  const {signal} = stopping;
+  const stopped = new Promise((resolve) => { signal.addEventListener('abort', resolve); });
+  /** The sign-in of this tab, if it is its turn. */
   let connecting = null;
-  const holds = new Promise((resolve, reject) => {
-    const whenHeld = () => {
-      connecting = client.connect();
-      resolve();
-      return connecting.then(() => released);
-    };
-    navigator.locks.request(lock, {signal: stopping.signal}, whenHeld).catch(reject);
+  let turn = null;
+  const begin = async () => {
+    const held = (await locks.query()).held.some(isOurs);
+    const mine = new Promise((resolve, reject) => {
+      turn = locks.request(signedIn, {signal}, async () => {
+        connecting = client.connect();
+        resolve(connecting);
+        await connecting;
+        await stopped;
+        // Before the next comes back as the peer.
+        client.leave();
+      });
+      turn.catch(reject);
+    });
+    // One that waits is there through the one that is signed in.
+    mine.catch(() => {});
+    return held ? null : mine;
+  };
+  let over;
+  const ready = new Promise((resolve, reject) => {
+    over = locks.request(tabs, {mode: 'shared', signal}, async () => {
+      const begun = begin();
+      begun.then(resolve, reject);
+      await begun.catch(() => {});
+      await stopped;
+      // Gives up a sign-in that is under way.
+      if (connecting) client.leave();
+      await turn.catch(() => {});
+    });
+    over.catch(reject);
   });
-  // To be told by nobody: a tab that waited was stopped.
-  holds.catch(() => {});
-  // One that waits is present through the one that holds.
-  const isHeld = async () => (await navigator.locks.query()).held.some(isOurs);
-  const ready = isHeld().then((held) => connecting ?? (held ? null : holds.then(() => connecting)));
   const stop = async () => {
-    if (!connecting && await isHeld()) return stopping.abort();
-    // If nobody holds the lock, this tab is about to.
-    await holds;
-    const {pending} = await navigator.locks.query();
-    if (pending.some(isOurs)) client.leave();
-    else await client.close();
-    release();
+    stopping.abort();
+    await over.catch(() => {});
+    await locks.request(tabs, {ifAvailable: true}, (last) => last && client.close());
   };
   return {ready, stop};
 }

@@ -128,12 +128,18 @@ type Answer = Result<Response, RequestError>;
 impl Door {
     /// The token that a request shows, which it must if tokens are required.
     fn token(&self, request: &Request) -> Result<Option<PeerToken>, RequestError> {
-        let header = request.headers().get(PEER_TOKEN);
-        let token = Query::of(request).token(header)?;
+        let token = Query::of(request).token(request.headers())?;
         if token.is_none() && self.opts.require_tokens {
             return Err(RequestError::MissingToken);
         }
         Ok(token)
+    }
+
+    /// How long a wait may take whose client asks for so many ms at most.
+    fn wait_limit(&self, asked: Option<u64>) -> Option<Duration> {
+        let own = self.opts.wait_timeout.map(with_jitter);
+        let asked = asked.map(Duration::from_millis);
+        own.into_iter().chain(asked).min()
     }
 
     /// A request of a peer is there.
@@ -165,7 +171,7 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
         door.token(&request)?.map(|token| (id, token))
     } else {
         // Refused if it is none, like everywhere, though there is no peer yet.
-        query.token(request.headers().get(PEER_TOKEN))?;
+        query.token(request.headers())?;
         None
     };
     let resumed = match &claim {
@@ -196,7 +202,11 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
         headers.insert(PEER_TOKEN, token);
     }
     let interval = u64::try_from(door.opts.heartbeat_interval.as_millis());
-    headers.insert(HEARTBEAT_INTERVAL, interval.unwrap_or(u64::MAX).into());
+    // To clients, 0 is never.
+    headers.insert(
+        HEARTBEAT_INTERVAL,
+        interval.map_or(u64::MAX, |ms| ms.max(1)).into(),
+    );
     Ok(response)
 }
 
@@ -212,17 +222,18 @@ fn wait(
     let asked = query
         .peer_id("peer_id")
         .and_then(|id| Ok((id, door.token(&request)?, query.number("ack")?)));
+    let limit = query.number("limit");
     let transport = Transport::of(&request);
     if let Some(parking) = request.extensions().get::<Parking>() {
         parking.allow();
     }
     drop(request);
     async move {
-        let answer = match (allowed, asked) {
-            (Err(error), _) => Err(error),
-            (Ok(()), Err(error)) => refuse_wait(error).await,
-            (Ok(()), Ok((id, token, ack))) => match door.open(id, token, transport) {
-                Ok(open) => parked(&door, id, ack, open).await,
+        let answer = match (allowed, asked, limit) {
+            (Err(error), ..) => Err(error),
+            (Ok(()), Err(error), _) | (Ok(()), _, Err(error)) => refuse_wait(error).await,
+            (Ok(()), Ok((id, token, ack)), Ok(limit)) => match door.open(id, token, transport) {
+                Ok(open) => parked(id, ack, door.wait_limit(limit), open).await,
                 Err(error) => refuse_wait(error.into()).await,
             },
         };
@@ -230,8 +241,12 @@ fn wait(
     }
 }
 
-async fn parked(door: &Door, id: PeerId, ack: Option<u64>, open: OpenRequest) -> Answer {
-    let limit = door.opts.wait_timeout.map(with_jitter);
+async fn parked(
+    id: PeerId,
+    ack: Option<u64>,
+    limit: Option<Duration>,
+    open: OpenRequest,
+) -> Answer {
     let delivery = match open.wait(ack, limit).await {
         Ok(delivery) => delivery,
         Err(error) => return refuse_wait(error.into()).await,
@@ -274,7 +289,10 @@ fn message(
     let ids = query
         .peer_id("peer_id")
         .and_then(|from| Ok((from, query.peer_id("to")?, door.token(&request)?)));
-    let number = query.number("seq");
+    let number = query.number("seq").and_then(|number| match number {
+        Some(0) => Err(RequestError::MalformedSeq),
+        number => Ok(number),
+    });
     let transport = Transport::of(&request);
     let body = request.into_body();
     async move {

@@ -3,7 +3,10 @@
 use axum::{
     Router,
     extract::Request,
-    http::{HeaderValue, Method, header::CACHE_CONTROL},
+    http::{
+        HeaderValue, Method,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
     response::Response,
     routing::any,
 };
@@ -27,14 +30,19 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     SCRIPTS
         .into_iter()
         .fold(Router::new(), |router, (path, text)| {
-            router.route(path, any(async move |request| serve(&request, text)))
+            router.route(path, any(async move |request| serve(&request, path, text)))
         })
 }
 
-fn serve(request: &Request, text: &'static str) -> Result<Response, RequestError> {
+fn serve(request: &Request, path: &str, text: &'static str) -> Result<Response, RequestError> {
     only(&[Method::GET, Method::HEAD], request)?;
     let version = Query::of(request).text("v")?;
     let mut response = script(text);
+    if path.ends_with(".d.ts") {
+        // There is no media type for TypeScript.
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, text);
+    }
     if version.is_some_and(|version| version == env!("CARGO_PKG_VERSION")) {
         response.headers_mut().insert(CACHE_CONTROL, FOR_EVER);
     }

@@ -10,14 +10,15 @@
 
 mod json;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{Request, State},
     http::{
         HeaderValue, Method,
-        header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN},
+        header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN},
+        uri::Authority,
     },
     middleware::{self, Next},
     response::{
@@ -76,8 +77,8 @@ async fn guard(
     request: Request,
     next: Next,
 ) -> Result<Response, RequestError> {
-    if request.headers().contains_key(ORIGIN) {
-        return Err(RequestError::ForeignOrigin);
+    if is_from_page(&request, operator.token.is_some()) {
+        return Err(RequestError::OperatorsOnly);
     }
     if let Some(token) = &operator.token {
         let shown = request.headers().get(AUTHORIZATION);
@@ -88,6 +89,32 @@ async fn guard(
         }
     }
     Ok(next.run(request).await)
+}
+
+/// Whether a page may have made a request. Without a token, one that asks by
+/// another name than the loopback's may as well be one: a page can have its own
+/// host's name resolved to this address, and then the origin is the same.
+fn is_from_page(request: &Request, has_token: bool) -> bool {
+    let headers = request.headers();
+    let fetched = headers.get("sec-fetch-site");
+    if headers.contains_key(ORIGIN) || fetched.is_some_and(|site| site != "none") {
+        return true;
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    !has_token && host.is_some_and(|host| !is_loopback(host))
+}
+
+/// Whether the host of `HOST:PORT` is this machine under its own name.
+fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let host = authority.host();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let address: Result<IpAddr, _> = address.parse();
+    address.map_or(host.eq_ignore_ascii_case("localhost"), |address| {
+        address.is_loopback()
+    })
 }
 
 /// The token of `Bearer TOKEN`; RFC 9110 lets the scheme be in any case.
@@ -122,7 +149,9 @@ async fn peer(State(operator): State<Operator>, request: Request) -> Answer {
         let info = operator.peer_list.peer_info(id).await?.ok_or(missing)?;
         return Ok(json_reply(json::peer(&info)));
     }
-    if operator.peer_list.remove_peer(id, Reason::Kicked).await? {
+    // Who is in no list is none of the operator's peers.
+    let is_listed = operator.peer_list.peer_info(id).await?.is_some();
+    if is_listed && operator.peer_list.remove_peer(id, Reason::Kicked).await? {
         Ok(json_reply(json::removed(&[id])))
     } else {
         Err(missing)
@@ -146,8 +175,9 @@ async fn events(State(operator): State<Operator>, request: Request) -> Answer {
         None => operator.peer_list.subscribe(),
         Some(last) => {
             let last = last.to_str().ok().and_then(|last| last.trim().parse().ok());
-            let last = last.ok_or(RequestError::MalformedNumber("Last-Event-ID"))?;
-            operator.peer_list.subscribe_after(last)
+            // Whatever it is, it is none of ours: a gap. A browser that was
+            // refused would never ask again.
+            operator.peer_list.subscribe_after(last.unwrap_or(0))
         }
     };
     let stream = sent(events, operator.stop);

@@ -80,7 +80,8 @@ pub(crate) fn routes(
         let auth = auth.0.unwrap_or_default();
         let shown = auth.shows(token.as_deref());
         let comes_back = auth.session.is_some();
-        let back = Return::of(socket.req_parts().uri.query());
+        let request = socket.req_parts();
+        let back = Return::of(&request.uri, &request.headers);
         let list = list.clone();
         async move {
             if !shown {
@@ -115,7 +116,8 @@ pub(crate) fn routes(
             ready(())
         });
         // Looked at before it was let in.
-        let back = Return::of(socket.req_parts().uri.query()).unwrap_or_default();
+        let request = socket.req_parts();
+        let back = Return::of(&request.uri, &request.headers).unwrap_or_default();
         tokio::spawn(member::serve(list.clone(), io, socket, calls, key, back));
         ready(())
     };

@@ -44,7 +44,7 @@ impl LocalList {
                 let stale = stale.or_else(|| self.fell_behind(state));
                 stale.map(Removal::Stale)
             });
-            if is_stale {
+            if is_stale && peer.listed().is_some() {
                 removed.push(peer.id);
             }
         }

@@ -87,14 +87,19 @@ impl Mailbox {
         self.gone + self.handed as u64 + 1
     }
 
-    /// The first message in line was handed over; `keep` it until it is
-    /// acknowledged.
-    pub fn hand_over(&mut self, keep: bool) {
-        self.delivered = self.delivered.max(self.number());
-        if keep {
-            self.handed += 1;
-        } else {
-            self.pop();
+    /// The message with this number was handed over; `keep` it until it is
+    /// acknowledged. It may have been meanwhile, if it was given before.
+    pub fn hand_over(&mut self, number: u64, keep: bool) {
+        let last = self.gone + self.messages.len() as u64;
+        if number > last {
+            // The mailbox was emptied.
+            return;
+        }
+        self.delivered = self.delivered.max(number);
+        if !keep {
+            self.take_off(number);
+        } else if let Ok(ahead) = usize::try_from(number.saturating_sub(self.gone)) {
+            self.handed = self.handed.max(ahead);
         }
     }
 
@@ -109,6 +114,11 @@ impl Mailbox {
         if number > self.delivered {
             return;
         }
+        self.take_off(number);
+    }
+
+    /// Takes all messages off up to this number.
+    fn take_off(&mut self, number: u64) {
         while self.gone < number {
             self.handed = self.handed.saturating_sub(1);
             self.pop();
@@ -169,7 +179,9 @@ mod tests {
                         model.push_back((number, size));
                     }
                 } else {
-                    mailbox.hand_over(false);
+                    if !model.is_empty() {
+                        mailbox.hand_over(mailbox.number(), false);
+                    }
                     model.pop_front();
                 }
                 let front = mailbox.front().map(|m| match m.kind {
@@ -215,7 +227,7 @@ mod tests {
                     }
                     Step::HandOver => {
                         if mailbox.front().is_some() {
-                            mailbox.hand_over(true);
+                            mailbox.hand_over(mailbox.number(), true);
                             handed += 1;
                             delivered = handed.max(delivered);
                         }
@@ -246,13 +258,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_acknowledged_while_it_is_lent_again_does_not_count_for_the_next() {
+        let mut mailbox = Mailbox::default();
+        for number in 0..2 {
+            mailbox.push(message(number, 0), usize::MAX).unwrap();
+        }
+        mailbox.hand_over(1, true);
+        mailbox.rewind();
+        let lent = mailbox.number();
+        mailbox.acknowledge(1);
+        mailbox.hand_over(lent, true);
+        assert_eq!(mailbox.number(), 2);
+        assert!(!mailbox.is_repeat());
+        mailbox.acknowledge(2);
+        assert!(mailbox.front().is_some());
+    }
+
+    #[test]
     fn an_emptied_mailbox_gives_a_bursts_memory_back() {
         let mut mailbox = Mailbox::default();
         for number in 0..1000 {
             mailbox.push(message(number, 0), usize::MAX).unwrap();
         }
         for _ in 0..1000 {
-            mailbox.hand_over(false);
+            mailbox.hand_over(mailbox.number(), false);
         }
         assert_eq!(mailbox.messages.capacity(), 0);
         assert_eq!(mailbox.bytes, 0);

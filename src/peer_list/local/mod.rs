@@ -257,8 +257,14 @@ impl LocalList {
 
     fn returned_member(&self, peer: &Peer) -> Added {
         {
-            let state = peer.state.lock();
-            let _roster = self.0.roster.lock();
+            let mut state = peer.state.lock();
+            let now = Instant::now();
+            state.presence.returned(now);
+            state.presence.shown = state.presence.connected(now);
+            let mut roster = self.0.roster.lock();
+            if let Some(joined) = peer.joined() {
+                roster.set_connected(joined, state.presence.shown);
+            }
             if let Some(peer) = peer.info(&state) {
                 self.0.events.add(PeerEvent::PeerReconnected(peer));
             }
@@ -307,8 +313,11 @@ impl LocalList {
         }
         // Its STATUS, and its removal if that came in between.
         self.show_connected(&peer, peer.state.lock());
-        if let Some(reason) = peer.state.lock().removed {
-            let info = peer.info(&peer.state.lock());
+        let removed = {
+            let state = peer.state.lock();
+            state.removed.map(|reason| (reason, peer.info(&state)))
+        };
+        if let Some((reason, info)) = removed {
             self.unlist(&peer, Removal::Asked(reason), info);
         }
         self.changed();
@@ -396,8 +405,10 @@ impl LocalList {
         let sender = self.peer(from).map_err(|_| SendError::UnknownSender)?;
         // Locked as long as it takes, or the same message could pass twice.
         let mut last = sender.last_sent.lock();
-        if number <= *last {
-            return Ok(());
+        match number.cmp(&last) {
+            std::cmp::Ordering::Less => return Err(SendError::OutOfOrder),
+            std::cmp::Ordering::Equal => return Ok(()),
+            std::cmp::Ordering::Greater => {}
         }
         let (receiver, message) = self.address(from, to, body)?;
         self.push(&receiver, message)?;
@@ -593,7 +604,10 @@ impl LocalList {
             let Some(list) = list.upgrade() else { return };
             let list = Self(list);
             let removed = list.take_off_if(&peer, |state| {
-                (state.leaving == Some(end)).then_some(Removal::Asked(Reason::SignedOut))
+                // A page that was loaded anew may have come before the
+                // farewell of the one before it.
+                let leaves = state.leaving == Some(end) && state.presence.open == 0;
+                leaves.then_some(Removal::Asked(Reason::SignedOut))
             });
             if removed {
                 list.changed();

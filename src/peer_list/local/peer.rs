@@ -241,10 +241,17 @@ impl Presence {
         self.last_heartbeat = Some(now);
     }
 
-    /// It signed in again.
+    /// It signed in again, which is as good as a heartbeat.
     pub fn returned(&mut self, now: Instant) {
         self.last_seen = now;
         self.linger_until = now + LINGER;
+        self.last_heartbeat = self.last_heartbeat.map(|_| now);
+    }
+
+    /// A socket of it is closed, until which it needed no heartbeat.
+    pub fn socket_closed(&mut self, now: Instant) {
+        self.sockets -= 1;
+        self.last_heartbeat = self.last_heartbeat.map(|_| now);
     }
 
     /// When a request of it was last open, or a heartbeat came.

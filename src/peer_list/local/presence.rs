@@ -113,7 +113,7 @@ impl OpenSocket {
 impl Drop for OpenSocket {
     fn drop(&mut self) {
         let mut state = self.request.peer.state.lock();
-        state.presence.sockets -= 1;
+        state.presence.socket_closed(Instant::now());
         if state.session == self.session {
             state.by_socket = false;
         }
@@ -131,6 +131,8 @@ impl LocalList {
         }
         state.presence.sockets += 1;
         state.resumes |= resumes;
+        // Sockets do not, but for those of members that said so.
+        state.acknowledges &= peer.is_member;
         let wakers = state.begin_session(true);
         let session = state.session;
         let request = OpenRequest::begin(self, &peer, state);

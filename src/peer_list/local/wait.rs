@@ -19,8 +19,8 @@ use crate::peer_list::{Delivery, Dialect, News, Reason, rules::REPEAT_PAUSE};
 /// What is committed when a delivery is done.
 #[derive(Clone, Copy, Debug)]
 enum Hears {
-    /// The message that is first in line.
-    Message,
+    /// The message with this number; `keep` it until it is acknowledged.
+    Message { number: u64, keep: bool },
     /// The list up to this version.
     Version(u64),
 }
@@ -44,12 +44,9 @@ impl Lease {
             // The socket that took over is given it anew.
             return;
         }
-        let keep = state.acknowledges;
         match self.hears {
-            // The removal of a peer empties its mailbox, so there is nothing
-            // to take off after it; nobody else takes off while this lasts.
-            Hears::Message => {
-                state.mailbox.hand_over(keep);
+            Hears::Message { number, keep } => {
+                state.mailbox.hand_over(number, keep);
                 state.last_given = Some(Instant::now());
                 self.peer.room.notify_waiters();
             }
@@ -85,6 +82,8 @@ pub(super) struct Wait {
     number: u64,
     /// The session of the peer that it belongs to.
     session: u64,
+    /// How its client is told of changes, which may be another's later.
+    dialect: Dialect,
     is_socket: bool,
 }
 
@@ -92,39 +91,42 @@ impl Wait {
     /// A wait of a peer that polls. An error if it has a socket: it is heard
     /// through that.
     pub fn of_poll(list: &LocalList, peer: Arc<Peer>) -> Result<Self, UnknownPeer> {
-        let (number, session) = {
+        let (number, session, dialect) = {
             let mut state = peer.state.lock();
             if state.by_socket {
                 return Err(UnknownPeer);
             }
             state.leaving = None;
-            (state.waits.begin(), state.session)
+            (state.waits.begin(), state.session, state.way.dialect)
         };
         Ok(Self {
             list: list.clone(),
             peer,
             number,
             session,
+            dialect,
             is_socket: false,
         })
     }
 
     /// A wait of the socket that this session is of.
     pub fn of_socket(list: &LocalList, peer: Arc<Peer>, session: u64) -> Self {
-        let number = {
+        let (number, dialect) = {
             let mut state = peer.state.lock();
-            if session == state.session {
+            let number = if session == state.session {
                 state.waits.begin()
             } else {
                 // It must not come before the waits of who has taken over.
                 OUTDATED
-            }
+            };
+            (number, state.way.dialect)
         };
         Self {
             list: list.clone(),
             peer,
             number,
             session,
+            dialect,
             is_socket: true,
         }
     }
@@ -174,7 +176,7 @@ impl Wait {
     /// older wait of it was told.
     pub fn nothing(&self) -> Delivery {
         let state = self.peer.state.lock();
-        let news = match (state.removed, state.way.dialect) {
+        let news = match (state.removed, self.dialect) {
             (Some(reason), _) => News::Removed(reason),
             (None, Dialect::Bare) => News::Nothing(Bytes::from_static(b"\n")),
             (None, Dialect::Listed) => News::Nothing(self.roster_update(&state).0),
@@ -241,7 +243,9 @@ impl Wait {
                     Kind::Group => News::GroupMessage(body),
                     Kind::Room => News::Room(body),
                 };
-                Ok(Some((news, Hears::Message)))
+                let number = state.mailbox.number();
+                let keep = state.acknowledges;
+                Ok(Some((news, Hears::Message { number, keep })))
             }
             None if state.heard >= told => Ok(None),
             _ => self.status(state).map(Some),

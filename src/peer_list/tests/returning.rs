@@ -223,6 +223,8 @@ async fn a_message_that_is_sent_again_with_its_number_is_delivered_once() {
     // What was refused was not sent.
     assert_eq!(send("2", 2).await, Err(SendError::MailboxFull));
     assert_eq!(send("1", 1).await, Ok(()));
+    // Whether this was sent nobody knows.
+    assert_eq!(send("0", 0).await, Err(SendError::OutOfOrder));
     assert_eq!(take(&list, a).await, message(a, "1"));
     for _ in 0..2 {
         assert_eq!(send("2", 2).await, Ok(()));
@@ -230,6 +232,69 @@ async fn a_message_that_is_sent_again_with_its_number_is_delivered_once() {
     assert_eq!(take(&list, a).await, message(a, "2"));
     assert_eq!(send("2", 2).await, Ok(()));
     assert_pending!(wait(&list, a).poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_back_when_the_farewell_of_its_page_comes_stays() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await.id;
+    let open = list.open_request(caller(a, None)).unwrap();
+    let mut wait = task::spawn(open.wait(None, None));
+    assert_pending!(wait.poll());
+    let grace = Duration::from_secs(5);
+    list.sign_out_later(a, grace).await.unwrap();
+    pass(grace).await;
+    assert_pending!(wait.poll());
+    assert_eq!(list.peer_ids(), [a]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_sent_heartbeats_and_whose_socket_closes_has_another_timeout() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await.id;
+    list.refresh_peer_timeout(a).await.unwrap();
+    let socket = list.open_socket(a, true).await.unwrap();
+    pass(Duration::from_secs(100)).await;
+    socket.leave(Reason::Closed).await;
+    assert!(list.purge().await.unwrap().is_empty());
+    pass(Duration::from_secs(29)).await;
+    assert_eq!(list.peer_ids(), [a]);
+    pass(Duration::from_secs(20)).await;
+    assert!(list.peer_ids().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_takes_off_what_it_is_given_also_if_its_peer_acknowledged_before() {
+    let opts = HeartbeatOpts {
+        max_pending_bytes: 2 * MESSAGE_OVERHEAD_BYTES,
+        ..HeartbeatOpts::default()
+    };
+    let list = TimeoutPeerList::new(opts);
+    let a = added(&list, "a").await.id;
+    let mut poll = task::spawn(list.wait_after(a, Some(0), Some(Duration::ZERO)));
+    assert_ready!(poll.poll()).unwrap();
+    drop(poll);
+    let socket = list.open_socket(a, true).await.unwrap();
+    for _ in 0..10 {
+        list.send(a, a, Bytes::new()).await.unwrap();
+        socket.wait().await.done().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_a_socket_replaced_ends_in_the_form_that_its_client_knows() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await;
+    let mut poll = task::spawn(list.wait(a.id, Some(Duration::from_secs(1))));
+    assert_pending!(poll.poll());
+    let way = WayIn {
+        door: "websocket",
+        dialect: Dialect::Silent,
+    };
+    list.resume_peer(a.id, &a.token, None, way).await.unwrap();
+    pass(Duration::from_secs(1)).await;
+    let end = assert_ready!(poll.poll()).unwrap();
+    assert_eq!(*end.news(), News::Nothing("a,1,1\n".into()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -310,7 +375,7 @@ mod sessions {
             [Start, Beat, s(45), s(60)] => ["+ 1", "- 1 timed_out"];
         who_is_stale_and_not_yet_collected_is_still_connected: [Start, Beat, s(44)] => ["+ 1"];
         who_is_stale_and_not_yet_collected_comes_back:
-            [Start, Beat, s(44), Start, Beat, s(20)] => ["+ 1", "= 1"];
+            [Start, Beat, s(44), Start, Purge, s(30)] => ["+ 1", "= 1"];
         a_purge_brings_the_disconnect_forward:
             [Start, Beat, s(34), Purge, s(60)] => ["+ 1", "- 1 timed_out"];
         a_purge_leaves_who_is_not_stale: [Start, Beat, s(10), Purge] => ["+ 1"];

@@ -334,6 +334,41 @@ async fn a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_that_is_to_go_can_still_be_listed_and_is_gone_then() {
+    let list = TimeoutPeerList::new(HeartbeatOpts {
+        max_pending_bytes: MESSAGE_OVERHEAD_BYTES,
+        ..HeartbeatOpts::default()
+    });
+    let (a, socket) = member(&list, None).await;
+    let (b, _other) = member(&list, None).await;
+    for _ in 0..2 {
+        // The second has no room.
+        list.broadcast(b, Bytes::new()).await.unwrap();
+    }
+    list.list_member(a, "a", introduction()).await.unwrap();
+    assert!(list.peer_ids().is_empty());
+    let end = socket.wait().await;
+    assert_eq!(*end.news(), News::Removed(Reason::NotReading));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_came_back_is_told_of_as_connected() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (a, socket) = member(&list, Some(KEY)).await;
+    list.list_member(a, "a", introduction()).await.unwrap();
+    drop(socket);
+    pass(Duration::from_secs(10)).await;
+    let mut events = list.subscribe();
+    list.add_member(Some(KEY), "socketio").await.unwrap();
+    let (_, PeerEvent::PeerReconnected(peer)) = events.next().await.unwrap() else {
+        panic!("it did not come back");
+    };
+    assert!(peer.connected);
+    let ago = peer.last_seen.elapsed().unwrap();
+    assert!(ago < Duration::from_secs(5), "{ago:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_its_sender_numbered_is_first_once() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let (a, _a) = member(&list, Some(KEY)).await;
