@@ -482,7 +482,7 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_used_is_explained_in_one_line() {
-        let cases: [(&[&str], &str); 9] = [
+        let cases: [(&[&str], &str); 13] = [
             (
                 &["--port", "70000"],
                 "PORT (--port) cannot be \"70000\": it takes a port number from 0 to 65535",
@@ -522,6 +522,26 @@ mod tests {
                 &["--max-peers", "none"],
                 "WEBRTC_MAX_PEERS (--max-peers) cannot be \"none\": it takes a whole number from \
                  1 up",
+            ),
+            (
+                &["--heartbeat-ms", "1000", "--heartbeat-interval-ms", "1000"],
+                "WEBRTC_HEARTBEAT_INTERVAL_MS (--heartbeat-interval-ms) cannot be \"1000\": it \
+                 takes less than 1000, WEBRTC_HEARTBEAT_MS",
+            ),
+            (
+                &["--admin-listen", "0.0.0.0:3001"],
+                "WEBRTC_ADMIN_LISTEN (--admin-listen) cannot be \"0.0.0.0:3001\": others reach it \
+                 there; set WEBRTC_ADMIN_TOKEN too, or an address such as 127.0.0.1:3001",
+            ),
+            (
+                &["--admin-token", "x"],
+                "WEBRTC_ADMIN_TOKEN (--admin-token) is for the operator's API, which is off: set \
+                 WEBRTC_ADMIN_LISTEN too, such as 127.0.0.1:3001",
+            ),
+            (
+                &["--webhook-secret", "x"],
+                "WEBRTC_WEBHOOK_SECRET (--webhook-secret) is for the webhook, which is off: set \
+                 WEBRTC_WEBHOOK_URL too",
             ),
             (
                 &["--colour"],

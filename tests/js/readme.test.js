@@ -12,7 +12,7 @@ import {io} from 'socket.io-client-4';
 import WebSocket from 'ws';
 
 import {
-  Inbox, cuttableWire, pollingPeer, readyClient, startBrowser, startServer, webSocketPeer,
+  Inbox, cuttableWire, pollingPeer, readyClient, startBrowser, startServer, until, webSocketPeer,
 } from './support.js';
 
 const README = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
@@ -39,8 +39,8 @@ test('the long poll', async (t) => {
   // It goes on for ever; the end of the server ends it.
   const {logged, made} = run(poll, server, {});
   made.catch(() => {});
-  const bob = await pollingPeer(server, 'bob');
   assert.deepEqual(await logged.next(), ['the list:', 'alice,1,1\n']);
+  const bob = await pollingPeer(server, 'bob');
   assert.deepEqual(await logged.next(), ['the list:', 'bob,2,1\nalice,1,1\n']);
   await bob.send('1', 'hello');
   assert.deepEqual(await logged.next(), ['a message:', 'hello']);
@@ -49,13 +49,13 @@ test('the long poll', async (t) => {
 test('the long poll that acknowledges', async (t) => {
   const server = await startServer(t);
   const wire = await cuttableWire(t, server);
-  const alice = await pollingPeer(server, 'alice');
-  const bob = await pollingPeer(server, 'bob');
   // It goes on for ever; the end of the test ends it.
   let isOver = false;
   t.after(() => { isOver = true; });
   const fetchUntilThen = (...values) => (isOver ? new Promise(() => {}) : fetch(...values));
-  const {logged} = run(acknowledging, wire, {id: alice.id, fetch: fetchUntilThen});
+  const {logged, made} = run(acknowledging, wire, {fetch: fetchUntilThen});
+  await until(async () => (await server.peers()).length === 1);
+  const bob = await pollingPeer(server, 'bob');
   const numbers = [...Array(100).keys()];
   const received = (async () => {
     const got = [];
@@ -63,10 +63,12 @@ test('the long poll that acknowledges', async (t) => {
     return got;
   })();
   for (const number of numbers) {
-    await bob.send(alice.id, String(number));
+    await bob.send('1', String(number));
     if (number % 25 === 10) wire.cut();
   }
   assert.deepEqual(await received, numbers);
+  await fetch(`${server.http}/sign_out?peer_id=1`);
+  await assert.rejects(made, /not signed in/);
 });
 
 test('the WebSocket', async (t) => {
@@ -135,15 +137,16 @@ test('the stream of events', async (t) => {
   const shown = async () => {
     for (;;) {
       const {value} = await lines.next();
-      if (value !== '' && !value.startsWith(':')) return value.replace(/\d{4}-[^"]*Z/g, 'TIME');
+      if (value !== '' && !value.startsWith(':')) return plain(value);
     }
   };
+  const plain = (line) => line.replace(/\d{4}-[^"]*Z/g, 'TIME').replace(/\d{16}/g, 'NUMBER');
   // The first line says that events follow.
   await lines.next();
   await pollingPeer(server, 'alice');
   const [example] = blocks('text');
   for (const line of example.trim().split('\n')) {
-    assert.equal(await shown(), line.replace(/\d{4}-[^"]*Z/g, 'TIME'));
+    assert.equal(await shown(), plain(line));
   }
 });
 

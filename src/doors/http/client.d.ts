@@ -40,12 +40,16 @@ export class SignalingClient extends EventTarget {
   readonly connected: boolean;
   /** Signs in; ready when the peer is in the list. */
   connect(): Promise<void>;
-  /** Signs out. */
+  /** Signs out, also what `leave` has left in the list. */
   close(): Promise<void>;
   /** Stops without signing out: the next client with this storage and name is this peer. */
   leave(): void;
-  /** Sends a string, or what JSON can say; ready when the server has it. */
-  send(to: number | string, data: unknown): Promise<void>;
+  /**
+   * Sends a string, or an object or array that JSON can say. Ready when the
+   * server has it; rejects if the receiver is not signed in (404), or has taken
+   * no messages for half a minute (503).
+   */
+  send(to: number | string, data: string | object): Promise<void>;
   addEventListener<K extends keyof SignalingEvents>(
     type: K,
     listener: (event: SignalingEvents[K]) => void,

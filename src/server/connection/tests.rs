@@ -147,6 +147,24 @@ async fn a_wait_without_news_ends_after_its_time_less_up_to_a_fifth_with_the_lis
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_ends_sooner_if_its_client_asks_for_that_and_not_later() {
+    let list = peer_list();
+    list.add_peer("a", way(Dialect::Listed)).await.unwrap();
+    let mut client = connect(&list, SignalOpts::default());
+    let mut lasted = async |limit: &str| {
+        let start = Instant::now();
+        let wait = format!("GET /wait?peer_id=1&limit={limit} HTTP/1.1\r\n\r\n");
+        client.write_all(wait.as_bytes()).await.unwrap();
+        let reply = read_reply(&mut client).await;
+        assert!(reply.ends_with("\r\n\r\na,1,1\n"), "{reply}");
+        start.elapsed()
+    };
+    assert_eq!(lasted("1500").await, Duration::from_millis(1500));
+    assert_eq!(lasted("0").await, Duration::ZERO);
+    assert!(lasted("18446744073709551615").await <= Duration::from_secs(25));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_may_last_for_ever() {
     let list = peer_list();
     list.add_peer("a", way(Dialect::Listed)).await.unwrap();
