@@ -11,7 +11,7 @@ run:
 test: lint install
 	cargo test
 	cargo build
-	cd tests/js && timeout 300 node --test
+	cd tests/js && timeout 600 node --test
 	$(PYTHON) -m pytest tests/python
 
 lint:
