@@ -9,6 +9,7 @@ use std::{
 use signal_http_heartbeat::{
     TimeoutPeerList,
     doors::operator::operator_router,
+    peer_list::ConnectError,
     serve,
     server::{Door, Settings, app, healthcheck, listen, send_events, serve_operator},
 };
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         }
     };
     let result = if settings.is_healthcheck() {
-        healthcheck(settings.host, settings.port)
+        healthcheck(settings.host, settings.port).map_err(Failure::from)
     } else {
         // Writes what is left of the log when it is dropped.
         let _log = start_log(settings.signal_logging);
@@ -38,15 +39,39 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("signal-http-heartbeat: {error}");
-            ExitCode::FAILURE
+        Err(Failure { line, status }) => {
+            eprintln!("signal-http-heartbeat: {line}");
+            status
         }
     }
 }
 
-/// An error is one sentence for the person who started the server.
-fn run(settings: &Settings) -> Result<(), String> {
+/// Why the server ends, as one sentence for the person who started it.
+struct Failure {
+    line: String,
+    status: ExitCode,
+}
+
+impl From<String> for Failure {
+    fn from(line: String) -> Self {
+        let status = ExitCode::FAILURE;
+        Self { line, status }
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let (way_out, status) = match error {
+            ConnectError::Unreachable(_) => ("is it running, and is that its address?", 1),
+            ConnectError::Unusable(_) => ("mend WEBRTC_REDIS_URL", UNUSABLE),
+        };
+        let line = format!("{error}; {way_out}");
+        let status = ExitCode::from(status);
+        Self { line, status }
+    }
+}
+
+fn run(settings: &Settings) -> Result<(), Failure> {
     raise_file_limit();
     let runtime = runtime_builder()
         .enable_all()
@@ -57,7 +82,7 @@ fn run(settings: &Settings) -> Result<(), String> {
     let settings = settings.clone();
     let serving = runtime.spawn(async move { listen_and_serve(&settings).await });
     let result = runtime.block_on(serving);
-    let result = result.unwrap_or_else(|error| Err(format!("the server failed: {error}")));
+    let result = result.unwrap_or_else(|error| Err(format!("the server failed: {error}").into()));
     // Not dropped: that would wait for tasks that are in the middle of
     // something, and the time for that is over.
     runtime.shutdown_background();
@@ -88,7 +113,7 @@ fn runtime_builder() -> Builder {
     builder
 }
 
-async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
+async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
     let stop = stop_signal().map_err(|error| format!("signals cannot be handled: {error}"))?;
     let listener = listen(settings.host, settings.port)
         .map_err(|error| cannot_listen(settings.port, &error))?;
@@ -113,7 +138,10 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
     if opts.token.is_some() && opts.doors.iter().any(|door| *door != Door::SocketIo) {
         warn!("TOKEN guards Socket.IO only: set WEBRTC_DOORS=socketio to close the other doors");
     }
-    let peer_list = TimeoutPeerList::new(heartbeat.clone());
+    let peer_list = match settings.cluster() {
+        None => TimeoutPeerList::new(heartbeat.clone()),
+        Some(cluster) => TimeoutPeerList::connect(heartbeat.clone(), &cluster).await?,
+    };
     let app = app(peer_list.clone(), opts);
     let last_events = CancellationToken::new();
     let watchers = TaskTracker::new();
@@ -122,8 +150,7 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
         .as_ref()
         .and_then(|w| w.url.host_str().map(str::to_owned));
     if let Some(webhook) = webhook {
-        let events = peer_list.subscribe();
-        watchers.spawn(send_events(webhook, events, last_events.clone()));
+        watchers.spawn(send_events(webhook, peer_list.clone(), last_events.clone()));
     }
     let operator_address = operator.as_ref().and_then(|o| o.local_addr().ok());
     if let Some(listener) = operator {
@@ -140,6 +167,7 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), String> {
         wait_ms = ms(wait_timeout.unwrap_or_default()),
         max_peers = heartbeat.max_peers,
         operator = operator_address.map(tracing::field::display),
+        redis = settings.cluster().is_some().then_some(true),
         webhook = webhook_host,
         peer_tokens = required.then_some("required"),
         "ready"

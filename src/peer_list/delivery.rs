@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{PeerId, Reason, local};
+use super::{PeerId, Reason, cluster, local};
 
 /// What a peer hears when it waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +43,21 @@ pub struct Delivery {
 
 /// What is committed when a delivery is done.
 #[derive(Debug)]
-enum Lease {
+pub(super) enum Lease {
     Local(local::Lease),
+    Cluster(cluster::Lease),
+}
+
+impl From<local::Lease> for Lease {
+    fn from(lease: local::Lease) -> Self {
+        Self::Local(lease)
+    }
+}
+
+impl From<cluster::Lease> for Lease {
+    fn from(lease: cluster::Lease) -> Self {
+        Self::Cluster(lease)
+    }
 }
 
 impl Delivery {
@@ -57,12 +70,11 @@ impl Delivery {
         }
     }
 
-    pub(super) fn lent(news: News, number: u64, lease: local::Lease) -> Self {
-        let lease = Some(Lease::Local(lease));
+    pub(super) fn lent(news: News, number: u64, lease: impl Into<Lease>) -> Self {
         Self {
             news,
             number,
-            lease,
+            lease: Some(lease.into()),
         }
     }
 
@@ -77,11 +89,37 @@ impl Delivery {
         self.number
     }
 
+    /// The news are in a reply that is about to be written. A list in this
+    /// process takes them off now: it ends with the connection. Others do when
+    /// the receipt says so, and keep them if it is dropped before.
+    pub fn receipt(self) -> Option<Receipt> {
+        match self.lease {
+            Some(Lease::Local(lease)) => {
+                lease.commit();
+                None
+            }
+            Some(Lease::Cluster(lease)) => Some(Receipt(lease)),
+            None => None,
+        }
+    }
+
     /// The news reached the peer: they are taken off for good.
     pub async fn done(self) {
         match self.lease {
             Some(Lease::Local(lease)) => lease.commit(),
+            Some(Lease::Cluster(lease)) => lease.commit().await,
             None => {}
         }
+    }
+}
+
+/// News on loan that are being written.
+#[derive(Debug)]
+pub struct Receipt(cluster::Lease);
+
+impl Receipt {
+    /// They are written: they are taken off.
+    pub fn written(self) {
+        self.0.commit_later();
     }
 }

@@ -78,16 +78,69 @@ pub enum Reason {
     Shutdown,
 }
 
+impl Reason {
+    const ALL: [(Reason, &'static str); 6] = [
+        (Reason::SignedOut, "signed_out"),
+        (Reason::TimedOut, "timed_out"),
+        (Reason::Closed, "closed"),
+        (Reason::NotReading, "not_reading"),
+        (Reason::Kicked, "kicked"),
+        (Reason::Shutdown, "shutdown"),
+    ];
+
+    /// The reason of this name, as it is written.
+    pub(super) fn read(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find_map(|(reason, its)| (its == name).then_some(reason))
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Reason::SignedOut => "signed_out",
-            Reason::TimedOut => "timed_out",
-            Reason::Closed => "closed",
-            Reason::NotReading => "not_reading",
-            Reason::Kicked => "kicked",
-            Reason::Shutdown => "shutdown",
-        })
+        let mut all = Self::ALL.into_iter();
+        let name = all.find_map(|(reason, name)| (reason == *self).then_some(name));
+        f.write_str(name.unwrap_or_default())
+    }
+}
+
+/// A peer in the form that it has in Redis:
+/// `ID DOOR CONNECTED SINCE SEEN HEARTBEAT NAME`, times in ms since 1970.
+pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
+    let mut fields = line.splitn(7, ' ');
+    let mut field = || fields.next();
+    let time = |ms: &str| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(ms.parse().ok()?));
+    let id = PeerId::new(field()?.parse().ok()?)?;
+    let door = field()?;
+    Some(PeerInfo {
+        id,
+        door: DOORS.into_iter().find(|name| *name == door)?,
+        connected: field()? == "1",
+        since: time(field()?)?,
+        last_seen: time(field()?)?,
+        heartbeat: field()? == "1",
+        name: field()?.into(),
+    })
+}
+
+/// The names of the doors.
+const DOORS: [&str; 3] = ["http", "websocket", "socketio"];
+
+/// An event in the form that it has in Redis: `NUMBER KIND REASON` and the
+/// peer.
+pub(super) fn read_event(line: &str) -> Option<PeerEvent> {
+    let mut fields = line.splitn(4, ' ');
+    let _number = fields.next()?;
+    let kind = fields.next()?;
+    let reason = fields.next()?;
+    let peer = read_info(fields.next()?)?;
+    match kind {
+        "connect" => Some(PeerEvent::PeerAdded(peer)),
+        "reconnect" => Some(PeerEvent::PeerReconnected(peer)),
+        "disconnect" => Some(PeerEvent::PeerRemoved {
+            peer,
+            reason: Reason::read(reason)?,
+        }),
+        _ => None,
     }
 }
 
@@ -147,6 +200,20 @@ impl EventLog {
         // While the log is locked, so that number and log agree.
         self.newest.send_modify(|newest| *newest += 1);
         kept.trim(*self.newest.borrow());
+    }
+
+    /// The number of the newest event.
+    pub fn newest(&self) -> u64 {
+        *self.newest.borrow()
+    }
+
+    /// The next event has this number: those between are not known here.
+    pub fn go_on_at(&self, next: u64) {
+        let mut kept = self.kept.lock();
+        if next != self.newest() + 1 {
+            kept.events.clear();
+            self.newest.send_replace(next.saturating_sub(1));
+        }
     }
 
     /// The events after the one with this number, or (None) from now on.

@@ -11,6 +11,7 @@
 //! [`refresh_peer_timeout`]: TimeoutPeerList::refresh_peer_timeout
 //! [`remove_peer`]: TimeoutPeerList::remove_peer
 
+mod cluster;
 mod delivery;
 mod error;
 mod events;
@@ -27,7 +28,8 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 
-pub use delivery::{Delivery, News};
+pub use cluster::{ClusterOpts, ConnectError};
+pub use delivery::{Delivery, News, Receipt};
 pub use error::{
     AddPeerError, PeerError, ResumeError, SendError, Unavailable, UnknownPeer, WrongToken,
 };
@@ -37,6 +39,7 @@ pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, WayIn};
 pub use request::{Caller, Link, OpenRequest, OpenSocket};
 pub use token::PeerToken;
 
+use cluster::ClusterList;
 use local::LocalList;
 use request::{Open, Socket};
 
@@ -98,6 +101,8 @@ pub struct TimeoutPeerList(Place);
 enum Place {
     /// In this process.
     Local(LocalList),
+    /// In Redis, where other nodes use it too.
+    Cluster(ClusterList),
 }
 
 impl TimeoutPeerList {
@@ -108,6 +113,37 @@ impl TimeoutPeerList {
     /// Outside of a tokio runtime, or if `gc_interval` is zero.
     pub fn new(opts: HeartbeatOpts) -> Self {
         Self(Place::Local(LocalList::new(opts)))
+    }
+
+    /// The list that lives in Redis, as one more node of it.
+    pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
+        let list = ClusterList::connect(opts, cluster).await?;
+        Ok(Self(Place::Cluster(list)))
+    }
+
+    /// Whether the list can be reached now.
+    pub async fn is_reachable(&self) -> bool {
+        match &self.0 {
+            Place::Local(_) => true,
+            Place::Cluster(list) => list.is_reachable().await,
+        }
+    }
+
+    /// Waits until this server is the one of several that is to send the
+    /// webhook this event. False: another has sent it.
+    pub async fn webhook_turn(&self, number: u64) -> bool {
+        match &self.0 {
+            Place::Local(_) => true,
+            Place::Cluster(list) => list.webhook_turn(number).await,
+        }
+    }
+
+    /// The webhook has been sent this event, or it was given up.
+    pub async fn webhook_sent(&self, number: u64) {
+        match &self.0 {
+            Place::Local(_) => {}
+            Place::Cluster(list) => list.webhook_sent(number).await,
+        }
     }
 
     /// Signs a peer in and tells the others. Without a name it is called
@@ -122,6 +158,7 @@ impl TimeoutPeerList {
     ) -> Result<SignedIn, AddPeerError> {
         match &self.0 {
             Place::Local(list) => list.add_peer(name.into(), way).await,
+            Place::Cluster(list) => list.add_peer(name.into(), way).await,
         }
     }
 
@@ -138,6 +175,7 @@ impl TimeoutPeerList {
     ) -> Result<SignedIn, ResumeError> {
         match &self.0 {
             Place::Local(list) => list.resume_peer(id, token, name, way).await,
+            Place::Cluster(list) => list.resume_peer(id, token, name, way).await,
         }
     }
 
@@ -146,6 +184,7 @@ impl TimeoutPeerList {
     pub async fn check_token(&self, id: PeerId, token: &PeerToken) -> Result<(), PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.check_token(id, token).await?),
+            Place::Cluster(list) => list.check_token(id, token).await,
         }
     }
 
@@ -162,6 +201,7 @@ impl TimeoutPeerList {
     ) -> Result<Added, AddPeerError> {
         match &self.0 {
             Place::Local(list) => list.add_member(key, door).await,
+            Place::Cluster(list) => list.add_member(key, door).await,
         }
     }
 
@@ -170,6 +210,7 @@ impl TimeoutPeerList {
     pub async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, ResumeError> {
         match &self.0 {
             Place::Local(list) => list.resume_member(id, token).await,
+            Place::Cluster(list) => list.resume_member(id, token).await,
         }
     }
 
@@ -177,6 +218,7 @@ impl TimeoutPeerList {
     pub async fn acknowledge(&self, id: PeerId, number: u64) {
         match &self.0 {
             Place::Local(list) => list.acknowledge(id, number).await,
+            Place::Cluster(list) => list.acknowledge(id, number).await,
         }
     }
 
@@ -185,6 +227,7 @@ impl TimeoutPeerList {
     pub async fn is_first(&self, id: PeerId, number: u64) -> bool {
         match &self.0 {
             Place::Local(list) => list.is_first(id, number).await,
+            Place::Cluster(list) => list.is_first(id, number).await,
         }
     }
 
@@ -201,6 +244,7 @@ impl TimeoutPeerList {
     ) -> Result<Option<Vec<Card>>, PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.list_member(id, name, introduction).await?),
+            Place::Cluster(list) => list.list_member(id, name, introduction).await,
         }
     }
 
@@ -208,6 +252,7 @@ impl TimeoutPeerList {
     pub fn is_full(&self) -> bool {
         match &self.0 {
             Place::Local(list) => list.is_full(),
+            Place::Cluster(list) => list.is_full(),
         }
     }
 
@@ -223,6 +268,7 @@ impl TimeoutPeerList {
     pub async fn wait(&self, id: PeerId, limit: Option<Duration>) -> Result<Delivery, PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.wait(id, limit).await?),
+            Place::Cluster(list) => list.wait(id, limit).await,
         }
     }
 
@@ -239,6 +285,7 @@ impl TimeoutPeerList {
     ) -> Result<Delivery, PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.wait_after(id, acknowledged, limit).await?),
+            Place::Cluster(list) => list.wait_after(id, acknowledged, limit).await,
         }
     }
 
@@ -248,6 +295,7 @@ impl TimeoutPeerList {
     pub async fn send(&self, from: PeerId, to: PeerId, body: Bytes) -> Result<(), SendError> {
         match &self.0 {
             Place::Local(list) => list.send(from, to, body).await,
+            Place::Cluster(list) => list.send(from, to, body).await,
         }
     }
 
@@ -265,6 +313,7 @@ impl TimeoutPeerList {
     ) -> Result<(), SendError> {
         match &self.0 {
             Place::Local(list) => list.send_once(from, to, body, number).await,
+            Place::Cluster(list) => list.send_once(from, to, body, number).await,
         }
     }
 
@@ -279,6 +328,7 @@ impl TimeoutPeerList {
     ) -> Result<(), SendError> {
         match &self.0 {
             Place::Local(list) => list.send_patiently(from, to, body).await,
+            Place::Cluster(list) => list.send_patiently(from, to, body).await,
         }
     }
 
@@ -288,6 +338,7 @@ impl TimeoutPeerList {
     pub async fn broadcast(&self, from: PeerId, body: Bytes) -> Result<(), PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.broadcast(from, body).await?),
+            Place::Cluster(list) => list.broadcast(from, body).await,
         }
     }
 
@@ -296,6 +347,7 @@ impl TimeoutPeerList {
     pub async fn send_to_member(&self, name: &str, body: Bytes) -> Result<(), SendError> {
         match &self.0 {
             Place::Local(list) => list.send_to_member(name, body).await,
+            Place::Cluster(list) => list.send_to_member(name, body).await,
         }
     }
 
@@ -303,6 +355,7 @@ impl TimeoutPeerList {
     pub async fn show_family(&self, id: PeerId, family: Family) {
         match &self.0 {
             Place::Local(list) => list.show_family(id, family).await,
+            Place::Cluster(list) => list.show_family(id, family).await,
         }
     }
 
@@ -312,6 +365,7 @@ impl TimeoutPeerList {
     pub async fn keep_room(&self, id: PeerId, room: &str) -> bool {
         match &self.0 {
             Place::Local(list) => list.keep_room(id, room).await,
+            Place::Cluster(list) => list.keep_room(id, room).await,
         }
     }
 
@@ -320,6 +374,7 @@ impl TimeoutPeerList {
     pub async fn ask_for_room(&self, id: PeerId, room: &str) -> bool {
         match &self.0 {
             Place::Local(list) => list.ask_for_room(id, room).await,
+            Place::Cluster(list) => list.ask_for_room(id, room).await,
         }
     }
 
@@ -327,6 +382,7 @@ impl TimeoutPeerList {
     pub async fn cards(&self) -> Vec<Card> {
         match &self.0 {
             Place::Local(list) => list.cards().await,
+            Place::Cluster(list) => list.cards().await,
         }
     }
 
@@ -335,6 +391,7 @@ impl TimeoutPeerList {
     pub async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.refresh_peer_timeout(id).await?),
+            Place::Cluster(list) => list.refresh_peer_timeout(id).await,
         }
     }
 
@@ -345,6 +402,7 @@ impl TimeoutPeerList {
     pub async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Unavailable> {
         match &self.0 {
             Place::Local(list) => list.sign_out_later(id, grace).await,
+            Place::Cluster(list) => return list.sign_out_later(id, grace).await,
         }
         Ok(())
     }
@@ -354,6 +412,7 @@ impl TimeoutPeerList {
     pub async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Unavailable> {
         match &self.0 {
             Place::Local(list) => Ok(list.remove_peer(id, reason).await),
+            Place::Cluster(list) => list.remove_peer(id, reason).await,
         }
     }
 
@@ -361,6 +420,7 @@ impl TimeoutPeerList {
     pub fn opts(&self) -> &HeartbeatOpts {
         match &self.0 {
             Place::Local(list) => list.opts(),
+            Place::Cluster(list) => list.opts(),
         }
     }
 
@@ -368,6 +428,7 @@ impl TimeoutPeerList {
     pub fn peer_ids(&self) -> Vec<PeerId> {
         match &self.0 {
             Place::Local(list) => list.peer_ids(),
+            Place::Cluster(list) => list.peer_ids(),
         }
     }
 
@@ -375,6 +436,7 @@ impl TimeoutPeerList {
     pub fn format(&self) -> Bytes {
         match &self.0 {
             Place::Local(list) => list.format(),
+            Place::Cluster(list) => list.format(),
         }
     }
 
@@ -383,6 +445,7 @@ impl TimeoutPeerList {
     pub fn subscribe(&self) -> PeerEvents {
         match &self.0 {
             Place::Local(list) => list.subscribe(),
+            Place::Cluster(list) => list.subscribe(),
         }
     }
 
@@ -391,6 +454,7 @@ impl TimeoutPeerList {
     pub fn subscribe_after(&self, number: u64) -> PeerEvents {
         match &self.0 {
             Place::Local(list) => list.subscribe_after(number),
+            Place::Cluster(list) => list.subscribe_after(number),
         }
     }
 
@@ -398,6 +462,7 @@ impl TimeoutPeerList {
     pub async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Unavailable> {
         match &self.0 {
             Place::Local(list) => Ok(list.peer_info(id).await),
+            Place::Cluster(list) => list.peer_info(id).await,
         }
     }
 
@@ -405,6 +470,7 @@ impl TimeoutPeerList {
     pub async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Unavailable> {
         match &self.0 {
             Place::Local(list) => Ok(list.peer_infos().await),
+            Place::Cluster(list) => list.peer_infos().await,
         }
     }
 
@@ -413,6 +479,7 @@ impl TimeoutPeerList {
     pub async fn purge(&self) -> Result<Vec<PeerId>, Unavailable> {
         match &self.0 {
             Place::Local(list) => Ok(list.purge().await),
+            Place::Cluster(list) => list.purge().await,
         }
     }
 
@@ -420,6 +487,7 @@ impl TimeoutPeerList {
     pub fn cancel_gc(&self) {
         match &self.0 {
             Place::Local(list) => list.cancel_gc(),
+            Place::Cluster(list) => list.cancel_gc(),
         }
     }
 
@@ -428,6 +496,7 @@ impl TimeoutPeerList {
     pub fn end_waits(&self) {
         match &self.0 {
             Place::Local(list) => list.end_waits(),
+            Place::Cluster(list) => list.end_waits(),
         }
     }
 
@@ -436,6 +505,7 @@ impl TimeoutPeerList {
     pub async fn stop(&self) {
         match &self.0 {
             Place::Local(list) => list.stop().await,
+            Place::Cluster(list) => list.stop().await,
         }
     }
 
@@ -447,6 +517,7 @@ impl TimeoutPeerList {
     pub async fn open_socket(&self, id: PeerId, resumes: bool) -> Result<OpenSocket, PeerError> {
         let socket = match &self.0 {
             Place::Local(list) => Socket::Local(list.open_socket(id, resumes)?),
+            Place::Cluster(list) => Socket::Cluster(list.open_socket(id, resumes).await?),
         };
         Ok(OpenSocket(socket))
     }
@@ -456,6 +527,7 @@ impl TimeoutPeerList {
     pub fn open_request(&self, caller: Caller) -> Result<OpenRequest, PeerError> {
         let open = match &self.0 {
             Place::Local(list) => Open::Local(list.open_request(&caller)?),
+            Place::Cluster(list) => Open::Cluster(list.open_request(&caller)),
         };
         if let Some(link) = &caller.link {
             link.used_by(self, caller.id);
@@ -467,6 +539,7 @@ impl TimeoutPeerList {
     fn link_lost(&self, id: PeerId, link: u64) {
         match &self.0 {
             Place::Local(list) => list.link_lost(id, link),
+            Place::Cluster(list) => list.link_lost(id, link),
         }
     }
 }
@@ -475,6 +548,7 @@ impl fmt::Debug for TimeoutPeerList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Place::Local(list) => list.fmt(f),
+            Place::Cluster(_) => f.write_str("TimeoutPeerList(in Redis)"),
         }
     }
 }

@@ -11,7 +11,9 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Delivery, PeerError, PeerId, PeerToken, Reason, SendError, TimeoutPeerList, local};
+use super::{
+    Delivery, PeerError, PeerId, PeerToken, Reason, SendError, TimeoutPeerList, cluster, local,
+};
 
 /// Who makes a request, and what that shows of it.
 #[derive(Clone, Debug)]
@@ -86,6 +88,7 @@ pub struct OpenRequest(pub(super) Open);
 #[derive(Debug)]
 pub(super) enum Open {
     Local(local::OpenRequest),
+    Cluster(cluster::OpenRequest),
 }
 
 impl OpenRequest {
@@ -97,6 +100,7 @@ impl OpenRequest {
     ) -> Result<Delivery, PeerError> {
         match &self.0 {
             Open::Local(open) => Ok(open.wait(acknowledged, limit).await?),
+            Open::Cluster(open) => open.wait(acknowledged, limit).await,
         }
     }
 
@@ -110,6 +114,7 @@ impl OpenRequest {
     ) -> Result<(), SendError> {
         match &self.0 {
             Open::Local(open) => open.send(to, body, number).await,
+            Open::Cluster(open) => open.send(to, body, number).await,
         }
     }
 
@@ -117,6 +122,7 @@ impl OpenRequest {
     pub async fn heartbeat(&self) -> Result<(), PeerError> {
         match &self.0 {
             Open::Local(open) => Ok(open.heartbeat().await?),
+            Open::Cluster(open) => open.heartbeat().await,
         }
     }
 
@@ -126,6 +132,7 @@ impl OpenRequest {
     pub fn answered(self, lingers: bool) {
         match self.0 {
             Open::Local(open) => open.answered(lingers),
+            Open::Cluster(open) => open.answered(lingers),
         }
     }
 }
@@ -139,6 +146,7 @@ pub struct OpenSocket(pub(super) Socket);
 #[derive(Debug)]
 pub(super) enum Socket {
     Local(local::OpenSocket),
+    Cluster(cluster::OpenSocket),
 }
 
 impl OpenSocket {
@@ -151,6 +159,7 @@ impl OpenSocket {
     pub async fn wait(&self) -> Delivery {
         match &self.0 {
             Socket::Local(socket) => socket.wait().await,
+            Socket::Cluster(socket) => socket.wait().await,
         }
     }
 
@@ -159,6 +168,7 @@ impl OpenSocket {
     pub async fn ended(&self) {
         match &self.0 {
             Socket::Local(socket) => socket.ended().await,
+            Socket::Cluster(socket) => socket.ended().await,
         }
     }
 
@@ -168,6 +178,7 @@ impl OpenSocket {
     pub async fn leave(self, reason: Reason) {
         match self.0 {
             Socket::Local(socket) => socket.leave(reason),
+            Socket::Cluster(socket) => socket.leave(reason).await,
         }
     }
 }

@@ -98,6 +98,13 @@ impl Roster {
         self.current
     }
 
+    /// The changes up to this version are as good as made: the next one is the
+    /// one after it.
+    pub fn continue_at(&mut self, version: u64) {
+        self.current = version;
+        self.forget_snapshot();
+    }
+
     /// How many peers are signed in.
     pub fn len(&self) -> usize {
         self.slots.len()

@@ -20,7 +20,7 @@ use reqwest::Url;
 use super::{AppOpts, Door, Webhook};
 use crate::{
     doors::http::{Cors, SignalOpts},
-    peer_list::{HeartbeatOpts, MESSAGE_OVERHEAD_BYTES},
+    peer_list::{ClusterOpts, HeartbeatOpts, MESSAGE_OVERHEAD_BYTES},
 };
 
 /// Node's timers, and so the original's settings, end here (25 days).
@@ -127,6 +127,15 @@ pub struct Settings {
         hide_env_values = true
     )]
     webhook_secret: Option<String>,
+
+    /// Where the peer list lives if several nodes share it: redis:// or
+    /// rediss:// [default: in this process]
+    #[arg(long, env = "WEBRTC_REDIS_URL", value_name = "URL", hide_env_values = true, value_parser = redis_url)]
+    redis_url: Option<String>,
+
+    /// What its keys in Redis begin with
+    #[arg(long, env = "WEBRTC_REDIS_PREFIX", value_name = "PREFIX", default_value = "signal", value_parser = redis_prefix)]
+    redis_prefix: String,
 
     /// How many peers can be signed in
     #[arg(long, env = "WEBRTC_MAX_PEERS", value_name = "PEERS", default_value = "100000", value_parser = peers)]
@@ -238,6 +247,14 @@ impl Settings {
         let url = self.webhook_url.clone()?;
         let secret = self.webhook_secret.clone();
         Some(Webhook { url, secret })
+    }
+
+    /// Where the peer list lives, if not in this process.
+    pub fn cluster(&self) -> Option<ClusterOpts> {
+        Some(ClusterOpts {
+            url: self.redis_url.clone()?,
+            prefix: self.redis_prefix.clone(),
+        })
     }
 
     /// Whether only the health of a running server is asked for.
@@ -376,6 +393,25 @@ fn webhook_url(value: &str) -> Result<Url, String> {
     let url: Option<Url> = value.trim().parse().ok();
     url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         .ok_or_else(|| "a URL such as https://example.org/peers".into())
+}
+
+fn redis_url(value: &str) -> Result<String, String> {
+    let url = value.trim();
+    let is_redis = url.starts_with("redis://") || url.starts_with("rediss://");
+    let usable = is_redis && redis::IntoConnectionInfo::into_connection_info(url).is_ok();
+    usable
+        .then(|| url.to_owned())
+        .ok_or_else(|| "a URL such as redis://127.0.0.1:6379/0".into())
+}
+
+fn redis_prefix(value: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&value.len());
+    let is_plain = value
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && b != b'{' && b != b'}');
+    (fits && is_plain)
+        .then(|| value.to_owned())
+        .ok_or_else(|| "1 to 64 letters, digits or signs other than braces".into())
 }
 
 fn bytes(value: &str) -> Result<usize, String> {

@@ -6,21 +6,46 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::Request, http::Method, response::Response, routing::any};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::Method,
+    response::Response,
+    routing::any,
+};
 
-use crate::doors::{RequestError, only, reply};
+use crate::{
+    doors::{RequestError, only, reply},
+    peer_list::TimeoutPeerList,
+};
 
 /// A server that takes longer to answer than this is not well.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// `GET /healthz`: 200 `ok` while the server answers at all.
-pub(super) fn route() -> Router {
-    Router::new().route("/healthz", any(healthz))
+/// `GET /healthz`: 200 `ok` while the server answers at all. `GET /readyz`: the
+/// same while the peer list can be reached, else 503.
+pub(super) fn routes(peer_list: TimeoutPeerList) -> Router {
+    Router::new()
+        .route("/healthz", any(healthz))
+        .route("/readyz", any(readyz))
+        .with_state(peer_list)
 }
 
 async fn healthz(request: Request) -> Result<Response, RequestError> {
     only(&[Method::GET], &request)?;
     Ok(reply("ok"))
+}
+
+async fn readyz(
+    State(peer_list): State<TimeoutPeerList>,
+    request: Request,
+) -> Result<Response, RequestError> {
+    only(&[Method::GET], &request)?;
+    if peer_list.is_reachable().await {
+        Ok(reply("ok"))
+    } else {
+        Err(RequestError::Unavailable)
+    }
 }
 
 /// Asks the server that listens on this address and port of this machine. An

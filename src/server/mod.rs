@@ -102,7 +102,7 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     let cors = cors_layer(&opts.signal.enable_cors);
     let max_message_bytes = opts.signal.max_message_bytes;
     let guard = from_fn_with_state(Arc::new(opts.signal.enable_cors.clone()), guard);
-    let mut app = health::route();
+    let mut app = health::routes(peer_list.clone());
     for door in opts.doors {
         let peer_list = peer_list.clone();
         app = app.merge(match door {

@@ -20,7 +20,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::{doors::operator::event_json, peer_list::PeerEvents};
+use crate::{
+    doors::operator::event_json,
+    peer_list::{PeerEvents, TimeoutPeerList},
+};
 
 /// How long a receiver may take to answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
@@ -53,7 +56,22 @@ impl fmt::Debug for Webhook {
 
 /// Sends events until `stop` is cancelled, and then what is left, for a second
 /// at most.
-pub async fn send_events(webhook: Webhook, mut events: PeerEvents, stop: CancellationToken) {
+pub fn send_events(
+    webhook: Webhook,
+    peer_list: TimeoutPeerList,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    // At once, not when the future is first looked at.
+    let events = peer_list.subscribe();
+    send(webhook, peer_list, events, stop)
+}
+
+async fn send(
+    webhook: Webhook,
+    peer_list: TimeoutPeerList,
+    mut events: PeerEvents,
+    stop: CancellationToken,
+) {
     let client = Client::builder()
         .timeout(ANSWER_PATIENCE)
         // Whoever answers with another address could be anybody.
@@ -66,6 +84,7 @@ pub async fn send_events(webhook: Webhook, mut events: PeerEvents, stop: Cancell
     let receiver = Receiver {
         webhook,
         client,
+        peer_list,
         is_busy: AtomicBool::new(false),
     };
     {
@@ -93,6 +112,7 @@ pub async fn send_events(webhook: Webhook, mut events: PeerEvents, stop: Cancell
 struct Receiver {
     webhook: Webhook,
     client: Client,
+    peer_list: TimeoutPeerList,
     /// An event is being sent.
     is_busy: AtomicBool,
 }
@@ -103,7 +123,10 @@ impl Receiver {
             Ok((number, event)) => {
                 let (_, body) = event_json(number, &event);
                 self.is_busy.store(true, Ordering::Relaxed);
-                self.deliver(number, &body).await;
+                if self.peer_list.webhook_turn(number).await {
+                    self.deliver(number, &body).await;
+                    self.peer_list.webhook_sent(number).await;
+                }
                 self.is_busy.store(false, Ordering::Relaxed);
             }
             Err(missed) => warn!(

@@ -1,13 +1,20 @@
-//! Reading a message off a request.
+//! The bodies of requests and replies: reading a message off the one, and
+//! knowing when it is written with the other.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
 use tokio::time::timeout;
 
-use crate::doors::RequestError;
+use crate::{doors::RequestError, peer_list::Receipt};
 
 /// A body that is too large is read and discarded up to this many times the
 /// limit before it is refused: a client that is still sending when the answer
@@ -53,4 +60,51 @@ async fn read_patiently(mut body: Body, limit: usize) -> Result<Bytes, RequestEr
         return Err(RequestError::TooLarge { limit });
     }
     Ok(bytes.into_boxed_slice().into())
+}
+
+/// The body of a reply with news, which says when they are written: hyper drops
+/// a body when it has all of it, and then writes it in the same breath.
+pub(super) struct WithReceipt {
+    news: Option<Bytes>,
+    receipt: Option<Receipt>,
+}
+
+impl WithReceipt {
+    pub fn new(news: Bytes, receipt: Receipt) -> Self {
+        Self {
+            news: Some(news),
+            receipt: Some(receipt),
+        }
+    }
+}
+
+impl HttpBody for WithReceipt {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.news.take().map(|news| Ok(Frame::data(news))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.news.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length = self.news.as_ref().map_or(0, Bytes::len);
+        SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+    }
+}
+
+impl Drop for WithReceipt {
+    fn drop(&mut self) {
+        if self.news.is_none()
+            && let Some(receipt) = self.receipt.take()
+        {
+            receipt.written();
+        }
+    }
 }

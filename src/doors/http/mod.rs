@@ -19,6 +19,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     extract::{Request, State},
     http::{HeaderValue, Method, Version, header::CONNECTION},
     response::{IntoResponse, Response},
@@ -28,6 +29,8 @@ use tokio::time::sleep;
 use tower::{service_fn, util::option_layer};
 
 pub use super::reply::Cors;
+use body::WithReceipt;
+
 use super::{
     Parking, RequestError, cors_layer, only,
     query::Query,
@@ -251,23 +254,26 @@ async fn parked(
         Ok(delivery) => delivery,
         Err(error) => return refuse_wait(error.into()).await,
     };
-    let response = match delivery.news() {
-        News::Message { from, body } => {
-            let mut response = reply_from(*from, body.clone());
-            if ack.is_some() {
-                let number = HeaderValue::from(delivery.number());
-                response.headers_mut().insert(MESSAGE_SEQ, number);
-            }
-            response
-        }
-        News::Status(lines) | News::Nothing(lines) => reply_from(id, lines.clone()),
+    let number = match delivery.news() {
+        News::Message { .. } if ack.is_some() => Some(delivery.number()),
+        _ => None,
+    };
+    let (from, news) = match delivery.news() {
+        News::Message { from, body } => (*from, body.clone()),
+        News::Status(lines) | News::Nothing(lines) => (id, lines.clone()),
         // At once: native clients then report that they are disconnected.
         // The others are for sockets, and nobody polls for those.
         News::Removed(_) | News::Replaced | News::GroupMessage(_) | News::Room(_) => {
             return Err(PeerError::Unknown.into());
         }
     };
-    delivery.done().await;
+    let mut response = match delivery.receipt() {
+        Some(receipt) => reply_from(from, Body::new(WithReceipt::new(news, receipt))),
+        None => reply_from(from, news),
+    };
+    if let Some(number) = number {
+        response.headers_mut().insert(MESSAGE_SEQ, number.into());
+    }
     open.answered(true);
     Ok(response)
 }

@@ -1,0 +1,224 @@
+//! Members of the group, whose broadcasts reach each other at all nodes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+use tracing::info;
+
+use super::{
+    ClusterList, LONG_PATIENCE, PATIENCE, ROOM_PAUSE, Row, hash, op, split, view::peer_id,
+};
+use crate::peer_list::{
+    AddPeerError, Added, Card, Family, Introduction, PeerError, PeerId, PeerToken, ResumeError,
+    SendError, Unavailable, peer::name_for_list, rules::ROOM_PATIENCE,
+};
+
+impl ClusterList {
+    pub async fn add_member(
+        &self,
+        key: Option<&str>,
+        door: &'static str,
+    ) -> Result<Added, AddPeerError> {
+        let token = PeerToken::random();
+        let row = self.0.run("add_member", Some(PATIENCE), |verb| {
+            verb.arg(op())
+                .arg(key.unwrap_or_default())
+                .arg(door)
+                .arg(hash(&token))
+        });
+        let (kind, row) = split(row.await).map_err(|_| AddPeerError::Unavailable)?;
+        match kind.as_str() {
+            "ok" => added(row, token).ok_or(AddPeerError::Unavailable),
+            _ => Err(AddPeerError::Full),
+        }
+    }
+
+    pub async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, ResumeError> {
+        let row = self.0.run("resume_member", Some(PATIENCE), |verb| {
+            verb.arg(id.get()).arg(hash(token))
+        });
+        let (kind, row) = split(row.await).map_err(|_| ResumeError::Unavailable)?;
+        match kind.as_str() {
+            "ok" => added(row, *token).ok_or(ResumeError::Unavailable),
+            "wrong" => Err(ResumeError::WrongToken),
+            _ => Err(ResumeError::Gone),
+        }
+    }
+
+    pub async fn acknowledge(&self, id: PeerId, number: u64) {
+        let row = self.0.run("acknowledge", Some(LONG_PATIENCE), |verb| {
+            verb.arg(id.get()).arg(number)
+        });
+        let _ = row.await;
+    }
+
+    pub async fn is_first(&self, id: PeerId, number: u64) -> bool {
+        let row = self.0.run("is_first", Some(LONG_PATIENCE), |verb| {
+            verb.arg(op()).arg(id.get()).arg(number)
+        });
+        split(row.await).is_ok_and(|(kind, _)| kind == "first")
+    }
+
+    pub async fn list_member(
+        &self,
+        id: PeerId,
+        name: &str,
+        introduction: Introduction,
+    ) -> Result<Option<Vec<Card>>, PeerError> {
+        let listed = name_for_list(name);
+        let row = self.0.run("list_member", Some(LONG_PATIENCE), |verb| {
+            verb.arg(op())
+                .arg(id.get())
+                .arg(&*listed)
+                .arg(name)
+                .arg(&introduction.card[..])
+                .arg(&introduction.hello[..])
+                .arg(&introduction.farewell[..])
+        });
+        let (kind, mut row) = split(row.await)?;
+        match kind.as_str() {
+            "ok" => {}
+            "taken" => return Ok(None),
+            _ => return Err(PeerError::Unknown),
+        }
+        info!(peer_id = id.get(), name = &*listed, "peer signed in");
+        let cards = row.row().map(cards).unwrap_or_default();
+        self.push_to_full(row.row(), "g", introduction.hello).await;
+        Ok(Some(cards))
+    }
+
+    pub async fn cards(&self) -> Vec<Card> {
+        let row = self.0.run("cards", Some(PATIENCE), |verb| verb);
+        row.await.map(cards).unwrap_or_default()
+    }
+
+    pub async fn show_family(&self, id: PeerId, family: Family) {
+        let letter = match family {
+            Family::Names => "n",
+            Family::Rooms => "r",
+        };
+        let row = self.0.run("show_family", Some(LONG_PATIENCE), |verb| {
+            verb.arg(id.get()).arg(letter)
+        });
+        let _ = row.await;
+    }
+
+    pub async fn broadcast(&self, from: PeerId, body: Bytes) -> Result<(), PeerError> {
+        let row = self.0.run("broadcast", Some(LONG_PATIENCE), |verb| {
+            verb.arg(op()).arg(from.get()).arg(&body[..])
+        });
+        let (kind, mut row) = split(row.await)?;
+        if kind != "ok" {
+            return Err(PeerError::Unknown);
+        }
+        self.push_to_full(row.row(), "g", body).await;
+        Ok(())
+    }
+
+    pub async fn send_to_member(&self, name: &str, body: Bytes) -> Result<(), SendError> {
+        let row = self.0.run("send_to_member", Some(LONG_PATIENCE), |verb| {
+            verb.arg(op()).arg(name).arg(&body[..])
+        });
+        let (kind, mut row) = split(row.await).map_err(|_| SendError::Unavailable)?;
+        if kind != "ok" {
+            return Err(SendError::UnknownReceiver);
+        }
+        match self.push_to_full(row.row(), "g", body).await.pop() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    pub async fn keep_room(&self, id: PeerId, room: &str) -> bool {
+        self.room("keep_room", id, room).await
+    }
+
+    pub async fn ask_for_room(&self, id: PeerId, room: &str) -> bool {
+        self.room("ask_for_room", id, room).await
+    }
+
+    async fn room(&self, verb: &str, id: PeerId, room: &str) -> bool {
+        let row = self.0.run(verb, Some(LONG_PATIENCE), |verb| {
+            verb.arg(id.get()).arg(room)
+        });
+        let Ok((kind, mut row)) = split(row.await) else {
+            return false;
+        };
+        let name = Bytes::copy_from_slice(room.as_bytes());
+        self.push_to_full(row.row(), "r", name).await;
+        kind == "ok"
+    }
+
+    /// Waits for room in the mailboxes of those that had none. Returns why each
+    /// that made none is not told.
+    async fn push_to_full(
+        &self,
+        full: Option<Row>,
+        kind: &'static str,
+        body: Bytes,
+    ) -> Vec<SendError> {
+        let full = full.map(Row::texts).unwrap_or_default();
+        let full = full.iter().filter_map(|id| peer_id(id));
+        // Side by side, so that many that do not read take no longer than one.
+        let pushed = join_all(full.map(|id| self.push_patiently(id, kind, body.clone()))).await;
+        pushed.into_iter().filter_map(Result::err).collect()
+    }
+
+    async fn push_patiently(
+        &self,
+        id: PeerId,
+        kind: &'static str,
+        body: Bytes,
+    ) -> Result<(), SendError> {
+        let deadline = Instant::now() + ROOM_PATIENCE;
+        let unavailable = |_: Unavailable| SendError::Unavailable;
+        loop {
+            let row = self.0.run("push_to_member", Some(LONG_PATIENCE), |verb| {
+                verb.arg(op()).arg(id.get()).arg(kind).arg(&body[..])
+            });
+            let (answer, _) = split(row.await).map_err(unavailable)?;
+            let pause: Duration = match answer.as_str() {
+                "ok" => return Ok(()),
+                // Nobody reads for it.
+                "away" => Duration::ZERO,
+                _ => deadline
+                    .saturating_duration_since(Instant::now())
+                    .min(ROOM_PAUSE),
+            };
+            if pause.is_zero() {
+                let is_to_go = self.give_up(id).await.map_err(unavailable)?;
+                return Err(if is_to_go {
+                    SendError::UnknownReceiver
+                } else {
+                    SendError::MailboxFull
+                });
+            }
+            sleep(pause).await;
+        }
+    }
+}
+
+/// A member, as the script tells of it.
+fn added(mut row: Row, token: PeerToken) -> Option<Added> {
+    Some(Added {
+        id: row.text().and_then(|id| peer_id(&id))?,
+        token,
+        resumed: row.text()? == "1",
+        name: row.text().map(Into::into),
+    })
+}
+
+fn cards(row: Row) -> Vec<Card> {
+    let cards = row.rows().into_iter().filter_map(|mut row| {
+        Some(Card {
+            id: row.text().and_then(|id| peer_id(&id))?,
+            name: row.text()?.into(),
+            card: row.bytes(),
+        })
+    });
+    let mut cards: Vec<Card> = cards.collect();
+    cards.sort_unstable_by_key(|card| card.id);
+    cards
+}

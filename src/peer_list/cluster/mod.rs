@@ -1,0 +1,536 @@
+//! The peer list that lives in Redis: any number of nodes are one server.
+//!
+//! Each verb is one step of the script, which Redis carries out as a whole. A
+//! node keeps what cannot leave it: open waits and sockets (`node.rs`), and a
+//! copy of the list that it brings up to date (`view.rs`).
+
+mod group;
+mod node;
+mod redis;
+mod view;
+mod waiting;
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use ::redis::ScriptInvocation;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::info;
+
+pub use redis::ConnectError;
+pub(super) use waiting::{Lease, OpenRequest, OpenSocket};
+
+use super::{
+    AddPeerError, Caller, Delivery, HeartbeatOpts, PeerError, PeerEvents, PeerId, PeerInfo,
+    PeerToken, Reason, ResumeError, SendError, SignedIn, Unavailable, WayIn, events::read_info,
+    peer::name_for_list, rules::ROOM_PATIENCE,
+};
+use node::Node;
+use redis::{Redis, Row};
+use view::{View, dialect_letter};
+
+/// How long a verb is tried for whose client can be refused: a short
+/// stand-still of Redis is not seen.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same for what nobody waits for, or what cannot be refused.
+const LONG_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pause between two looks whether a mailbox has room.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
+
+/// Redis is reached if it answers within this time.
+const READY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a node asks whether another has sent an event to the webhook.
+const TURN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a list lives that many nodes share.
+#[derive(Clone, Debug)]
+pub struct ClusterOpts {
+    /// Where Redis is: `redis://` or `rediss://`, with user, password and
+    /// database as usual.
+    pub url: String,
+    /// What all keys begin with, so that several lists can be in one Redis.
+    pub prefix: String,
+}
+
+/// The list in Redis, as one node sees it. Clones are the same node.
+#[derive(Clone)]
+pub(super) struct ClusterList(Arc<Node>);
+
+/// The first word of an answer, and the rest.
+type Answer = Result<(String, Row), Unavailable>;
+
+impl ClusterList {
+    pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
+        let (redis, pushes) = Redis::connect(cluster, &opts).await?;
+        let list = Self(Arc::new(Node::new(opts, redis)));
+        let unreachable = |_: Unavailable| ConnectError::Unreachable("it stopped answering".into());
+        list.live().await.map_err(unreachable)?;
+        list.0.sync().await.map_err(unreachable)?;
+        list.0.sync_events(true).await.map_err(unreachable)?;
+        node::start(&list.0, pushes);
+        list.start_collector();
+        Ok(list)
+    }
+
+    /// Tells the others that this node lives, and buries those that do not.
+    async fn live(&self) -> Result<(), Unavailable> {
+        let mut row = self.0.run("live", Some(PATIENCE), |verb| verb).await?;
+        let is_new = row.kind() == "1";
+        log_removed(row.row());
+        if is_new {
+            // It was taken for dead: what is open here has to be said again.
+            self.0.recheck();
+        }
+        Ok(())
+    }
+
+    fn start_collector(&self) {
+        let node = Arc::downgrade(&self.0);
+        let living = tokio::spawn(every(redis::NODE_LIFE / 4, node.clone(), async |list| {
+            let _ = list.live().await;
+        }));
+        let period = self.0.opts.gc_interval;
+        let collecting = tokio::spawn(async move {
+            sleep(period).await;
+            every(period, node, async |list| {
+                let _ = list.purge().await;
+            })
+            .await;
+        });
+        self.0
+            .keep(living.abort_handle(), collecting.abort_handle());
+    }
+
+    pub async fn add_peer(&self, name: Option<&str>, way: WayIn) -> Result<SignedIn, AddPeerError> {
+        if name.is_some_and(str::is_empty) {
+            return Err(AddPeerError::NoName);
+        }
+        let name = name.map(name_for_list);
+        let token = PeerToken::random();
+        let (known, statuses) = self.0.wants();
+        let row = self.0.run("add_peer", Some(PATIENCE), |verb| {
+            verb.arg(op())
+                .arg(name.as_deref().unwrap_or_default())
+                .arg(way.door)
+                .arg(dialect_letter(way.dialect))
+                .arg(hash(&token))
+                .arg(known_arg(known))
+                .arg(statuses)
+        });
+        let (kind, row) = split(row.await).map_err(|_| AddPeerError::Unavailable)?;
+        if kind == "full" {
+            return Err(AddPeerError::Full);
+        }
+        let signed_in = self.signed_in(row, known, token).await;
+        let signed_in = signed_in.ok_or(AddPeerError::Unavailable)?;
+        info!(
+            peer_id = signed_in.id.get(),
+            name = name.as_deref(),
+            "peer signed in"
+        );
+        Ok(signed_in)
+    }
+
+    pub async fn resume_peer(
+        &self,
+        id: PeerId,
+        token: &PeerToken,
+        name: Option<&str>,
+        way: WayIn,
+    ) -> Result<SignedIn, ResumeError> {
+        let name = name.map(name_for_list);
+        let (known, statuses) = self.0.wants();
+        let row = self.0.run("resume_peer", Some(PATIENCE), |verb| {
+            verb.arg(id.get())
+                .arg(hash(token))
+                .arg(name.as_deref().unwrap_or_default())
+                .arg(way.door)
+                .arg(dialect_letter(way.dialect))
+                .arg(known_arg(known))
+                .arg(statuses)
+        });
+        let (kind, row) = split(row.await).map_err(|_| ResumeError::Unavailable)?;
+        match kind.as_str() {
+            "ok" => {}
+            "wrong" => return Err(ResumeError::WrongToken),
+            _ => return Err(ResumeError::Gone),
+        }
+        let signed_in = self.signed_in(row, known, *token).await;
+        info!(peer_id = id.get(), "peer came back");
+        signed_in.ok_or(ResumeError::Unavailable)
+    }
+
+    /// What a sign-in was answered with: id, name, version, and the list.
+    async fn signed_in(
+        &self,
+        mut row: Row,
+        known: Option<u64>,
+        token: PeerToken,
+    ) -> Option<SignedIn> {
+        let id = row.text().and_then(|id| view::peer_id(&id))?;
+        let _name = row.text()?;
+        let _joined: u64 = row.number()?;
+        let view = View::read(row.row()?, known)?;
+        self.0.bring(view).await.ok()?;
+        let list = self.0.cached.lock().list_from(id);
+        Some(SignedIn { id, token, list })
+    }
+
+    pub async fn check_token(&self, id: PeerId, token: &PeerToken) -> Result<(), PeerError> {
+        let row = self.0.run("check_token", Some(PATIENCE), |verb| {
+            verb.arg(id.get()).arg(hash(token))
+        });
+        match split(row.await)?.0.as_str() {
+            "wrong" => Err(PeerError::WrongToken),
+            _ => Ok(()),
+        }
+    }
+
+    pub async fn wait(&self, id: PeerId, limit: Option<Duration>) -> Result<Delivery, PeerError> {
+        self.wait_after(id, None, limit).await
+    }
+
+    pub async fn wait_after(
+        &self,
+        id: PeerId,
+        acknowledged: Option<u64>,
+        limit: Option<Duration>,
+    ) -> Result<Delivery, PeerError> {
+        waiting::wait(&self.0, &caller(id), acknowledged, limit).await
+    }
+
+    pub async fn send(&self, from: PeerId, to: PeerId, body: Bytes) -> Result<(), SendError> {
+        self.send_as(&caller(from), to, body, None, false, PATIENCE)
+            .await
+    }
+
+    pub async fn send_once(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        body: Bytes,
+        number: u64,
+    ) -> Result<(), SendError> {
+        let number = Some(number);
+        self.send_as(&caller(from), to, body, number, false, PATIENCE)
+            .await
+    }
+
+    async fn send_as(
+        &self,
+        caller: &Caller,
+        to: PeerId,
+        body: Bytes,
+        number: Option<u64>,
+        polls: bool,
+        patience: Duration,
+    ) -> Result<(), SendError> {
+        let row = self.0.run("send", Some(patience), |verb| {
+            verb.arg(op())
+                .arg(caller.id.get())
+                .arg(caller.token.as_ref().map(hash).unwrap_or_default())
+                .arg(to.get())
+                .arg(link_arg(caller))
+                .arg(flag(caller.lingers))
+                .arg(number.map(|number| number.to_string()).unwrap_or_default())
+                .arg(flag(polls))
+                .arg(&body[..])
+        });
+        let (kind, _) = split(row.await).map_err(|_| SendError::Unavailable)?;
+        match kind.as_str() {
+            "ok" => Ok(()),
+            "sender" => Err(SendError::UnknownSender),
+            "wrong" => Err(SendError::WrongToken),
+            "order" => Err(SendError::OutOfOrder),
+            "mailbox" => Err(SendError::MailboxFull),
+            _ => Err(SendError::UnknownReceiver),
+        }
+    }
+
+    pub async fn send_patiently(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        body: Bytes,
+    ) -> Result<(), SendError> {
+        let from = caller(from);
+        let deadline = Instant::now() + ROOM_PATIENCE;
+        loop {
+            let sent = self
+                .send_as(&from, to, body.clone(), None, false, LONG_PATIENCE)
+                .await;
+            if sent != Err(SendError::MailboxFull) {
+                return sent;
+            }
+            if Instant::now() >= deadline {
+                return match self.give_up(to).await {
+                    Ok(true) => Err(SendError::UnknownReceiver),
+                    Ok(false) => sent,
+                    Err(Unavailable) => Err(SendError::Unavailable),
+                };
+            }
+            sleep(ROOM_PAUSE).await;
+        }
+    }
+
+    /// A peer has made no room in its mailbox. Whether it is to go for that.
+    async fn give_up(&self, id: PeerId) -> Result<bool, Unavailable> {
+        let row = self
+            .0
+            .run("give_up", Some(LONG_PATIENCE), |verb| verb.arg(id.get()));
+        Ok(split(row.await)?.0 == "gone")
+    }
+
+    pub async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), PeerError> {
+        self.heartbeat(&caller(id)).await
+    }
+
+    async fn heartbeat(&self, caller: &Caller) -> Result<(), PeerError> {
+        let row = self
+            .0
+            .run("heartbeat", Some(PATIENCE), |verb| as_caller(verb, caller));
+        match split(row.await)?.0.as_str() {
+            "ok" => Ok(()),
+            "wrong" => Err(PeerError::WrongToken),
+            _ => Err(PeerError::Unknown),
+        }
+    }
+
+    pub async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Unavailable> {
+        let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.0
+            .run("sign_out_later", Some(PATIENCE), |verb| {
+                verb.arg(id.get()).arg(ms)
+            })
+            .await?;
+        let node = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            sleep(grace).await;
+            if let Some(node) = node.upgrade() {
+                let removed = node.run("leave", Some(LONG_PATIENCE), |verb| verb.arg(id.get()));
+                // Else the collector finds it.
+                if let Ok(row) = removed.await {
+                    log_removed(Some(row));
+                }
+            }
+        });
+        Ok(())
+    }
+
+    pub async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Unavailable> {
+        let row = self.0.run("remove_peer", Some(PATIENCE), |verb| {
+            verb.arg(id.get()).arg(reason.to_string())
+        });
+        let (kind, mut row) = split(row.await)?;
+        if let Some(removed) = row.row() {
+            log_one_removed(removed);
+        }
+        Ok(kind == "ok")
+    }
+
+    pub async fn purge(&self) -> Result<Vec<PeerId>, Unavailable> {
+        let mut all = Vec::new();
+        loop {
+            let row = self.0.run("collect", Some(PATIENCE), |verb| verb).await?;
+            let removed = log_removed(Some(row));
+            if removed.is_empty() {
+                return Ok(all);
+            }
+            all.extend(
+                removed
+                    .into_iter()
+                    .filter_map(|(id, is_listed)| is_listed.then_some(id)),
+            );
+        }
+    }
+
+    pub async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Unavailable> {
+        let mut row = self
+            .0
+            .run("peer_info", Some(PATIENCE), |verb| verb.arg(id.get()))
+            .await?;
+        Ok(row.text().and_then(|line| read_info(&line)))
+    }
+
+    pub async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Unavailable> {
+        let row = self
+            .0
+            .run("peer_infos", Some(PATIENCE), |verb| verb)
+            .await?;
+        let lines = row.texts();
+        let mut infos: Vec<PeerInfo> = lines.iter().filter_map(|line| read_info(line)).collect();
+        infos.sort_unstable_by_key(|info| info.id);
+        Ok(infos)
+    }
+
+    pub fn is_full(&self) -> bool {
+        // As far as is known here; a sign-in is told exactly.
+        self.0.cached.lock().roster.len() >= self.0.opts.max_peers
+    }
+
+    pub fn opts(&self) -> &HeartbeatOpts {
+        &self.0.opts
+    }
+
+    pub fn peer_ids(&self) -> Vec<PeerId> {
+        self.0.cached.lock().roster.ids()
+    }
+
+    pub fn format(&self) -> Bytes {
+        self.0.cached.lock().roster.list(Instant::now())
+    }
+
+    pub fn subscribe(&self) -> PeerEvents {
+        self.0.events.subscribe(None)
+    }
+
+    pub fn subscribe_after(&self, number: u64) -> PeerEvents {
+        self.0.events.subscribe(Some(number))
+    }
+
+    pub fn cancel_gc(&self) {
+        self.0.stop_tasks();
+    }
+
+    pub fn end_waits(&self) {
+        self.0.end_waits();
+    }
+
+    pub async fn stop(&self) {
+        self.0.stop_tasks();
+        if let Ok(row) = self
+            .0
+            .run("stop", Some(Duration::from_millis(500)), |verb| verb)
+            .await
+        {
+            log_removed(Some(row));
+        }
+        // What was removed is told to those who subscribed here.
+        let _ = self.0.sync_events(false).await;
+    }
+
+    pub async fn is_reachable(&self) -> bool {
+        let asked = self.0.run("check_token", Some(READY_PATIENCE), |verb| {
+            verb.arg(0).arg(0)
+        });
+        asked.await.is_ok()
+    }
+
+    pub fn open_request(&self, caller: &Caller) -> OpenRequest {
+        OpenRequest::new(self.clone(), caller.clone())
+    }
+
+    pub async fn open_socket(&self, id: PeerId, resumes: bool) -> Result<OpenSocket, PeerError> {
+        OpenSocket::open(self, id, resumes).await
+    }
+
+    pub fn link_lost(&self, id: PeerId, link: u64) {
+        self.0.later("unlink", move |verb| {
+            verb.arg(id.get()).arg(link);
+        });
+    }
+
+    pub async fn webhook_turn(&self, number: u64) -> bool {
+        loop {
+            let row = self
+                .0
+                .run("webhook", Some(PATIENCE), |verb| verb.arg(number));
+            match split(row.await) {
+                Ok((kind, _)) if kind == "mine" => return true,
+                Ok((kind, _)) if kind == "sent" => return false,
+                _ => sleep(TURN_PAUSE).await,
+            }
+        }
+    }
+
+    pub async fn webhook_sent(&self, number: u64) {
+        let row = self
+            .0
+            .run("webhook_sent", Some(PATIENCE), |verb| verb.arg(number));
+        let _ = row.await;
+    }
+}
+
+/// Does something at once and then at intervals, as long as the node is used.
+async fn every(period: Duration, node: Weak<Node>, work: impl AsyncFn(&ClusterList)) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(node) = node.upgrade() else { return };
+        work(&ClusterList(node)).await;
+    }
+}
+
+fn caller(id: PeerId) -> Caller {
+    Caller {
+        id,
+        token: None,
+        link: None,
+        lingers: false,
+    }
+}
+
+/// Id, token, link, and whether it lingers.
+fn as_caller<'a, 'b>(
+    verb: &'b mut ScriptInvocation<'a>,
+    caller: &Caller,
+) -> &'b mut ScriptInvocation<'a> {
+    verb.arg(caller.id.get())
+        .arg(caller.token.as_ref().map(hash).unwrap_or_default())
+        .arg(link_arg(caller))
+        .arg(flag(caller.lingers))
+}
+
+fn link_arg(caller: &Caller) -> String {
+    let link = caller.link.as_ref().map(|link| link.number.to_string());
+    link.unwrap_or_default()
+}
+
+fn known_arg(known: Option<u64>) -> String {
+    known.map_or_else(|| "-1".to_owned(), |known| known.to_string())
+}
+
+fn flag(is: bool) -> &'static str {
+    if is { "1" } else { "0" }
+}
+
+/// The name of an operation, by which Redis knows it when it is asked again.
+fn op() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+/// What is kept of a token: whoever reads Redis cannot act as a peer.
+fn hash(token: &PeerToken) -> String {
+    let digest = Sha256::digest(token.digits());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn split(row: Result<Row, Unavailable>) -> Answer {
+    let mut row = row?;
+    let kind = row.kind();
+    Ok((kind, row))
+}
+
+/// Logs who was removed. Returns them, and whether they were in the list.
+fn log_removed(removed: Option<Row>) -> Vec<(PeerId, bool)> {
+    let rows = removed.map(Row::rows).unwrap_or_default().into_iter();
+    rows.filter_map(log_one_removed).collect()
+}
+
+fn log_one_removed(mut removed: Row) -> Option<(PeerId, bool)> {
+    let id = removed.text().and_then(|id| view::peer_id(&id))?;
+    let reason = removed.text();
+    let name = removed.text();
+    if let Some(name) = &name {
+        info!(peer_id = id.get(), name, reason, "peer removed");
+    }
+    Some((id, name.is_some()))
+}

@@ -1,0 +1,390 @@
+//! What a node has of its own: the waits and sockets that are open here, its
+//! copy of the list, and what Redis tells it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ::redis::{PushInfo, PushKind, ScriptInvocation, Value};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, mpsc::UnboundedReceiver},
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
+use tracing::warn;
+
+use super::{
+    LONG_PATIENCE, PATIENCE, flag, known_arg,
+    redis::{Redis, Row},
+    view::{Cached, View, peer_id},
+};
+use crate::peer_list::{
+    HeartbeatOpts, PeerId, Reason, Unavailable,
+    events::{EventLog, read_event},
+    telling::{Half, Schedule, Telling},
+};
+
+pub(super) struct Node {
+    pub opts: HeartbeatOpts,
+    pub redis: Redis,
+    pub cached: Mutex<Cached>,
+    pub events: Arc<EventLog>,
+    open: Mutex<HashMap<PeerId, Vec<Arc<OpenHere>>>>,
+    /// As in the list of one process.
+    schedules: Mutex<[Schedule; 2]>,
+    told: [AtomicU64; 2],
+    ending: AtomicBool,
+    /// Only one asks for events at a time, or they would come twice.
+    asking_for_events: tokio::sync::Mutex<()>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// A wait or socket that is open at this node.
+pub(super) struct OpenHere {
+    /// There may be something for it.
+    pub news: Notify,
+    state: Mutex<OpenState>,
+}
+
+#[derive(Default)]
+struct OpenState {
+    removed: Option<Reason>,
+    /// The session of the peer, if this is a socket of it.
+    session: Option<u64>,
+    replaced: bool,
+    /// The version of the list that its peer has heard. None: it hears of
+    /// none.
+    heard: Option<u64>,
+}
+
+impl OpenHere {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            news: Notify::new(),
+            state: Mutex::default(),
+        })
+    }
+
+    pub fn removed(&self) -> Option<Reason> {
+        self.state.lock().removed
+    }
+
+    pub fn is_replaced(&self) -> bool {
+        self.state.lock().replaced
+    }
+
+    pub fn set_heard(&self, heard: Option<u64>) {
+        self.state.lock().heard = heard;
+    }
+
+    pub fn set_session(&self, session: u64) {
+        self.state.lock().session = Some(session);
+    }
+
+    /// What it is told from now on is of no use: it gets nothing.
+    pub fn set_outdated(&self) {
+        self.state.lock().heard = None;
+    }
+}
+
+impl Node {
+    pub fn new(opts: HeartbeatOpts, redis: Redis) -> Self {
+        Self {
+            opts,
+            redis,
+            cached: Mutex::new(Cached::new()),
+            events: EventLog::new(),
+            open: Mutex::default(),
+            schedules: Mutex::new(Half::BOTH.map(Schedule::new)),
+            told: Default::default(),
+            ending: AtomicBool::new(false),
+            asking_for_events: tokio::sync::Mutex::new(()),
+            tasks: Mutex::default(),
+        }
+    }
+
+    /// Carries a verb out, with the arguments that `args` gives it.
+    pub async fn run<'a>(
+        &'a self,
+        verb: &str,
+        patience: Option<Duration>,
+        args: impl for<'b> FnOnce(&'b mut ScriptInvocation<'a>) -> &'b mut ScriptInvocation<'a>,
+    ) -> Result<Row, Unavailable> {
+        let mut invocation = self.redis.verb(verb);
+        args(&mut invocation);
+        self.redis.run(&invocation, patience).await
+    }
+
+    /// Carries a verb out that nobody waits for.
+    pub fn later(
+        self: &Arc<Self>,
+        verb: &'static str,
+        args: impl FnOnce(&mut ScriptInvocation<'_>) + Send + 'static,
+    ) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let node = self.clone();
+        runtime.spawn(async move {
+            let mut invocation = node.redis.verb(verb);
+            args(&mut invocation);
+            let _ = node.redis.run(&invocation, Some(LONG_PATIENCE)).await;
+        });
+    }
+
+    // The list -------------------------------------------------------------
+
+    /// What a view is asked for with: the version that is known, and whether
+    /// STATUS is wanted.
+    pub fn wants(&self) -> (Option<u64>, &'static str) {
+        let cached = self.cached.lock();
+        (cached.known(), flag(cached.wants_statuses()))
+    }
+
+    /// Brings the list up to date.
+    pub async fn sync(&self) -> Result<(), Unavailable> {
+        let (known, statuses) = self.wants();
+        let row = self.run("view", Some(PATIENCE), |verb| {
+            verb.arg(known_arg(known)).arg(statuses)
+        });
+        let view = View::read(row.await?, known).ok_or(Unavailable)?;
+        self.cached.lock().apply(view);
+        Ok(())
+    }
+
+    /// Brings the list up to date with what an answer brought along.
+    pub async fn bring(&self, view: View) -> Result<(), Unavailable> {
+        let fits = self.cached.lock().apply(view);
+        if fits { Ok(()) } else { self.sync().await }
+    }
+
+    // Events ---------------------------------------------------------------
+
+    /// Asks for the events that happened. `all`: those that are kept from
+    /// before this node too.
+    pub async fn sync_events(&self, all: bool) -> Result<(), Unavailable> {
+        let _alone = self.asking_for_events.lock().await;
+        let known = if all { 0 } else { self.events.newest() };
+        let row = self.run("events", Some(PATIENCE), |verb| verb.arg(known));
+        let mut row = row.await?;
+        let newest: u64 = row.number().ok_or(Unavailable)?;
+        let lines = row.row().map(Row::texts).unwrap_or_default();
+        let first = newest + 1 - lines.len() as u64;
+        self.events.go_on_at(first);
+        for line in &lines {
+            match read_event(line) {
+                Some(event) => self.events.add(event),
+                None => warn!(line, "an event in Redis cannot be understood"),
+            }
+        }
+        Ok(())
+    }
+
+    // What is open here ----------------------------------------------------
+
+    /// A wait or socket of a peer is open here from now on.
+    pub fn open(&self, id: PeerId) -> Arc<OpenHere> {
+        let here = OpenHere::new();
+        let mut open = self.open.lock();
+        open.entry(id).or_default().push(here.clone());
+        here
+    }
+
+    pub fn close(&self, id: PeerId, here: &Arc<OpenHere>) {
+        let mut open = self.open.lock();
+        if let Some(all) = open.get_mut(&id) {
+            all.retain(|other| !Arc::ptr_eq(other, here));
+            if all.is_empty() {
+                open.remove(&id);
+            }
+        }
+    }
+
+    fn open_of(&self, id: PeerId) -> Vec<Arc<OpenHere>> {
+        self.open.lock().get(&id).cloned().unwrap_or_default()
+    }
+
+    fn all_open(&self, wanted: impl Fn(PeerId) -> bool) -> Vec<Arc<OpenHere>> {
+        let open = self.open.lock();
+        let wanted = open.iter().filter(|(id, _)| wanted(**id));
+        wanted.flat_map(|(_, all)| all.iter().cloned()).collect()
+    }
+
+    /// Everything that is open here looks again.
+    pub fn recheck(&self) {
+        for here in self.all_open(|_| true) {
+            here.news.notify_waiters();
+            here.news.notify_one();
+        }
+    }
+
+    pub fn end_waits(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.recheck();
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// The version of the list that a peer is to have heard when it waits.
+    pub fn told(&self, id: PeerId) -> u64 {
+        self.told[Half::of(id) as usize].load(Ordering::Acquire)
+    }
+
+    // Tasks ----------------------------------------------------------------
+
+    pub fn keep(&self, living: AbortHandle, collecting: AbortHandle) {
+        self.tasks.lock().extend([living, collecting]);
+    }
+
+    pub fn stop_tasks(&self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+    }
+
+    fn changed(self: &Arc<Self>) {
+        for half in Half::BOTH {
+            self.tell(half, Schedule::changed);
+        }
+    }
+
+    fn tell(self: &Arc<Self>, half: Half, when: fn(&mut Schedule, usize, Instant) -> Telling) {
+        let peers = self.cached.lock().roster.len();
+        let telling = when(
+            &mut self.schedules.lock()[half as usize],
+            peers,
+            Instant::now(),
+        );
+        let node = Arc::downgrade(self);
+        match telling {
+            Telling::Scheduled => {}
+            Telling::Now => {
+                tokio::spawn(async move {
+                    if let Some(node) = node.upgrade() {
+                        node.tell_now(half).await;
+                    }
+                });
+            }
+            Telling::At(end) => {
+                tokio::spawn(async move {
+                    sleep_until(end).await;
+                    if let Some(node) = node.upgrade() {
+                        node.tell(half, |schedule, _, now| schedule.scheduled(now));
+                    }
+                });
+            }
+        }
+    }
+
+    async fn tell_now(self: &Arc<Self>, half: Half) {
+        if self.sync().await.is_err() {
+            // When Redis is back, everything looks again.
+            return;
+        }
+        let current = self.cached.lock().roster.current();
+        let told = &self.told[half as usize];
+        told.fetch_max(current, Ordering::AcqRel);
+        for here in self.all_open(|id| Half::of(id) == half) {
+            let is_behind = here.state.lock().heard.is_some_and(|heard| heard < current);
+            if is_behind {
+                here.news.notify_one();
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop_tasks();
+    }
+}
+
+/// Listens to what Redis tells, as long as the node is used.
+pub(super) fn start(node: &Arc<Node>, mut pushes: UnboundedReceiver<PushInfo>) {
+    let node = Arc::downgrade(node);
+    tokio::spawn(async move {
+        while let Some(push) = pushes.recv().await {
+            let Some(node) = node.upgrade() else { return };
+            match push.kind {
+                PushKind::Message => {
+                    if let Some(Value::BulkString(text)) = push.data.get(1) {
+                        hear(&node, &String::from_utf8_lossy(text));
+                    }
+                }
+                // The connection was lost in between: whatever was told then
+                // is to be found out.
+                PushKind::Subscribe => catch_up(&node),
+                _ => {}
+            }
+        }
+    });
+}
+
+fn catch_up(node: &Arc<Node>) {
+    let weak = Arc::downgrade(node);
+    tokio::spawn(async move {
+        let found = async |node: Weak<Node>| {
+            let node = node.upgrade()?;
+            node.sync().await.ok()?;
+            node.sync_events(false).await.ok()?;
+            node.recheck();
+            node.changed();
+            Some(())
+        };
+        while found(weak.clone()).await.is_none() && weak.strong_count() > 0 {}
+    });
+}
+
+fn hear(node: &Arc<Node>, text: &str) {
+    let (kind, rest) = text.split_at_checked(1).unwrap_or_default();
+    let mut words = rest.splitn(2, ' ');
+    let mut word = || words.next().unwrap_or_default();
+    match kind {
+        "v" => node.changed(),
+        "e" => {
+            let node = node.clone();
+            tokio::spawn(async move { node.sync_events(false).await });
+        }
+        "w" => {
+            for here in peer_id(word())
+                .map(|id| node.open_of(id))
+                .unwrap_or_default()
+            {
+                here.news.notify_one();
+            }
+        }
+        "x" => {
+            let all = peer_id(word())
+                .map(|id| node.open_of(id))
+                .unwrap_or_default();
+            let session: u64 = word().parse().unwrap_or(0);
+            for here in all {
+                let mut state = here.state.lock();
+                state.replaced = state.session.is_some_and(|before| before < session);
+                drop(state);
+                here.news.notify_waiters();
+                here.news.notify_one();
+            }
+        }
+        "r" => {
+            let all = peer_id(word())
+                .map(|id| node.open_of(id))
+                .unwrap_or_default();
+            let reason = Reason::read(word()).unwrap_or(Reason::TimedOut);
+            for here in all {
+                here.state.lock().removed = Some(reason);
+                here.news.notify_waiters();
+                here.news.notify_one();
+            }
+        }
+        _ => {}
+    }
+}

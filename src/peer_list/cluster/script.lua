@@ -1,0 +1,1252 @@
+-- The peer list in Redis: each verb of the domain as one step that is whole.
+--
+-- KEYS[1]: what all keys begin with, their hash tag included.
+-- ARGV: the verb, the node that asks, and what the verb takes.
+--
+-- The settings of the list stand before this text as constants, times in ms:
+-- TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD, MAX_PEERS, LOG_LENGTH,
+-- EVENTS_KEPT, LINGER, REPEAT_PAUSE, NODE_LIFE, OP_LIFE.
+--
+-- Keys, after the prefix:
+--   id, version, event   counters: the last id, change of the list, event
+--   p:ID                 hash: a peer (below)
+--   m:ID                 list: its mailbox, each `KIND FROM NEEDS\n` and the body
+--   stale                sorted set: when each peer is stale
+--   linger               sorted set: until when listed peers that have nothing
+--                        open count as connected
+--   listed               hash: id to the log's line of its sign-in
+--   log                  list: the last changes, `+JOINED ID DIALECT NAME` and
+--                        `-JOINED ID DIALECT NAME`; the newest is `version`
+--   events               list: the last events; the newest is `event`
+--   nodes                sorted set: until when each node counts as alive
+--   open:NODE            set: peers that have a wait, socket or link there
+--   bare                 sorted set: bare peers and the version that each heard
+--   awake                when a node last reached this server
+--   op:OP                what was done already, for those who ask again
+--   g:members, g:names, g:keys, g:cards, r:k:ROOM, r:a:ROOM, p:ID:rooms
+--                        the group
+--
+-- A peer's fields: name, joined, door, dialect, token (its SHA-256), since,
+-- seen, beat, linger, link (`NODE number`), leaving, session, resumes,
+-- node and wait (where its newest wait is open, and its number),
+-- socket (what is open is one), lent and lent_by (the lease of what it is being
+-- given), heard, given, acks, gone, handed, delivered, bytes (its mailbox),
+-- sent (the last number that it sent), doomed (why its door is to remove it),
+-- member, family, key, title, card, farewell, rooms (the group).
+
+local P = KEYS[1]
+local NODE = ARGV[2]
+local call = redis.call
+
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function key(name, rest)
+  return P .. name .. (rest or '')
+end
+
+-- Tells a node, or all of them.
+local function tell(node, what)
+  call('PUBLISH', key('n:', node), what)
+end
+
+local function tell_all(what)
+  call('PUBLISH', key('all'), what)
+end
+
+-- Peers ---------------------------------------------------------------------
+
+local Peer = {}
+Peer.__index = Peer
+
+local function load(id)
+  local flat = call('HGETALL', key('p:', id))
+  if #flat == 0 then
+    return nil
+  end
+  local is = {}
+  for at = 1, #flat, 2 do
+    is[flat[at]] = flat[at + 1]
+  end
+  return setmetatable({ id = id, is = is, changed = {} }, Peer)
+end
+
+function Peer:set(field, value)
+  if value ~= nil then
+    value = tostring(value)
+  end
+  if self.is[field] ~= value then
+    self.is[field] = value
+    self.changed[field] = true
+  end
+end
+
+-- Times and counts have up to 16 digits, more than `tostring` keeps.
+function Peer:set_number(field, value)
+  self:set(field, string.format('%.0f', value))
+end
+
+function Peer:number(field)
+  return tonumber(self.is[field]) or 0
+end
+
+function Peer:add(field, value)
+  self:set_number(field, self:number(field) + value)
+end
+
+-- Whether something of it is open that a living node has.
+function Peer:is_open()
+  return self.is.node ~= nil
+end
+
+function Peer:stale_at()
+  if self.is.socket then
+    return math.huge
+  end
+  local beat, seen = tonumber(self.is.beat), self:number('seen')
+  local at
+  if ANY_REQUEST then
+    at = math.max(beat or 0, seen) + PATIENCE
+    if self:is_open() then
+      at = math.huge
+    end
+  elseif beat then
+    at = beat + PATIENCE
+  elseif self:is_open() then
+    at = math.huge
+  else
+    at = seen + TIMEOUT
+  end
+  return math.min(at, tonumber(self.is.leaving) or math.huge)
+end
+
+-- Writes what has changed, and where the peer stands with the collector and in
+-- the list.
+function Peer:store()
+  local stale = self:stale_at()
+  stale = stale == math.huge and 'inf' or string.format('%.0f', stale)
+  self:set('stale', stale)
+  local linger = 'none'
+  if self.is.name and not (self:is_open() or self.is.link) then
+    linger = self.is.linger or '0'
+  end
+  self:set('shown', linger)
+  if self.changed.stale then
+    call('ZADD', key('stale'), stale, self.id)
+  end
+  if self.changed.shown then
+    if linger == 'none' then
+      call('ZREM', key('linger'), self.id)
+    else
+      call('ZADD', key('linger'), linger, self.id)
+    end
+  end
+  local set, gone = {}, {}
+  for field in pairs(self.changed) do
+    if self.is[field] == nil then
+      gone[#gone + 1] = field
+    else
+      set[#set + 1] = field
+      set[#set + 1] = self.is[field]
+    end
+  end
+  if #set > 0 then
+    call('HSET', key('p:', self.id), unpack(set))
+  end
+  if #gone > 0 then
+    call('HDEL', key('p:', self.id), unpack(gone))
+  end
+  self.changed = {}
+end
+
+function Peer:is_connected()
+  return self:is_open() or self.is.link ~= nil or self:number('linger') > now
+end
+
+-- What a node has of it, is kept in a set so that it is known when it dies.
+local function node_of(link)
+  return link and string.match(link, '^%S+')
+end
+
+function Peer:has_at(node)
+  return self.is.node == node or node_of(self.is.link) == node
+end
+
+-- Changes where it is open and by which link.
+function Peer:move(node, link)
+  local before = { self.is.node, node_of(self.is.link) }
+  self:set('node', node)
+  self:set('link', link)
+  for index = 1, 2 do
+    local was = before[index]
+    if was and not self:has_at(was) then
+      call('SREM', key('open:', was), self.id)
+    end
+  end
+  for _, is in pairs({ a = node, b = node_of(link) }) do
+    if is ~= before[1] and is ~= before[2] then
+      call('SADD', key('open:', is), self.id)
+    end
+  end
+end
+
+-- A request of it has come, on this link ('': on none that stays open).
+-- `lingers`: its client closes, and will be back.
+function Peer:request(link, lingers)
+  self:move(self.is.node, link ~= '' and NODE .. ' ' .. link or nil)
+  self:set_number('seen', now)
+  if lingers == '1' then
+    self:set_number('linger', now + LINGER)
+  end
+end
+
+-- Whoever waits for it looks again.
+function Peer:wake()
+  if self.is.node then
+    tell(self.is.node, 'w' .. self.id)
+  end
+end
+
+-- What waits for it is given nothing any more.
+function Peer:begin_session()
+  if self.is.socket then
+    tell(self.is.node, string.format('x%s %.0f', self.id, self:number('session') + 1))
+  end
+  self:add('session', 1)
+  self:add('wait', 1)
+  self:set('lent', nil)
+  self:set('lent_by', nil)
+  self:set('leaving', nil)
+  self:set('handed', nil)
+end
+
+-- Events and changes --------------------------------------------------------
+
+local function keep(list, line, length)
+  call('RPUSH', list, line)
+  if call('LLEN', list) > length then
+    call('LPOP', list)
+  end
+end
+
+-- A peer as those who run an application see it.
+local function info(peer, connected)
+  local is = peer.is
+  local seen = peer:is_open() and now or math.max(peer:number('seen'), peer:number('beat'))
+  return string.format('%s %s %d %s %.0f %d %s', peer.id, is.door, connected and 1 or 0,
+    is.since, seen, is.beat and 1 or 0, is.name)
+end
+
+-- Numbers begin at a time (in us), as those of the list in one process do.
+local function event(kind, reason, peer)
+  call('SETNX', key('event'), string.format('%.0f', time[1] * 1000000 + time[2]))
+  local number = call('INCR', key('event'))
+  local connected = kind ~= 'disconnect' and peer:is_connected()
+  local line = string.format('%.0f %s %s %s', number, kind, reason, info(peer, connected))
+  keep(key('events'), line, EVENTS_KEPT)
+  tell_all('e')
+end
+
+-- A peer has joined or left the list.
+local function change(sign, peer)
+  local version = call('INCR', key('version'))
+  if sign == '+' then
+    peer:set_number('joined', version)
+  end
+  local is = peer.is
+  local line = string.format('%s%s %s %s %s', sign, is.joined, peer.id, is.dialect, is.name)
+  keep(key('log'), line, LOG_LENGTH)
+  if sign == '+' then
+    call('HSET', key('listed'), peer.id, line)
+  else
+    call('HDEL', key('listed'), peer.id)
+  end
+  tell_all('v')
+  return version
+end
+
+local function heard(peer, version)
+  if peer.is.dialect ~= 's' then
+    peer:set_number('heard', version)
+  end
+  if peer.is.dialect == 'b' then
+    call('ZADD', key('bare'), version, peer.id)
+  else
+    call('ZREM', key('bare'), peer.id)
+  end
+end
+
+local function current()
+  return tonumber(call('GET', key('version'))) or 0
+end
+
+-- How the list differs from what a node knows: `known` is the version, and
+-- `statuses` whether it wants to know who is not, or not long, connected.
+local function view(known, statuses)
+  local version = current()
+  local behind = version - tonumber(known)
+  local lines, whole
+  if tonumber(known) >= 0 and behind >= 0 and behind <= call('LLEN', key('log')) then
+    whole = 0
+    lines = behind > 0 and call('LRANGE', key('log'), -behind, -1) or {}
+  else
+    whole = 1
+    lines = call('HVALS', key('listed'))
+  end
+  local linger = statuses == '1' and call('ZRANGE', key('linger'), 0, -1, 'WITHSCORES') or false
+  return { version, whole, lines, string.format('%.0f', now), linger }
+end
+
+-- Mailboxes -----------------------------------------------------------------
+
+-- Puts a message last in line. False if there is no room.
+local function push(peer, kind, from, needs, body)
+  local bytes = peer:number('bytes') + #body + OVERHEAD
+  if bytes > BOUND then
+    return false
+  end
+  call('RPUSH', key('m:', peer.id), string.format('%s %s %s\n', kind, from, needs) .. body)
+  peer:set_number('bytes', bytes)
+  if not peer.is.lent then
+    peer:wake()
+  end
+  return true
+end
+
+-- Takes the oldest message off.
+local function pop(peer)
+  local raw = call('LPOP', key('m:', peer.id))
+  if raw then
+    local _, header = string.find(raw, '\n', 1, true)
+    peer:add('bytes', header - #raw - OVERHEAD)
+    peer:add('gone', 1)
+  end
+end
+
+local function acknowledge(peer, number)
+  if number > peer:number('delivered') then
+    return
+  end
+  while peer:number('gone') < number do
+    peer:set_number('handed', math.max(peer:number('handed') - 1, 0))
+    pop(peer)
+  end
+end
+
+-- Nobody can be refused that sends to a socket, nor may one that is away miss
+-- a part: it is to go.
+local function doom(peer)
+  if not peer.is.socket and not (peer.is.member and peer.is.resumes) then
+    return false
+  end
+  peer:set('doomed', peer.is.doomed or 'not_reading')
+  call('DEL', key('m:', peer.id))
+  if peer.is.node then
+    tell(peer.is.node, 'r' .. peer.id .. ' ' .. peer.is.doomed)
+  end
+  return true
+end
+
+-- The group -----------------------------------------------------------------
+
+-- The members that a broadcast reaches.
+local function audience(id, family)
+  local members = call('HGETALL', key('g:members'))
+  local found = {}
+  for at = 1, #members, 2 do
+    local other, theirs = members[at], members[at + 1]
+    local differs = family ~= '' and theirs ~= '' and family ~= theirs
+    if other ~= id and not differs then
+      found[#found + 1] = other
+    end
+  end
+  return found
+end
+
+-- Returns those that have no room.
+local function push_to(members, kind, body)
+  local full = {}
+  for _, id in ipairs(members) do
+    local peer = load(id)
+    if peer and not peer.is.doomed then
+      if push(peer, kind, '0', '0', body) then
+        peer:store()
+      else
+        full[#full + 1] = id
+      end
+    end
+  end
+  return full
+end
+
+local function leave_rooms(id)
+  for _, room in ipairs(call('SMEMBERS', key('p:', id .. ':rooms'))) do
+    call('SREM', key('r:k:', room), id)
+    call('SREM', key('r:a:', room), id)
+  end
+  call('DEL', key('p:', id .. ':rooms'))
+end
+
+local function leave_group(peer)
+  local is = peer.is
+  local family = call('HGET', key('g:members'), peer.id) or ''
+  call('HDEL', key('g:members'), peer.id)
+  if is.key and call('HGET', key('g:keys'), is.key) == peer.id then
+    call('HDEL', key('g:keys'), is.key)
+  end
+  leave_rooms(peer.id)
+  if is.title then
+    call('HDEL', key('g:names'), is.title)
+    call('HDEL', key('g:cards'), peer.id)
+    local full = push_to(audience(peer.id, family), 'g', is.farewell)
+    for _, id in ipairs(full) do
+      local other = load(id)
+      if other and doom(other) then
+        other:store()
+      end
+    end
+  end
+end
+
+-- Removal -------------------------------------------------------------------
+
+local function remove(peer, reason)
+  local is = peer.is
+  reason = is.doomed or reason
+  call('DEL', key('p:', peer.id), key('m:', peer.id))
+  call('ZREM', key('stale'), peer.id)
+  call('ZREM', key('linger'), peer.id)
+  call('ZREM', key('bare'), peer.id)
+  for _, node in pairs({ a = is.node, b = node_of(is.link) }) do
+    call('SREM', key('open:', node), peer.id)
+  end
+  tell_all('r' .. peer.id .. ' ' .. reason)
+  if is.member then
+    leave_group(peer)
+  end
+  if is.name then
+    change('-', peer)
+    event('disconnect', reason, peer)
+  end
+  return { peer.id, reason, is.name or false }
+end
+
+-- Waiting -------------------------------------------------------------------
+
+local function is_alive(node)
+  local until_when = call('ZSCORE', key('nodes'), node)
+  return until_when and tonumber(until_when) > now
+end
+
+local function lend(peer, lease)
+  peer:set('lent', lease)
+  peer:set('lent_by', NODE)
+end
+
+-- The next thing that a peer is to hear, lent under `lease`.
+local function next_news(peer, lease, told, known, statuses)
+  local is = peer.is
+  if is.lent and is.lent ~= lease and is_alive(is.lent_by) then
+    return { 'none' }
+  end
+  local handed = is.socket and peer:number('handed') or 0
+  if not is.socket then
+    peer:set('handed', nil)
+  end
+  local silent = is.dialect == 's'
+  local knows = peer:number('heard')
+  local raw = call('LINDEX', key('m:', peer.id), handed)
+  if raw then
+    local kind, from, needs, header = string.match(raw, '^(%S+) (%S+) (%S+)()')
+    if silent or tonumber(needs) <= knows then
+      lend(peer, lease)
+      local number = string.format('%.0f', peer:number('gone') + handed + 1)
+      return { 'message', number, kind, from, string.sub(raw, header + 1) }
+    end
+  elseif silent or knows >= tonumber(told) then
+    return { 'none' }
+  end
+  if is.dialect ~= 'b' then
+    lend(peer, lease)
+    return { 'list', string.format('%.0f', knows), view(known, statuses) }
+  end
+  local behind = current() - knows
+  local line = behind <= call('LLEN', key('log')) and call('LINDEX', key('log'), -behind)
+  if not line then
+    remove(peer, 'timed_out')
+    return { 'gone', 'timed_out' }
+  end
+  lend(peer, lease)
+  return { 'line', string.format('%.0f', knows + 1), line }
+end
+
+-- A peer that polls has been asked for, with a token or ('') without.
+local function polled(id, token)
+  local peer = load(id)
+  if not peer or peer.is.member or peer.is.doomed then
+    return nil, { 'unknown' }
+  end
+  if token ~= '' and token ~= peer.is.token then
+    return nil, { 'wrong' }
+  end
+  return peer
+end
+
+-- The wait with this number is over.
+local function end_wait(peer, wait, lingers)
+  peer:set_number('seen', now)
+  if lingers == '1' then
+    peer:set_number('linger', now + LINGER)
+  end
+  if peer.is.wait == wait and not peer.is.socket then
+    peer:move(nil, peer.is.link)
+  end
+end
+
+-- Removed peers do not come back because a reply came late.
+local function store(peer)
+  if call('EXISTS', key('p:', peer.id)) == 1 then
+    peer:store()
+  end
+end
+
+-- The verbs -----------------------------------------------------------------
+
+local verbs = {}
+
+local function next_id()
+  while true do
+    local id = call('INCR', key('id'))
+    if id > 2147483647 then
+      call('SET', key('id'), 0)
+    elseif call('EXISTS', key('p:', id)) == 0 then
+      return string.format('%d', id)
+    end
+  end
+end
+
+local function new_peer(door, dialect, token)
+  local peer = setmetatable({ id = next_id(), is = {}, changed = {} }, Peer)
+  peer:set('door', door)
+  peer:set('dialect', dialect)
+  peer:set('token', token)
+  peer:set_number('since', now)
+  peer:set_number('seen', now)
+  return peer
+end
+
+local function is_full()
+  return call('ZCARD', key('stale')) >= MAX_PEERS
+end
+
+-- What an operation that may be asked for again has answered before.
+local function done_before(op)
+  return op ~= '' and call('GET', key('op:', op))
+end
+
+local function remember(op, answer)
+  if op ~= '' then
+    call('SET', key('op:', op), answer, 'PX', OP_LIFE)
+  end
+end
+
+function verbs.add_peer(op, name, door, dialect, token, known, statuses)
+  local before = done_before(op)
+  local peer = before and load(before)
+  if peer then
+    return { 'ok', peer.id, peer.is.name, peer.is.joined, view(known, statuses) }
+  end
+  if is_full() then
+    return { 'full' }
+  end
+  peer = new_peer(door, dialect, token)
+  peer:set('name', name == '' and 'peer_' .. peer.id or name)
+  -- Connected until its sign-in is answered.
+  peer:set_number('linger', now + LINGER)
+  heard(peer, change('+', peer))
+  event('connect', '-', peer)
+  peer:store()
+  remember(op, peer.id)
+  return { 'ok', peer.id, peer.is.name, peer.is.joined, view(known, statuses) }
+end
+
+function verbs.resume_peer(id, token, name, door, dialect, known, statuses)
+  local peer = load(id)
+  if not peer or peer.is.member or peer.is.doomed then
+    return { 'gone' }
+  end
+  if peer.is.token ~= token then
+    return { 'wrong' }
+  end
+  local old_dialect = peer.is.dialect
+  peer:begin_session()
+  peer:move(nil, peer.is.link)
+  peer:set('socket', nil)
+  peer:set('door', door)
+  if name ~= '' and name ~= peer.is.name then
+    change('-', peer)
+    peer:set('name', name)
+    peer:set('dialect', dialect)
+    change('+', peer)
+  elseif old_dialect ~= dialect then
+    peer:set('dialect', dialect)
+  end
+  heard(peer, current())
+  peer:set_number('linger', now + LINGER)
+  peer:set_number('seen', now)
+  if peer.is.beat then
+    -- As good as a heartbeat.
+    peer:set_number('beat', now)
+  end
+  event('reconnect', '-', peer)
+  peer:store()
+  return { 'ok', peer.id, peer.is.name, peer.is.joined, view(known, statuses) }
+end
+
+function verbs.check_token(id, token)
+  local is = call('HGET', key('p:', id), 'token')
+  return { is and is ~= token and 'wrong' or 'ok' }
+end
+
+function verbs.wait(id, token, link, acknowledged, told, known, statuses)
+  local peer, refused = polled(id, token)
+  if not peer then
+    return refused
+  end
+  if peer.is.socket then
+    return { 'unknown' }
+  end
+  peer:set('leaving', nil)
+  peer:request(link, '0')
+  peer:move(NODE, peer.is.link)
+  peer:add('wait', 1)
+  peer:set('acks', acknowledged ~= '' and '1' or nil)
+  acknowledge(peer, tonumber(acknowledged) or 0)
+  local wait = peer.is.wait
+  if acknowledged ~= '' and peer.is.given then
+    local is_repeat = peer:number('gone') < peer:number('delivered')
+      and call('LLEN', key('m:', id)) > 0
+    local left = peer:number('given') + REPEAT_PAUSE - now
+    if is_repeat and left > 0 then
+      peer:store()
+      return { 'pause', wait, string.format('%.0f', left) }
+    end
+  end
+  local news = next_news(peer, wait, told, known, statuses)
+  store(peer)
+  return { 'ok', wait, news, peer.is.dialect == 's' and '-' or peer.is.heard }
+end
+
+-- Looks again. `lease` is the number of a wait, or `s` and a session.
+function verbs.take(id, lease, told, known, statuses)
+  local peer = load(id)
+  if not peer then
+    return { 'gone', 'timed_out' }
+  end
+  if peer.is.doomed then
+    return { 'gone', peer.is.doomed }
+  end
+  if string.sub(lease, 1, 1) == 's' then
+    if lease ~= 's' .. peer:number('session') then
+      return { 'replaced' }
+    end
+    -- It may have been taken for dead in between.
+    peer:set('socket', '1')
+    peer:move(NODE, peer.is.link)
+  elseif peer.is.wait ~= lease or peer.is.socket then
+    return { 'outdated' }
+  else
+    peer:move(NODE, peer.is.link)
+  end
+  local news = next_news(peer, lease, told, known, statuses)
+  store(peer)
+  return news
+end
+
+-- What was lent has been handed over ('message' or 'version'), or ('') was not.
+-- `ends`: the wait is over with it.
+function verbs.done(id, lease, hears, number, ends, lingers)
+  local peer = load(id)
+  if not peer then
+    return { 'gone' }
+  end
+  local is_lent = peer.is.lent == lease
+  if is_lent then
+    peer:set('lent', nil)
+    peer:set('lent_by', nil)
+    if hears == 'message' then
+      local up_to = tonumber(number) - peer:number('gone')
+      peer:set_number('delivered', math.max(peer:number('delivered'), tonumber(number)))
+      peer:set_number('given', now)
+      if peer.is.acks then
+        peer:set_number('handed', math.max(peer:number('handed'), up_to))
+      elseif up_to >= 1 then
+        pop(peer)
+      end
+    elseif hears == 'version' then
+      heard(peer, math.max(peer:number('heard'), tonumber(number)))
+    end
+  end
+  if ends == '1' then
+    end_wait(peer, lease, lingers)
+  end
+  if is_lent and peer.is.wait ~= lease then
+    peer:wake()
+  end
+  peer:store()
+  return { 'ok' }
+end
+
+-- A wait is over that was given nothing.
+function verbs.end_wait(id, wait, lingers, known, statuses)
+  local peer = load(id)
+  if peer then
+    if peer.is.lent == wait then
+      peer:set('lent', nil)
+      peer:set('lent_by', nil)
+    end
+    end_wait(peer, wait, lingers)
+    peer:store()
+  end
+  return view(known, statuses)
+end
+
+local function address(from, to)
+  local sender = load(from)
+  if not sender or not sender.is.name then
+    return nil, nil, { 'sender' }
+  end
+  local receiver = from == to and sender or load(to)
+  if not receiver or not receiver.is.name or receiver.is.doomed then
+    return sender, nil, { 'receiver' }
+  end
+  return sender, receiver
+end
+
+-- `sequence`: the sender's number of this message ('': it has none). `polls`:
+-- it came in a request.
+function verbs.send(op, from, token, to, link, lingers, sequence, polls, body)
+  local sender, receiver, refused = address(from, to)
+  if not sender then
+    return refused
+  end
+  if token ~= '' and token ~= sender.is.token then
+    return { 'wrong' }
+  end
+  if polls == '1' and not sender.is.member then
+    sender:request(link, lingers)
+  end
+  local answer
+  if done_before(op) or sequence ~= '' and tonumber(sequence) == sender:number('sent') then
+    answer = 'ok'
+  elseif sequence ~= '' and tonumber(sequence) < sender:number('sent') then
+    answer = 'order'
+  elseif not receiver then
+    answer = 'receiver'
+  elseif push(receiver, 'd', from, sender.is.joined, body) then
+    answer = 'ok'
+    if sequence ~= '' then
+      sender:set_number('sent', tonumber(sequence))
+    end
+    remember(op, '1')
+    if receiver ~= sender then
+      receiver:store()
+    end
+  else
+    answer = 'mailbox'
+  end
+  sender:store()
+  return { answer }
+end
+
+function verbs.heartbeat(id, token, link, lingers)
+  local peer, refused = polled(id, token)
+  if not peer then
+    return refused
+  end
+  peer:request(link, lingers)
+  peer:set_number('beat', now)
+  peer:set('leaving', nil)
+  peer:store()
+  return { 'ok' }
+end
+
+function verbs.remove_peer(id, reason)
+  local peer = load(id)
+  if not peer then
+    return { 'gone' }
+  end
+  return { 'ok', remove(peer, reason) }
+end
+
+function verbs.sign_out_later(id, grace)
+  local peer = load(id)
+  if peer then
+    peer:set_number('leaving', math.min(now + tonumber(grace), tonumber(peer.is.leaving) or math.huge))
+    peer:store()
+  end
+  return { 'ok' }
+end
+
+-- The sign-in of a peer is answered: from now on it is connected by what it
+-- has open.
+function verbs.signed_in(id, link, lingers)
+  local peer = load(id)
+  if peer and not peer.is.member then
+    peer:set_number('linger', now)
+    peer:request(link, lingers)
+    peer:store()
+  end
+  return { 'ok' }
+end
+
+function verbs.unlink(id, link)
+  local peer = load(id)
+  if peer and peer.is.link == NODE .. ' ' .. link then
+    peer:move(peer.is.node, nil)
+    peer:store()
+  end
+  return { 'ok' }
+end
+
+function verbs.view(known, statuses)
+  return view(known, statuses)
+end
+
+-- Sockets -------------------------------------------------------------------
+
+function verbs.open_socket(id, resumes)
+  local peer = load(id)
+  if not peer or peer.is.doomed then
+    return { 'unknown' }
+  end
+  peer:begin_session()
+  peer:set('socket', '1')
+  if not peer.is.member then
+    peer:set('acks', nil)
+  end
+  if resumes == '1' then
+    peer:set('resumes', '1')
+  end
+  peer:move(NODE, nil)
+  peer:set_number('seen', now)
+  peer:store()
+  return { 'ok', peer.is.session, peer.is.dialect == 's' and '-' or peer.is.heard }
+end
+
+-- The socket of a session is closed. It is removed, unless it may come back
+-- and the network is the reason.
+local function close_socket(peer, session, reason)
+  local is_ours = peer.is.session == session
+  if peer.is.doomed then
+    return remove(peer, reason)
+  end
+  if not is_ours then
+    return false
+  end
+  local lost = reason == 'closed' or reason == 'timed_out' or reason == 'shutdown'
+  if not (peer.is.resumes and lost) then
+    return remove(peer, reason)
+  end
+  peer:set('socket', nil)
+  peer:set('lent', nil)
+  peer:set('lent_by', nil)
+  peer:set('handed', nil)
+  peer:set_number('seen', now)
+  if peer.is.beat then
+    peer:set_number('beat', now)
+  end
+  peer:move(nil, nil)
+  peer:store()
+  return false
+end
+
+function verbs.close_socket(id, session, reason)
+  local peer = load(id)
+  local removed = peer and close_socket(peer, session, reason)
+  return { removed or false }
+end
+
+-- Members of the group ------------------------------------------------------
+
+local function returned(peer, token)
+  peer:set_number('seen', now)
+  peer:set_number('linger', now + LINGER)
+  if peer.is.name then
+    event('reconnect', '-', peer)
+  end
+  peer:set('token', token)
+  peer:store()
+  return { 'ok', peer.id, '1', peer.is.title or false }
+end
+
+-- `secret`: the key by which it may come back ('': none).
+function verbs.add_member(op, secret, door, token)
+  local before = done_before(op) or (secret ~= '' and call('HGET', key('g:keys'), secret))
+  local known = before and load(before)
+  if known and not known.is.doomed then
+    return returned(known, token)
+  end
+  if is_full() then
+    return { 'full' }
+  end
+  local peer = new_peer(door, 's', token)
+  peer:set('member', '1')
+  peer:set_number('linger', now + LINGER)
+  if secret ~= '' then
+    peer:set('acks', '1')
+    peer:set('resumes', '1')
+    peer:set('key', secret)
+    call('HSET', key('g:keys'), secret, peer.id)
+  end
+  call('HSET', key('g:members'), peer.id, '')
+  peer:store()
+  remember(op, peer.id)
+  return { 'ok', peer.id, '0', false }
+end
+
+function verbs.resume_member(id, token)
+  local peer = load(id)
+  if not peer or not peer.is.member or peer.is.doomed then
+    return { 'gone' }
+  end
+  if peer.is.token ~= token then
+    return { 'wrong' }
+  end
+  return returned(peer, token)
+end
+
+-- Everybody in the list, and what the group shows of them.
+local function cards()
+  local found = {}
+  local listed = call('HGETALL', key('listed'))
+  for at = 1, #listed, 2 do
+    local id, line = listed[at], listed[at + 1]
+    local name = string.match(line, '^%S+ %S+ %S+ (.*)$')
+    local card = call('HGET', key('g:cards'), id)
+    if card or call('HEXISTS', key('p:', id), 'member') == 0 then
+      found[#found + 1] = { id, name, card }
+    end
+  end
+  return found
+end
+
+function verbs.cards()
+  return cards()
+end
+
+function verbs.list_member(op, id, name, title, card, hello, farewell)
+  local peer = load(id)
+  if not peer or peer.is.doomed then
+    return { 'unknown' }
+  end
+  if done_before(op) then
+    return { 'ok', cards(), {} }
+  end
+  if peer.is.title or call('HEXISTS', key('g:names'), title) == 1 then
+    return { 'taken' }
+  end
+  local others = cards()
+  call('HSET', key('g:names'), title, id)
+  call('HSET', key('g:cards'), id, card)
+  peer:set('title', title)
+  peer:set('farewell', farewell)
+  peer:set('name', name)
+  heard(peer, change('+', peer))
+  event('connect', '-', peer)
+  peer:store()
+  remember(op, '1')
+  local family = call('HGET', key('g:members'), id) or ''
+  local full = push_to(audience(id, family), 'g', hello)
+  return { 'ok', others, full }
+end
+
+function verbs.show_family(id, family)
+  if call('HGET', key('g:members'), id) == '' then
+    call('HSET', key('g:members'), id, family)
+  end
+  return { 'ok' }
+end
+
+function verbs.broadcast(op, id, body)
+  if done_before(op) then
+    return { 'ok', {} }
+  end
+  local family = call('HGET', key('g:members'), id)
+  if not family then
+    return { 'unknown' }
+  end
+  remember(op, '1')
+  return { 'ok', push_to(audience(id, family), 'g', body) }
+end
+
+function verbs.send_to_member(op, title, body)
+  local id = call('HGET', key('g:names'), title)
+  if not id then
+    return { 'unknown' }
+  end
+  if done_before(op) then
+    return { 'ok', {} }
+  end
+  remember(op, '1')
+  return { 'ok', push_to({ id }, 'g', body) }
+end
+
+-- For a member that had no room. Returns whether it still has none.
+function verbs.push_to_member(op, id, kind, body)
+  if done_before(op) then
+    return { 'ok' }
+  end
+  local full = push_to({ id }, kind, body)
+  if #full == 0 then
+    remember(op, '1')
+    return { 'ok' }
+  end
+  local peer = load(id)
+  local is_away = peer.is.member and peer.is.resumes and not peer.is.socket
+  return { is_away and 'away' or 'full' }
+end
+
+-- A peer has made no room. Returns whether it is to go for that.
+function verbs.give_up(id)
+  local peer = load(id)
+  if not peer then
+    return { 'gone' }
+  end
+  local doomed = doom(peer)
+  peer:store()
+  return { doomed and 'gone' or 'full' }
+end
+
+function verbs.acknowledge(id, number)
+  local peer = load(id)
+  if peer then
+    acknowledge(peer, tonumber(number))
+    peer:store()
+  end
+  return { 'ok' }
+end
+
+function verbs.is_first(op, id, number)
+  local peer = load(id)
+  if done_before(op) then
+    return { 'first' }
+  end
+  if not peer or tonumber(number) <= peer:number('sent') then
+    return { 'repeat' }
+  end
+  remember(op, '1')
+  peer:set_number('sent', tonumber(number))
+  peer:store()
+  return { 'first' }
+end
+
+-- A member keeps a room or asks for it, as long as that costs no more than a
+-- mailbox.
+local function enter(peer, room)
+  if call('SISMEMBER', key('p:', peer.id .. ':rooms'), room) == 0 then
+    local cost = peer:number('rooms') + #room + OVERHEAD
+    if cost > BOUND then
+      return false
+    end
+    peer:set_number('rooms', cost)
+    peer:store()
+    call('SADD', key('p:', peer.id .. ':rooms'), room)
+  end
+  return true
+end
+
+function verbs.keep_room(id, room)
+  local peer = load(id)
+  if not peer or not enter(peer, room) then
+    return { 'costly' }
+  end
+  call('SADD', key('r:k:', room), id)
+  local askers = call('SMEMBERS', key('r:a:', room))
+  call('DEL', key('r:a:', room))
+  for _, asker in ipairs(askers) do
+    local other = asker ~= id and load(asker)
+    if other and call('SREM', key('p:', asker .. ':rooms'), room) == 1 then
+      other:add('rooms', -#room - OVERHEAD)
+      other:store()
+    end
+  end
+  return { 'ok', push_to(askers, 'r', room) }
+end
+
+function verbs.ask_for_room(id, room)
+  local peer = load(id)
+  if not peer then
+    return { 'costly' }
+  end
+  if call('EXISTS', key('r:k:', room)) == 1 then
+    return { 'ok', push_to({ id }, 'r', room) }
+  end
+  if not enter(peer, room) then
+    return { 'costly' }
+  end
+  call('SADD', key('r:a:', room), id)
+  return { 'ok', {} }
+end
+
+-- Those who run an application ----------------------------------------------
+
+function verbs.peer_info(id)
+  local peer = load(id)
+  if not peer or not peer.is.name or peer.is.doomed then
+    return {}
+  end
+  return { info(peer, peer:is_connected()) }
+end
+
+function verbs.peer_infos()
+  local found = {}
+  for _, id in ipairs(call('HKEYS', key('listed'))) do
+    local peer = load(id)
+    if peer and not peer.is.doomed then
+      found[#found + 1] = info(peer, peer:is_connected())
+    end
+  end
+  return found
+end
+
+-- The events after the one with this number that are still kept.
+function verbs.events(known)
+  local newest = tonumber(call('GET', key('event'))) or 0
+  local late = newest - tonumber(known)
+  if late < 0 or late > EVENTS_KEPT then
+    late = EVENTS_KEPT
+  end
+  return { string.format('%.0f', newest), late > 0 and call('LRANGE', key('events'), -late, -1) or {} }
+end
+
+-- Nodes and the collector ---------------------------------------------------
+
+-- What a node had open is open no more.
+local function bury(node, reason)
+  call('ZREM', key('nodes'), node)
+  local removed = {}
+  for _, id in ipairs(call('SMEMBERS', key('open:', node))) do
+    local peer = load(id)
+    if peer then
+      if node_of(peer.is.link) == node then
+        peer:move(peer.is.node, nil)
+      end
+      if peer.is.lent_by == node then
+        peer:set('lent', nil)
+        peer:set('lent_by', nil)
+      end
+      if peer.is.node == node and peer.is.socket then
+        local gone = close_socket(peer, peer.is.session, reason)
+        if gone then
+          removed[#removed + 1] = gone
+        else
+          peer:store()
+        end
+      else
+        if peer.is.node == node then
+          peer:set_number('seen', now)
+          peer:move(nil, peer.is.link)
+        end
+        peer:store()
+      end
+    end
+  end
+  call('DEL', key('open:', node))
+  return removed
+end
+
+-- This node lives. Whether it is new to the others (or was taken for dead).
+function verbs.live()
+  local was_alive = is_alive(NODE)
+  call('ZADD', key('nodes'), now + NODE_LIFE, NODE)
+  local removed = {}
+  for _, node in ipairs(call('ZRANGEBYSCORE', key('nodes'), '-inf', now)) do
+    for _, gone in ipairs(bury(node, 'closed')) do
+      removed[#removed + 1] = gone
+    end
+  end
+  -- While nobody could reach this server, nobody could show that it is there.
+  local awake = tonumber(call('GET', key('awake'))) or now
+  if now - awake > NODE_LIFE then
+    call('SET', key('grace'), '1', 'PX', TIMEOUT)
+  end
+  call('SET', key('awake'), string.format('%.0f', now))
+  return { was_alive and '0' or '1', removed, string.format('%.0f', now) }
+end
+
+function verbs.stop()
+  return bury(NODE, 'shutdown')
+end
+
+local COLLECTED_AT_ONCE = 100
+
+function verbs.collect()
+  local removed = {}
+  if call('EXISTS', key('grace')) == 1 then
+    return removed
+  end
+  local stale = call('ZRANGEBYSCORE', key('stale'), '-inf', now, 'LIMIT', 0, COLLECTED_AT_ONCE)
+  for _, id in ipairs(stale) do
+    local peer = load(id)
+    if peer then
+      local leaves = peer.is.leaving and tonumber(peer.is.leaving) <= now
+      if leaves and peer:is_open() then
+        peer:set('leaving', nil)
+        peer:store()
+      else
+        removed[#removed + 1] = remove(peer, leaves and 'signed_out' or 'timed_out')
+      end
+    else
+      call('ZREM', key('stale'), id)
+    end
+  end
+  local kept = current() - call('LLEN', key('log'))
+  local late = call('ZRANGEBYSCORE', key('bare'), '-inf', '(' .. string.format('%.0f', kept),
+    'LIMIT', 0, COLLECTED_AT_ONCE)
+  for _, id in ipairs(late) do
+    local peer = load(id)
+    if peer then
+      removed[#removed + 1] = remove(peer, 'timed_out')
+    else
+      call('ZREM', key('bare'), id)
+    end
+  end
+  return removed
+end
+
+-- The grace of one that signs out later is over.
+function verbs.leave(id)
+  local peer = load(id)
+  if peer and peer.is.leaving and tonumber(peer.is.leaving) <= now then
+    if not peer:is_open() then
+      return { remove(peer, 'signed_out') }
+    end
+    -- A page that was loaded anew came before the farewell of the one before.
+    peer:set('leaving', nil)
+    peer:store()
+  end
+  return {}
+end
+
+-- Whether this node is to send the webhook this event: one node does, the next
+-- when that is dead.
+function verbs.webhook(number)
+  local sent = call('GET', key('webhook:sent'))
+  if sent and tonumber(sent) >= tonumber(number) then
+    return { 'sent' }
+  end
+  local sender = call('GET', key('webhook'))
+  if sender and sender ~= NODE and is_alive(sender) then
+    return { 'wait' }
+  end
+  call('SET', key('webhook'), NODE)
+  return { 'mine' }
+end
+
+function verbs.webhook_sent(number)
+  call('SET', key('webhook:sent'), number)
+  return { 'ok' }
+end
+
+return verbs[ARGV[1]](unpack(ARGV, 3))

@@ -1,0 +1,251 @@
+//! The list as a node knows it: brought up to date by what changed since.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::redis::Row;
+use crate::peer_list::{
+    Dialect, PeerId,
+    roster::{Connected, Roster},
+};
+
+/// To know who is not connected costs some time for each that is not. It is
+/// asked for no more often than that it takes a tenth of the time.
+const STATUS_COST: Duration = Duration::from_micros(10);
+
+/// What changed in the list since a version.
+pub(super) struct View {
+    version: u64,
+    /// The version that the node knew, if `changes` are from there.
+    since: Option<u64>,
+    changes: Vec<Change>,
+    /// Who is not connected by what it has open, and for how many ms more it
+    /// counts as connected.
+    lingering: Option<Vec<(PeerId, i64)>>,
+}
+
+struct Change {
+    joins: bool,
+    joined: u64,
+    id: PeerId,
+    dialect: Dialect,
+    name: Arc<str>,
+}
+
+impl View {
+    /// None if it cannot be understood.
+    pub fn read(mut row: Row, known: Option<u64>) -> Option<Self> {
+        let version = row.number()?;
+        let whole: u8 = row.number()?;
+        let changes = row.row()?.texts();
+        let mut changes: Vec<Change> = changes
+            .iter()
+            .map(|line| Change::read(line))
+            .collect::<Option<_>>()?;
+        let now: i64 = row.number()?;
+        let lingering = row.row().map(|lingering| {
+            let texts = lingering.texts();
+            let (pairs, _) = texts.as_chunks::<2>();
+            let pairs = pairs.iter().filter_map(|[id, until]| {
+                let until: f64 = until.parse().ok()?;
+                #[expect(clippy::cast_possible_truncation, reason = "a time in ms")]
+                Some((peer_id(id)?, until as i64 - now))
+            });
+            pairs.collect()
+        });
+        let since = if whole == 1 {
+            changes.sort_unstable_by_key(|change| change.joined);
+            None
+        } else {
+            known
+        };
+        Some(Self {
+            version,
+            since,
+            changes,
+            lingering,
+        })
+    }
+}
+
+impl Change {
+    fn read(line: &str) -> Option<Self> {
+        let joins = line.starts_with('+');
+        let mut fields = line.get(1..)?.splitn(4, ' ');
+        let joined = fields.next()?.parse().ok()?;
+        let id = peer_id(fields.next()?)?;
+        let dialect = read_dialect(fields.next()?)?;
+        let name = fields.next()?.into();
+        Some(Self {
+            joins,
+            joined,
+            id,
+            dialect,
+            name,
+        })
+    }
+}
+
+pub(super) fn peer_id(text: &str) -> Option<PeerId> {
+    text.parse().ok().and_then(PeerId::new)
+}
+
+pub(super) fn dialect_letter(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Listed => "l",
+        Dialect::Bare => "b",
+        Dialect::Silent => "s",
+    }
+}
+
+fn read_dialect(letter: &str) -> Option<Dialect> {
+    match letter {
+        "l" => Some(Dialect::Listed),
+        "b" => Some(Dialect::Bare),
+        "s" => Some(Dialect::Silent),
+        _ => None,
+    }
+}
+
+/// The line that tells a native client of a change.
+pub(super) fn bare_line(line: &str) -> Option<Bytes> {
+    let change = Change::read(line)?;
+    let Change {
+        name, id, joins, ..
+    } = change;
+    Some(format!("{name},{id},{}\n", u8::from(joins)).into())
+}
+
+/// The list, as far as this node has heard of it.
+pub(super) struct Cached {
+    pub roster: Roster,
+    peers: HashMap<PeerId, Place>,
+    /// Who is not connected by what it has open.
+    lingering: Vec<PeerId>,
+    statuses_at: Option<Instant>,
+    is_known: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    joined: u64,
+    dialect: Dialect,
+}
+
+impl Cached {
+    pub fn new() -> Self {
+        Self {
+            roster: Roster::new(),
+            peers: HashMap::new(),
+            lingering: Vec::new(),
+            statuses_at: None,
+            is_known: false,
+        }
+    }
+
+    /// The version that is known. None: nothing is.
+    pub fn known(&self) -> Option<u64> {
+        self.is_known.then(|| self.roster.current())
+    }
+
+    /// Whether it is time to ask who is connected.
+    pub fn wants_statuses(&self) -> bool {
+        let count = u32::try_from(self.lingering.len()).unwrap_or(u32::MAX);
+        let pause = STATUS_COST.saturating_mul(count);
+        self.statuses_at.is_none_or(|at| at.elapsed() >= pause)
+    }
+
+    pub fn dialect(&self, id: PeerId) -> Option<Dialect> {
+        self.peers.get(&id).map(|place| place.dialect)
+    }
+
+    /// False if changes before these are missing.
+    pub fn apply(&mut self, view: View) -> bool {
+        match view.since {
+            None if self.known().is_none_or(|known| known < view.version) => {
+                self.roster = Roster::new();
+                self.peers.clear();
+                self.lingering.clear();
+                for change in &view.changes {
+                    self.roster.continue_at(change.joined - 1);
+                    self.change(change);
+                }
+                self.roster.continue_at(view.version);
+                self.is_known = true;
+            }
+            None => {}
+            Some(since) => {
+                for (version, change) in (since + 1..).zip(&view.changes) {
+                    if version > self.roster.current() + 1 {
+                        return false;
+                    }
+                    if version == self.roster.current() + 1 {
+                        self.change(change);
+                    }
+                }
+            }
+        }
+        if let Some(lingering) = view.lingering
+            && view.version == self.roster.current()
+        {
+            self.set_statuses(&lingering);
+        }
+        true
+    }
+
+    fn change(&mut self, change: &Change) {
+        let Change {
+            id, joined, name, ..
+        } = change;
+        if change.joins {
+            let dialect = change.dialect;
+            let joined = self.roster.join(*id, name, dialect, Connected::Yes);
+            self.peers.insert(*id, Place { joined, dialect });
+        } else if self.roster.leave(*joined, name) {
+            // One that has another name now joined before it left.
+            if self
+                .peers
+                .get(id)
+                .is_some_and(|place| place.joined == *joined)
+            {
+                self.peers.remove(id);
+            }
+        } else {
+            // Not known to have joined: the version counts all the same.
+            self.roster.continue_at(self.roster.current() + 1);
+        }
+    }
+
+    fn set_statuses(&mut self, lingering: &[(PeerId, i64)]) {
+        let now = Instant::now();
+        self.statuses_at = Some(now);
+        for id in std::mem::take(&mut self.lingering) {
+            if let Some(place) = self.peers.get(&id) {
+                self.roster.set_connected(place.joined, Connected::Yes);
+            }
+        }
+        for (id, left) in lingering {
+            let Some(place) = self.peers.get(id) else {
+                continue;
+            };
+            let left = u64::try_from(*left).ok().filter(|left| *left > 0);
+            let connected = match left {
+                Some(left) => Connected::Until(now + Duration::from_millis(left)),
+                None => Connected::No,
+            };
+            self.roster.set_connected(place.joined, connected);
+            self.lingering.push(*id);
+        }
+    }
+
+    /// The list, with this peer's line first.
+    pub fn list_from(&mut self, id: PeerId) -> Bytes {
+        let now = Instant::now();
+        match self.peers.get(&id) {
+            Some(place) => self.roster.list_from(place.joined, now),
+            None => self.roster.list(now),
+        }
+    }
+}
