@@ -21,7 +21,7 @@ pub const EVENTS_KEPT: usize = 1000;
 
 /// So many are kept for a subscriber that has not taken them yet: all peers of
 /// a large list may be removed at once.
-const EVENTS_QUEUED: usize = 65_536;
+pub(super) const EVENTS_QUEUED: usize = 65_536;
 
 /// A peer as it was at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -526,12 +526,14 @@ impl TimeoutPeerList {
     /// until it is answered or given up.
     pub fn open_request(&self, caller: Caller) -> Result<OpenRequest, PeerError> {
         let open = match &self.0 {
-            Place::Local(list) => Open::Local(list.open_request(&caller)?),
-            Place::Cluster(list) => Open::Cluster(list.open_request(&caller)),
+            Place::Local(list) => {
+                let open = list.open_request(&caller)?;
+                caller.uses_link(self);
+                Open::Local(open)
+            }
+            // Whether it is that peer, its verb finds out.
+            Place::Cluster(list) => Open::Cluster(list.open_request(caller)),
         };
-        if let Some(link) = &caller.link {
-            link.used_by(self, caller.id);
-        }
         Ok(OpenRequest(open))
     }
 

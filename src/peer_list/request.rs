@@ -30,6 +30,15 @@ pub struct Caller {
     pub lingers: bool,
 }
 
+impl Caller {
+    /// It is the last peer that used its connection.
+    pub(super) fn uses_link(&self, list: &TimeoutPeerList) {
+        if let Some(link) = &self.link {
+            link.used_by(list, self.id);
+        }
+    }
+}
+
 /// A connection that a door sees opening and closing. While it is open, the
 /// last peer that used it counts as connected: the last one only, because
 /// proxies send the requests of many peers over one connection.

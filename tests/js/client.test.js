@@ -6,7 +6,7 @@ import http from 'node:http';
 import {test} from 'node:test';
 import {fileURLToPath} from 'node:url';
 
-import {Inbox, cuttableWire, cuttingWire, pollingPeer, randomFrom, startServer, until} from './support.js';
+import {Inbox, cuttableWire, cuttingWire, pollingPeer, randomFrom, startServer, until, ofOneProcess} from './support.js';
 
 const CLIENT = fileURLToPath(new URL('../../src/doors/http/client.js', import.meta.url));
 const {SignalingClient, SignalingError} = await import(CLIENT);
@@ -92,7 +92,7 @@ test('of messages over connections that are cut, each comes once and in order', 
   for (const {message} of [alice, bob]) assert.equal((await message.next()).data, 'last');
 });
 
-test('a client whose server is gone for a while is itself again', async (t) => {
+test('a client whose server is gone for a while is itself again', ofOneProcess, async (t) => {
   const server = await startServer(t);
   const wire = await cuttableWire(t, server);
   const alice = await client(t, wire.http, 'alice');

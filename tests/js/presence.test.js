@@ -8,7 +8,7 @@ import http from 'node:http';
 import net from 'node:net';
 import {test} from 'node:test';
 
-import {Inbox, pollingPeer, readyClient, socketIoClient, startServer, until, webSocketPeer} from './support.js';
+import {Inbox, pollingPeer, readyClient, socketIoClient, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
 
 const OPERATED = {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'};
 
@@ -49,7 +49,7 @@ async function subscribe(t, server, lastEventId) {
 
 const told = ({event, data}) => [event, data?.peer?.id, data?.reason].filter((part) => part !== undefined);
 
-test('an event stream tells who comes, comes back and leaves, through each door', async (t) => {
+test('an event stream tells who comes, comes back and leaves, through each door', ofOneProcess, async (t) => {
   const server = await startServer(t, OPERATED);
   const events = await subscribe(t, server);
   const next = async () => told(await events.next());
@@ -213,7 +213,7 @@ test('without a token no page can ask, whatever name it gives the loopback', asy
   }
 });
 
-test('a subscriber that never reads is no burden', async (t) => {
+test('a subscriber that never reads is no burden', ofOneProcess, async (t) => {
   const server = await startServer(t, OPERATED);
   const {port, hostname} = new URL(server.operator);
   const deaf = net.connect({port, host: hostname, onread: {buffer: Buffer.alloc(1), callback: () => false}});
@@ -247,7 +247,7 @@ async function receiver(t, answer) {
   return {url: `http://127.0.0.1:${server.address().port}/hook?key=hidden`, received};
 }
 
-test('the webhook is sent each event in order, signed', async (t) => {
+test('the webhook is sent each event in order, signed', ofOneProcess, async (t) => {
   const hook = await receiver(t, (response) => response.end());
   const server = await startServer(t, {WEBRTC_WEBHOOK_URL: hook.url, WEBRTC_WEBHOOK_SECRET: 'key'});
   for (let number = 0; number < 20; number += 1) {
@@ -273,7 +273,7 @@ test('the webhook is sent each event in order, signed', async (t) => {
   assert.equal(JSON.parse((await hook.received.next()).body).reason, 'shutdown');
 });
 
-test('an event that the webhook does not take is sent again, before the next', async (t) => {
+test('an event that the webhook does not take is sent again, before the next', ofOneProcess, async (t) => {
   let tries = 0;
   const taken = [];
   const hook = await receiver(t, (response, event) => {
@@ -297,7 +297,7 @@ test('an event that the webhook does not take is sent again, before the next', a
   assert.ok(!JSON.stringify(server.log).includes('hidden'), 'the URL may hold a secret');
 });
 
-test('a webhook that never answers harms nobody', async (t) => {
+test('a webhook that never answers harms nobody', ofOneProcess, async (t) => {
   const hook = await receiver(t, () => {});
   const server = await startServer(t, {WEBRTC_WEBHOOK_URL: hook.url});
   await signIn(server, 'first');

@@ -12,8 +12,7 @@ import {io} from 'socket.io-client-4';
 import WebSocket from 'ws';
 
 import {
-  Inbox, cuttableWire, pollingPeer, readyClient, startBrowser, startServer, until, webSocketPeer,
-} from './support.js';
+  Inbox, cuttableWire, pollingPeer, readyClient, startBrowser, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
 
 const README = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
 const blocks = (language) => [...README.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\``, 'gms'))]
@@ -111,7 +110,7 @@ test('the client for pages', async (t) => {
   assert.equal(await lines.next(), 'from 2 {"sdp":".."}');
 });
 
-test('the webhook', async (t) => {
+test('the webhook', ofOneProcess, async (t) => {
   const [block] = blocks('mjs');
   const receiver = spawn('node', ['--input-type=module'], {stdio: ['pipe', 'pipe', 'inherit']});
   t.after(() => receiver.kill());
@@ -128,7 +127,7 @@ test('the webhook', async (t) => {
   assert.equal(await next(), 'disconnect 1 alice signed_out');
 });
 
-test('the stream of events', async (t) => {
+test('the stream of events', ofOneProcess, async (t) => {
   const server = await startServer(t, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
   const [command] = blocks('sh').filter((block) => block.startsWith('curl -N'));
   const curl = spawn('sh', ['-c', command.replace('localhost:3001', server.operator)]);

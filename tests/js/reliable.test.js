@@ -9,7 +9,7 @@ import {test} from 'node:test';
 
 import {JSDOM} from 'jsdom';
 
-import {Inbox, cuttableWire, socketIoClient, startServer, until} from './support.js';
+import {Inbox, cuttableWire, nodeOf, socketIoClient, startServer, until, ofOneProcess} from './support.js';
 
 const require = createRequire(import.meta.url);
 const ORIGINAL = readFileSync(require.resolve('reliable-signaler/signaler.js'), 'utf8');
@@ -31,7 +31,7 @@ async function originalPage(t, url) {
 
 async function page(t, url, html) {
   const dom = new JSDOM(`<!doctype html>${html}`, {
-    url: `${url}/`, runScripts: 'dangerously', resources: 'usable', pretendToBeVisual: true,
+    url: `${nodeOf(url)}/`, runScripts: 'dangerously', resources: 'usable', pretendToBeVisual: true,
   });
   t.after(() => dom.window.close());
   if (dom.window.document.readyState !== 'complete') await once(dom.window, 'load');
@@ -41,7 +41,7 @@ async function page(t, url, html) {
 /** What an application does in a page: a signaler, and one channel. */
 function use(window, url, userid, options) {
   const connection = {userid, channel: 'room'};
-  const signaler = window.initReliableSignaler(connection, `${url}/`, options);
+  const signaler = window.initReliableSignaler(connection, `${window.location.origin}/`, options);
   const messages = new Inbox();
   const opened = new Promise((resolve) => {
     connection.signal = connection.openSignalingChannel({
@@ -173,7 +173,7 @@ test('a full server lets our script come back, and a token is sent along', async
   assert.equal(await a.messages.next(), 'while it is away');
 });
 
-test('after a restart of the server our script comes back and sends what it had not', async (t) => {
+test('after a restart of the server our script comes back and sends what it had not', ofOneProcess, async (t) => {
   const server = await startServer(t);
   const a = use(await ourPage(t, server.http), server.http, 'a');
   await a.create('room');

@@ -8,8 +8,7 @@ import {test} from 'node:test';
 import WebSocket from 'ws';
 
 import {
-  clients, cuttableWire, readyClient, socketIoClient, startServer, until, webSocketPeer,
-} from './support.js';
+  clients, cuttableWire, readyClient, socketIoClient, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
 
 const TRANSPORTS = ['polling', 'websocket'];
 const JOINED = 'Peer has joined the signaling server';
@@ -202,7 +201,7 @@ test('a socket that does not read is removed and others do not notice', async (t
   await until(async () => (await server.peers()).length === 2);
 });
 
-test('wrong Engine.IO packets and silent connections leave the server as it was', async (t) => {
+test('wrong Engine.IO packets and silent connections leave the server as it was', ofOneProcess, async (t) => {
   const server = await startServer(t);
   const a = await readyClient(t, server, 'A');
   const url = `${server.http}/socket.io/`;
@@ -249,7 +248,7 @@ test('a burst removes nobody, however large', async (t) => {
   }
 });
 
-test('a client that floods and does not read is given up, and memory stays bounded', async (t) => {
+test('a client that floods and does not read is given up, and memory stays bounded', ofOneProcess, async (t) => {
   const server = await startServer(t, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '100000'});
   // So that a greeting is long, and few of them fill the kernel's buffers.
   for (let number = 0; number < 10; number += 1) {
@@ -269,7 +268,7 @@ test('a client that floods and does not read is given up, and memory stays bound
   assert.ok(grown < 32 * 1024, `${grown} KiB more`);
 });
 
-test('after a restart of the server clients come back by themselves', async (t) => {
+test('after a restart of the server clients come back by themselves', ofOneProcess, async (t) => {
   const server = await startServer(t);
   const {socket, disconnect} = await socketIoClient(t, server.http, {
     reconnection: true, reconnectionDelay: 20, transports: ['websocket'],

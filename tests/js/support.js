@@ -40,8 +40,89 @@ export async function startBrowser(t) {
   return browser;
 }
 
-/** Starts a server of its own for a test, which ends it. */
+/** How many nodes a server has: with more than one, the list is in Redis. */
+export const NODES = Number(process.env.NODES ?? 1);
+
+/** For tests about one process. */
+export const ofOneProcess = {skip: NODES > 1 && 'it is about one process'};
+
+/** The nodes of a server, by its URL. */
+const nodesOf = new Map();
+
+const oneOf = (all) => all[Math.floor(Math.random() * all.length)];
+
+/** One of a server's nodes: what Socket.IO asks by polling has to come to one. */
+export const nodeOf = (url) => oneOf(nodesOf.get(url) ?? [url]);
+
+async function freePort() {
+  const listener = net.createServer().listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  const {port} = listener.address();
+  listener.close();
+  await once(listener, 'close');
+  return port;
+}
+
+/** Starts a Redis of its own for a test, which ends it. */
+export async function startRedis(t, ...options) {
+  const port = await freePort();
+  const start = async () => {
+    const redis = spawn('redis-server', ['--bind', '127.0.0.1', '--port', port, ...options], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    t.after(() => redis.kill('SIGKILL'));
+    for await (const line of createInterface(redis.stdout)) {
+      if (line.includes('Ready to accept connections')) break;
+    }
+    redis.stdout.resume();
+    return redis;
+  };
+  const redis = {url: `redis://127.0.0.1:${port}/`, port, process: await start()};
+  redis.restart = async () => { redis.process = await start(); };
+  return redis;
+}
+
+/**
+ * Starts a server of its own for a test, which ends it. Where it has many
+ * nodes, each connection is to one of them, at random.
+ */
 export async function startServer(t, settings = {}) {
+  if (NODES === 1) return startNode(t, settings);
+  const redis = await startRedis(t, '--save', '', '--appendonly', 'no');
+  const shared = {...settings, WEBRTC_REDIS_URL: redis.url};
+  const nodes = await Promise.all(Array.from({length: NODES}, () => startNode(t, shared)));
+  return balanced(t, nodes);
+}
+
+/** Nodes as one server, behind a load balancer that knows no sessions. */
+export async function balanced(t, nodes) {
+  const open = new Set();
+  const balancer = net.createServer((client) => {
+    const upstream = net.connect(oneOf(nodes).port, '127.0.0.1');
+    for (const [from, to] of [[client, upstream], [upstream, client]]) {
+      open.add(from);
+      from.pipe(to);
+      from.on('error', () => to.destroy()).on('close', () => { open.delete(from); to.destroy(); });
+    }
+  });
+  balancer.listen(0, '127.0.0.1');
+  await once(balancer, 'listening');
+  t.after(() => { balancer.close(); open.forEach((socket) => socket.destroy()); });
+  const {port} = balancer.address();
+  const address = `127.0.0.1:${port}`;
+  nodesOf.set(`http://${address}`, nodes.map((node) => node.http));
+  return {
+    ...nodes[0],
+    nodes,
+    http: `http://${address}`,
+    ws: `ws://${address}`,
+    port,
+    peers: async () => (await fetch(`http://${address}/connections`)).json(),
+  };
+}
+
+/** Starts one node. */
+export async function startNode(t, settings = {}) {
   const server = spawn(BINARY, {
     env: {HOST: '127.0.0.1', PORT: '0', ...settings},
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -110,7 +191,7 @@ export async function webSocketPeer(t, server, query = '') {
 
 /** A Socket.IO client that is connected; its events by name. */
 export async function socketIoClient(t, url, {version = 4, ...options} = {}) {
-  const socket = clients[version](url, {forceNew: true, reconnection: false, ...options});
+  const socket = clients[version](nodeOf(url), {forceNew: true, reconnection: false, ...options});
   t.after(() => socket.close());
   const events = {};
   const on = (event) => {

@@ -7,7 +7,7 @@ import {test} from 'node:test';
 
 import WebSocket from 'ws';
 
-import {pollingPeer, startServer, until, webSocketPeer} from './support.js';
+import {pollingPeer, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
 
 test('a frame reaches its receiver byte for byte and nobody else', async (t) => {
   const server = await startServer(t);
@@ -198,7 +198,7 @@ test('a full server refuses an upgrade', async (t) => {
   assert.match(error.message, /503/);
 });
 
-test('a stop closes the sockets at once', async (t) => {
+test('a stop closes the sockets at once', ofOneProcess, async (t) => {
   const server = await startServer(t);
   const a = await webSocketPeer(t, server);
   server.process.kill('SIGTERM');

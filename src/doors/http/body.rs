@@ -72,7 +72,8 @@ pub(super) struct WithReceipt {
 impl WithReceipt {
     pub fn new(news: Bytes, receipt: Receipt) -> Self {
         Self {
-            news: Some(news),
+            // hyper does not ask for a body that has no bytes.
+            news: Some(news).filter(|news| !news.is_empty()),
             receipt: Some(receipt),
         }
     }

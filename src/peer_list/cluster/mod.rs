@@ -203,7 +203,7 @@ impl ClusterList {
         acknowledged: Option<u64>,
         limit: Option<Duration>,
     ) -> Result<Delivery, PeerError> {
-        waiting::wait(&self.0, &caller(id), acknowledged, limit).await
+        waiting::wait(&self.0, &caller(id), acknowledged, limit, || {}).await
     }
 
     pub async fn send(&self, from: PeerId, to: PeerId, body: Bytes) -> Result<(), SendError> {
@@ -423,8 +423,8 @@ impl ClusterList {
         asked.await.is_ok()
     }
 
-    pub fn open_request(&self, caller: &Caller) -> OpenRequest {
-        OpenRequest::new(self.clone(), caller.clone())
+    pub fn open_request(&self, caller: Caller) -> OpenRequest {
+        OpenRequest::new(self.clone(), caller)
     }
 
     pub async fn open_socket(&self, id: PeerId, resumes: bool) -> Result<OpenSocket, PeerError> {

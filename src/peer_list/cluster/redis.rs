@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::ClusterOpts;
 use crate::peer_list::{
     EVENTS_KEPT, HeartbeatOpts, MESSAGE_OVERHEAD_BYTES, Unavailable,
+    events::EVENTS_QUEUED,
     roster::LOG_LENGTH,
     rules::{LINGER, REPEAT_PAUSE, patience},
 };
@@ -206,7 +207,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
     format!(
         "local TIMEOUT, PATIENCE, ANY_REQUEST = {}, {}, {}\n\
          local BOUND, OVERHEAD, MAX_PEERS = {}, {MESSAGE_OVERHEAD_BYTES}, {}\n\
-         local LOG_LENGTH, EVENTS_KEPT = {LOG_LENGTH}, {EVENTS_KEPT}\n\
+         local LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED = {LOG_LENGTH}, {EVENTS_KEPT}, {EVENTS_QUEUED}\n\
          local LINGER, REPEAT_PAUSE, NODE_LIFE, OP_LIFE = {}, {}, {}, {}\n",
         ms(opts.timeout_period),
         ms(patience(opts)),

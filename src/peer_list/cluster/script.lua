@@ -5,7 +5,7 @@
 --
 -- The settings of the list stand before this text as constants, times in ms:
 -- TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD, MAX_PEERS, LOG_LENGTH,
--- EVENTS_KEPT, LINGER, REPEAT_PAUSE, NODE_LIFE, OP_LIFE.
+-- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, NODE_LIFE, OP_LIFE.
 --
 -- Keys, after the prefix:
 --   id, version, event   counters: the last id, change of the list, event
@@ -237,13 +237,11 @@ local function info(peer, connected)
     is.since, seen, is.beat and 1 or 0, is.name)
 end
 
--- Numbers begin at a time (in us), as those of the list in one process do.
 local function event(kind, reason, peer)
-  call('SETNX', key('event'), string.format('%.0f', time[1] * 1000000 + time[2]))
   local number = call('INCR', key('event'))
   local connected = kind ~= 'disconnect' and peer:is_connected()
   local line = string.format('%.0f %s %s %s', number, kind, reason, info(peer, connected))
-  keep(key('events'), line, EVENTS_KEPT)
+  keep(key('events'), line, EVENTS_QUEUED)
   tell_all('e')
 end
 
@@ -1110,13 +1108,15 @@ function verbs.peer_infos()
   return found
 end
 
--- The events after the one with this number that are still kept.
+-- The events after the one with this number that are still kept (after 0: the
+-- last, for a node that is new).
 function verbs.events(known)
   local newest = tonumber(call('GET', key('event'))) or 0
   local late = newest - tonumber(known)
-  if late < 0 or late > EVENTS_KEPT then
+  if tonumber(known) == 0 or late < 0 then
     late = EVENTS_KEPT
   end
+  late = math.min(late, call('LLEN', key('events')))
   return { string.format('%.0f', newest), late > 0 and call('LRANGE', key('events'), -late, -1) or {} }
 end
 
@@ -1158,6 +1158,8 @@ end
 
 -- This node lives. Whether it is new to the others (or was taken for dead).
 function verbs.live()
+  -- Events are numbered from a time on (in us), as in the list of one process.
+  call('SETNX', key('event'), string.format('%.0f', time[1] * 1000000 + time[2]))
   local was_alive = is_alive(NODE)
   call('ZADD', key('nodes'), now + NODE_LIFE, NODE)
   local removed = {}

@@ -21,7 +21,9 @@ use super::{
     split,
     view::{View, bare_line, peer_id},
 };
-use crate::peer_list::{Caller, Delivery, Dialect, News, PeerError, PeerId, Reason, SendError};
+use crate::peer_list::{
+    Caller, Delivery, Dialect, News, PeerError, PeerId, Place, Reason, SendError, TimeoutPeerList,
+};
 
 /// How long the end of a wait waits for Redis, before it is answered with what
 /// is known here.
@@ -291,6 +293,7 @@ pub(super) async fn wait(
     caller: &Caller,
     acknowledged: Option<u64>,
     limit: Option<Duration>,
+    accepted: impl FnOnce(),
 ) -> Result<Delivery, PeerError> {
     let id = caller.id;
     let end = limit.and_then(|limit| Instant::now().checked_add(limit));
@@ -337,6 +340,7 @@ pub(super) async fn wait(
         "wrong" => return Err(PeerError::WrongToken),
         _ => return Err(PeerError::Unknown),
     }
+    accepted();
     let number = row.text().ok_or(PeerError::Unavailable)?;
     *wait.number.lock() = Some(number.clone());
     let looking = &wait.looking;
@@ -428,6 +432,11 @@ impl OpenRequest {
         }
     }
 
+    fn uses_link(&self) {
+        let list = TimeoutPeerList(Place::Cluster(self.list.clone()));
+        self.caller.uses_link(&list);
+    }
+
     fn told(&self) -> &Caller {
         self.is_told.store(true, Ordering::Relaxed);
         &self.caller
@@ -438,7 +447,8 @@ impl OpenRequest {
         acknowledged: Option<u64>,
         limit: Option<Duration>,
     ) -> Result<Delivery, PeerError> {
-        wait(&self.list.0, self.told(), acknowledged, limit).await
+        let uses_link = || self.uses_link();
+        wait(&self.list.0, self.told(), acknowledged, limit, uses_link).await
     }
 
     pub async fn send(
@@ -448,13 +458,20 @@ impl OpenRequest {
         number: Option<u64>,
     ) -> Result<(), SendError> {
         let caller = self.told();
-        self.list
+        let sent = self
+            .list
             .send_as(caller, to, body, number, true, PATIENCE)
-            .await
+            .await;
+        if !matches!(sent, Err(SendError::WrongToken | SendError::UnknownSender)) {
+            self.uses_link();
+        }
+        sent
     }
 
     pub async fn heartbeat(&self) -> Result<(), PeerError> {
-        self.list.heartbeat(self.told()).await
+        self.list.heartbeat(self.told()).await?;
+        self.uses_link();
+        Ok(())
     }
 
     /// A sign-in, then, if no verb has told of it.
@@ -462,6 +479,7 @@ impl OpenRequest {
         if self.is_told.load(Ordering::Relaxed) {
             return;
         }
+        self.uses_link();
         let (id, link) = (self.caller.id, link_arg(&self.caller));
         self.list.0.later("signed_in", move |verb| {
             verb.arg(id.get()).arg(link).arg(flag(lingers));
