@@ -3,6 +3,9 @@
 PYTHON := .venv/bin/python
 REQUIREMENTS := tests/python/requirements.txt
 
+# The tests that also hold for a server of two nodes.
+OF_MANY_NODES := $(addsuffix .test.js,across client page presence reliable socketio websocket)
+
 .PHONY: run test bench lint audit docker install
 
 run:
@@ -12,6 +15,7 @@ test: lint install
 	cargo test
 	cargo build
 	cd tests/js && timeout 600 node --test
+	cd tests/js && NODES=2 timeout 600 node --test $(OF_MANY_NODES)
 	$(PYTHON) -m pytest tests/python
 
 lint:
@@ -37,7 +41,8 @@ docker:
 
 # What the tests need besides the Rust toolchain.
 install: .venv/installed tests/js/node_modules
-	@tests/install-programs nginx:nginx-light curl:curl chromium:chromium
+	@tests/install-programs nginx:nginx-light curl:curl chromium:chromium \
+		redis-server:redis-server faketime:faketime
 
 .venv/installed: $(REQUIREMENTS)
 	@python3 -c 'import ensurepip' || tests/install-programs python3-venv:python3-venv

@@ -17,7 +17,7 @@ import WebSocket from 'ws';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR || 'target');
-const BINARY = path.join(TARGET, 'debug', 'signal-http-heartbeat');
+export const BINARY = path.join(TARGET, 'debug', 'signal-http-heartbeat');
 
 /** The Socket.IO clients, by the first digit of their version. */
 export const clients = {4: io4, 2: io2, 1: io1};

@@ -20,7 +20,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    LONG_PATIENCE, PATIENCE, flag, known_arg,
+    PATIENCE, flag, known_arg,
     redis::{Redis, Row},
     view::{Cached, View, peer_id},
 };
@@ -134,7 +134,7 @@ impl Node {
         runtime.spawn(async move {
             let mut invocation = node.redis.verb(verb);
             args(&mut invocation);
-            let _ = node.redis.run(&invocation, Some(LONG_PATIENCE)).await;
+            let _ = node.redis.run(&invocation, None).await;
         });
     }
 

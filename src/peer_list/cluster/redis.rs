@@ -37,6 +37,10 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 /// A node that was not heard of for so long is dead.
 pub(super) const NODE_LIFE: Duration = Duration::from_secs(10);
 
+/// What is lent to a wait and not told of after this long may be lent to the
+/// next: the node that has it is in trouble.
+const LEASE: Duration = Duration::from_secs(2);
+
 /// An operation may be asked for again this long after it was done.
 const OP_LIFE: Duration = Duration::from_secs(60);
 
@@ -208,7 +212,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
         "local TIMEOUT, PATIENCE, ANY_REQUEST = {}, {}, {}\n\
          local BOUND, OVERHEAD, MAX_PEERS = {}, {MESSAGE_OVERHEAD_BYTES}, {}\n\
          local LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED = {LOG_LENGTH}, {EVENTS_KEPT}, {EVENTS_QUEUED}\n\
-         local LINGER, REPEAT_PAUSE, NODE_LIFE, OP_LIFE = {}, {}, {}, {}\n",
+         local LINGER, REPEAT_PAUSE, LEASE, NODE_LIFE, OP_LIFE = {}, {}, {}, {}, {}\n",
         ms(opts.timeout_period),
         ms(patience(opts)),
         opts.any_request,
@@ -216,6 +220,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
         opts.max_peers,
         ms(LINGER),
         ms(REPEAT_PAUSE),
+        ms(LEASE),
         ms(NODE_LIFE),
         ms(OP_LIFE),
     )

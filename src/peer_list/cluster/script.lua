@@ -5,7 +5,8 @@
 --
 -- The settings of the list stand before this text as constants, times in ms:
 -- TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD, MAX_PEERS, LOG_LENGTH,
--- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, NODE_LIFE, OP_LIFE.
+-- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, LEASE, NODE_LIFE,
+-- OP_LIFE.
 --
 -- Keys, after the prefix:
 --   id, version, event   counters: the last id, change of the list, event
@@ -29,8 +30,8 @@
 -- A peer's fields: name, joined, door, dialect, token (its SHA-256), since,
 -- seen, beat, linger, link (`NODE number`), leaving, session, resumes,
 -- node and wait (where its newest wait is open, and its number),
--- socket (what is open is one), lent and lent_by (the lease of what it is being
--- given), heard, given, acks, gone, handed, delivered, bytes (its mailbox),
+-- wait_op (which request that was), socket (what is open is one), lent, lent_by
+-- and lent_at (the lease of what it is being given), heard, given, acks, gone, handed, delivered, bytes (its mailbox),
 -- sent (the last number that it sent), doomed (why its door is to remove it),
 -- member, family, key, title, card, farewell, rooms (the group).
 
@@ -439,13 +440,18 @@ end
 local function lend(peer, lease)
   peer:set('lent', lease)
   peer:set('lent_by', NODE)
+  peer:set_number('lent_at', now)
 end
 
 -- The next thing that a peer is to hear, lent under `lease`.
 local function next_news(peer, lease, told, known, statuses)
   local is = peer.is
-  if is.lent and is.lent ~= lease and is_alive(is.lent_by) then
-    return { 'none' }
+  if is.lent and is.lent ~= lease then
+    -- By a wait before this one; its node says soon what became of it.
+    local left = peer:number('lent_at') + LEASE - now
+    if left > 0 and is_alive(is.lent_by) then
+      return { 'lent', string.format('%.0f', left) }
+    end
   end
   local handed = is.socket and peer:number('handed') or 0
   if not is.socket then
@@ -606,7 +612,7 @@ function verbs.check_token(id, token)
   return { is and is ~= token and 'wrong' or 'ok' }
 end
 
-function verbs.wait(id, token, link, acknowledged, told, known, statuses)
+function verbs.wait(op, id, token, link, acknowledged, told, known, statuses)
   local peer, refused = polled(id, token)
   if not peer then
     return refused
@@ -617,7 +623,10 @@ function verbs.wait(id, token, link, acknowledged, told, known, statuses)
   peer:set('leaving', nil)
   peer:request(link, '0')
   peer:move(NODE, peer.is.link)
-  peer:add('wait', 1)
+  if peer.is.wait_op ~= op then
+    peer:add('wait', 1)
+    peer:set('wait_op', op)
+  end
   peer:set('acks', acknowledged ~= '' and '1' or nil)
   acknowledge(peer, tonumber(acknowledged) or 0)
   local wait = peer.is.wait

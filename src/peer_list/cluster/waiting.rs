@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{
     ClusterList, LONG_PATIENCE, PATIENCE, flag, hash, known_arg, link_arg,
     node::{Node, OpenHere},
+    op,
     redis::Row,
     split,
     view::{View, bare_line, peer_id},
@@ -122,6 +123,8 @@ impl Drop for Lease {
 enum Found {
     Lent(News, u64, Hears),
     Nothing,
+    /// An older wait is being given something: look again then.
+    Later(Duration),
     /// A newer wait is given what there is.
     Outdated,
     Replaced,
@@ -178,6 +181,7 @@ impl Looking {
                 Found::Lent(News::Status(line), 0, Hears::Version(version))
             }
             "none" => Found::Nothing,
+            "lent" => Found::Later(Duration::from_millis(row.number()?)),
             "outdated" => Found::Outdated,
             "replaced" => Found::Replaced,
             "gone" => {
@@ -307,7 +311,8 @@ pub(super) async fn wait(
     let (kind, mut row) = {
         // It is held like any other while Redis is away.
         let row = node.run("wait", None, |verb| {
-            verb.arg(id.get())
+            verb.arg(op())
+                .arg(id.get())
                 .arg(caller.token.as_ref().map(hash).unwrap_or_default())
                 .arg(link_arg(caller))
                 .arg(
@@ -380,8 +385,12 @@ pub(super) async fn wait(
                 return Ok(Delivery::last(News::Removed(reason)));
             }
             Found::Outdated | Found::Replaced => looking.here.set_outdated(),
-            Found::Nothing => {}
+            Found::Nothing | Found::Later(_) => {}
         }
+        let again = match found {
+            Found::Later(left) => Some(Instant::now() + left),
+            _ => None,
+        };
         let is_outdated = matches!(found, Found::Outdated | Found::Replaced);
         if let Some(reason) = looking.here.removed() {
             wait.is_over();
@@ -390,6 +399,11 @@ pub(super) async fn wait(
         let is_over = node.is_ending() || {
             let news = looking.here.news.notified();
             match end {
+                _ if again.is_some() => {
+                    let again = again.into_iter().chain(end).min();
+                    let _ = timeout_at(again.unwrap_or_else(Instant::now), news).await;
+                    end.is_some_and(|end| end <= Instant::now())
+                }
                 Some(end) => timeout_at(end, news).await.is_err(),
                 None => {
                     news.await;
@@ -534,7 +548,7 @@ impl OpenSocket {
                 }
                 Found::Removed(reason) => return Delivery::last(News::Removed(reason)),
                 Found::Replaced | Found::Outdated => return Delivery::last(News::Replaced),
-                Found::Nothing => {}
+                Found::Nothing | Found::Later(_) => {}
             }
             if node.is_ending() {
                 return Delivery::last(News::Nothing(Bytes::new()));

@@ -1,0 +1,383 @@
+// Many nodes, one list: what is lost when a node, Redis, or the wire between
+// them fails under load (nothing), and how a node starts and says how it is.
+
+import assert from 'node:assert/strict';
+import {spawn} from 'node:child_process';
+import {once} from 'node:events';
+import {mkdtempSync, rmSync} from 'node:fs';
+import net from 'node:net';
+import {tmpdir} from 'node:os';
+import path from 'node:path';
+import {test} from 'node:test';
+
+import {BINARY, Inbox, startNode, startRedis, until, webSocketPeer} from './support.js';
+
+/** A Redis that persists, as one does whose messages must not be lost. */
+async function persistentRedis(t) {
+  const dir = mkdtempSync(path.join(tmpdir(), 'redis-'));
+  t.after(() => rmSync(dir, {recursive: true, force: true}));
+  return startRedis(t, '--appendonly', 'yes', '--save', '', '--dir', dir);
+}
+
+/** Nodes that can be killed, stopped and started. */
+async function startNodes(t, url, count = 2, settings = {}) {
+  // Waits that end soon, so that a test does.
+  const shared = {WEBRTC_REDIS_URL: url, WEBRTC_WAIT_MS: '1000', ...settings};
+  const nodes = await Promise.all(Array.from({length: count}, () => startNode(t, shared)));
+  return {
+    all: nodes,
+    /** Asks one of the nodes, at random. */
+    ask: (target, options) => {
+      const node = nodes[Math.floor(Math.random() * nodes.length)];
+      return fetch(`${node.http}${target}`, options);
+    },
+    end: async (index, signal) => {
+      const [node] = nodes.splice(index, 1);
+      const exited = once(node.process, 'exit');
+      node.process.kill(signal);
+      await exited;
+    },
+    start: async () => nodes.push(await startNode(t, shared)),
+  };
+}
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Asks until there is an answer, of whichever node. */
+async function insist(nodes, target, options) {
+  for (;;) {
+    try {
+      const answer = await nodes.ask(target, options);
+      const text = await answer.text();
+      if (answer.status !== 503) return {status: answer.status, headers: answer.headers, text};
+    } catch {
+      // Cut off: another node is asked.
+    }
+    await pause(20);
+  }
+}
+
+async function signIn(nodes, name) {
+  const {headers} = await insist(nodes, `/sign_in?peer_name=${name}`);
+  return headers.get('pragma');
+}
+
+/**
+ * A load of messages between two peers, each request to any node. Ends with
+ * what was accepted (by its number), what may have been, and what arrived.
+ */
+async function load(nodes, acknowledges) {
+  const [from, to] = [await signIn(nodes, 'from'), await signIn(nodes, 'to')];
+  const accepted = [];
+  const doubtful = new Set();
+  const arrived = [];
+  let isOver = false;
+  const sending = (async () => {
+    for (let number = 1; !isOver; number += 1) {
+      const target = `/message?peer_id=${from}&to=${to}`;
+      const options = {method: 'POST', body: String(number)};
+      if (acknowledges) {
+        // Sent again until it is answered, and delivered once.
+        const {status, text} = await insist(nodes, `${target}&seq=${number}`, options);
+        assert.equal(status, 200, text);
+        accepted.push(number);
+      } else {
+        const status = await nodes.ask(target, options).then(async (answer) => {
+          await answer.text();
+          return answer.status;
+        }).catch(() => 0);
+        if (status === 200) accepted.push(number);
+        else doubtful.add(number);
+      }
+      await pause(1);
+    }
+  })();
+  const receiving = (async () => {
+    let ack = 0;
+    while (!isOver || !arrived.includes(accepted.at(-1))) {
+      const query = acknowledges ? `&ack=${ack}` : '';
+      const {status, headers, text} = await insist(nodes, `/wait?peer_id=${to}${query}`);
+      assert.equal(status, 200, text);
+      if (headers.get('pragma') !== from) continue;
+      if (acknowledges) {
+        const seq = Number(headers.get('x-message-seq'));
+        if (seq <= ack) continue;
+        assert.equal(seq, ack + 1, 'a gap');
+        ack = seq;
+      }
+      arrived.push(Number(text));
+    }
+  })();
+  return {
+    accepted,
+    stop: async () => {
+      isOver = true;
+      await Promise.all([sending, receiving]);
+      return {accepted, doubtful, arrived};
+    },
+  };
+}
+
+/** What has to hold of a load, whatever happened. `repeats`: at most so many. */
+function nothingIsLost({accepted, doubtful, arrived}, acknowledges, repeats) {
+  assert.ok(accepted.length > 100, `only ${accepted.length} messages`);
+  if (acknowledges) {
+    assert.deepEqual(arrived, accepted);
+    return;
+  }
+  const known = arrived.filter((number) => !doubtful.has(number));
+  const once = known.filter((number, index) => number !== known[index - 1]);
+  assert.deepEqual(once, accepted);
+  assert.ok(known.length - once.length <= repeats, `${known.length - once.length} repeats`);
+}
+
+for (const acknowledges of [true, false]) {
+  const how = acknowledges ? 'with acknowledgements' : 'without acknowledgements';
+  /** Runs a load, and meanwhile what happens; it goes on afterwards. */
+  const underLoad = async (nodes, happens, repeats = 0) => {
+    const running = await load(nodes, acknowledges);
+    const more = (count) => {
+      const goal = running.accepted.length + count;
+      return until(() => running.accepted.length >= goal);
+    };
+    await more(100);
+    await happens(more);
+    await more(100);
+    nothingIsLost(await running.stop(), acknowledges, repeats);
+  };
+
+  test(`${how}, nothing is lost when a node is killed`, async (t) => {
+    const redis = await persistentRedis(t);
+    const nodes = await startNodes(t, redis.url, 3);
+    await underLoad(nodes, async (more) => {
+      await nodes.end(0, 'SIGKILL');
+      await more(100);
+      await nodes.end(0, 'SIGKILL');
+    }, 2);
+  });
+
+  test(`${how}, nothing is lost when all nodes are restarted one after the other`, async (t) => {
+    const redis = await persistentRedis(t);
+    const nodes = await startNodes(t, redis.url);
+    await underLoad(nodes, async (more) => {
+      for (let number = 0; number < 2; number += 1) {
+        await nodes.start();
+        await nodes.end(0, 'SIGTERM');
+        await more(50);
+      }
+    });
+  });
+
+  test(`${how}, nothing is lost when Redis is restarted`, async (t) => {
+    const redis = await persistentRedis(t);
+    const nodes = await startNodes(t, redis.url);
+    await underLoad(nodes, async () => {
+      for (const signal of ['SIGTERM', 'SIGKILL']) {
+        const exited = once(redis.process, 'exit');
+        redis.process.kill(signal);
+        await exited;
+        await redis.restart();
+      }
+    });
+  });
+
+  test(`${how}, nothing is lost when Redis stands still for 3 s, and nobody notices`, async (t) => {
+    const redis = await persistentRedis(t);
+    const nodes = await startNodes(t, redis.url);
+    const refused = [];
+    const ask = nodes.ask;
+    nodes.ask = async (...request) => {
+      const answer = await ask(...request);
+      if (answer.status === 503) refused.push(request);
+      return answer;
+    };
+    await underLoad(nodes, async () => {
+      redis.process.kill('SIGSTOP');
+      await pause(3000);
+      redis.process.kill('SIGCONT');
+    });
+    assert.deepEqual(refused, []);
+  });
+
+  test(`${how}, nothing is lost when the connections to Redis are cut`, async (t) => {
+    const redis = await persistentRedis(t);
+    const wire = await startWire(t, redis.port);
+    const nodes = await startNodes(t, wire.url);
+    await underLoad(nodes, async (more) => {
+      for (let number = 0; number < 5; number += 1) {
+        wire.cut();
+        await more(20);
+      }
+      await wire.away(500);
+    });
+  });
+}
+
+/** A wire to Redis that can be cut, and be away for a while. */
+async function startWire(t, port) {
+  const open = new Set();
+  let isAway = false;
+  const wire = net.createServer((client) => {
+    if (isAway) return client.resetAndDestroy();
+    const upstream = net.connect(port, '127.0.0.1');
+    for (const [from, to] of [[client, upstream], [upstream, client]]) {
+      open.add(from);
+      from.pipe(to);
+      from.on('error', () => to.destroy()).on('close', () => { open.delete(from); to.destroy(); });
+    }
+    return undefined;
+  });
+  wire.listen(0, '127.0.0.1');
+  await once(wire, 'listening');
+  const cut = () => open.forEach((socket) => socket.resetAndDestroy());
+  t.after(() => { wire.close(); cut(); });
+  const away = async (ms) => {
+    isAway = true;
+    cut();
+    await pause(ms);
+    isAway = false;
+  };
+  return {url: `redis://127.0.0.1:${wire.address().port}/`, cut, away};
+}
+
+test('while Redis is away waits are held, others are refused, and all go on afterwards', async (t) => {
+  const redis = await persistentRedis(t);
+  const wire = await startWire(t, redis.port);
+  const {all: [node]} = await startNodes(t, wire.url, 1, {WEBRTC_WAIT_MS: '0'});
+  const ask = async (target, options) => {
+    const answer = await fetch(`${node.http}${target}`, options);
+    return {status: answer.status, text: await answer.text(), retry: answer.headers.get('retry-after')};
+  };
+  await ask('/sign_in?peer_name=alice');
+  await ask('/sign_in?peer_name=bob');
+  await ask('/wait?peer_id=1');
+  const parked = ask('/wait?peer_id=1');
+  const away = wire.away(7000);
+  const begun = ask('/wait?peer_id=2');
+  await until(async () => (await ask('/readyz')).status === 503);
+  assert.equal((await ask('/healthz')).status, 200);
+  for (const [target, method] of [
+    ['/sign_in?peer_name=carol', 'GET'], ['/message?peer_id=2&to=1', 'POST'],
+    ['/heartbeat?peer_id=1', 'GET'], ['/sign_out?peer_id=1', 'GET'],
+  ].map((request) => [...request])) {
+    // Side by side they take no longer than one.
+    const refused = ask(target, {method});
+    away.refused = [...(away.refused ?? []), refused];
+  }
+  for (const {status, text, retry} of await Promise.all(away.refused)) {
+    assert.deepEqual([status, retry], [503, '1'], text);
+    assert.match(text, /^the peer list cannot be reached[^\n]*\n$/);
+  }
+  await away;
+  await until(async () => (await ask('/readyz')).status === 200);
+  assert.equal((await ask('/message?peer_id=2&to=1', {method: 'POST', body: 'hi'})).status, 200);
+  assert.equal((await ask('/message?peer_id=1&to=2', {method: 'POST', body: 'ho'})).status, 200);
+  assert.equal((await parked).text, 'hi');
+  assert.equal((await begun).text, 'ho');
+});
+
+test('a dead node\'s sockets are gone for the others, and a stopped one\'s at once', async (t) => {
+  const redis = await persistentRedis(t);
+  const nodes = await startNodes(t, redis.url, 3);
+  const [killed, stopped, left] = nodes.all;
+  await webSocketPeer(t, killed, '?peer_name=killed');
+  await webSocketPeer(t, stopped, '?peer_name=stopped');
+  const watcher = await webSocketPeer(t, left, '?peer_name=watcher&events=true');
+  const names = async () => (await left.peers()).map(({name}) => name);
+  await until(async () => (await names()).length === 3);
+  stopped.process.kill('SIGTERM');
+  await until(async () => (await names()).length === 2);
+  killed.process.kill('SIGKILL');
+  await until(async () => (await names()).length === 1);
+  assert.deepEqual(await names(), ['watcher']);
+  for (;;) {
+    const {peers} = JSON.parse(await watcher.frames.next());
+    if (peers.length === 1) break;
+  }
+});
+
+test('each removal is told once, also by nodes whose clocks differ by a minute', async (t) => {
+  const redis = await persistentRedis(t);
+  const settings = {
+    WEBRTC_REDIS_URL: redis.url, WEBRTC_ADMIN_LISTEN: '127.0.0.1:0',
+    WEBRTC_HEARTBEAT_MS: '500', WEBRTC_HEARTBEAT_GC_MS: '50',
+  };
+  const nodes = [
+    await startNode(t, settings),
+    await startNode(t, {...settings, ...inAMinute()}),
+  ];
+  const times = nodes.map(({log}) => Date.parse(log.find(({address}) => address).timestamp));
+  assert.ok(times[1] - times[0] > 50_000, 'the clocks do not differ');
+  const told = await Promise.all(nodes.map((node) => eventsOf(t, node)));
+  const count = 200;
+  for (let number = 0; number < count; number += 1) {
+    await (await fetch(`${nodes[number % 2].http}/sign_in?peer_name=x`)).text();
+  }
+  for (const events of told) {
+    const all = await events.take(2 * count);
+    const removed = all.filter(({event}) => event === 'disconnect');
+    assert.equal(new Set(removed.map(({peer}) => peer.id)).size, count);
+    assert.equal(removed.length, count);
+    assert.ok(removed.every(({reason}) => reason === 'timed_out'));
+    all.forEach(({sequence}, index) => assert.equal(sequence, all[0].sequence + index));
+  }
+});
+
+/** What makes a program's clock be a minute ahead. */
+function inAMinute() {
+  const lib = ['x86_64', 'aarch64'].map((cpu) => `/usr/lib/${cpu}-linux-gnu/faketime/libfaketime.so.1`);
+  return {LD_PRELOAD: lib.join(':'), FAKETIME: '+60s', FAKETIME_DONT_FAKE_MONOTONIC: '1'};
+}
+
+/** The events that a node tells its operator. */
+async function eventsOf(t, node) {
+  const stopped = new AbortController();
+  t.after(() => stopped.abort());
+  const answer = await fetch(`${node.operator}/events`, {signal: stopped.signal});
+  const events = new Inbox();
+  (async () => {
+    let text = '';
+    for await (const chunk of answer.body.pipeThrough(new TextDecoderStream())) {
+      text += chunk;
+      for (let end; (end = text.indexOf('\n')) >= 0; text = text.slice(end + 1)) {
+        if (text.startsWith('data: ')) events.put(JSON.parse(text.slice('data: '.length, end)));
+      }
+    }
+  })().catch(() => {});
+  return events;
+}
+
+test('a Redis that cannot be used ends the start with one line', async () => {
+  const start = async (settings) => {
+    const node = spawn(BINARY, {
+      env: {PORT: '0', HOST: '127.0.0.1', ...settings}, stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let text = '';
+    node.stderr.on('data', (data) => { text += data; });
+    const [status] = await once(node, 'close');
+    return [status, text];
+  };
+  const [status, line] = await start({WEBRTC_REDIS_URL: 'http://127.0.0.1/'});
+  assert.equal(status, 2);
+  assert.match(line, /^signal-http-heartbeat: WEBRTC_REDIS_URL [^\n]*redis:\/\/127\.0\.0\.1:6379\/0\n$/);
+  // Nobody listens on port 1.
+  const [unreachable, why] = await start({WEBRTC_REDIS_URL: 'redis://127.0.0.1:1/'});
+  assert.equal(unreachable, 1);
+  assert.match(why, /^signal-http-heartbeat: Redis cannot be reached: [^\n]*\n$/);
+});
+
+test('a Redis that wants a password gets it, and a wrong one ends the start', async (t) => {
+  const redis = await startRedis(t, '--save', '', '--requirepass', 'se cret');
+  const url = (password) => redis.url.replace('://', `://default:${password}@`);
+  const node = await startNode(t, {WEBRTC_REDIS_URL: `${url('se%20cret')}3`});
+  assert.equal((await fetch(`${node.http}/readyz`)).status, 200);
+  assert.ok(!JSON.stringify(node.log).includes('cret'));
+  const wrong = spawn(BINARY, {
+    env: {PORT: '0', WEBRTC_REDIS_URL: url('wrong')}, stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let text = '';
+  wrong.stderr.on('data', (data) => { text += data; });
+  const [status] = await once(wrong, 'close');
+  assert.equal(status, 2, text);
+  assert.match(text, /^signal-http-heartbeat: Redis cannot be used: [^\n]*\n$/);
+});
