@@ -10,6 +10,7 @@
 
 mod client;
 mod floor;
+mod nodes;
 mod report;
 mod scenarios;
 mod server;

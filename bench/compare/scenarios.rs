@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     time::{Duration, Instant},
@@ -16,6 +17,7 @@ use tokio::{
 
 use crate::{
     client::{Client, message, wait},
+    nodes,
     server::{Kind, Running},
     socket::Socket,
 };
@@ -126,6 +128,27 @@ pub const SCENARIOS: &[Scenario] = &[
         run: |s| Box::pin(sleepers(s)),
     },
     Scenario {
+        name: "relay, 64 pairs, 1 node and Redis",
+        servers: &[Kind::Ours],
+        original: SIGNAL_HTTP,
+        rounds: 3,
+        run: |_| Box::pin(nodes::relay(1)),
+    },
+    Scenario {
+        name: "relay, 64 pairs, 2 nodes and Redis",
+        servers: &[Kind::Ours],
+        original: SIGNAL_HTTP,
+        rounds: 3,
+        run: |_| Box::pin(nodes::relay(2)),
+    },
+    Scenario {
+        name: "relay, 64 pairs, 3 nodes and Redis",
+        servers: &[Kind::Ours],
+        original: SIGNAL_HTTP,
+        rounds: 3,
+        run: |_| Box::pin(nodes::relay(3)),
+    },
+    Scenario {
         name: "2,000 WebSocket peers",
         servers: &[Kind::Ours, Kind::Original],
         original: "signal-fire.js",
@@ -141,7 +164,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-fn micros(duration: Duration) -> f64 {
+pub fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
@@ -177,15 +200,28 @@ async fn settle(client: &mut Client, id: u32) {
 /// Pairs that pass one message after the other, each sender waiting for
 /// delivery.
 async fn relay(server: &Running, pairs: u32, messages: u32) -> Figures {
+    let address = [server.address];
+    relay_between(&address, pairs, messages, || server.cpu()).await
+}
+
+/// Each sender and its receiver are at different nodes, if there are more than
+/// one. `cpu`: of all nodes.
+pub async fn relay_between(
+    nodes: &[SocketAddr],
+    pairs: u32,
+    messages: u32,
+    cpu: impl Fn() -> Duration,
+) -> Figures {
+    let node = |number: u32| nodes[number as usize % nodes.len()];
     let mut senders = Vec::new();
     let mut receivers = Vec::new();
     for pair in 0..pairs {
-        let mut sender = Client::connect(server.address).await;
+        let mut sender = Client::connect(node(pair)).await;
         let from = sender.sign_in(&format!("sender{pair}")).await;
         senders.push((sender, from));
     }
     for pair in 0..pairs {
-        let mut receiver = Client::connect(server.address).await;
+        let mut receiver = Client::connect(node(pair + 1)).await;
         let to = receiver.sign_in(&format!("receiver{pair}")).await;
         receivers.push((receiver, to));
     }
@@ -194,7 +230,7 @@ async fn relay(server: &Running, pairs: u32, messages: u32) -> Figures {
     sleep(Duration::from_millis(200)).await;
     let settles = receivers.iter_mut().map(|(client, id)| settle(client, *id));
     join_all(settles.collect()).await;
-    let before = server.cpu();
+    let before = cpu();
     let started = Instant::now();
     let latencies = Rc::new(RefCell::new(Vec::with_capacity(messages as usize)));
     let faults = Rc::new(Cell::new(0u32));
@@ -234,7 +270,7 @@ async fn relay(server: &Running, pairs: u32, messages: u32) -> Figures {
     }
     local.await;
     let elapsed = started.elapsed();
-    let cpu = server.cpu() - before;
+    let cpu = cpu() - before;
     let mut latencies = latencies.take();
     latencies.sort();
     let count = latencies.len() as f64;

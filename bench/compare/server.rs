@@ -25,6 +25,11 @@ pub struct Running {
 impl Running {
     /// Starts a server. `original`: its script, in `bench/original`.
     pub fn start(kind: Kind, original: &str) -> Self {
+        Self::start_with(kind, original, &[])
+    }
+
+    /// The same with settings.
+    pub fn start_with(kind: Kind, original: &str, settings: &[(&str, &str)]) -> Self {
         let mut command = match kind {
             Kind::Ours => Command::new(env!("CARGO_BIN_EXE_signal-http-heartbeat")),
             Kind::Floor => {
@@ -39,8 +44,9 @@ impl Running {
                 node
             }
         };
-        // Nothing but the address is set: the defaults are measured.
+        // Else nothing but the address is set: the defaults are measured.
         command.env("HOST", "127.0.0.1").env("PORT", "0");
+        command.envs(settings.iter().copied());
         let mut process = command.stdout(Stdio::piped()).spawn().expect("the server");
         let mut log = BufReader::new(process.stdout.take().expect("its output"));
         let mut ready = String::new();
@@ -57,15 +63,9 @@ impl Running {
         }
     }
 
-    /// CPU time so far, user and system, of all threads.
+    /// CPU time so far.
     pub fn cpu(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id()));
-        let nanoseconds = tasks.expect("its threads").flatten().map(|task| {
-            let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            let on_cpu = stat.split(' ').next().unwrap_or_default();
-            on_cpu.parse::<u64>().unwrap_or(0)
-        });
-        Duration::from_nanos(nanoseconds.sum())
+        cpu_of(self.process.id())
     }
 
     /// Resident memory, in KiB.
@@ -76,6 +76,17 @@ impl Running {
         let value = line.expect("its memory").split_whitespace().nth(1);
         value.expect("its memory").parse().expect("a number")
     }
+}
+
+/// CPU time of a process so far, user and system, of all threads.
+pub fn cpu_of(process: u32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{process}/task"));
+    let nanoseconds = tasks.expect("its threads").flatten().map(|task| {
+        let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let on_cpu = stat.split(' ').next().unwrap_or_default();
+        on_cpu.parse::<u64>().unwrap_or(0)
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 impl Drop for Running {
