@@ -4,13 +4,15 @@
 import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
 import {once} from 'node:events';
-import {mkdtempSync, rmSync} from 'node:fs';
+import {mkdtempSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import net from 'node:net';
 import {tmpdir} from 'node:os';
 import path from 'node:path';
 import {test} from 'node:test';
 
-import {BINARY, Inbox, startNode, startRedis, until, webSocketPeer} from './support.js';
+import {
+  BINARY, Inbox, freePort, pollingPeer, readyClient, startNode, startRedis, until, webSocketPeer,
+} from './support.js';
 
 /** A Redis that persists, as one does whose messages must not be lost. */
 async function persistentRedis(t) {
@@ -395,4 +397,38 @@ test('a Redis that wants a password gets it, and a wrong one ends the start', as
   const [status] = await once(wrong, 'close');
   assert.equal(status, 2, text);
   assert.match(text, /^signal-http-heartbeat: Redis cannot be used: [^\n]*\n$/);
+});
+
+test('behind the nginx of deploy/ peers of all doors meet, at any node', async (t) => {
+  const redis = await startRedis(t, '--save', '');
+  const {all} = await startNodes(t, redis.url);
+  const port = await freePort();
+  const settings = readFileSync(new URL('../../deploy/nginx.conf', import.meta.url), 'utf8')
+    .replaceAll('node1:3000', `127.0.0.1:${all[0].port}`)
+    .replaceAll('node2:3000', `127.0.0.1:${all[1].port}`)
+    .replace('listen 80', `access_log off; listen 127.0.0.1:${port}`);
+  const dir = mkdtempSync(path.join(tmpdir(), 'nginx-'));
+  writeFileSync(path.join(dir, 'nginx.conf'), `pid ${dir}/pid;\n${settings}`);
+  const nginx = spawn('nginx', ['-c', `${dir}/nginx.conf`, '-p', dir, '-e', 'stderr', '-g', 'daemon off;'], {
+    env: {PATH: `${process.env.PATH}:/usr/sbin`}, stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  t.after(async () => {
+    nginx.kill();
+    await once(nginx, 'exit');
+    rmSync(dir, {recursive: true, force: true});
+  });
+  const server = {http: `http://127.0.0.1:${port}`, ws: `ws://127.0.0.1:${port}`};
+  await until(() => fetch(`${server.http}/readyz`).then(({status}) => status === 200, () => false));
+  const polling = await pollingPeer(server, 'polling');
+  const socket = await webSocketPeer(t, server, '?peer_name=socket');
+  // By polling first, as its clients do.
+  const socketIo = await readyClient(t, server, 'socketio');
+  for (let number = 0; number < 20; number += 1) {
+    assert.equal(await polling.send(socket.id, JSON.stringify({number})), 200);
+    assert.equal(JSON.parse(await socket.frames.next()).number, number);
+    socket.send({receiverId: polling.id, senderId: socket.id, number});
+    assert.equal(JSON.parse((await polling.message()).text).number, number);
+  }
+  socketIo.socket.emit('messageOne', {target: String(polling.id), text: 'hi'});
+  assert.equal(JSON.parse((await polling.message()).text).text, 'hi');
 });

@@ -54,7 +54,8 @@ const oneOf = (all) => all[Math.floor(Math.random() * all.length)];
 /** One of a server's nodes: what Socket.IO asks by polling has to come to one. */
 export const nodeOf = (url) => oneOf(nodesOf.get(url) ?? [url]);
 
-async function freePort() {
+/** A port that nobody listens on. */
+export async function freePort() {
   const listener = net.createServer().listen(0, '127.0.0.1');
   await once(listener, 'listening');
   const {port} = listener.address();
