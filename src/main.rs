@@ -150,7 +150,9 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
         .as_ref()
         .and_then(|w| w.url.host_str().map(str::to_owned));
     if let Some(webhook) = webhook {
-        watchers.spawn(send_events(webhook, peer_list.clone(), last_events.clone()));
+        let events = peer_list.webhook_events().await;
+        let (list, stop) = (peer_list.clone(), last_events.clone());
+        watchers.spawn(send_events(webhook, list, events, stop));
     }
     let operator_address = operator.as_ref().and_then(|o| o.local_addr().ok());
     if let Some(listener) = operator {

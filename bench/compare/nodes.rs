@@ -55,7 +55,7 @@ impl Redis {
 
     fn counts(&self) -> [f64; 3] {
         [
-            self.stat("commandstats", "cmdstat_evalsha:calls="),
+            self.stat("commandstats", "cmdstat_fcall:calls="),
             self.stat("stats", "total_net_input_bytes:"),
             self.stat("stats", "total_net_output_bytes:"),
         ]

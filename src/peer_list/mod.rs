@@ -129,6 +129,15 @@ impl TimeoutPeerList {
         }
     }
 
+    /// The events that the webhook is to be sent: from now on, or, where other
+    /// servers may have sent some, those that none has.
+    pub async fn webhook_events(&self) -> PeerEvents {
+        match &self.0 {
+            Place::Local(list) => list.subscribe(),
+            Place::Cluster(list) => list.webhook_events().await,
+        }
+    }
+
     /// Waits until this server is the one of several that is to send the
     /// webhook this event. False: another has sent it.
     pub async fn webhook_turn(&self, number: u64) -> bool {
@@ -219,15 +228,6 @@ impl TimeoutPeerList {
         match &self.0 {
             Place::Local(list) => list.acknowledge(id, number).await,
             Place::Cluster(list) => list.acknowledge(id, number).await,
-        }
-    }
-
-    /// Whether an event that a member numbered is no repeat. From then on, it
-    /// is.
-    pub async fn is_first(&self, id: PeerId, number: u64) -> bool {
-        match &self.0 {
-            Place::Local(list) => list.is_first(id, number).await,
-            Place::Cluster(list) => list.is_first(id, number).await,
         }
     }
 
@@ -339,6 +339,21 @@ impl TimeoutPeerList {
         match &self.0 {
             Place::Local(list) => Ok(list.broadcast(from, body).await?),
             Place::Cluster(list) => list.broadcast(from, body).await,
+        }
+    }
+
+    /// As [`TimeoutPeerList::broadcast`], of a member that numbers what it
+    /// broadcasts with rising numbers, because it may have to send it again: a
+    /// number that is not above all before is accepted and not delivered.
+    pub async fn broadcast_once(
+        &self,
+        from: PeerId,
+        body: Bytes,
+        number: u64,
+    ) -> Result<(), PeerError> {
+        match &self.0 {
+            Place::Local(list) => Ok(list.broadcast_once(from, body, number).await?),
+            Place::Cluster(list) => list.broadcast_once(from, body, number).await,
         }
     }
 

@@ -56,17 +56,7 @@ impl fmt::Debug for Webhook {
 
 /// Sends events until `stop` is cancelled, and then what is left, for a second
 /// at most.
-pub fn send_events(
-    webhook: Webhook,
-    peer_list: TimeoutPeerList,
-    stop: CancellationToken,
-) -> impl Future<Output = ()> + Send {
-    // At once, not when the future is first looked at.
-    let events = peer_list.subscribe();
-    send(webhook, peer_list, events, stop)
-}
-
-async fn send(
+pub async fn send_events(
     webhook: Webhook,
     peer_list: TimeoutPeerList,
     mut events: PeerEvents,

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     doors::push::{End, PushPeer, Return, peer_id},
     peer_list::{
-        Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerToken, Reason, ResumeError,
-        SendError, TimeoutPeerList,
+        Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerError, PeerToken, Reason,
+        ResumeError, SendError, TimeoutPeerList,
     },
 };
 
@@ -234,18 +234,16 @@ impl Member {
                 self.ready(&arguments).await
             }
             "message" => {
-                // An error means that the peer is removed, which it hears of
-                // at once.
-                let _ = list.broadcast(id, array(&arguments)).await;
+                accepted(list.broadcast(id, array(&arguments)).await)?;
                 self.acknowledge(ack).await
             }
             // A message of our own client: its number before the arguments.
             "numbered" if self.is_numbered => {
                 if let Some((number, arguments)) = arguments.split_first()
                     && let Some(number) = parse(number)
-                    && list.is_first(id, number).await
                 {
-                    let _ = list.broadcast(id, array(arguments)).await;
+                    let sent = list.broadcast_once(id, array(arguments), number).await;
+                    accepted(sent)?;
                 }
                 self.acknowledge(ack).await
             }
@@ -397,6 +395,16 @@ impl Member {
             End::CLOSED => Ended::Lost,
             end => end.into(),
         })
+    }
+}
+
+/// A message is acknowledged only when it is accepted: else the connection
+/// ends, and a client that knows how sends it again.
+fn accepted(sent: Result<(), PeerError>) -> Result<(), Ended> {
+    match sent {
+        // One that is removed hears of it at once.
+        Ok(()) | Err(PeerError::Unknown | PeerError::WrongToken) => Ok(()),
+        Err(PeerError::Unavailable) => Err(Ended::Lost),
     }
 }
 

@@ -54,13 +54,6 @@ impl ClusterList {
         let _ = row.await;
     }
 
-    pub async fn is_first(&self, id: PeerId, number: u64) -> bool {
-        let row = self.0.run("is_first", Some(LONG_PATIENCE), |verb| {
-            verb.arg(op()).arg(id.get()).arg(number)
-        });
-        split(row.await).is_ok_and(|(kind, _)| kind == "first")
-    }
-
     pub async fn list_member(
         &self,
         id: PeerId,
@@ -106,8 +99,29 @@ impl ClusterList {
     }
 
     pub async fn broadcast(&self, from: PeerId, body: Bytes) -> Result<(), PeerError> {
+        self.broadcast_numbered(from, body, None).await
+    }
+
+    pub async fn broadcast_once(
+        &self,
+        from: PeerId,
+        body: Bytes,
+        number: u64,
+    ) -> Result<(), PeerError> {
+        self.broadcast_numbered(from, body, Some(number)).await
+    }
+
+    async fn broadcast_numbered(
+        &self,
+        from: PeerId,
+        body: Bytes,
+        number: Option<u64>,
+    ) -> Result<(), PeerError> {
         let row = self.0.run("broadcast", Some(LONG_PATIENCE), |verb| {
-            verb.arg(op()).arg(from.get()).arg(&body[..])
+            verb.arg(op())
+                .arg(from.get())
+                .arg(number.map(|number| number.to_string()).unwrap_or_default())
+                .arg(&body[..])
         });
         let (kind, mut row) = split(row.await)?;
         if kind != "ok" {

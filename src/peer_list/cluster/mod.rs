@@ -15,10 +15,10 @@ use std::{
     time::Duration,
 };
 
-use ::redis::ScriptInvocation;
+use ::redis::Cmd;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::info;
 
 pub use redis::ConnectError;
@@ -42,6 +42,9 @@ const LONG_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The pause between two looks whether a mailbox has room.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a node that stops tries to say so.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Redis is reached if it answers within this time.
 const READY_PATIENCE: Duration = Duration::from_secs(1);
@@ -81,14 +84,22 @@ impl ClusterList {
 
     /// Tells the others that this node lives, and buries those that do not.
     async fn live(&self) -> Result<(), Unavailable> {
-        let mut row = self.0.run("live", Some(PATIENCE), |verb| verb).await?;
-        let is_new = row.kind() == "1";
-        log_removed(row.row());
-        if is_new {
-            // It was taken for dead: what is open here has to be said again.
-            self.0.recheck();
+        loop {
+            let mut row = self.0.run("live", Some(PATIENCE), |verb| verb).await?;
+            let is_new = row.kind() == "1";
+            log_removed(row.row());
+            let is_more = row.kind() == "1";
+            if let Some(now) = row.number() {
+                self.0.set_clock(now);
+            }
+            if is_new {
+                // It was taken for dead: what is open here has to be said again.
+                self.0.recheck();
+            }
+            if !is_more {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn start_collector(&self) {
@@ -116,7 +127,8 @@ impl ClusterList {
         let token = PeerToken::random();
         let (known, statuses) = self.0.wants();
         let row = self.0.run("add_peer", Some(PATIENCE), |verb| {
-            verb.arg(op())
+            verb.arg(self.0.clock_in(PATIENCE))
+                .arg(op())
                 .arg(name.as_deref().unwrap_or_default())
                 .arg(way.door)
                 .arg(dialect_letter(way.dialect))
@@ -125,8 +137,10 @@ impl ClusterList {
                 .arg(statuses)
         });
         let (kind, row) = split(row.await).map_err(|_| AddPeerError::Unavailable)?;
-        if kind == "full" {
-            return Err(AddPeerError::Full);
+        match kind.as_str() {
+            "ok" => {}
+            "full" => return Err(AddPeerError::Full),
+            _ => return Err(AddPeerError::Unavailable),
         }
         let signed_in = self.signed_in(row, known, token).await;
         let signed_in = signed_in.ok_or(AddPeerError::Unavailable)?;
@@ -232,8 +246,11 @@ impl ClusterList {
         polls: bool,
         patience: Duration,
     ) -> Result<(), SendError> {
+        // One that has its number needs no other name.
+        let op = number.map_or_else(op, |_| String::new());
         let row = self.0.run("send", Some(patience), |verb| {
-            verb.arg(op())
+            verb.arg(self.0.clock_in(patience))
+                .arg(op)
                 .arg(caller.id.get())
                 .arg(caller.token.as_ref().map(hash).unwrap_or_default())
                 .arg(to.get())
@@ -250,6 +267,7 @@ impl ClusterList {
             "wrong" => Err(SendError::WrongToken),
             "order" => Err(SendError::OutOfOrder),
             "mailbox" => Err(SendError::MailboxFull),
+            "late" => Err(SendError::Unavailable),
             _ => Err(SendError::UnknownReceiver),
         }
     }
@@ -405,21 +423,22 @@ impl ClusterList {
 
     pub async fn stop(&self) {
         self.0.stop_tasks();
-        if let Ok(row) = self
-            .0
-            .run("stop", Some(Duration::from_millis(500)), |verb| verb)
-            .await
-        {
-            log_removed(Some(row));
-        }
+        let stopping = async {
+            loop {
+                let mut row = self.0.run("stop", None, |verb| verb).await?;
+                log_removed(row.row());
+                if row.kind() != "1" {
+                    return Ok::<(), Unavailable>(());
+                }
+            }
+        };
+        let _ = timeout(STOP_PATIENCE, stopping).await;
         // What was removed is told to those who subscribed here.
-        let _ = self.0.sync_events(false).await;
+        let _ = timeout(STOP_PATIENCE, self.0.sync_events(false)).await;
     }
 
     pub async fn is_reachable(&self) -> bool {
-        let asked = self.0.run("check_token", Some(READY_PATIENCE), |verb| {
-            verb.arg(0).arg(0)
-        });
+        let asked = self.0.run("ready", Some(READY_PATIENCE), |verb| verb);
         asked.await.is_ok()
     }
 
@@ -435,6 +454,13 @@ impl ClusterList {
         self.0.later("unlink", move |verb| {
             verb.arg(id.get()).arg(link);
         });
+    }
+
+    /// The events that the webhook is to be sent: those that it was not.
+    pub async fn webhook_events(&self) -> PeerEvents {
+        let row = self.0.run("webhook_sent_last", Some(PATIENCE), |verb| verb);
+        let last = row.await.ok().and_then(|mut row| row.number());
+        self.0.events.subscribe(last)
     }
 
     pub async fn webhook_turn(&self, number: u64) -> bool {
@@ -479,10 +505,7 @@ fn caller(id: PeerId) -> Caller {
 }
 
 /// Id, token, link, and whether it lingers.
-fn as_caller<'a, 'b>(
-    verb: &'b mut ScriptInvocation<'a>,
-    caller: &Caller,
-) -> &'b mut ScriptInvocation<'a> {
+fn as_caller<'a>(verb: &'a mut Cmd, caller: &Caller) -> &'a mut Cmd {
     verb.arg(caller.id.get())
         .arg(caller.token.as_ref().map(hash).unwrap_or_default())
         .arg(link_arg(caller))

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ::redis::{PushInfo, PushKind, ScriptInvocation, Value};
+use ::redis::{Cmd, PushInfo, PushKind, Value};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc::UnboundedReceiver},
@@ -42,6 +42,11 @@ pub(super) struct Node {
     ending: AtomicBool,
     /// Only one asks for events at a time, or they would come twice.
     asking_for_events: tokio::sync::Mutex<()>,
+    /// Somebody is about to ask for events.
+    is_asking: AtomicBool,
+    /// Redis' time in ms when this node began.
+    clock: AtomicU64,
+    start: Instant,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -105,37 +110,53 @@ impl Node {
             told: Default::default(),
             ending: AtomicBool::new(false),
             asking_for_events: tokio::sync::Mutex::new(()),
+            is_asking: AtomicBool::new(false),
+            clock: AtomicU64::new(0),
+            start: Instant::now(),
             tasks: Mutex::default(),
         }
     }
 
     /// Carries a verb out, with the arguments that `args` gives it.
-    pub async fn run<'a>(
-        &'a self,
+    pub async fn run(
+        &self,
         verb: &str,
         patience: Option<Duration>,
-        args: impl for<'b> FnOnce(&'b mut ScriptInvocation<'a>) -> &'b mut ScriptInvocation<'a>,
+        args: impl FnOnce(&mut Cmd) -> &mut Cmd,
     ) -> Result<Row, Unavailable> {
-        let mut invocation = self.redis.verb(verb);
-        args(&mut invocation);
-        self.redis.run(&invocation, patience).await
+        let mut call = self.redis.verb(verb);
+        args(&mut call);
+        self.redis.run(&call, patience).await
     }
 
     /// Carries a verb out that nobody waits for.
     pub fn later(
         self: &Arc<Self>,
         verb: &'static str,
-        args: impl FnOnce(&mut ScriptInvocation<'_>) + Send + 'static,
+        args: impl FnOnce(&mut Cmd) + Send + 'static,
     ) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
         let node = self.clone();
         runtime.spawn(async move {
-            let mut invocation = node.redis.verb(verb);
-            args(&mut invocation);
-            let _ = node.redis.run(&invocation, None).await;
+            let mut call = node.redis.verb(verb);
+            args(&mut call);
+            let _ = node.redis.run(&call, None).await;
         });
+    }
+
+    /// Redis' time is this, in ms.
+    pub fn set_clock(&self, now: u64) {
+        let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(0);
+        self.clock
+            .store(now.saturating_sub(since), Ordering::Relaxed);
+    }
+
+    /// What Redis' time will be by then, in ms.
+    pub fn clock_in(&self, later: Duration) -> u64 {
+        let since = u64::try_from((self.start.elapsed() + later).as_millis()).unwrap_or(0);
+        self.clock.load(Ordering::Relaxed) + since
     }
 
     // The list -------------------------------------------------------------
@@ -154,14 +175,29 @@ impl Node {
             verb.arg(known_arg(known)).arg(statuses)
         });
         let view = View::read(row.await?, known).ok_or(Unavailable)?;
-        self.cached.lock().apply(view);
+        self.apply(view);
         Ok(())
+    }
+
+    fn apply(&self, view: View) -> bool {
+        let is_older = view.is_older();
+        let fits = self.cached.lock().apply(view);
+        if is_older {
+            // Redis has lost changes: what was told is another list's.
+            for told in &self.told {
+                told.store(0, Ordering::Release);
+            }
+        }
+        fits
     }
 
     /// Brings the list up to date with what an answer brought along.
     pub async fn bring(&self, view: View) -> Result<(), Unavailable> {
-        let fits = self.cached.lock().apply(view);
-        if fits { Ok(()) } else { self.sync().await }
+        if self.apply(view) {
+            Ok(())
+        } else {
+            self.sync().await
+        }
     }
 
     // Events ---------------------------------------------------------------
@@ -349,9 +385,13 @@ fn hear(node: &Arc<Node>, text: &str) {
     let mut word = || words.next().unwrap_or_default();
     match kind {
         "v" => node.changed(),
-        "e" => {
+        "e" if !node.is_asking.swap(true, Ordering::AcqRel) => {
             let node = node.clone();
-            tokio::spawn(async move { node.sync_events(false).await });
+            tokio::spawn(async move {
+                // What happens from now on is asked for again.
+                node.is_asking.store(false, Ordering::Release);
+                node.sync_events(false).await
+            });
         }
         "w" => {
             for here in peer_id(word())

@@ -1,12 +1,14 @@
 -- The peer list in Redis: each verb of the domain as one step that is whole.
 --
--- KEYS[1]: what all keys begin with, their hash tag included.
--- ARGV: the verb, the node that asks, and what the verb takes.
+-- A library of one function. Its key: what all keys begin with, their hash tag
+-- included. Its arguments: the verb, the node that asks, and what the verb
+-- takes.
 --
--- The settings of the list stand before this text as constants, times in ms:
+-- Before this text stand the name of the function, NAME, and the settings of
+-- the list as constants, times in ms:
 -- TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD, MAX_PEERS, LOG_LENGTH,
 -- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, LEASE, NODE_LIFE,
--- OP_LIFE.
+-- OP_LIFE; and DB, the number of the database.
 --
 -- Keys, after the prefix:
 --   id, version, event   counters: the last id, change of the list, event
@@ -29,30 +31,33 @@
 --
 -- A peer's fields: name, joined, door, dialect, token (its SHA-256), since,
 -- seen, beat, linger, link (`NODE number`), leaving, session, resumes,
--- node and wait (where its newest wait is open, and its number),
--- wait_op (which request that was), socket (what is open is one), lent, lent_by
--- and lent_at (the lease of what it is being given), heard, given, acks, gone, handed, delivered, bytes (its mailbox),
+-- node and wait (where its newest wait is open, and its name), socket (what is
+-- open is one), lent, lent_by, lent_at and lent_number (the lease of what it is
+-- being given, and the message's number), heard, given, acks, gone, handed, delivered, bytes (its mailbox),
 -- sent (the last number that it sent), doomed (why its door is to remove it),
 -- member, family, key, title, card, farewell, rooms (the group).
 
-local P = KEYS[1]
-local NODE = ARGV[2]
-local call = redis.call
+-- Of the call that is carried out: what keys begin with, the node that asks, the
+-- time as Redis tells it, and in ms.
+local P, NODE, time, now
 
-local time = call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- `redis.call` is not there yet when the library is loaded.
+local function call(...)
+  return redis.call(...)
+end
 
 local function key(name, rest)
   return P .. name .. (rest or '')
 end
 
--- Tells a node, or all of them.
+-- Tells a node, or all of them. Channels know no databases, so theirs is in the
+-- name.
 local function tell(node, what)
-  call('PUBLISH', key('n:', node), what)
+  call('PUBLISH', key(DB .. ':n:', node), what)
 end
 
 local function tell_all(what)
-  call('PUBLISH', key('all'), what)
+  call('PUBLISH', key(DB .. ':all'), what)
 end
 
 -- Peers ---------------------------------------------------------------------
@@ -201,6 +206,14 @@ function Peer:request(link, lingers)
   end
 end
 
+-- Nothing is on loan to it any more.
+function Peer:unlend()
+  self:set('lent', nil)
+  self:set('lent_by', nil)
+  self:set('lent_at', nil)
+  self:set('lent_number', nil)
+end
+
 -- Whoever waits for it looks again.
 function Peer:wake()
   if self.is.node then
@@ -214,9 +227,8 @@ function Peer:begin_session()
     tell(self.is.node, string.format('x%s %.0f', self.id, self:number('session') + 1))
   end
   self:add('session', 1)
-  self:add('wait', 1)
-  self:set('lent', nil)
-  self:set('lent_by', nil)
+  self:set('wait', nil)
+  self:unlend()
   self:set('leaving', nil)
   self:set('handed', nil)
 end
@@ -437,10 +449,11 @@ local function is_alive(node)
   return until_when and tonumber(until_when) > now
 end
 
-local function lend(peer, lease)
+local function lend(peer, lease, number)
   peer:set('lent', lease)
   peer:set('lent_by', NODE)
   peer:set_number('lent_at', now)
+  peer:set('lent_number', number)
 end
 
 -- The next thing that a peer is to hear, lent under `lease`.
@@ -459,15 +472,17 @@ local function next_news(peer, lease, told, known, statuses)
   end
   local silent = is.dialect == 's'
   local knows = peer:number('heard')
+  -- A node may know a Redis that has lost its last changes.
+  told = math.min(tonumber(told), current())
   local raw = call('LINDEX', key('m:', peer.id), handed)
   if raw then
     local kind, from, needs, header = string.match(raw, '^(%S+) (%S+) (%S+)()')
     if silent or tonumber(needs) <= knows then
-      lend(peer, lease)
       local number = string.format('%.0f', peer:number('gone') + handed + 1)
+      lend(peer, lease, number)
       return { 'message', number, kind, from, string.sub(raw, header + 1) }
     end
-  elseif silent or knows >= tonumber(told) then
+  elseif silent or knows >= told then
     return { 'none' }
   end
   if is.dialect ~= 'b' then
@@ -475,7 +490,7 @@ local function next_news(peer, lease, told, known, statuses)
     return { 'list', string.format('%.0f', knows), view(known, statuses) }
   end
   local behind = current() - knows
-  local line = behind <= call('LLEN', key('log')) and call('LINDEX', key('log'), -behind)
+  local line = behind > 0 and behind <= call('LLEN', key('log')) and call('LINDEX', key('log'), -behind)
   if not line then
     remove(peer, 'timed_out')
     return { 'gone', 'timed_out' }
@@ -554,7 +569,10 @@ local function remember(op, answer)
   end
 end
 
-function verbs.add_peer(op, name, door, dialect, token, known, statuses)
+function verbs.add_peer(before_when, op, name, door, dialect, token, known, statuses)
+  if now > tonumber(before_when) then
+    return { 'late' }
+  end
   local before = done_before(op)
   local peer = before and load(before)
   if peer then
@@ -612,7 +630,7 @@ function verbs.check_token(id, token)
   return { is and is ~= token and 'wrong' or 'ok' }
 end
 
-function verbs.wait(op, id, token, link, acknowledged, told, known, statuses)
+function verbs.wait(wait, id, token, link, acknowledged, told, known, statuses)
   local peer, refused = polled(id, token)
   if not peer then
     return refused
@@ -623,28 +641,29 @@ function verbs.wait(op, id, token, link, acknowledged, told, known, statuses)
   peer:set('leaving', nil)
   peer:request(link, '0')
   peer:move(NODE, peer.is.link)
-  if peer.is.wait_op ~= op then
-    peer:add('wait', 1)
-    peer:set('wait_op', op)
+  peer:set('wait', wait)
+  if peer.is.lent_number and peer.is.lent_number == acknowledged then
+    -- Of a reply that the client has before its node has said so.
+    peer:set_number('delivered', math.max(peer:number('delivered'), tonumber(acknowledged)))
+    peer:unlend()
   end
   peer:set('acks', acknowledged ~= '' and '1' or nil)
   acknowledge(peer, tonumber(acknowledged) or 0)
-  local wait = peer.is.wait
   if acknowledged ~= '' and peer.is.given then
     local is_repeat = peer:number('gone') < peer:number('delivered')
       and call('LLEN', key('m:', id)) > 0
     local left = peer:number('given') + REPEAT_PAUSE - now
     if is_repeat and left > 0 then
       peer:store()
-      return { 'pause', wait, string.format('%.0f', left) }
+      return { 'pause', string.format('%.0f', left) }
     end
   end
   local news = next_news(peer, wait, told, known, statuses)
   store(peer)
-  return { 'ok', wait, news, peer.is.dialect == 's' and '-' or peer.is.heard }
+  return { 'ok', news, peer.is.dialect == 's' and '-' or peer.is.heard }
 end
 
--- Looks again. `lease` is the number of a wait, or `s` and a session.
+-- Looks again. `lease` is the name of a wait, or `s` and a session.
 function verbs.take(id, lease, told, known, statuses)
   local peer = load(id)
   if not peer then
@@ -679,8 +698,7 @@ function verbs.done(id, lease, hears, number, ends, lingers)
   end
   local is_lent = peer.is.lent == lease
   if is_lent then
-    peer:set('lent', nil)
-    peer:set('lent_by', nil)
+    peer:unlend()
     if hears == 'message' then
       local up_to = tonumber(number) - peer:number('gone')
       peer:set_number('delivered', math.max(peer:number('delivered'), tonumber(number)))
@@ -691,7 +709,8 @@ function verbs.done(id, lease, hears, number, ends, lingers)
         pop(peer)
       end
     elseif hears == 'version' then
-      heard(peer, math.max(peer:number('heard'), tonumber(number)))
+      local version = math.min(tonumber(number), current())
+      heard(peer, math.max(peer:number('heard'), version))
     end
   end
   if ends == '1' then
@@ -708,14 +727,17 @@ end
 function verbs.end_wait(id, wait, lingers, known, statuses)
   local peer = load(id)
   if peer then
-    if peer.is.lent == wait then
-      peer:set('lent', nil)
-      peer:set('lent_by', nil)
+    local was_lent = peer.is.lent == wait
+    if was_lent then
+      peer:unlend()
     end
     end_wait(peer, wait, lingers)
+    if was_lent and peer.is.wait ~= wait then
+      peer:wake()
+    end
     peer:store()
   end
-  return view(known, statuses)
+  return known == '' and {} or view(known, statuses)
 end
 
 local function address(from, to)
@@ -732,7 +754,11 @@ end
 
 -- `sequence`: the sender's number of this message ('': it has none). `polls`:
 -- it came in a request.
-function verbs.send(op, from, token, to, link, lingers, sequence, polls, body)
+function verbs.send(before, op, from, token, to, link, lingers, sequence, polls, body)
+  if before ~= '' and now > tonumber(before) then
+    -- Its sender has been refused meanwhile.
+    return { 'late' }
+  end
   local sender, receiver, refused = address(from, to)
   if not sender then
     return refused
@@ -856,8 +882,7 @@ local function close_socket(peer, session, reason)
     return remove(peer, reason)
   end
   peer:set('socket', nil)
-  peer:set('lent', nil)
-  peer:set('lent_by', nil)
+  peer:unlend()
   peer:set('handed', nil)
   peer:set_number('seen', now)
   if peer.is.beat then
@@ -925,14 +950,21 @@ end
 
 -- Everybody in the list, and what the group shows of them.
 local function cards()
+  local shown, members = {}, {}
+  local all = call('HGETALL', key('g:cards'))
+  for at = 1, #all, 2 do
+    shown[all[at]] = all[at + 1]
+  end
+  for _, id in ipairs(call('HKEYS', key('g:members'))) do
+    members[id] = true
+  end
   local found = {}
   local listed = call('HGETALL', key('listed'))
   for at = 1, #listed, 2 do
     local id, line = listed[at], listed[at + 1]
     local name = string.match(line, '^%S+ %S+ %S+ (.*)$')
-    local card = call('HGET', key('g:cards'), id)
-    if card or call('HEXISTS', key('p:', id), 'member') == 0 then
-      found[#found + 1] = { id, name, card }
+    if shown[id] or not members[id] then
+      found[#found + 1] = { id, name, shown[id] or false }
     end
   end
   return found
@@ -975,9 +1007,18 @@ function verbs.show_family(id, family)
   return { 'ok' }
 end
 
-function verbs.broadcast(op, id, body)
+-- `number`: the sender's number of it ('': none); not if it has sent a later one.
+function verbs.broadcast(op, id, number, body)
   if done_before(op) then
     return { 'ok', {} }
+  end
+  if number ~= '' then
+    local peer = load(id)
+    if not peer or tonumber(number) <= peer:number('sent') then
+      return { peer and 'ok' or 'unknown', {} }
+    end
+    peer:set_number('sent', tonumber(number))
+    peer:store()
   end
   local family = call('HGET', key('g:members'), id)
   if not family then
@@ -1032,20 +1073,6 @@ function verbs.acknowledge(id, number)
     peer:store()
   end
   return { 'ok' }
-end
-
-function verbs.is_first(op, id, number)
-  local peer = load(id)
-  if done_before(op) then
-    return { 'first' }
-  end
-  if not peer or tonumber(number) <= peer:number('sent') then
-    return { 'repeat' }
-  end
-  remember(op, '1')
-  peer:set_number('sent', tonumber(number))
-  peer:store()
-  return { 'first' }
 end
 
 -- A member keeps a room or asks for it, as long as that costs no more than a
@@ -1131,21 +1158,24 @@ end
 
 -- Nodes and the collector ---------------------------------------------------
 
--- What a node had open is open no more.
+local BURIED_AT_ONCE = 20
+
+-- What a node had open is open no more: some of it at a time. Returns who is
+-- removed, and whether that was all.
 local function bury(node, reason)
-  call('ZREM', key('nodes'), node)
   local removed = {}
-  for _, id in ipairs(call('SMEMBERS', key('open:', node))) do
+  local some = call('SPOP', key('open:', node), BURIED_AT_ONCE)
+  for _, id in ipairs(some) do
     local peer = load(id)
     if peer then
+      local is_here = peer.is.node == node
       if node_of(peer.is.link) == node then
-        peer:move(peer.is.node, nil)
+        peer:set('link', nil)
       end
       if peer.is.lent_by == node then
-        peer:set('lent', nil)
-        peer:set('lent_by', nil)
+        peer:unlend()
       end
-      if peer.is.node == node and peer.is.socket then
+      if is_here and peer.is.socket then
         local gone = close_socket(peer, peer.is.session, reason)
         if gone then
           removed[#removed + 1] = gone
@@ -1153,7 +1183,7 @@ local function bury(node, reason)
           peer:store()
         end
       else
-        if peer.is.node == node then
+        if is_here then
           peer:set_number('seen', now)
           peer:move(nil, peer.is.link)
         end
@@ -1161,33 +1191,55 @@ local function bury(node, reason)
       end
     end
   end
-  call('DEL', key('open:', node))
-  return removed
+  local is_all = #some < BURIED_AT_ONCE
+  if is_all then
+    call('ZREM', key('nodes'), node)
+  end
+  return removed, is_all
 end
 
--- This node lives. Whether it is new to the others (or was taken for dead).
+-- This node lives. Returns whether it is new to the others (or was taken for
+-- dead), who is removed with a dead node, whether there is more of that to be
+-- done, and the time.
 function verbs.live()
   -- Events are numbered from a time on (in us), as in the list of one process.
   call('SETNX', key('event'), string.format('%.0f', time[1] * 1000000 + time[2]))
-  local was_alive = is_alive(NODE)
-  call('ZADD', key('nodes'), now + NODE_LIFE, NODE)
-  local removed = {}
-  for _, node in ipairs(call('ZRANGEBYSCORE', key('nodes'), '-inf', now)) do
-    for _, gone in ipairs(bury(node, 'closed')) do
-      removed[#removed + 1] = gone
-    end
-  end
   -- While nobody could reach this server, nobody could show that it is there.
   local awake = tonumber(call('GET', key('awake'))) or now
-  if now - awake > NODE_LIFE then
+  local nodes = key('nodes')
+  if now - awake > NODE_LIFE / 2 then
     call('SET', key('grace'), '1', 'PX', TIMEOUT)
+    for _, node in ipairs(call('ZRANGE', nodes, 0, -1)) do
+      if tonumber(call('ZSCORE', nodes, node)) > awake then
+        call('ZADD', nodes, now + NODE_LIFE, node)
+      end
+    end
   end
   call('SET', key('awake'), string.format('%.0f', now))
-  return { was_alive and '0' or '1', removed, string.format('%.0f', now) }
+  local was_alive = is_alive(NODE)
+  call('ZADD', nodes, now + NODE_LIFE, NODE)
+  local removed, is_all = {}, true
+  for _, node in ipairs(call('ZRANGEBYSCORE', nodes, '-inf', now, 'LIMIT', 0, 1)) do
+    removed, is_all = bury(node, 'closed')
+  end
+  return { was_alive and '0' or '1', removed, is_all and '0' or '1', string.format('%.0f', now) }
 end
 
+-- This node stops. Returns who is removed with it, and whether there is more.
 function verbs.stop()
-  return bury(NODE, 'shutdown')
+  local removed, is_all = bury(NODE, 'shutdown')
+  return { removed, is_all and '0' or '1' }
+end
+
+-- Whether this server can do its work, which is to write.
+function verbs.ready()
+  call('SET', key('ready'), '1')
+  return { 'ok' }
+end
+
+-- The number of the last event that the webhook was sent ('': none).
+function verbs.webhook_sent_last()
+  return { call('GET', key('webhook:sent')) or '' }
 end
 
 local COLLECTED_AT_ONCE = 100
@@ -1260,4 +1312,10 @@ function verbs.webhook_sent(number)
   return { 'ok' }
 end
 
-return verbs[ARGV[1]](unpack(ARGV, 3))
+redis.register_function(NAME, function(keys, args)
+  P = keys[1]
+  NODE = args[2]
+  time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+  return verbs[args[1]](unpack(args, 3))
+end)

@@ -20,6 +20,8 @@ pub(super) struct View {
     version: u64,
     /// The version that the node knew, if `changes` are from there.
     since: Option<u64>,
+    /// The version that the node knew.
+    asked_at: Option<u64>,
     changes: Vec<Change>,
     /// Who is not connected by what it has open, and for how many ms more it
     /// counts as connected.
@@ -35,6 +37,11 @@ struct Change {
 }
 
 impl View {
+    /// Redis knows less than this node did: it has lost its last changes.
+    pub fn is_older(&self) -> bool {
+        self.asked_at.is_some_and(|known| known > self.version)
+    }
+
     /// None if it cannot be understood.
     pub fn read(mut row: Row, known: Option<u64>) -> Option<Self> {
         let version = row.number()?;
@@ -64,6 +71,7 @@ impl View {
         Some(Self {
             version,
             since,
+            asked_at: known,
             changes,
             lingering,
         })
@@ -164,7 +172,7 @@ impl Cached {
     /// False if changes before these are missing.
     pub fn apply(&mut self, view: View) -> bool {
         match view.since {
-            None if self.known().is_none_or(|known| known < view.version) => {
+            None if view.is_older() || self.known().is_none_or(|known| known < view.version) => {
                 self.roster = Roster::new();
                 self.peers.clear();
                 self.lingering.clear();

@@ -236,25 +236,25 @@ impl Drop for Looking {
 /// A wait of a peer that polls. Dropping it tells Redis that it is over.
 struct Wait {
     looking: Looking,
-    /// What Redis knows it by, as long as it knows it.
-    number: Mutex<Option<String>>,
+    /// What Redis knows it by, as long as it may know it.
+    name: Mutex<Option<String>>,
 }
 
 impl Wait {
     /// It is over, and Redis knows.
     fn is_over(&self) {
-        *self.number.lock() = None;
+        *self.name.lock() = None;
     }
 
     /// Its time is over, with nothing told.
     async fn nothing(&self, dialect: Dialect) -> Delivery {
         let Looking { node, id, .. } = &self.looking;
         let (known, statuses) = node.wants();
-        let number = self.number.lock().take();
-        if let Some(number) = number {
+        let name = self.name.lock().take();
+        if let Some(name) = name {
             let row = node.run("end_wait", Some(END_PATIENCE), |verb| {
                 verb.arg(id.get())
-                    .arg(&number)
+                    .arg(&name)
                     .arg("1")
                     .arg(known_arg(known))
                     .arg(statuses)
@@ -266,7 +266,7 @@ impl Wait {
                     }
                 }
                 // It is told later.
-                Err(_) => *self.number.lock() = Some(number),
+                Err(_) => *self.name.lock() = Some(name),
             }
         }
         Delivery::last(match dialect {
@@ -282,10 +282,10 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if let Some(number) = self.number.get_mut().take() {
+        if let Some(name) = self.name.get_mut().take() {
             let id = self.looking.id;
             self.looking.node.later("end_wait", move |verb| {
-                verb.arg(id.get()).arg(number).arg("0").arg("-1").arg("0");
+                verb.arg(id.get()).arg(name).arg("0").arg("").arg("0");
             });
         }
     }
@@ -302,16 +302,18 @@ pub(super) async fn wait(
     let id = caller.id;
     let end = limit.and_then(|limit| Instant::now().checked_add(limit));
     // Before Redis is asked, so that nothing is told in between unheard.
+    let name = op();
     let wait = Wait {
         looking: Looking::new(node, id),
-        number: Mutex::new(None),
+        // Whether Redis has it or not: it may when the answer is lost.
+        name: Mutex::new(Some(name.clone())),
     };
     let (known, statuses) = node.wants();
     let told = node.told(id);
     let (kind, mut row) = {
         // It is held like any other while Redis is away.
         let row = node.run("wait", None, |verb| {
-            verb.arg(op())
+            verb.arg(&name)
                 .arg(id.get())
                 .arg(caller.token.as_ref().map(hash).unwrap_or_default())
                 .arg(link_arg(caller))
@@ -334,7 +336,7 @@ pub(super) async fn wait(
             biased;
             row = row => split(row)?,
             // Of one that nobody knows here, nothing can be said.
-            () = over, if node.cached.lock().dialect(id).is_some() && !node.redis.is_reachable() => {
+            () = over, if node.cached.lock().dialect(id).is_some() => {
                 let dialect = node.cached.lock().dialect(id).unwrap_or(Dialect::Listed);
                 return Ok(wait.nothing(dialect).await);
             }
@@ -342,12 +344,16 @@ pub(super) async fn wait(
     };
     match kind.as_str() {
         "ok" | "pause" => {}
-        "wrong" => return Err(PeerError::WrongToken),
-        _ => return Err(PeerError::Unknown),
+        refused => {
+            wait.is_over();
+            return Err(if refused == "wrong" {
+                PeerError::WrongToken
+            } else {
+                PeerError::Unknown
+            });
+        }
     }
     accepted();
-    let number = row.text().ok_or(PeerError::Unavailable)?;
-    *wait.number.lock() = Some(number.clone());
     let looking = &wait.looking;
     let mut found = Found::Nothing;
     if kind == "pause" {
@@ -362,21 +368,24 @@ pub(super) async fn wait(
         };
         let _ = timeout_at(until, ended).await;
         if !is_late {
-            found = looking.look(&number).await;
+            found = look_until(end, looking, &name).await;
         }
     } else {
         let news = row.row().ok_or(PeerError::Unavailable)?;
-        let heard = row.number();
+        let heard: Option<u64> = row.number();
         looking.here.set_heard(heard);
+        // Told while Redis answered, to one that was not known to be behind.
+        let is_behind = heard.is_some_and(|heard| heard < node.told(id));
         match looking.read(news, known).await {
+            Some(Found::Nothing) if is_behind => found = look_until(end, looking, &name).await,
             Some(first) => found = first,
-            None => found = looking.look(&number).await,
+            None => found = look_until(end, looking, &name).await,
         }
     }
     loop {
         match found {
             Found::Lent(news, message, hears) => {
-                let delivery = looking.lend(&number, news, message, hears);
+                let delivery = looking.lend(&name, news, message, hears);
                 wait.is_over();
                 return Ok(delivery);
             }
@@ -418,8 +427,17 @@ pub(super) async fn wait(
         found = if is_outdated {
             Found::Outdated
         } else {
-            looking.look(&number).await
+            look_until(end, looking, &name).await
         };
+    }
+}
+
+/// Looks for news, for as long as a wait lasts.
+async fn look_until(end: Option<Instant>, looking: &Looking, name: &str) -> Found {
+    let looked = looking.look(name);
+    match end {
+        Some(end) => timeout_at(end, looked).await.unwrap_or(Found::Nothing),
+        None => looked.await,
     }
 }
 

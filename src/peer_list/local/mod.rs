@@ -284,15 +284,6 @@ impl LocalList {
         }
     }
 
-    pub async fn is_first(&self, id: PeerId, number: u64) -> bool {
-        self.peer(id).is_ok_and(|peer| {
-            let mut last = peer.last_sent.lock();
-            let is_first = number > *last;
-            *last = number.max(*last);
-            is_first
-        })
-    }
-
     pub async fn list_member(
         &self,
         id: PeerId,
@@ -452,6 +443,23 @@ impl LocalList {
         self.push_to_members(&audience, Message::of_group(Kind::Group, body))
             .await;
         Ok(())
+    }
+
+    pub async fn broadcast_once(
+        &self,
+        from: PeerId,
+        body: Bytes,
+        number: u64,
+    ) -> Result<(), UnknownPeer> {
+        {
+            let peer = self.peer(from)?;
+            let mut last = peer.last_sent.lock();
+            if number <= *last {
+                return Ok(());
+            }
+            *last = number;
+        }
+        self.broadcast(from, body).await
     }
 
     pub async fn send_to_member(&self, name: &str, body: Bytes) -> Result<(), SendError> {

@@ -369,12 +369,20 @@ async fn a_member_that_came_back_is_told_of_as_connected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_its_sender_numbered_is_first_once() {
+async fn what_its_sender_numbered_is_broadcast_once() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let (a, _a) = member(&list, Some(KEY)).await;
-    for (number, is_first) in [(1, true), (1, false), (2, true), (1, false), (5, true)] {
-        assert_eq!(list.is_first(a, number).await, is_first, "{number}");
+    let (_, socket) = member(&list, None).await;
+    for number in [1, 1, 2, 1, 5] {
+        let body = Bytes::from(number.to_string());
+        list.broadcast_once(a, body, number).await.unwrap();
     }
+    for body in ["1", "2", "5"] {
+        let delivery = socket.wait().await;
+        assert_eq!(*delivery.news(), News::GroupMessage(body.into()));
+        delivery.done().await;
+    }
+    assert_pending!(task::spawn(socket.wait()).poll());
 }
 
 #[tokio::test(start_paused = true)]
