@@ -432,3 +432,56 @@ test('behind the nginx of deploy/ peers of all doors meet, at any node', async (
   socketIo.socket.emit('messageOne', {target: String(polling.id), text: 'hi'});
   assert.equal(JSON.parse((await polling.message()).text).text, 'hi');
 });
+
+test('a client that leaves while its wait begins leaves nothing behind', async (t) => {
+  const redis = await startRedis(t, '--save', '');
+  const {all: [a, b]} = await startNodes(t, redis.url);
+  const peer = await pollingPeer(a, 'peer');
+  for (let number = 0; number < 40; number += 1) {
+    assert.equal(await peer.send(peer.id, String(number)), 200);
+    const client = net.connect(a.port, '127.0.0.1');
+    client.on('error', () => {});
+    await once(client, 'connect');
+    client.write(`GET /wait?peer_id=${peer.id} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    // At any point of the way to Redis and back, or of what is written then.
+    for (let turn = 0; turn < number % 8; turn += 1) await new Promise(setImmediate);
+    client.resetAndDestroy();
+    await once(client, 'close');
+    // What it was given and did not get is given to it at the other node,
+    // unless it was written already.
+    const answer = await fetch(`${b.http}/wait?peer_id=${peer.id}&limit=3000`);
+    const text = await answer.text();
+    assert.ok(text === String(number) || text.startsWith('peer,'), text);
+  }
+  // Nobody is left there.
+  const {status} = await fetch(`${b.http}/heartbeat?peer_id=${peer.id}`);
+  assert.equal(status, 200);
+});
+
+test('nodes are not taken for dead because Redis stood still', async (t) => {
+  const redis = await startRedis(t, '--save', '');
+  const {all: [a, b]} = await startNodes(t, redis.url);
+  await webSocketPeer(t, a, '?peer_name=a');
+  await webSocketPeer(t, b, '?peer_name=b');
+  redis.process.kill('SIGSTOP');
+  await pause(12_000);
+  redis.process.kill('SIGCONT');
+  await until(async () => (await fetch(`${a.http}/readyz`)).status === 200);
+  // Longer than it takes to find dead nodes.
+  await pause(4000);
+  const names = (await a.peers()).map(({name}) => name);
+  assert.deepEqual(names.sort(), ['a', 'b']);
+});
+
+test('two databases of one Redis are two servers', async (t) => {
+  const redis = await startRedis(t, '--save', '');
+  const [{all: [one]}, {all: [other]}] = await Promise.all(
+    [0, 1].map((database) => startNodes(t, `${redis.url}${database}`, 1, {WEBRTC_WAIT_MS: '0'})));
+  const alice = await pollingPeer(one, 'alice');
+  const bob = await pollingPeer(other, 'bob');
+  assert.equal(alice.id, bob.id);
+  const waiting = alice.wait();
+  await fetch(`${other.http}/sign_out?peer_id=${bob.id}`);
+  await alice.send(alice.id, 'hi');
+  assert.equal((await waiting).text, 'hi');
+});
