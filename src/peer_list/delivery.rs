@@ -45,7 +45,7 @@ pub struct Delivery {
 #[derive(Debug)]
 pub(super) enum Lease {
     Local(local::Lease),
-    Cluster(cluster::Lease),
+    Cluster(Box<cluster::Lease>),
 }
 
 impl From<local::Lease> for Lease {
@@ -56,7 +56,7 @@ impl From<local::Lease> for Lease {
 
 impl From<cluster::Lease> for Lease {
     fn from(lease: cluster::Lease) -> Self {
-        Self::Cluster(lease)
+        Self::Cluster(Box::new(lease))
     }
 }
 
@@ -115,7 +115,7 @@ impl Delivery {
 
 /// News on loan that are being written.
 #[derive(Debug)]
-pub struct Receipt(cluster::Lease);
+pub struct Receipt(Box<cluster::Lease>);
 
 impl Receipt {
     /// They are written: they are taken off.

@@ -96,7 +96,8 @@ pub struct SignedIn {
 #[derive(Clone)]
 pub struct TimeoutPeerList(Place);
 
-/// Where a list lives. Doors cannot tell.
+/// Where a list lives. Doors cannot tell. The futures of the list in Redis are
+/// boxed, so that a door's future has no room for them where there is none.
 #[derive(Clone)]
 enum Place {
     /// In this process.
@@ -125,7 +126,7 @@ impl TimeoutPeerList {
     pub async fn is_reachable(&self) -> bool {
         match &self.0 {
             Place::Local(_) => true,
-            Place::Cluster(list) => list.is_reachable().await,
+            Place::Cluster(list) => Box::pin(list.is_reachable()).await,
         }
     }
 
@@ -134,7 +135,7 @@ impl TimeoutPeerList {
     pub async fn webhook_events(&self) -> PeerEvents {
         match &self.0 {
             Place::Local(list) => list.subscribe(),
-            Place::Cluster(list) => list.webhook_events().await,
+            Place::Cluster(list) => Box::pin(list.webhook_events()).await,
         }
     }
 
@@ -143,7 +144,7 @@ impl TimeoutPeerList {
     pub async fn webhook_turn(&self, number: u64) -> bool {
         match &self.0 {
             Place::Local(_) => true,
-            Place::Cluster(list) => list.webhook_turn(number).await,
+            Place::Cluster(list) => Box::pin(list.webhook_turn(number)).await,
         }
     }
 
@@ -151,7 +152,7 @@ impl TimeoutPeerList {
     pub async fn webhook_sent(&self, number: u64) {
         match &self.0 {
             Place::Local(_) => {}
-            Place::Cluster(list) => list.webhook_sent(number).await,
+            Place::Cluster(list) => Box::pin(list.webhook_sent(number)).await,
         }
     }
 
@@ -167,7 +168,7 @@ impl TimeoutPeerList {
     ) -> Result<SignedIn, AddPeerError> {
         match &self.0 {
             Place::Local(list) => list.add_peer(name.into(), way).await,
-            Place::Cluster(list) => list.add_peer(name.into(), way).await,
+            Place::Cluster(list) => Box::pin(list.add_peer(name.into(), way)).await,
         }
     }
 
@@ -184,7 +185,7 @@ impl TimeoutPeerList {
     ) -> Result<SignedIn, ResumeError> {
         match &self.0 {
             Place::Local(list) => list.resume_peer(id, token, name, way).await,
-            Place::Cluster(list) => list.resume_peer(id, token, name, way).await,
+            Place::Cluster(list) => Box::pin(list.resume_peer(id, token, name, way)).await,
         }
     }
 
@@ -193,7 +194,7 @@ impl TimeoutPeerList {
     pub async fn check_token(&self, id: PeerId, token: &PeerToken) -> Result<(), PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.check_token(id, token).await?),
-            Place::Cluster(list) => list.check_token(id, token).await,
+            Place::Cluster(list) => Box::pin(list.check_token(id, token)).await,
         }
     }
 
@@ -210,7 +211,7 @@ impl TimeoutPeerList {
     ) -> Result<Added, AddPeerError> {
         match &self.0 {
             Place::Local(list) => list.add_member(key, door).await,
-            Place::Cluster(list) => list.add_member(key, door).await,
+            Place::Cluster(list) => Box::pin(list.add_member(key, door)).await,
         }
     }
 
@@ -219,7 +220,7 @@ impl TimeoutPeerList {
     pub async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, ResumeError> {
         match &self.0 {
             Place::Local(list) => list.resume_member(id, token).await,
-            Place::Cluster(list) => list.resume_member(id, token).await,
+            Place::Cluster(list) => Box::pin(list.resume_member(id, token)).await,
         }
     }
 
@@ -227,7 +228,7 @@ impl TimeoutPeerList {
     pub async fn acknowledge(&self, id: PeerId, number: u64) {
         match &self.0 {
             Place::Local(list) => list.acknowledge(id, number).await,
-            Place::Cluster(list) => list.acknowledge(id, number).await,
+            Place::Cluster(list) => Box::pin(list.acknowledge(id, number)).await,
         }
     }
 
@@ -244,7 +245,7 @@ impl TimeoutPeerList {
     ) -> Result<Option<Vec<Card>>, PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.list_member(id, name, introduction).await?),
-            Place::Cluster(list) => list.list_member(id, name, introduction).await,
+            Place::Cluster(list) => Box::pin(list.list_member(id, name, introduction)).await,
         }
     }
 
@@ -268,7 +269,7 @@ impl TimeoutPeerList {
     pub async fn wait(&self, id: PeerId, limit: Option<Duration>) -> Result<Delivery, PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.wait(id, limit).await?),
-            Place::Cluster(list) => list.wait(id, limit).await,
+            Place::Cluster(list) => Box::pin(list.wait(id, limit)).await,
         }
     }
 
@@ -285,7 +286,7 @@ impl TimeoutPeerList {
     ) -> Result<Delivery, PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.wait_after(id, acknowledged, limit).await?),
-            Place::Cluster(list) => list.wait_after(id, acknowledged, limit).await,
+            Place::Cluster(list) => Box::pin(list.wait_after(id, acknowledged, limit)).await,
         }
     }
 
@@ -295,7 +296,7 @@ impl TimeoutPeerList {
     pub async fn send(&self, from: PeerId, to: PeerId, body: Bytes) -> Result<(), SendError> {
         match &self.0 {
             Place::Local(list) => list.send(from, to, body).await,
-            Place::Cluster(list) => list.send(from, to, body).await,
+            Place::Cluster(list) => Box::pin(list.send(from, to, body)).await,
         }
     }
 
@@ -313,7 +314,7 @@ impl TimeoutPeerList {
     ) -> Result<(), SendError> {
         match &self.0 {
             Place::Local(list) => list.send_once(from, to, body, number).await,
-            Place::Cluster(list) => list.send_once(from, to, body, number).await,
+            Place::Cluster(list) => Box::pin(list.send_once(from, to, body, number)).await,
         }
     }
 
@@ -328,7 +329,7 @@ impl TimeoutPeerList {
     ) -> Result<(), SendError> {
         match &self.0 {
             Place::Local(list) => list.send_patiently(from, to, body).await,
-            Place::Cluster(list) => list.send_patiently(from, to, body).await,
+            Place::Cluster(list) => Box::pin(list.send_patiently(from, to, body)).await,
         }
     }
 
@@ -338,7 +339,7 @@ impl TimeoutPeerList {
     pub async fn broadcast(&self, from: PeerId, body: Bytes) -> Result<(), PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.broadcast(from, body).await?),
-            Place::Cluster(list) => list.broadcast(from, body).await,
+            Place::Cluster(list) => Box::pin(list.broadcast(from, body)).await,
         }
     }
 
@@ -353,7 +354,7 @@ impl TimeoutPeerList {
     ) -> Result<(), PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.broadcast_once(from, body, number).await?),
-            Place::Cluster(list) => list.broadcast_once(from, body, number).await,
+            Place::Cluster(list) => Box::pin(list.broadcast_once(from, body, number)).await,
         }
     }
 
@@ -362,7 +363,7 @@ impl TimeoutPeerList {
     pub async fn send_to_member(&self, name: &str, body: Bytes) -> Result<(), SendError> {
         match &self.0 {
             Place::Local(list) => list.send_to_member(name, body).await,
-            Place::Cluster(list) => list.send_to_member(name, body).await,
+            Place::Cluster(list) => Box::pin(list.send_to_member(name, body)).await,
         }
     }
 
@@ -370,7 +371,7 @@ impl TimeoutPeerList {
     pub async fn show_family(&self, id: PeerId, family: Family) {
         match &self.0 {
             Place::Local(list) => list.show_family(id, family).await,
-            Place::Cluster(list) => list.show_family(id, family).await,
+            Place::Cluster(list) => Box::pin(list.show_family(id, family)).await,
         }
     }
 
@@ -380,7 +381,7 @@ impl TimeoutPeerList {
     pub async fn keep_room(&self, id: PeerId, room: &str) -> bool {
         match &self.0 {
             Place::Local(list) => list.keep_room(id, room).await,
-            Place::Cluster(list) => list.keep_room(id, room).await,
+            Place::Cluster(list) => Box::pin(list.keep_room(id, room)).await,
         }
     }
 
@@ -389,7 +390,7 @@ impl TimeoutPeerList {
     pub async fn ask_for_room(&self, id: PeerId, room: &str) -> bool {
         match &self.0 {
             Place::Local(list) => list.ask_for_room(id, room).await,
-            Place::Cluster(list) => list.ask_for_room(id, room).await,
+            Place::Cluster(list) => Box::pin(list.ask_for_room(id, room)).await,
         }
     }
 
@@ -397,7 +398,7 @@ impl TimeoutPeerList {
     pub async fn cards(&self) -> Vec<Card> {
         match &self.0 {
             Place::Local(list) => list.cards().await,
-            Place::Cluster(list) => list.cards().await,
+            Place::Cluster(list) => Box::pin(list.cards()).await,
         }
     }
 
@@ -406,7 +407,7 @@ impl TimeoutPeerList {
     pub async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), PeerError> {
         match &self.0 {
             Place::Local(list) => Ok(list.refresh_peer_timeout(id).await?),
-            Place::Cluster(list) => list.refresh_peer_timeout(id).await,
+            Place::Cluster(list) => Box::pin(list.refresh_peer_timeout(id)).await,
         }
     }
 
@@ -417,7 +418,7 @@ impl TimeoutPeerList {
     pub async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Unavailable> {
         match &self.0 {
             Place::Local(list) => list.sign_out_later(id, grace).await,
-            Place::Cluster(list) => return list.sign_out_later(id, grace).await,
+            Place::Cluster(list) => return Box::pin(list.sign_out_later(id, grace)).await,
         }
         Ok(())
     }
@@ -427,7 +428,7 @@ impl TimeoutPeerList {
     pub async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Unavailable> {
         match &self.0 {
             Place::Local(list) => Ok(list.remove_peer(id, reason).await),
-            Place::Cluster(list) => list.remove_peer(id, reason).await,
+            Place::Cluster(list) => Box::pin(list.remove_peer(id, reason)).await,
         }
     }
 
@@ -477,7 +478,7 @@ impl TimeoutPeerList {
     pub async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Unavailable> {
         match &self.0 {
             Place::Local(list) => Ok(list.peer_info(id).await),
-            Place::Cluster(list) => list.peer_info(id).await,
+            Place::Cluster(list) => Box::pin(list.peer_info(id)).await,
         }
     }
 
@@ -485,7 +486,7 @@ impl TimeoutPeerList {
     pub async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Unavailable> {
         match &self.0 {
             Place::Local(list) => Ok(list.peer_infos().await),
-            Place::Cluster(list) => list.peer_infos().await,
+            Place::Cluster(list) => Box::pin(list.peer_infos()).await,
         }
     }
 
@@ -494,7 +495,7 @@ impl TimeoutPeerList {
     pub async fn purge(&self) -> Result<Vec<PeerId>, Unavailable> {
         match &self.0 {
             Place::Local(list) => Ok(list.purge().await),
-            Place::Cluster(list) => list.purge().await,
+            Place::Cluster(list) => Box::pin(list.purge()).await,
         }
     }
 
@@ -520,7 +521,7 @@ impl TimeoutPeerList {
     pub async fn stop(&self) {
         match &self.0 {
             Place::Local(list) => list.stop().await,
-            Place::Cluster(list) => list.stop().await,
+            Place::Cluster(list) => Box::pin(list.stop()).await,
         }
     }
 
@@ -532,7 +533,10 @@ impl TimeoutPeerList {
     pub async fn open_socket(&self, id: PeerId, resumes: bool) -> Result<OpenSocket, PeerError> {
         let socket = match &self.0 {
             Place::Local(list) => Socket::Local(list.open_socket(id, resumes)?),
-            Place::Cluster(list) => Socket::Cluster(list.open_socket(id, resumes).await?),
+            Place::Cluster(list) => {
+                let socket = Box::pin(list.open_socket(id, resumes)).await?;
+                Socket::Cluster(Box::new(socket))
+            }
         };
         Ok(OpenSocket(socket))
     }
@@ -547,7 +551,7 @@ impl TimeoutPeerList {
                 Open::Local(open)
             }
             // Whether it is that peer, its verb finds out.
-            Place::Cluster(list) => Open::Cluster(list.open_request(caller)),
+            Place::Cluster(list) => Open::Cluster(Box::new(list.open_request(caller))),
         };
         Ok(OpenRequest(open))
     }

@@ -97,7 +97,7 @@ pub struct OpenRequest(pub(super) Open);
 #[derive(Debug)]
 pub(super) enum Open {
     Local(local::OpenRequest),
-    Cluster(cluster::OpenRequest),
+    Cluster(Box<cluster::OpenRequest>),
 }
 
 impl OpenRequest {
@@ -109,7 +109,9 @@ impl OpenRequest {
     ) -> Result<Delivery, PeerError> {
         match &self.0 {
             Open::Local(open) => Ok(open.wait(acknowledged, limit).await?),
-            Open::Cluster(open) => open.wait(acknowledged, limit).await,
+            // Boxed, so that a wait on a list in this process takes no room for
+            // what that on another one needs.
+            Open::Cluster(open) => Box::pin(open.wait(acknowledged, limit)).await,
         }
     }
 
@@ -123,7 +125,7 @@ impl OpenRequest {
     ) -> Result<(), SendError> {
         match &self.0 {
             Open::Local(open) => open.send(to, body, number).await,
-            Open::Cluster(open) => open.send(to, body, number).await,
+            Open::Cluster(open) => Box::pin(open.send(to, body, number)).await,
         }
     }
 
@@ -131,7 +133,7 @@ impl OpenRequest {
     pub async fn heartbeat(&self) -> Result<(), PeerError> {
         match &self.0 {
             Open::Local(open) => Ok(open.heartbeat().await?),
-            Open::Cluster(open) => open.heartbeat().await,
+            Open::Cluster(open) => Box::pin(open.heartbeat()).await,
         }
     }
 
@@ -155,7 +157,7 @@ pub struct OpenSocket(pub(super) Socket);
 #[derive(Debug)]
 pub(super) enum Socket {
     Local(local::OpenSocket),
-    Cluster(cluster::OpenSocket),
+    Cluster(Box<cluster::OpenSocket>),
 }
 
 impl OpenSocket {
@@ -168,7 +170,7 @@ impl OpenSocket {
     pub async fn wait(&self) -> Delivery {
         match &self.0 {
             Socket::Local(socket) => socket.wait().await,
-            Socket::Cluster(socket) => socket.wait().await,
+            Socket::Cluster(socket) => Box::pin(socket.wait()).await,
         }
     }
 
@@ -177,7 +179,7 @@ impl OpenSocket {
     pub async fn ended(&self) {
         match &self.0 {
             Socket::Local(socket) => socket.ended().await,
-            Socket::Cluster(socket) => socket.ended().await,
+            Socket::Cluster(socket) => Box::pin(socket.ended()).await,
         }
     }
 
@@ -187,7 +189,7 @@ impl OpenSocket {
     pub async fn leave(self, reason: Reason) {
         match self.0 {
             Socket::Local(socket) => socket.leave(reason),
-            Socket::Cluster(socket) => socket.leave(reason).await,
+            Socket::Cluster(socket) => Box::pin(socket.leave(reason)).await,
         }
     }
 }
