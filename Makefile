@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 REQUIREMENTS := tests/python/requirements.txt
 
 # The tests that also hold for a server of two nodes.
-OF_MANY_NODES := $(addsuffix .test.js,across client page presence reliable socketio websocket)
+OF_MANY_NODES := $(addsuffix .test.js,across client http page presence reliable socketio websocket)
 
 .PHONY: run test bench lint audit docker install
 

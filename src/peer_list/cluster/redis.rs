@@ -39,7 +39,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// A connection that acknowledges nothing for so long is dead.
+/// A connection that acknowledges nothing for so long is dead; a silent one is
+/// asked that often.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 /// A node that was not heard of for so long is dead.
@@ -49,8 +50,9 @@ pub(super) const NODE_LIFE: Duration = Duration::from_secs(10);
 /// next: the node that has it is in trouble.
 const LEASE: Duration = Duration::from_secs(2);
 
-/// An operation may be asked for again this long after it was done.
-const OP_LIFE: Duration = Duration::from_secs(60);
+/// An operation may be asked for again this long after it was done: longer than
+/// anything is tried that may not be done twice.
+const OP_LIFE: Duration = Duration::from_secs(40);
 
 /// The oldest Redis that this works with.
 const OLDEST: (u32, u32) = (7, 0);
@@ -117,7 +119,8 @@ impl Redis {
         let settings = settings.set_protocol(ProtocolVersion::RESP3);
         let keepalive = TcpKeepalive::new()
             .with_time(UNACKNOWLEDGED)
-            .with_interval(UNACKNOWLEDGED);
+            .with_interval(UNACKNOWLEDGED)
+            .with_retries(3);
         let tcp = TcpSettings::default()
             .set_nodelay(true)
             .set_keepalive(keepalive);
