@@ -108,19 +108,12 @@ impl Return {
             found.map(|(_, value)| value)
         };
         let claim = match (value("peer_id"), token) {
-            (Some(id), Some(token)) => Some((peer_id(&id).ok_or(WrongToken)?, token)),
+            (Some(id), Some(token)) => Some((PeerId::parse(&id).ok_or(WrongToken)?, token)),
             _ => None,
         };
         let resumes = claim.is_some() || value("resume").is_some_and(|value| value == "true");
         Ok(Self { resumes, claim })
     }
-}
-
-/// The id of a peer in decimal digits.
-pub(super) fn peer_id(text: &str) -> Option<PeerId> {
-    let is_decimal = text.bytes().all(|b| b.is_ascii_digit());
-    let number = text.parse().ok().filter(|_| is_decimal);
-    number.and_then(PeerId::new)
 }
 
 /// How often a silent socket is pinged.

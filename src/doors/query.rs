@@ -48,9 +48,7 @@ impl<'a> Query<'a> {
     /// A parameter that is the id of a peer.
     pub fn peer_id(self, name: &'static str) -> Result<PeerId, RequestError> {
         let value = self.one(name)?.ok_or(RequestError::MissingId(name))?;
-        let decimal = value.len() <= ID_DIGITS && value.bytes().all(|b| b.is_ascii_digit());
-        let number = value.parse().ok().filter(|_| decimal);
-        let id = number.and_then(PeerId::new);
+        let id = PeerId::parse(&value).filter(|_| value.len() <= ID_DIGITS);
         id.ok_or(RequestError::MalformedId(name))
     }
 

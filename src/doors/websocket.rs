@@ -36,7 +36,7 @@ use tokio::{
 
 use super::{
     RequestError, only,
-    push::{End, PushPeer, Return, peer_id, ping_interval},
+    push::{End, PushPeer, Return, ping_interval},
 };
 use crate::peer_list::{
     AddPeerError, Dialect, News, PeerId, PeerToken, Reason, ResumeError, SendError, SignedIn,
@@ -463,7 +463,7 @@ impl Addressed {
 impl Target {
     fn id(&self) -> Option<PeerId> {
         match self {
-            Self::Text(text) => peer_id(text),
+            Self::Text(text) => PeerId::parse(text),
             Self::Number(number) => PeerId::new(u32::try_from(*number).ok()?),
             Self::Other(_) => None,
         }

@@ -19,6 +19,13 @@ impl PeerId {
         (1..=Self::MAX.0).contains(&number).then_some(Self(number))
     }
 
+    /// The id that is written so, in decimal digits and nothing else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_decimal = text.bytes().all(|b| b.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| is_decimal);
+        number.and_then(Self::new)
+    }
+
     /// The number.
     pub fn get(self) -> u32 {
         self.0

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use json::event as event_json;
 
-use super::{RequestError, only, push::peer_id, query::Query, reply};
+use super::{RequestError, only, query::Query, reply};
 use crate::peer_list::{PeerEvents, PeerId, Reason, TimeoutPeerList};
 
 /// How often a silent event stream is written to: proxies cut after 30 s and
@@ -160,7 +160,7 @@ async fn peer(State(operator): State<Operator>, request: Request) -> Answer {
 
 fn id_of(request: &Request) -> Option<PeerId> {
     let (_, id) = request.uri().path().rsplit_once('/')?;
-    peer_id(id)
+    PeerId::parse(id)
 }
 
 async fn purge(State(operator): State<Operator>, request: Request) -> Answer {

@@ -16,9 +16,9 @@ use super::{
     events,
 };
 use crate::{
-    doors::push::{End, PushPeer, Return, peer_id},
+    doors::push::{End, PushPeer, Return},
     peer_list::{
-        Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerError, PeerToken, Reason,
+        Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerError, PeerId, PeerToken, Reason,
         ResumeError, SendError, TimeoutPeerList,
     },
 };
@@ -357,7 +357,7 @@ impl Member {
         let Err(SendError::UnknownReceiver) = sent else {
             return sent;
         };
-        let id = peer_id(&target).ok_or(SendError::UnknownReceiver)?;
+        let id = PeerId::parse(&target).ok_or(SendError::UnknownReceiver)?;
         let body = Bytes::copy_from_slice(message.get().as_bytes());
         list.send_patiently(self.peer.id, id, body).await
     }

@@ -7,9 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use super::{
-    ClusterList, LONG_PATIENCE, PATIENCE, ROOM_PAUSE, Row, hash, op, split, view::peer_id,
-};
+use super::{ClusterList, LONG_PATIENCE, PATIENCE, ROOM_PAUSE, Row, hash, op, split};
 use crate::peer_list::{
     AddPeerError, Added, Card, Family, Introduction, PeerError, PeerId, PeerToken, ResumeError,
     SendError, Unavailable, peer::name_for_list, rules::ROOM_PATIENCE,
@@ -174,7 +172,7 @@ impl ClusterList {
         body: Bytes,
     ) -> Vec<SendError> {
         let full = full.map(Row::texts).unwrap_or_default();
-        let full = full.iter().filter_map(|id| peer_id(id));
+        let full = full.iter().filter_map(|id| PeerId::parse(id));
         // Side by side, so that many that do not read take no longer than one.
         let pushed = join_all(full.map(|id| self.push_patiently(id, kind, body.clone()))).await;
         pushed.into_iter().filter_map(Result::err).collect()
@@ -217,7 +215,7 @@ impl ClusterList {
 /// A member, as the script tells of it.
 fn added(mut row: Row, token: PeerToken) -> Option<Added> {
     Some(Added {
-        id: row.text().and_then(|id| peer_id(&id))?,
+        id: row.text().and_then(|id| PeerId::parse(&id))?,
         token,
         resumed: row.text()? == "1",
         name: row.text().map(Into::into),
@@ -227,7 +225,7 @@ fn added(mut row: Row, token: PeerToken) -> Option<Added> {
 fn cards(row: Row) -> Vec<Card> {
     let cards = row.rows().into_iter().filter_map(|mut row| {
         Some(Card {
-            id: row.text().and_then(|id| peer_id(&id))?,
+            id: row.text().and_then(|id| PeerId::parse(&id))?,
             name: row.text()?.into(),
             card: row.bytes(),
         })

@@ -188,7 +188,7 @@ impl ClusterList {
         known: Option<u64>,
         token: PeerToken,
     ) -> Option<SignedIn> {
-        let id = row.text().and_then(|id| view::peer_id(&id))?;
+        let id = row.text().and_then(|id| PeerId::parse(&id))?;
         let _name = row.text()?;
         let _joined: u64 = row.number()?;
         let view = View::read(row.row()?, known)?;
@@ -549,7 +549,7 @@ fn log_removed(removed: Option<Row>) -> Vec<(PeerId, bool)> {
 }
 
 fn log_one_removed(mut removed: Row) -> Option<(PeerId, bool)> {
-    let id = removed.text().and_then(|id| view::peer_id(&id))?;
+    let id = removed.text().and_then(|id| PeerId::parse(&id))?;
     let reason = removed.text();
     let name = removed.text();
     if let Some(name) = &name {

@@ -22,7 +22,7 @@ use tracing::warn;
 use super::{
     PATIENCE, flag, known_arg,
     redis::{Redis, Row},
-    view::{Cached, View, peer_id},
+    view::{Cached, View},
 };
 use crate::peer_list::{
     HeartbeatOpts, PeerId, Reason, Unavailable,
@@ -394,7 +394,7 @@ fn hear(node: &Arc<Node>, text: &str) {
             });
         }
         "w" => {
-            for here in peer_id(word())
+            for here in PeerId::parse(word())
                 .map(|id| node.open_of(id))
                 .unwrap_or_default()
             {
@@ -402,7 +402,7 @@ fn hear(node: &Arc<Node>, text: &str) {
             }
         }
         "x" => {
-            let all = peer_id(word())
+            let all = PeerId::parse(word())
                 .map(|id| node.open_of(id))
                 .unwrap_or_default();
             let session: u64 = word().parse().unwrap_or(0);
@@ -415,7 +415,7 @@ fn hear(node: &Arc<Node>, text: &str) {
             }
         }
         "r" => {
-            let all = peer_id(word())
+            let all = PeerId::parse(word())
                 .map(|id| node.open_of(id))
                 .unwrap_or_default();
             let reason = Reason::read(word()).unwrap_or(Reason::TimedOut);

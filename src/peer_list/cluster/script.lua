@@ -25,6 +25,10 @@
 --   open:NODE            set: peers that have a wait, socket or link there
 --   bare                 sorted set: bare peers and the version that each heard
 --   awake                when a node last reached this server
+--   grace                there as long as nobody is collected, after that was long ago
+--   webhook, webhook:sent
+--                        the node that sends the webhook, and the last event sent
+--   ready                written to see whether that can be done
 --   op:OP                what was done already, for those who ask again
 --   g:members, g:names, g:keys, g:cards, r:k:ROOM, r:a:ROOM, p:ID:rooms
 --                        the group
@@ -33,9 +37,10 @@
 -- seen, beat, linger, link (`NODE number`), leaving, session, resumes,
 -- node and wait (where its newest wait is open, and its name), socket (what is
 -- open is one), lent, lent_by, lent_at and lent_number (the lease of what it is
--- being given, and the message's number), heard, given, acks, gone, handed, delivered, bytes (its mailbox),
--- sent (the last number that it sent), doomed (why its door is to remove it),
--- member, family, key, title, card, farewell, rooms (the group).
+-- being given, and the message's number), heard, given, acks, gone, handed,
+-- delivered, bytes (its mailbox), sent (the last number that it sent), doomed
+-- (why its door is to remove it), stale and shown (what the sets of these names
+-- have for it), member, key, title, farewell, rooms (the group).
 
 -- Of the call that is carried out: what keys begin with, the node that asks, the
 -- time as Redis tells it, and in ms.

@@ -58,7 +58,7 @@ impl View {
             let pairs = pairs.iter().filter_map(|[id, until]| {
                 let until: f64 = until.parse().ok()?;
                 #[expect(clippy::cast_possible_truncation, reason = "a time in ms")]
-                Some((peer_id(id)?, until as i64 - now))
+                Some((PeerId::parse(id)?, until as i64 - now))
             });
             pairs.collect()
         });
@@ -83,7 +83,7 @@ impl Change {
         let joins = line.starts_with('+');
         let mut fields = line.get(1..)?.splitn(4, ' ');
         let joined = fields.next()?.parse().ok()?;
-        let id = peer_id(fields.next()?)?;
+        let id = PeerId::parse(fields.next()?)?;
         let dialect = read_dialect(fields.next()?)?;
         let name = fields.next()?.into();
         Some(Self {
@@ -94,10 +94,6 @@ impl Change {
             name,
         })
     }
-}
-
-pub(super) fn peer_id(text: &str) -> Option<PeerId> {
-    text.parse().ok().and_then(PeerId::new)
 }
 
 pub(super) fn dialect_letter(dialect: Dialect) -> &'static str {

@@ -20,7 +20,7 @@ use super::{
     op,
     redis::Row,
     split,
-    view::{View, bare_line, peer_id},
+    view::{View, bare_line},
 };
 use crate::peer_list::{
     Caller, Delivery, Dialect, News, PeerError, PeerId, Place, Reason, SendError, TimeoutPeerList,
@@ -158,7 +158,7 @@ impl Looking {
                 let body = row.bytes()?;
                 let news = match kind.as_str() {
                     "d" => News::Message {
-                        from: peer_id(&from)?,
+                        from: PeerId::parse(&from)?,
                         body,
                     },
                     "r" => News::Room(body),
