@@ -4,7 +4,8 @@ PYTHON := .venv/bin/python
 REQUIREMENTS := tests/python/requirements.txt
 
 # The tests that also hold for a server of two nodes.
-OF_MANY_NODES := $(addsuffix .test.js,across client http page presence reliable socketio websocket)
+OF_MANY_NODES := wire native_client bad_input
+OF_MANY_NODES_JS := $(addsuffix .test.js,across client http page presence reliable socketio websocket)
 
 .PHONY: run test bench lint audit docker install
 
@@ -13,9 +14,10 @@ run:
 
 test: lint install
 	cargo test
+	NODES=2 cargo test --test it -- $(OF_MANY_NODES)
 	cargo build
 	cd tests/js && timeout 600 node --test
-	cd tests/js && NODES=2 timeout 600 node --test $(OF_MANY_NODES)
+	cd tests/js && NODES=2 timeout 600 node --test $(OF_MANY_NODES_JS)
 	$(PYTHON) -m pytest tests/python
 
 lint:

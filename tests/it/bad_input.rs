@@ -10,7 +10,7 @@ use crate::support::{TestServer, post, within_patience};
 
 #[tokio::test]
 async fn every_parameter_refuses_nonsense_and_says_what_is_wrong() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     let huge = "9".repeat(9_000);
     let nonsense = [
@@ -78,13 +78,13 @@ async fn every_parameter_refuses_nonsense_and_says_what_is_wrong() {
         let request = format!("{target} HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(server.request(&request).await.status, status, "{target}");
     }
-    assert_eq!(server.peer_list.peer_ids().len(), 1);
+    assert_eq!(server.peer_count().await, 1);
     server.is_well().await;
 }
 
 #[tokio::test]
 async fn a_name_cannot_forge_a_line_of_the_list() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     for name in [
         "a%0Ab,9,1",
         "a%0D%0A",
@@ -96,7 +96,7 @@ async fn a_name_cannot_forge_a_line_of_the_list() {
         server.sign_in(name).await;
     }
     server.sign_in(&"x".repeat(9_000)).await;
-    let list = server.list();
+    let list = server.list().await;
     let names: Vec<&str> = list
         .lines()
         .map(|line| line.split(',').next().unwrap())
@@ -118,7 +118,7 @@ fn small(max_message_bytes: usize) -> SignalOpts {
 
 #[tokio::test]
 async fn a_message_that_is_too_large_is_read_to_its_end_and_refused() {
-    let server = TestServer::with(HeartbeatOpts::default(), small(1000));
+    let server = TestServer::with(HeartbeatOpts::default(), small(1000)).await;
     server.sign_in("a").await;
     let mut client = server.connect().await;
     let target = "/message?peer_id=1&to=1";
@@ -136,7 +136,7 @@ async fn a_message_that_is_too_large_is_read_to_its_end_and_refused() {
 
 #[tokio::test]
 async fn a_message_far_too_large_is_refused_and_the_connection_closed() {
-    let server = TestServer::with(HeartbeatOpts::default(), small(1000));
+    let server = TestServer::with(HeartbeatOpts::default(), small(1000)).await;
     server.sign_in("a").await;
     let chunked = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("FA1\r\n{}\r\n", "m".repeat(4001));
@@ -167,7 +167,7 @@ async fn all_replies(server: &TestServer, bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn what_is_not_http_gets_an_empty_400_and_the_connection_is_closed() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     let post = "POST /message?peer_id=1&to=1 HTTP/1.1\r\n";
     for request in [
@@ -196,7 +196,7 @@ async fn what_is_not_http_gets_an_empty_400_and_the_connection_is_closed() {
 
 #[tokio::test]
 async fn of_two_framings_nothing_is_left_to_be_taken_for_a_second_request() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     let smuggled = "0\r\n\r\nGET /sign_in?peer_name=smuggled HTTP/1.1\r\n\r\n";
     for framing in [
@@ -215,12 +215,12 @@ async fn of_two_framings_nothing_is_left_to_be_taken_for_a_second_request() {
         assert!(replies.starts_with("HTTP/1.1 200 "), "{replies}");
         assert_eq!(replies.matches("HTTP/1.1 ").count(), 1, "{replies}");
     }
-    assert_eq!(server.peer_list.peer_ids().len(), 1);
+    assert_eq!(server.peer_count().await, 1);
 }
 
 #[tokio::test]
 async fn a_broken_chunk_is_refused_and_nothing_is_delivered() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     let request = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
                    5\r\nhello\r\nZZ\r\n";
@@ -232,7 +232,7 @@ async fn a_broken_chunk_is_refused_and_nothing_is_delivered() {
 
 #[tokio::test]
 async fn a_sender_that_hangs_up_before_its_message_is_complete_sends_nothing() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     let mut client = server.connect().await;
     client
@@ -246,7 +246,7 @@ async fn a_sender_that_hangs_up_before_its_message_is_complete_sends_nothing() {
 
 #[tokio::test]
 async fn a_flood_of_headers_and_an_endless_target_are_refused() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     let flood = "X-Flood: y\r\n".repeat(50_000);
     let long = "x".repeat(1_000_000);
     for (request, status) in [
@@ -272,7 +272,7 @@ async fn a_mailbox_that_nobody_reads_refuses_when_it_is_full_and_loses_nothing()
         max_pending_bytes: 10 * (1000 + 256),
         ..HeartbeatOpts::default()
     };
-    let server = TestServer::with(heartbeat, small(1000));
+    let server = TestServer::with(heartbeat, small(1000)).await;
     server.sign_in("a").await;
     let mut client = server.connect().await;
     for number in 0..10u8 {
@@ -297,7 +297,7 @@ async fn a_full_server_refuses_sign_ins_until_somebody_leaves() {
         max_peers: 2,
         ..HeartbeatOpts::default()
     };
-    let server = TestServer::with(heartbeat, SignalOpts::default());
+    let server = TestServer::with(heartbeat, SignalOpts::default()).await;
     server.sign_in("a").await;
     server.sign_in("b").await;
     let full = server.get("/sign_in?peer_name=c").await;
@@ -320,7 +320,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let server = TestServer::start();
+            let server = TestServer::start().await;
             server.sign_in("a").await;
             let mut client = server.connect().await;
             let _ = client.stream.write_all(&[start.as_bytes(), &bytes].concat()).await;

@@ -114,7 +114,7 @@ struct NativeClient {
 impl NativeClient {
     async fn sign_in(server: &TestServer, name: &str) -> Self {
         let mut client = Self {
-            server: server.address,
+            server: server.address(),
             id: -1,
             peers: BTreeMap::new(),
             control: Channel::default(),
@@ -223,7 +223,7 @@ fn joined(id: i32, name: &str) -> Event {
 
 #[tokio::test]
 async fn three_native_clients_hold_a_conversation() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     let mut a = NativeClient::sign_in(&server, "a@host").await;
     assert_eq!(a.event().await, Event::SignedIn);
     let mut b = NativeClient::sign_in(&server, "b@host").await;
@@ -237,15 +237,15 @@ async fn three_native_clients_hold_a_conversation() {
 
     // Both ways, back to back, in order, and one that is large.
     let large = vec![b'x'; 70_000];
+    assert_eq!(a.event().await, joined(3, "c@host"));
+    assert_eq!(b.event().await, joined(3, "c@host"));
     b.send(1, b"offer").await;
     b.send(1, &large).await;
     b.send(1, b"candidate").await;
-    assert_eq!(a.event().await, joined(3, "c@host"));
     assert_eq!(a.event().await, Event::Message(2, b"offer".to_vec()));
     assert_eq!(a.event().await, Event::Message(2, large));
     assert_eq!(a.event().await, Event::Message(2, b"candidate".to_vec()));
     a.send(2, b"answer").await;
-    assert_eq!(b.event().await, joined(3, "c@host"));
     assert_eq!(b.event().await, Event::Message(1, b"answer".to_vec()));
     c.send(1, b"to a").await;
     c.send(2, b"to b").await;
@@ -262,13 +262,14 @@ async fn three_native_clients_hold_a_conversation() {
     assert_eq!(c.event().await, Event::PeerDisconnected(1));
     assert!(c.peers.is_empty());
     c.sign_out().await;
-    assert_eq!(server.list(), "");
+    assert_eq!(server.list().await, "");
 }
 
 #[tokio::test]
 async fn a_native_client_meets_clients_of_the_other_dialect() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     let page = server.sign_in("page").await;
+    server.list_becomes("page,1,0\n").await;
     let mut native = NativeClient::sign_in(&server, "native").await;
     assert_eq!(native.event().await, Event::SignedIn);
     let told = server.get(&format!("/wait?peer_id={page}")).await;
@@ -285,7 +286,7 @@ async fn a_native_client_meets_clients_of_the_other_dialect() {
 
 #[tokio::test]
 async fn a_native_client_that_is_removed_learns_that_it_is_disconnected() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     let mut native = NativeClient::sign_in(&server, "native").await;
     assert_eq!(native.event().await, Event::SignedIn);
     server.list_becomes("native,1,1\n").await;

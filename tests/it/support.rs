@@ -1,9 +1,19 @@
 //! A server on a free port, and a client that speaks raw bytes.
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{
+    env,
+    fmt::Write as _,
+    future::Future,
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
+use futures_util::future::join_all;
 use signal_http_heartbeat::{
-    HeartbeatOpts, SignalOpts, TimeoutPeerList, serve,
+    HeartbeatOpts, SignalOpts, TimeoutPeerList,
+    peer_list::ClusterOpts,
+    serve,
     server::{AppOpts, app, listen},
 };
 use tokio::{
@@ -17,23 +27,65 @@ use tokio::{
 /// No step of a test takes this long, however slow the machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server of its own for one test. It ends when it is dropped.
+/// How many nodes a server has: with more than one, the list is in Redis.
+fn nodes() -> usize {
+    env::var("NODES").map_or(1, |nodes| nodes.parse().unwrap())
+}
+
+/// A Redis of its own for one test. It ends when it is dropped.
+struct Redis {
+    process: Child,
+    port: u16,
+}
+
+impl Redis {
+    fn start() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let process = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--port"])
+            .arg(port.to_string())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is missing: make install");
+        Self { process, port }
+    }
+
+    async fn peer_list(&self, opts: HeartbeatOpts) -> TimeoutPeerList {
+        let cluster = ClusterOpts {
+            url: format!("redis://127.0.0.1:{}", self.port),
+            prefix: "signal".to_owned(),
+        };
+        TimeoutPeerList::connect(opts, &cluster).await.unwrap()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// A server of its own for one test. It ends when it is dropped. Where it has
+/// many nodes, each connection is to one of them, at random.
 pub struct TestServer {
-    pub address: SocketAddr,
-    pub peer_list: TimeoutPeerList,
+    nodes: Vec<Node>,
+    _redis: Option<Redis>,
+}
+
+struct Node {
+    address: SocketAddr,
+    peer_list: TimeoutPeerList,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<()>,
 }
 
-impl TestServer {
-    pub fn start() -> Self {
-        Self::with(HeartbeatOpts::default(), SignalOpts::default())
-    }
-
-    pub fn with(heartbeat: HeartbeatOpts, signal: SignalOpts) -> Self {
+impl Node {
+    fn start(peer_list: TimeoutPeerList, signal: SignalOpts) -> Self {
         let listener = listen(Some([127, 0, 0, 1].into()), 0).unwrap();
         let address = listener.local_addr().unwrap();
-        let peer_list = TimeoutPeerList::new(heartbeat);
         let opts = AppOpts {
             signal,
             ..AppOpts::default()
@@ -52,9 +104,43 @@ impl TestServer {
             served,
         }
     }
+}
+
+impl TestServer {
+    pub async fn start() -> Self {
+        Self::with(HeartbeatOpts::default(), SignalOpts::default()).await
+    }
+
+    pub async fn with(heartbeat: HeartbeatOpts, signal: SignalOpts) -> Self {
+        if nodes() == 1 {
+            return Self::alone(heartbeat, signal);
+        }
+        let redis = Redis::start();
+        let lists = join_all((0..nodes()).map(|_| redis.peer_list(heartbeat.clone()))).await;
+        let nodes = lists.into_iter();
+        Self {
+            nodes: nodes
+                .map(|list| Node::start(list, signal.clone()))
+                .collect(),
+            _redis: Some(redis),
+        }
+    }
+
+    /// A server of one process, for what is about that, or about its time.
+    pub fn alone(heartbeat: HeartbeatOpts, signal: SignalOpts) -> Self {
+        Self {
+            nodes: vec![Node::start(TimeoutPeerList::new(heartbeat), signal)],
+            _redis: None,
+        }
+    }
+
+    /// Where one of its nodes is.
+    pub fn address(&self) -> SocketAddr {
+        self.nodes[fastrand::usize(..self.nodes.len())].address
+    }
 
     pub async fn connect(&self) -> Client {
-        Client::connect(self.address).await
+        Client::connect(self.address()).await
     }
 
     /// One request on a connection of its own.
@@ -78,13 +164,24 @@ impl TestServer {
         reply.header("Pragma").unwrap().parse().unwrap()
     }
 
-    pub fn list(&self) -> String {
-        String::from_utf8(self.peer_list.format().to_vec()).unwrap()
+    /// The list as it is now.
+    pub async fn list(&self) -> String {
+        let infos = self.nodes[0].peer_list.peer_infos().await.unwrap();
+        let mut list = String::new();
+        for info in infos.iter().rev() {
+            let status = u8::from(info.connected);
+            writeln!(list, "{},{},{status}", info.name, info.id.get()).unwrap();
+        }
+        list
+    }
+
+    pub async fn peer_count(&self) -> usize {
+        self.list().await.lines().count()
     }
 
     /// Waits until the list is this one.
     pub async fn list_becomes(&self, list: &str) {
-        until(async || self.list() == list).await;
+        until(async || self.list().await == list).await;
     }
 
     /// The server still does its work.
@@ -94,9 +191,19 @@ impl TestServer {
 
     /// Tells the server to stop; ready when it has.
     pub fn stop(&mut self) -> impl Future<Output = ()> + use<> {
-        drop(self.stop.take());
-        let served = std::mem::replace(&mut self.served, tokio::spawn(async {}));
-        async { within_patience(served).await.unwrap() }
+        let stopped: Vec<_> = self
+            .nodes
+            .iter_mut()
+            .map(|node| {
+                drop(node.stop.take());
+                std::mem::replace(&mut node.served, tokio::spawn(async {}))
+            })
+            .collect();
+        async {
+            for served in within_patience(join_all(stopped)).await {
+                served.unwrap();
+            }
+        }
     }
 }
 

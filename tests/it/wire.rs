@@ -17,56 +17,50 @@ fn opts(enable_cors: Cors) -> SignalOpts {
 
 #[tokio::test]
 async fn the_bodies_of_the_original_hold() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     let mut first = server.connect().await;
     let reply = first.get("/sign_in?peer_name=firstPeer").await;
     assert_eq!(reply.text(), "firstPeer,1,1\n");
     assert_eq!(reply.header("Pragma"), Some("1"));
-    let waiting = async {
-        let joined = first.get("/wait?peer_id=1").await;
-        let left = first.get("/wait?peer_id=1").await;
-        [joined, left]
-    };
-    let acting = async {
-        // Closed as soon as it is answered.
-        let second = server
-            .request("GET /sign_in?peer_name=secondPeer HTTP/1.1\r\nConnection: close\r\n\r\n")
-            .await;
-        assert_eq!(second.text(), "secondPeer,2,1\nfirstPeer,1,1\n");
-        let out = server.get("/sign_out?peer_id=2").await;
-        assert_eq!((out.status, out.body.len()), (200, 0));
-    };
-    let ([joined, left], ()) = tokio::join!(waiting, acting);
+    // Closed as soon as it is answered.
+    let sign_in = "GET /sign_in?peer_name=secondPeer HTTP/1.1\r\nConnection: close\r\n\r\n";
+    let (joined, second) = tokio::join!(first.get("/wait?peer_id=1"), server.request(sign_in));
+    assert_eq!(second.text(), "secondPeer,2,1\nfirstPeer,1,1\n");
     assert_eq!(joined.text(), "secondPeer,2,1\nfirstPeer,1,1\n");
     assert_eq!(joined.header("Pragma"), Some("1"));
+    let (left, out) = tokio::join!(
+        first.get("/wait?peer_id=1"),
+        server.get("/sign_out?peer_id=2")
+    );
+    assert_eq!((out.status, out.body.len()), (200, 0));
     assert_eq!(left.text(), "firstPeer,1,1\n");
 }
 
 #[tokio::test]
 async fn a_peer_whose_connection_is_closed_shows_status_0() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     let close = "GET /sign_in?peer_name=a HTTP/1.1\r\nConnection: Keep-Alive, CLOSE\r\n\r\n";
     server.request(close).await;
-    assert_eq!(server.list(), "a,1,0\n");
+    assert_eq!(server.list().await, "a,1,0\n");
     let mut open = server.connect().await;
     open.get("/sign_in?peer_name=b").await;
-    assert_eq!(server.list(), "b,2,1\na,1,0\n");
+    assert_eq!(server.list().await, "b,2,1\na,1,0\n");
     drop(open);
     server.list_becomes("b,2,0\na,1,0\n").await;
 }
 
 #[tokio::test]
 async fn a_client_that_closes_after_every_reply_still_counts_as_connected() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     let mut client = server.connect().await;
     client.request("GET /sign_in?a HTTP/1.0\r\n\r\n").await;
     assert!(client.is_closed().await);
-    assert_eq!(server.list(), "a,1,1\n");
+    assert_eq!(server.list().await, "a,1,1\n");
 }
 
 #[tokio::test]
 async fn every_reply_has_title_case_headers_and_is_never_cached_nor_sniffed() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     server.post("/message?peer_id=1&to=1", "<script>").await;
     let requests = [
@@ -116,7 +110,7 @@ async fn every_reply_has_title_case_headers_and_is_never_cached_nor_sniffed() {
 
 #[tokio::test]
 async fn http_1_0_gets_exactly_one_connection_close_and_is_closed() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     let requests = [
         "GET /sign_in?native HTTP/1.0\r\n\r\n",
@@ -137,7 +131,7 @@ async fn http_1_0_gets_exactly_one_connection_close_and_is_closed() {
 
 #[tokio::test]
 async fn http_1_1_keeps_its_connection_and_answers_pipelined_requests_in_order() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     let mut client = server.connect().await;
     let pipelined = [
         "GET /sign_in?peer_name=a HTTP/1.1\r\n\r\n".as_bytes(),
@@ -154,7 +148,7 @@ async fn http_1_1_keeps_its_connection_and_answers_pipelined_requests_in_order()
 
 #[tokio::test]
 async fn a_request_behind_a_parked_wait_is_answered_after_it() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     let mut client = server.connect().await;
     client
@@ -167,7 +161,7 @@ async fn a_request_behind_a_parked_wait_is_answered_after_it() {
 }
 
 async fn hangs_up_in_the_middle_of_a_wait(hang_up: impl AsyncFnOnce(&mut Client)) {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     server.list_becomes("a,1,0\n").await;
     let mut client = server.connect().await;
@@ -195,7 +189,7 @@ async fn a_client_that_half_closes_in_the_middle_of_a_wait_takes_no_message_alon
 
 #[tokio::test]
 async fn a_request_that_comes_byte_by_byte_is_understood() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     let mut client = server.connect().await;
     client.stream.set_nodelay(true).unwrap();
@@ -209,7 +203,7 @@ async fn a_request_that_comes_byte_by_byte_is_understood() {
 
 #[tokio::test]
 async fn a_message_passes_untouched_whatever_its_type() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     let bytes: Vec<u8> = (0..=255).collect();
     let json = br#"{"type":"offer","sdp":"v=0\r\n"}"#.to_vec();
@@ -230,7 +224,7 @@ async fn a_message_passes_untouched_whatever_its_type() {
 
 #[tokio::test]
 async fn a_message_may_be_chunked_and_may_expect_to_be_asked_for() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     let chunked = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
                    3\r\noff\r\n2\r\ner\r\n0\r\n\r\n";
@@ -250,7 +244,7 @@ async fn a_message_may_be_chunked_and_may_expect_to_be_asked_for() {
 
 #[tokio::test]
 async fn other_methods_are_refused_and_have_no_effect() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     server.post("/message?peer_id=1&to=1", "kept").await;
     let cases = [
@@ -282,7 +276,7 @@ async fn other_methods_are_refused_and_have_no_effect() {
         assert_eq!(reply.header("Allow"), Some(allowed));
     }
     assert_eq!(server.get("/wait?peer_id=1").await.text(), "kept");
-    assert_eq!(server.peer_list.peer_ids().len(), 1);
+    assert_eq!(server.peer_count().await, 1);
 }
 
 const PREFLIGHT: &str = "OPTIONS /message?peer_id=1&to=2 HTTP/1.1\r\n\
@@ -292,7 +286,7 @@ const PREFLIGHT: &str = "OPTIONS /message?peer_id=1&to=2 HTTP/1.1\r\n\
 
 #[tokio::test]
 async fn pages_of_every_origin_may_use_the_server() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     let reply = server.request(PREFLIGHT).await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("Access-Control-Allow-Origin"), Some("*"));
@@ -305,7 +299,7 @@ async fn pages_of_every_origin_may_use_the_server() {
 async fn with_a_list_of_origins_only_those_are_allowed() {
     let origin = "https://a.example".parse().unwrap();
     let cors = Cors::Origins(vec![origin]);
-    let server = TestServer::with(HeartbeatOpts::default(), opts(cors));
+    let server = TestServer::with(HeartbeatOpts::default(), opts(cors)).await;
     for target in ["/sign_in?peer_name=a", "/unknown", "/healthz"] {
         let request = |origin: &str| format!("GET {target} HTTP/1.1\r\nOrigin: {origin}\r\n\r\n");
         let reply = server.request(request("https://a.example")).await;
@@ -321,7 +315,7 @@ async fn with_a_list_of_origins_only_those_are_allowed() {
 
 #[tokio::test]
 async fn without_cors_there_is_no_word_of_it() {
-    let server = TestServer::with(HeartbeatOpts::default(), opts(Cors::Off));
+    let server = TestServer::with(HeartbeatOpts::default(), opts(Cors::Off)).await;
     let reply = server.get("/sign_in?peer_name=a").await;
     assert!(!reply.head.contains("Access-Control"), "{}", reply.head);
     assert_eq!(server.request(PREFLIGHT).await.status, 405);
@@ -329,7 +323,7 @@ async fn without_cors_there_is_no_word_of_it() {
 
 #[tokio::test]
 async fn at_shutdown_open_waits_are_answered_and_told_that_it_closes() {
-    let mut server = TestServer::start();
+    let mut server = TestServer::start().await;
     server.sign_in("a").await;
     server.get("/sign_in?bare").await;
     server.get("/wait?peer_id=1").await;
@@ -354,13 +348,13 @@ async fn at_shutdown_open_waits_are_answered_and_told_that_it_closes() {
         assert!(client.is_closed().await);
     }
     stopped.await;
-    let refused = tokio::net::TcpStream::connect(server.address).await;
+    let refused = tokio::net::TcpStream::connect(server.address()).await;
     assert!(refused.is_err(), "the listener is still open");
 }
 
 #[tokio::test]
 async fn of_two_waits_the_newest_receives() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     server.list_becomes("a,1,0\n").await;
     let mut older = server.connect().await;
@@ -384,7 +378,7 @@ async fn without_heartbeats_and_requests_a_peer_times_out_and_the_others_hear_of
         gc_interval: std::time::Duration::from_millis(20),
         ..HeartbeatOpts::default()
     };
-    let server = TestServer::with(heartbeat, SignalOpts::default());
+    let server = TestServer::with(heartbeat, SignalOpts::default()).await;
     let mut stays = server.connect().await;
     stays.get("/sign_in?peer_name=stays").await;
     let goes = server.sign_in("goes").await;
@@ -406,7 +400,7 @@ async fn without_heartbeats_and_requests_a_peer_times_out_and_the_others_hear_of
 
 #[tokio::test]
 async fn a_request_is_carried_out_even_if_its_client_closes_at_once() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("receiver").await;
     for number in 0..20 {
         let leaves = server.sign_in("leaves").await;
@@ -418,23 +412,23 @@ async fn a_request_is_carried_out_even_if_its_client_closes_at_once() {
             ))
             .await;
         drop(client);
+        until(async || {
+            let news = server.get("/wait?peer_id=1").await;
+            news.header("Pragma") != Some("1")
+        })
+        .await;
         let mut client = server.connect().await;
         client
             .send(format!("GET /sign_out?peer_id={leaves} HTTP/1.0\r\n\r\n"))
             .await;
         drop(client);
-        until(async || server.peer_list.peer_ids().len() == 1).await;
-    }
-    let mut received = 0;
-    while received < 20 {
-        let news = server.get("/wait?peer_id=1").await;
-        received += usize::from(news.header("Pragma") != Some("1"));
+        until(async || server.peer_count().await == 1).await;
     }
 }
 
 #[tokio::test]
 async fn a_client_that_half_closes_after_its_request_is_answered() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     for version in ["1.0", "1.1"] {
         for _ in 0..20 {
             let mut client = server.connect().await;
@@ -450,7 +444,7 @@ async fn a_client_that_half_closes_after_its_request_is_answered() {
 
 #[tokio::test]
 async fn a_reply_before_the_body_was_read_says_that_the_connection_closes() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     for target in ["/sign_out?peer_id=1", "/unknown", "/wait?peer_id=1"] {
         let mut client = server.connect().await;
         let head = format!("POST {target} HTTP/1.1\r\nContent-Length: 4\r\n\r\n");
@@ -463,8 +457,7 @@ async fn a_reply_before_the_body_was_read_says_that_the_connection_closes() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_finished_two_seconds_after_the_stop_is_dropped() {
-    let mut server = TestServer::start();
-    server.peer_list.cancel_gc();
+    let mut server = TestServer::alone(HeartbeatOpts::default(), SignalOpts::default());
     server.sign_in("a").await;
     server.list_becomes("a,1,0\n").await;
     let mut stalled = server.connect().await;
@@ -476,12 +469,16 @@ async fn what_is_not_finished_two_seconds_after_the_stop_is_dropped() {
     server.stop().await;
     assert_eq!(start.elapsed().as_millis() / 100, 19);
     assert!(stalled.is_closed().await);
-    assert_eq!(server.list(), "", "all are signed out when it has stopped");
+    assert_eq!(
+        server.list().await,
+        "",
+        "all are signed out when it has stopped"
+    );
 }
 
 #[tokio::test]
 async fn a_message_comes_again_until_its_sequence_is_acknowledged() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     let mut client = server.connect().await;
     client.get("/sign_in?peer_name=a").await;
     for body in ["one", "two"] {
@@ -502,7 +499,7 @@ async fn a_message_comes_again_until_its_sequence_is_acknowledged() {
 
 #[tokio::test]
 async fn a_message_whose_reply_was_lost_is_not() {
-    let server = TestServer::start();
+    let server = TestServer::start().await;
     server.sign_in("a").await;
     let mut cut = server.connect().await;
     cut.send("GET /wait?peer_id=1&ack=0 HTTP/1.1\r\n\r\n").await;

@@ -310,7 +310,8 @@ local function view(known, statuses)
     lines = call('HVALS', key('listed'))
   end
   local linger = statuses == '1' and call('ZRANGE', key('linger'), 0, -1, 'WITHSCORES') or false
-  return { version, whole, lines, string.format('%.0f', now), linger }
+  local micros = string.format('%.0f', time[1] * 1000000 + time[2])
+  return { version, whole, lines, micros, linger }
 end
 
 -- Mailboxes -----------------------------------------------------------------
@@ -492,6 +493,8 @@ local function next_news(peer, lease, told, known, statuses)
   end
   if is.dialect ~= 'b' then
     lend(peer, lease)
+    -- The list shows that it waits.
+    peer:store()
     return { 'list', string.format('%.0f', knows), view(known, statuses) }
   end
   local behind = current() - knows

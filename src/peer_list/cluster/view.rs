@@ -15,6 +15,9 @@ use crate::peer_list::{
 /// asked for no more often than that it takes a tenth of the time.
 const STATUS_COST: Duration = Duration::from_micros(10);
 
+/// Answers overtake each other by less than this, in us.
+const OVERTAKEN_WITHIN: u64 = 1_000_000;
+
 /// What changed in the list since a version.
 pub(super) struct View {
     version: u64,
@@ -23,6 +26,8 @@ pub(super) struct View {
     /// The version that the node knew.
     asked_at: Option<u64>,
     changes: Vec<Change>,
+    /// When Redis told it, by its clock in us.
+    told_at: u64,
     /// Who is not connected by what it has open, and for how many ms more it
     /// counts as connected.
     lingering: Option<Vec<(PeerId, i64)>>,
@@ -51,7 +56,8 @@ impl View {
             .iter()
             .map(|line| Change::read(line))
             .collect::<Option<_>>()?;
-        let now: i64 = row.number()?;
+        let told_at: u64 = row.number()?;
+        let now = i64::try_from(told_at / 1000).ok()?;
         let lingering = row.row().map(|lingering| {
             let texts = lingering.texts();
             let (pairs, _) = texts.as_chunks::<2>();
@@ -73,6 +79,7 @@ impl View {
             since,
             asked_at: known,
             changes,
+            told_at,
             lingering,
         })
     }
@@ -129,6 +136,8 @@ pub(super) struct Cached {
     /// Who is not connected by what it has open.
     lingering: Vec<PeerId>,
     statuses_at: Option<Instant>,
+    /// When Redis told them, by its clock in us.
+    statuses_of: u64,
     is_known: bool,
 }
 
@@ -145,6 +154,7 @@ impl Cached {
             peers: HashMap::new(),
             lingering: Vec::new(),
             statuses_at: None,
+            statuses_of: 0,
             is_known: false,
         }
     }
@@ -191,9 +201,15 @@ impl Cached {
                 }
             }
         }
+        // Answers that came at the same time are read in any order. One that is
+        // older by more was told before the clock of Redis was set back.
+        let overtaken_by = self.statuses_of.saturating_sub(view.told_at);
+        let is_overtaken = (1..OVERTAKEN_WITHIN).contains(&overtaken_by);
         if let Some(lingering) = view.lingering
             && view.version == self.roster.current()
+            && !is_overtaken
         {
+            self.statuses_of = view.told_at;
             self.set_statuses(&lingering);
         }
         true
