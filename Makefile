@@ -44,7 +44,7 @@ docker:
 # What the tests need besides the Rust toolchain.
 install: .venv/installed tests/js/node_modules
 	@tests/install-programs nginx:nginx-light curl:curl chromium:chromium \
-		redis-server:redis-server faketime:faketime
+		redis-server:redis-server redis-cli:redis-tools faketime:faketime openssl:openssl
 
 .venv/installed: $(REQUIREMENTS)
 	@python3 -c 'import ensurepip' || tests/install-programs python3-venv:python3-venv

@@ -62,11 +62,13 @@ impl From<String> for Failure {
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let (way_out, status) = match error {
-            ConnectError::Unreachable(_) => ("is it running, and is that its address?", 1),
-            ConnectError::Unusable(_) => ("mend WEBRTC_REDIS_URL", UNUSABLE),
+            ConnectError::Unreachable(_) => (
+                "; is it running, is that its address, and is it redis:// or rediss:// there?",
+                ExitCode::FAILURE,
+            ),
+            ConnectError::Unusable(_) => ("", ExitCode::from(UNUSABLE)),
         };
-        let line = format!("{error}; {way_out}");
-        let status = ExitCode::from(status);
+        let line = format!("{error}{way_out}");
         Self { line, status }
     }
 }

@@ -160,7 +160,7 @@ async fn serve(door: Door, joining: Joining, mut socket: WebSocket) {
         token: joining.back.resumes.then_some(token),
         max_message_bytes: door.max_message_bytes,
         events: joining.events,
-        alive: Mutex::new(Instant::now()),
+        heard: Mutex::new(Some(Instant::now())),
     };
     // Not kept any longer than it is needed: it is as long as the room is
     // large.
@@ -242,8 +242,9 @@ struct Session<'a> {
     token: Option<PeerToken>,
     max_message_bytes: usize,
     events: bool,
-    /// When its last frame came.
-    alive: Mutex<Instant>,
+    /// When it was last heard. None: nothing is read from it, as what it sent
+    /// last is still being delivered.
+    heard: Mutex<Option<Instant>>,
 }
 
 /// What a frame went wrong with, as it is told with `events=true`.
@@ -270,7 +271,8 @@ impl Session<'_> {
     async fn silence(&self) {
         let patience = self.peer.list.opts().timeout_period;
         loop {
-            let end = *self.alive.lock() + patience;
+            let heard = *self.heard.lock();
+            let end = heard.unwrap_or_else(Instant::now) + patience;
             if Instant::now() >= end {
                 return;
             }
@@ -285,7 +287,7 @@ impl Session<'_> {
     ) -> Closing {
         let mut stream = pin!(stream);
         while let Some(frame) = stream.next().await {
-            *self.alive.lock() = Instant::now();
+            *self.heard.lock() = Some(Instant::now());
             let frame = match frame {
                 Ok(Message::Text(text)) => Bytes::from(text),
                 Ok(Message::Binary(bytes)) => bytes,
@@ -296,7 +298,10 @@ impl Session<'_> {
             if frame.len() > self.max_message_bytes {
                 return Closing::new(End::CLOSED, close_code::SIZE, "the frame is too large");
             }
-            match self.receive(&frame).await {
+            *self.heard.lock() = None;
+            let received = self.receive(&frame).await;
+            *self.heard.lock() = Some(Instant::now());
+            match received {
                 Ok(()) => {}
                 Err(Refused::Sender) => return End::Removed(Reason::SignedOut).into(),
                 Err(Refused::Unavailable) => {

@@ -278,7 +278,9 @@ impl PeerEvents {
         let before_kept = newest - kept.events.len() as u64;
         let after = self.taken.load(Ordering::Relaxed);
         let missed = self.missed.take();
-        if let Some(missed) = missed.or((after < before_kept).then_some(Missed { after })) {
+        // Numbers go back when Redis has lost the last events.
+        let is_gap = after < before_kept || after > newest;
+        if let Some(missed) = missed.or(is_gap.then_some(Missed { after })) {
             self.taken.store(before_kept, Ordering::Relaxed);
             return Some(Err(missed));
         }

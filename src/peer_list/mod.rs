@@ -395,9 +395,13 @@ impl TimeoutPeerList {
     }
 
     /// Every peer in the list, oldest first.
-    pub async fn cards(&self) -> Vec<Card> {
+    ///
+    /// # Errors
+    ///
+    /// The list cannot be reached.
+    pub async fn cards(&self) -> Result<Vec<Card>, Unavailable> {
         match &self.0 {
-            Place::Local(list) => list.cards().await,
+            Place::Local(list) => Ok(list.cards().await),
             Place::Cluster(list) => Box::pin(list.cards()).await,
         }
     }

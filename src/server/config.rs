@@ -5,6 +5,7 @@ use std::{
     ffi::{OsStr, OsString},
     fmt,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -133,6 +134,11 @@ pub struct Settings {
     #[arg(long, env = "WEBRTC_REDIS_URL", value_name = "URL", hide_env_values = true, value_parser = redis_url)]
     redis_url: Option<String>,
 
+    /// A file with certificates (PEM) of authorities to trust for rediss://
+    /// [default: the public ones]
+    #[arg(long, env = "WEBRTC_REDIS_CA", value_name = "FILE", value_parser = file)]
+    redis_ca: Option<PathBuf>,
+
     /// What its keys in Redis begin with
     #[arg(long, env = "WEBRTC_REDIS_PREFIX", value_name = "PREFIX", default_value = "signal", value_parser = redis_prefix)]
     redis_prefix: String,
@@ -254,6 +260,7 @@ impl Settings {
         Some(ClusterOpts {
             url: self.redis_url.clone()?,
             prefix: self.redis_prefix.clone(),
+            ca: self.redis_ca.clone(),
         })
     }
 
@@ -316,15 +323,21 @@ fn explain(error: &clap::Error) -> ConfigError {
     if unusable && let Some(arg) = context(ContextKind::InvalidArg) {
         let flag = arg.split(' ').next().unwrap_or(arg);
         let command = Settings::command();
-        let variable = command
+        let arg = command
             .get_arguments()
-            .find(|arg| flag.strip_prefix("--") == arg.get_long())
+            .find(|arg| flag.strip_prefix("--") == arg.get_long());
+        let variable = arg
             .and_then(Arg::get_env)
             .map(|variable| variable.to_string_lossy());
         let value = context(ContextKind::InvalidValue).unwrap_or_default();
+        // There may be a password in it.
+        let value = match arg.is_some_and(Arg::is_hide_env_values_set) {
+            true => "what it is".to_owned(),
+            false => format!("{value:?}"),
+        };
         let variable = variable.unwrap_or_default();
         return ConfigError(match std::error::Error::source(error) {
-            Some(right) => format!("{variable} ({flag}) cannot be {value:?}: it takes {right}"),
+            Some(right) => format!("{variable} ({flag}) cannot be {value}: it takes {right}"),
             None => format!("{flag} is given without a value; --help shows what it takes"),
         });
     }
@@ -399,9 +412,18 @@ fn redis_url(value: &str) -> Result<String, String> {
     let url = value.trim();
     let is_redis = url.starts_with("redis://") || url.starts_with("rediss://");
     let usable = is_redis && redis::IntoConnectionInfo::into_connection_info(url).is_ok();
-    usable
-        .then(|| url.to_owned())
-        .ok_or_else(|| "a URL such as redis://127.0.0.1:6379/0".into())
+    usable.then(|| url.to_owned()).ok_or_else(|| {
+        "a URL such as redis://user:password@127.0.0.1:6379/0, where in user and password \
+             @ : / # % and ? are written as %40 %3A %2F %23 %25 and %3F"
+            .into()
+    })
+}
+
+fn file(value: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(value);
+    path.is_file()
+        .then_some(path)
+        .ok_or_else(|| "the path of a file that there is".into())
 }
 
 fn redis_prefix(value: &str) -> Result<String, String> {

@@ -56,6 +56,7 @@ impl Redis {
         let cluster = ClusterOpts {
             url: format!("redis://127.0.0.1:{}", self.port),
             prefix: "signal".to_owned(),
+            ca: None,
         };
         TimeoutPeerList::connect(opts, &cluster).await.unwrap()
     }

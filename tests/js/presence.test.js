@@ -8,7 +8,9 @@ import http from 'node:http';
 import net from 'node:net';
 import {test} from 'node:test';
 
-import {Inbox, pollingPeer, readyClient, socketIoClient, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
+import {
+  Inbox, eventStream, ofOneProcess, pollingPeer, readyClient, socketIoClient, startServer, until, webSocketPeer,
+} from './support.js';
 
 const OPERATED = {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'};
 
@@ -24,34 +26,11 @@ async function signIn(server, name, query = '') {
   };
 }
 
-/** An event stream: `{event, id, data}` for each event. */
-async function subscribe(t, server, lastEventId) {
-  const stopped = new AbortController();
-  t.after(() => stopped.abort());
-  const headers = lastEventId === undefined ? {} : {'Last-Event-ID': String(lastEventId)};
-  const answer = await fetch(`${server.operator}/events`, {headers, signal: stopped.signal});
-  assert.equal(answer.headers.get('content-type'), 'text/event-stream');
-  const events = new Inbox();
-  (async () => {
-    let text = '';
-    for await (const chunk of answer.body.pipeThrough(new TextDecoderStream())) {
-      text += chunk;
-      for (let end; (end = text.indexOf('\n\n')) >= 0; text = text.slice(end + 2)) {
-        const fields = Object.fromEntries(text.slice(0, end).split('\n')
-          .filter((line) => !line.startsWith(':')).map((line) => line.split(/: (.*)/s)));
-        if (fields.event) events.put({...fields, data: JSON.parse(fields.data)});
-      }
-    }
-    events.put({event: 'end'});
-  })().catch(() => {});
-  return events;
-}
-
 const told = ({event, data}) => [event, data?.peer?.id, data?.reason].filter((part) => part !== undefined);
 
 test('an event stream tells who comes, comes back and leaves, through each door', ofOneProcess, async (t) => {
   const server = await startServer(t, OPERATED);
-  const events = await subscribe(t, server);
+  const events = await eventStream(t, server);
   const next = async () => told(await events.next());
   const alice = await signIn(server, 'alice');
   const first = await events.next();
@@ -90,7 +69,7 @@ test('an event stream tells who comes, comes back and leaves, through each door'
 
 test('a subscriber that comes back hears what it missed, and of what is gone', async (t) => {
   const server = await startServer(t, OPERATED);
-  const come = await subscribe(t, server);
+  const come = await eventStream(t, server);
   const comeAndGo = async (times) => {
     for (let number = 0; number < times; number += 1) {
       const {id} = await signIn(server, 'x');
@@ -100,11 +79,11 @@ test('a subscriber that comes back hears what it missed, and of what is gone', a
   await comeAndGo(600);
   const all = (await come.take(1200)).map(({id}) => Number(id));
   all.forEach((id, index) => assert.equal(id, all[0] + index));
-  const late = await subscribe(t, server, all[1194]);
+  const late = await eventStream(t, server, all[1194]);
   assert.deepEqual((await late.take(5)).map(({id}) => Number(id)), all.slice(1195));
   const future = all[0] + 999_999;
   for (const [last, after] of [[all[5], all[5]], [future, future], [0, 0], ['', 0], ['x', 0], ['-1', 0]]) {
-    const events = await subscribe(t, server, last);
+    const events = await eventStream(t, server, last);
     const [gap, next] = await events.take(2);
     assert.deepEqual([gap.event, gap.data], ['gap', {event: 'gap', after}]);
     assert.equal(Number(next.id), all[200]);
@@ -112,13 +91,13 @@ test('a subscriber that comes back hears what it missed, and of what is gone', a
   // What another server has told is none of this one's, however many it told.
   const other = await startServer(t, OPERATED);
   await signIn(other, 'x');
-  const anew = await subscribe(t, other, all[0]);
+  const anew = await eventStream(t, other, all[0]);
   assert.equal((await anew.next()).event, 'gap');
 });
 
 test('a subscriber that reads misses nothing when many are removed at once', async (t) => {
   const server = await startServer(t, {...OPERATED, WEBRTC_HEARTBEAT_MS: '1', WEBRTC_HEARTBEAT_GC_MS: '2000000'});
-  const events = await subscribe(t, server);
+  const events = await eventStream(t, server);
   const count = 2500;
   await Promise.all(Array.from({length: 10}, async () => {
     for (let number = 0; number < count / 10; number += 1) await signIn(server, 'x');

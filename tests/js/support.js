@@ -1,19 +1,22 @@
 // What the tests share: servers, clients of each door, and a wire to cut.
 
 import assert from 'node:assert/strict';
-import {spawn} from 'node:child_process';
+import {execFile as execFileWithCallback, spawn} from 'node:child_process';
 import {once} from 'node:events';
 import {existsSync, readFileSync} from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import {createInterface} from 'node:readline';
 import {fileURLToPath} from 'node:url';
+import {promisify} from 'node:util';
 
 import puppeteer from 'puppeteer-core';
 import {io as io4} from 'socket.io-client-4';
 import io2 from 'socket.io-client-2';
 import io1 from 'socket.io-client-1';
 import WebSocket from 'ws';
+
+const execFile = promisify(execFileWithCallback);
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR || 'target');
@@ -80,6 +83,15 @@ export async function startRedis(t, ...options) {
   };
   const redis = {url: `redis://127.0.0.1:${port}/`, port, process: await start()};
   redis.restart = async () => { redis.process = await start(); };
+  redis.kill = async (signal = 'SIGKILL') => {
+    const exited = once(redis.process, 'exit');
+    redis.process.kill(signal);
+    await exited;
+  };
+  redis.cli = async (...command) => {
+    const {stdout} = await execFile('redis-cli', ['-p', port, ...command]);
+    return stdout.trimEnd();
+  };
   return redis;
 }
 
@@ -133,7 +145,9 @@ export async function startNode(t, settings = {}) {
   // With a token there is a warning before the word that it is ready.
   const log = [];
   lines.on('line', (line) => log.push(JSON.parse(line)));
-  while (!log.some(({address}) => address)) await once(lines, 'line');
+  const exited = once(server, 'exit').then(([status]) => { throw new Error(`it exited with ${status}`); });
+  exited.catch(() => {});
+  while (!log.some(({address}) => address)) await Promise.race([once(lines, 'line'), exited]);
   const {address} = log.find(({address}) => address);
   const operator = log.find(({operator}) => operator)?.operator;
   return {
@@ -221,6 +235,29 @@ export async function readyClient(t, server, name, options) {
   client.socket.emit('ready', name, 'tester');
   const [greeting] = await client.message.next();
   return {...client, name, greeting};
+}
+
+/** An event stream: `{event, id, data}` for each event. */
+export async function eventStream(t, server, lastEventId) {
+  const stopped = new AbortController();
+  t.after(() => stopped.abort());
+  const headers = lastEventId === undefined ? {} : {'Last-Event-ID': String(lastEventId)};
+  const answer = await fetch(`${server.operator}/events`, {headers, signal: stopped.signal});
+  assert.equal(answer.headers.get('content-type'), 'text/event-stream');
+  const events = new Inbox();
+  (async () => {
+    let text = '';
+    for await (const chunk of answer.body.pipeThrough(new TextDecoderStream())) {
+      text += chunk;
+      for (let end; (end = text.indexOf('\n\n')) >= 0; text = text.slice(end + 2)) {
+        const fields = Object.fromEntries(text.slice(0, end).split('\n')
+          .filter((line) => !line.startsWith(':')).map((line) => line.split(/: (.*)/s)));
+        if (fields.event) events.put({...fields, data: JSON.parse(fields.data)});
+      }
+    }
+    events.put({event: 'end'});
+  })().catch(() => {});
+  return events;
 }
 
 /** A long-poll peer. */
@@ -314,5 +351,8 @@ export async function cuttingWire(t, server, random, probability) {
 
 /** Waits until a condition holds; the limit of `make test` ends it. */
 export async function until(condition) {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 10));
+  while (!(await condition())) await pause(10);
 }
+
+/** For what cannot be observed: that something does not happen, or lasts. */
+export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -306,11 +306,11 @@ impl Member {
         let own = self.name.lock().clone();
         if let Some(own) = own {
             // Said again, by a client that came back.
-            return if *own == *name {
-                self.greet(&name, &list.cards().await).await
-            } else {
-                Ok(())
-            };
+            if *own != *name {
+                return Ok(());
+            }
+            let cards = list.cards().await.map_err(|_| End::CLOSED)?;
+            return self.greet(&name, &cards).await;
         }
         let peer_type = arguments.get(1).copied();
         let peer_type = peer_type.filter(|kind| kind.get().len() <= MAX_TYPE_BYTES);

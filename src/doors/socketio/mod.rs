@@ -180,7 +180,7 @@ async fn connections(
     request: Request,
 ) -> Result<Response, RequestError> {
     only(&[Method::GET], &request)?;
-    let cards = peer_list.cards().await;
+    let cards = peer_list.cards().await?;
     let mut response = reply(events::connections(&cards));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);

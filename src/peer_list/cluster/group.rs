@@ -1,13 +1,11 @@
 //! Members of the group, whose broadcasts reach each other at all nodes.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::info;
 
-use super::{ClusterList, LONG_PATIENCE, PATIENCE, ROOM_PAUSE, Row, hash, op, split};
+use super::{ClusterList, LONG_PATIENCE, PATIENCE, Row, hash, op, split};
 use crate::peer_list::{
     AddPeerError, Added, Card, Family, Introduction, PeerError, PeerId, PeerToken, ResumeError,
     SendError, Unavailable, peer::name_for_list, rules::ROOM_PATIENCE,
@@ -25,11 +23,13 @@ impl ClusterList {
                 .arg(key.unwrap_or_default())
                 .arg(door)
                 .arg(hash(&token))
+                .arg(self.0.highest_id())
         });
         let (kind, row) = split(row.await).map_err(|_| AddPeerError::Unavailable)?;
         match kind.as_str() {
             "ok" => added(row, token).ok_or(AddPeerError::Unavailable),
-            _ => Err(AddPeerError::Full),
+            "full" => Err(AddPeerError::Full),
+            _ => Err(AddPeerError::Unavailable),
         }
     }
 
@@ -80,9 +80,9 @@ impl ClusterList {
         Ok(Some(cards))
     }
 
-    pub async fn cards(&self) -> Vec<Card> {
+    pub async fn cards(&self) -> Result<Vec<Card>, Unavailable> {
         let row = self.0.run("cards", Some(PATIENCE), |verb| verb);
-        row.await.map(cards).unwrap_or_default()
+        Ok(cards(row.await?))
     }
 
     pub async fn show_family(&self, id: PeerId, family: Family) {
@@ -153,7 +153,7 @@ impl ClusterList {
 
     async fn room(&self, verb: &str, id: PeerId, room: &str) -> bool {
         let row = self.0.run(verb, Some(LONG_PATIENCE), |verb| {
-            verb.arg(id.get()).arg(room)
+            verb.arg(op()).arg(id.get()).arg(room)
         });
         let Ok((kind, mut row)) = split(row.await) else {
             return false;
@@ -185,29 +185,15 @@ impl ClusterList {
         body: Bytes,
     ) -> Result<(), SendError> {
         let deadline = Instant::now() + ROOM_PATIENCE;
-        let unavailable = |_: Unavailable| SendError::Unavailable;
         loop {
+            self.until_room(id, body.len(), deadline).await?;
             let row = self.0.run("push_to_member", Some(LONG_PATIENCE), |verb| {
                 verb.arg(op()).arg(id.get()).arg(kind).arg(&body[..])
             });
-            let (answer, _) = split(row.await).map_err(unavailable)?;
-            let pause: Duration = match answer.as_str() {
-                "ok" => return Ok(()),
-                // Nobody reads for it.
-                "away" => Duration::ZERO,
-                _ => deadline
-                    .saturating_duration_since(Instant::now())
-                    .min(ROOM_PAUSE),
-            };
-            if pause.is_zero() {
-                let is_to_go = self.give_up(id).await.map_err(unavailable)?;
-                return Err(if is_to_go {
-                    SendError::UnknownReceiver
-                } else {
-                    SendError::MailboxFull
-                });
+            let pushed = split(row.await).map_err(|_| SendError::Unavailable)?;
+            if pushed.0 == "ok" {
+                return Ok(());
             }
-            sleep(pause).await;
         }
     }
 }

@@ -4,13 +4,17 @@
 //! node keeps what cannot leave it: open waits and sockets (`node.rs`), and a
 //! copy of the list that it brings up to date (`view.rs`).
 
+mod connect;
 mod group;
+mod library;
 mod node;
 mod redis;
+mod row;
 mod view;
 mod waiting;
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -19,9 +23,9 @@ use ::redis::Cmd;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
-pub use redis::ConnectError;
+pub use connect::ConnectError;
 pub(super) use waiting::{Lease, OpenRequest, OpenSocket};
 
 use super::{
@@ -29,8 +33,10 @@ use super::{
     PeerToken, Reason, ResumeError, SendError, SignedIn, Unavailable, WayIn, events::read_info,
     peer::name_for_list, rules::ROOM_PATIENCE,
 };
+use library::sign_period;
 use node::Node;
-use redis::{Redis, Row};
+use redis::Redis;
+use row::Row;
 use view::{View, dialect_letter};
 
 /// How long a verb is tried for whose client can be refused: a short
@@ -52,6 +58,12 @@ const READY_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a node asks whether another has sent an event to the webhook.
 const TURN_PAUSE: Duration = Duration::from_secs(1);
 
+/// So many peers are asked about at once: others wait for it.
+const INFOS_AT_ONCE: usize = 200;
+
+/// How often a node tells which library it uses.
+const USE_PERIOD: Duration = Duration::from_secs(3600);
+
 /// Where a list lives that many nodes share.
 #[derive(Clone, Debug)]
 pub struct ClusterOpts {
@@ -60,6 +72,9 @@ pub struct ClusterOpts {
     pub url: String,
     /// What all keys begin with, so that several lists can be in one Redis.
     pub prefix: String,
+    /// A file with the certificates (PEM) of the authorities that are trusted
+    /// for `rediss://` instead of the public ones.
+    pub ca: Option<PathBuf>,
 }
 
 /// The list in Redis, as one node sees it. Clones are the same node.
@@ -75,8 +90,11 @@ impl ClusterList {
         let list = Self(Arc::new(Node::new(opts, redis)));
         let unreachable = |_: Unavailable| ConnectError::Unreachable("it stopped answering".into());
         list.live().await.map_err(unreachable)?;
-        list.0.sync().await.map_err(unreachable)?;
-        list.0.sync_events(true).await.map_err(unreachable)?;
+        list.0.sync(Some(PATIENCE)).await.map_err(unreachable)?;
+        list.0
+            .sync_events(true, Some(PATIENCE))
+            .await
+            .map_err(unreachable)?;
         node::start(&list.0, pushes);
         list.start_collector();
         Ok(list)
@@ -84,28 +102,55 @@ impl ClusterList {
 
     /// Tells the others that this node lives, and buries those that do not.
     async fn live(&self) -> Result<(), Unavailable> {
+        let mut row = self.0.run("live", Some(PATIENCE), |verb| verb).await?;
+        let is_new = row.kind() == "1";
+        if let Some(now) = row.number() {
+            self.0.set_clock(now);
+        }
+        if is_new {
+            // It was taken for dead: what is open here has to be said again.
+            self.0.recheck();
+        }
         loop {
-            let mut row = self.0.run("live", Some(PATIENCE), |verb| verb).await?;
-            let is_new = row.kind() == "1";
+            let mut row = self.0.run("bury", Some(PATIENCE), |verb| verb).await?;
             log_removed(row.row());
-            let is_more = row.kind() == "1";
-            if let Some(now) = row.number() {
-                self.0.set_clock(now);
-            }
-            if is_new {
-                // It was taken for dead: what is open here has to be said again.
-                self.0.recheck();
-            }
-            if !is_more {
+            if row.kind() != "1" {
                 return Ok(());
             }
         }
     }
 
+    /// Tells which library this node uses, and drops those that no node has
+    /// used for long.
+    async fn use_library(&self) {
+        let row = self.0.run("uses_library", Some(PATIENCE), |verb| verb);
+        let Ok(mut row) = row.await else { return };
+        if row.kind() == "1" {
+            warn!(
+                "nodes of another version, or with other settings, are at the same list: \
+                 settings are to be the same at all nodes"
+            );
+        }
+        for old in row.row().map(Row::texts).unwrap_or_default() {
+            let mut delete = ::redis::cmd("FUNCTION");
+            delete.arg("DELETE").arg(&old);
+            // Another node may have been faster.
+            let mut connection = self.0.redis.commands.clone();
+            let _ = delete.exec_async(&mut connection).await;
+        }
+    }
+
     fn start_collector(&self) {
         let node = Arc::downgrade(&self.0);
-        let living = tokio::spawn(every(redis::NODE_LIFE / 4, node.clone(), async |list| {
-            let _ = list.live().await;
+        let living = tokio::spawn(every(
+            sign_period(&self.0.opts),
+            node.clone(),
+            async |list| {
+                let _ = list.live().await;
+            },
+        ));
+        let using = tokio::spawn(every(USE_PERIOD, node.clone(), async |list| {
+            list.use_library().await;
         }));
         let period = self.0.opts.gc_interval;
         let collecting = tokio::spawn(async move {
@@ -116,7 +161,7 @@ impl ClusterList {
             .await;
         });
         self.0
-            .keep(living.abort_handle(), collecting.abort_handle());
+            .keep([living, using, collecting].map(|task| task.abort_handle()));
     }
 
     pub async fn add_peer(&self, name: Option<&str>, way: WayIn) -> Result<SignedIn, AddPeerError> {
@@ -126,17 +171,18 @@ impl ClusterList {
         let name = name.map(name_for_list);
         let token = PeerToken::random();
         let (known, statuses) = self.0.wants();
-        let row = self.0.run("add_peer", Some(PATIENCE), |verb| {
-            verb.arg(self.0.clock_in(PATIENCE))
-                .arg(op())
+        let op = op();
+        let row = self.0.run_in_time("add_peer", PATIENCE, |verb| {
+            verb.arg(&op)
                 .arg(name.as_deref().unwrap_or_default())
                 .arg(way.door)
                 .arg(dialect_letter(way.dialect))
                 .arg(hash(&token))
+                .arg(self.0.highest_id())
                 .arg(known_arg(known))
                 .arg(statuses)
         });
-        let (kind, row) = split(row.await).map_err(|_| AddPeerError::Unavailable)?;
+        let (kind, row) = row.await.map_err(|_| AddPeerError::Unavailable)?;
         match kind.as_str() {
             "ok" => {}
             "full" => return Err(AddPeerError::Full),
@@ -248,9 +294,8 @@ impl ClusterList {
     ) -> Result<(), SendError> {
         // One that has its number needs no other name.
         let op = number.map_or_else(op, |_| String::new());
-        let row = self.0.run("send", Some(patience), |verb| {
-            verb.arg(self.0.clock_in(patience))
-                .arg(op)
+        let row = self.0.run_in_time("send", patience, |verb| {
+            verb.arg(&op)
                 .arg(caller.id.get())
                 .arg(caller.token.as_ref().map(hash).unwrap_or_default())
                 .arg(to.get())
@@ -260,15 +305,15 @@ impl ClusterList {
                 .arg(flag(polls))
                 .arg(&body[..])
         });
-        let (kind, _) = split(row.await).map_err(|_| SendError::Unavailable)?;
+        let (kind, _) = row.await.map_err(|_| SendError::Unavailable)?;
         match kind.as_str() {
             "ok" => Ok(()),
             "sender" => Err(SendError::UnknownSender),
+            "receiver" => Err(SendError::UnknownReceiver),
             "wrong" => Err(SendError::WrongToken),
             "order" => Err(SendError::OutOfOrder),
             "mailbox" => Err(SendError::MailboxFull),
-            "late" => Err(SendError::Unavailable),
-            _ => Err(SendError::UnknownReceiver),
+            _ => Err(SendError::Unavailable),
         }
     }
 
@@ -287,23 +332,42 @@ impl ClusterList {
             if sent != Err(SendError::MailboxFull) {
                 return sent;
             }
-            if Instant::now() >= deadline {
-                return match self.give_up(to).await {
-                    Ok(true) => Err(SendError::UnknownReceiver),
-                    Ok(false) => sent,
-                    Err(Unavailable) => Err(SendError::Unavailable),
-                };
-            }
-            sleep(ROOM_PAUSE).await;
+            self.until_room(to, body.len(), deadline).await?;
         }
     }
 
-    /// A peer has made no room in its mailbox. Whether it is to go for that.
-    async fn give_up(&self, id: PeerId) -> Result<bool, Unavailable> {
+    /// Waits until a mailbox has room for so many bytes. If it has none by
+    /// then, its peer may have to go for that.
+    async fn until_room(
+        &self,
+        id: PeerId,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<(), SendError> {
+        let unavailable = |_: Unavailable| SendError::Unavailable;
+        loop {
+            let pause = deadline
+                .saturating_duration_since(Instant::now())
+                .min(ROOM_PAUSE);
+            sleep(pause).await;
+            let row = self.0.run("has_room", Some(LONG_PATIENCE), |verb| {
+                verb.arg(id.get()).arg(bytes)
+            });
+            match split(row.await).map_err(unavailable)?.0.as_str() {
+                "ok" if !pause.is_zero() => return Ok(()),
+                // Nobody reads for it.
+                "away" => break,
+                _ if pause.is_zero() => break,
+                _ => {}
+            }
+        }
         let row = self
             .0
             .run("give_up", Some(LONG_PATIENCE), |verb| verb.arg(id.get()));
-        Ok(split(row.await)?.0 == "gone")
+        Err(match split(row.await).map_err(unavailable)?.0.as_str() {
+            "gone" => SendError::UnknownReceiver,
+            _ => SendError::MailboxFull,
+        })
     }
 
     pub async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), PeerError> {
@@ -378,12 +442,15 @@ impl ClusterList {
     }
 
     pub async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Unavailable> {
-        let row = self
-            .0
-            .run("peer_infos", Some(PATIENCE), |verb| verb)
-            .await?;
-        let lines = row.texts();
-        let mut infos: Vec<PeerInfo> = lines.iter().filter_map(|line| read_info(line)).collect();
+        let ids = self.0.run("listed", Some(PATIENCE), |verb| verb).await?;
+        let mut infos: Vec<PeerInfo> = Vec::new();
+        for ids in ids.texts().chunks(INFOS_AT_ONCE) {
+            let row = self.0.run("peer_infos", Some(PATIENCE), |verb| {
+                ids.iter().fold(verb, |verb, id| verb.arg(id))
+            });
+            let lines = row.await?.texts();
+            infos.extend(lines.iter().filter_map(|line| read_info(line)));
+        }
         infos.sort_unstable_by_key(|info| info.id);
         Ok(infos)
     }
@@ -434,7 +501,7 @@ impl ClusterList {
         };
         let _ = timeout(STOP_PATIENCE, stopping).await;
         // What was removed is told to those who subscribed here.
-        let _ = timeout(STOP_PATIENCE, self.0.sync_events(false)).await;
+        let _ = timeout(STOP_PATIENCE, self.0.sync_events(false, None)).await;
     }
 
     pub async fn is_reachable(&self) -> bool {

@@ -11,17 +11,21 @@ use std::{
 };
 
 use ::redis::{Cmd, PushInfo, PushKind, Value};
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc::UnboundedReceiver},
     task::AbortHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    PATIENCE, flag, known_arg,
-    redis::{Redis, Row},
+    Answer, PATIENCE, flag, known_arg,
+    redis::{LONGEST_RETRY_PAUSE, Redis},
+    row::Row,
+    split,
     view::{Cached, View},
 };
 use crate::peer_list::{
@@ -29,6 +33,9 @@ use crate::peer_list::{
     events::{EventLog, read_event},
     telling::{Half, Schedule, Telling},
 };
+
+/// So many ends of waits are told at once.
+const OVER_AT_ONCE: usize = 100;
 
 pub(super) struct Node {
     pub opts: HeartbeatOpts,
@@ -39,7 +46,14 @@ pub(super) struct Node {
     /// As in the list of one process.
     schedules: Mutex<[Schedule; 2]>,
     told: [AtomicU64; 2],
-    ending: AtomicBool,
+    ending: CancellationToken,
+    /// The number of the last wait that began here.
+    waits: AtomicU64,
+    /// Peers whose waits here are over, up to the one with this number, and
+    /// that Redis has to be told of.
+    over: Mutex<HashMap<PeerId, u64>>,
+    /// Somebody tells it.
+    is_telling_over: AtomicBool,
     /// Only one asks for events at a time, or they would come twice.
     asking_for_events: tokio::sync::Mutex<()>,
     /// Somebody is about to ask for events.
@@ -108,7 +122,10 @@ impl Node {
             open: Mutex::default(),
             schedules: Mutex::new(Half::BOTH.map(Schedule::new)),
             told: Default::default(),
-            ending: AtomicBool::new(false),
+            ending: CancellationToken::new(),
+            waits: AtomicU64::new(0),
+            over: Mutex::default(),
+            is_telling_over: AtomicBool::new(false),
             asking_for_events: tokio::sync::Mutex::new(()),
             is_asking: AtomicBool::new(false),
             clock: AtomicU64::new(0),
@@ -129,19 +146,40 @@ impl Node {
         self.redis.run(&call, patience).await
     }
 
+    /// The same for one that is not to be done later than that: who asked is
+    /// refused by then. Its first argument is the time. Returns the answer's
+    /// first word, and the rest.
+    pub async fn run_in_time(
+        &self,
+        verb: &str,
+        patience: Duration,
+        args: impl Fn(&mut Cmd) -> &mut Cmd,
+    ) -> Answer {
+        let args = &args;
+        let ask = || {
+            let end = self.clock_in(patience);
+            self.run(verb, Some(patience), move |verb| args(verb.arg(end)))
+        };
+        let (kind, mut row) = split(ask().await)?;
+        if kind == "late"
+            && let Some(now) = row.number()
+        {
+            // The clock of Redis was set forward.
+            self.set_clock(now);
+            return split(ask().await);
+        }
+        Ok((kind, row))
+    }
+
     /// Carries a verb out that nobody waits for.
-    pub fn later(
-        self: &Arc<Self>,
-        verb: &'static str,
-        args: impl FnOnce(&mut Cmd) + Send + 'static,
-    ) {
+    pub fn later(self: &Arc<Self>, verb: &'static str, args: impl FnOnce(&mut Cmd)) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
+        let mut call = self.redis.verb(verb);
+        args(&mut call);
         let node = self.clone();
         runtime.spawn(async move {
-            let mut call = node.redis.verb(verb);
-            args(&mut call);
             let _ = node.redis.run(&call, None).await;
         });
     }
@@ -151,6 +189,11 @@ impl Node {
         let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(0);
         self.clock
             .store(now.saturating_sub(since), Ordering::Relaxed);
+    }
+
+    /// The highest id that was ever in the list, as far as is known here.
+    pub fn highest_id(&self) -> u32 {
+        self.cached.lock().highest_id()
     }
 
     /// What Redis' time will be by then, in ms.
@@ -168,10 +211,10 @@ impl Node {
         (cached.known(), flag(cached.wants_statuses()))
     }
 
-    /// Brings the list up to date.
-    pub async fn sync(&self) -> Result<(), Unavailable> {
+    /// Brings the list up to date. `patience`: how long this is tried.
+    pub async fn sync(&self, patience: Option<Duration>) -> Result<(), Unavailable> {
         let (known, statuses) = self.wants();
-        let row = self.run("view", Some(PATIENCE), |verb| {
+        let row = self.run("view", patience, |verb| {
             verb.arg(known_arg(known)).arg(statuses)
         });
         let view = View::read(row.await?, known).ok_or(Unavailable)?;
@@ -196,18 +239,22 @@ impl Node {
         if self.apply(view) {
             Ok(())
         } else {
-            self.sync().await
+            self.sync(Some(PATIENCE)).await
         }
     }
 
     // Events ---------------------------------------------------------------
 
     /// Asks for the events that happened. `all`: those that are kept from
-    /// before this node too.
-    pub async fn sync_events(&self, all: bool) -> Result<(), Unavailable> {
+    /// before this node too. `patience`: how long this is tried.
+    pub async fn sync_events(
+        &self,
+        all: bool,
+        patience: Option<Duration>,
+    ) -> Result<(), Unavailable> {
         let _alone = self.asking_for_events.lock().await;
         let known = if all { 0 } else { self.events.newest() };
-        let row = self.run("events", Some(PATIENCE), |verb| verb.arg(known));
+        let row = self.run("events", patience, |verb| verb.arg(known));
         let mut row = row.await?;
         let newest: u64 = row.number().ok_or(Unavailable)?;
         let lines = row.row().map(Row::texts).unwrap_or_default();
@@ -242,6 +289,24 @@ impl Node {
         }
     }
 
+    /// The peers whose waits here are over, with nothing else open.
+    fn over_now(&self) -> impl Iterator<Item = (PeerId, u64)> + use<> {
+        let open = self.open.lock();
+        let over = self.over.lock();
+        let now = over.iter().filter(|(id, _)| !open.contains_key(id));
+        let now: Vec<_> = now.map(|(id, number)| (*id, *number)).collect();
+        now.into_iter()
+    }
+
+    /// Takes some of them.
+    fn take_over(&self) -> Vec<(PeerId, u64)> {
+        let some: Vec<_> = self.over_now().take(OVER_AT_ONCE).collect();
+        let mut over = self.over.lock();
+        some.into_iter()
+            .filter_map(|(id, _)| Some((id, over.remove(&id)?)))
+            .collect()
+    }
+
     fn open_of(&self, id: PeerId) -> Vec<Arc<OpenHere>> {
         self.open.lock().get(&id).cloned().unwrap_or_default()
     }
@@ -261,12 +326,70 @@ impl Node {
     }
 
     pub fn end_waits(&self) {
-        self.ending.store(true, Ordering::Release);
+        self.ending.cancel();
         self.recheck();
     }
 
     pub fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::Acquire)
+        self.ending.is_cancelled()
+    }
+
+    /// Waits until the waits here are to end.
+    pub async fn ended(&self) {
+        self.ending.cancelled().await;
+    }
+
+    /// A name for a wait that begins here: it tells the node, and which waits
+    /// of it were before.
+    pub fn next_wait(&self) -> (u64, String) {
+        let number = self.waits.fetch_add(1, Ordering::Relaxed) + 1;
+        (number, self.wait_name(number))
+    }
+
+    fn wait_name(&self, number: u64) -> String {
+        format!("{}.{number}", self.redis.node)
+    }
+
+    /// A wait of a peer is over, and Redis may not know. While it is away only
+    /// the newest of each peer is kept: the end of one is the end of those
+    /// before.
+    pub fn wait_is_over(self: &Arc<Self>, id: PeerId, number: u64) {
+        let mut over = self.over.lock();
+        let newest = over.entry(id).or_default();
+        *newest = number.max(*newest);
+        drop(over);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        if !self.is_telling_over.swap(true, Ordering::AcqRel) {
+            let node = self.clone();
+            runtime.spawn(async move { node.tell_over().await });
+        }
+    }
+
+    /// Tells Redis which waits are over.
+    async fn tell_over(&self) {
+        loop {
+            let some = self.take_over();
+            if some.is_empty() {
+                self.is_telling_over.store(false, Ordering::Release);
+                // One may have come in between.
+                if self.over_now().next().is_none()
+                    || self.is_telling_over.swap(true, Ordering::AcqRel)
+                {
+                    return;
+                }
+                continue;
+            }
+            join_all(some.into_iter().map(async |(id, number)| {
+                let name = self.wait_name(number);
+                let told = self.run("end_wait", None, |verb| {
+                    verb.arg(id.get()).arg(name).arg("0").arg("").arg("0")
+                });
+                let _ = told.await;
+            }))
+            .await;
+        }
     }
 
     /// The version of the list that a peer is to have heard when it waits.
@@ -276,8 +399,8 @@ impl Node {
 
     // Tasks ----------------------------------------------------------------
 
-    pub fn keep(&self, living: AbortHandle, collecting: AbortHandle) {
-        self.tasks.lock().extend([living, collecting]);
+    pub fn keep(&self, tasks: impl IntoIterator<Item = AbortHandle>) {
+        self.tasks.lock().extend(tasks);
     }
 
     pub fn stop_tasks(&self) {
@@ -321,9 +444,9 @@ impl Node {
     }
 
     async fn tell_now(self: &Arc<Self>, half: Half) {
-        if self.sync().await.is_err() {
-            // When Redis is back, everything looks again.
-            return;
+        // It may be away for longer, and nobody else tells of this change.
+        while self.sync(None).await.is_err() {
+            sleep(LONGEST_RETRY_PAUSE).await;
         }
         let current = self.cached.lock().roster.current();
         let told = &self.told[half as usize];
@@ -369,13 +492,17 @@ fn catch_up(node: &Arc<Node>) {
     tokio::spawn(async move {
         let found = async |node: Weak<Node>| {
             let node = node.upgrade()?;
-            node.sync().await.ok()?;
-            node.sync_events(false).await.ok()?;
+            // It may have lost changes, and have got others for them.
+            node.cached.lock().forget();
+            node.sync(Some(PATIENCE)).await.ok()?;
+            node.sync_events(false, Some(PATIENCE)).await.ok()?;
             node.recheck();
             node.changed();
             Some(())
         };
-        while found(weak.clone()).await.is_none() && weak.strong_count() > 0 {}
+        while found(weak.clone()).await.is_none() && weak.strong_count() > 0 {
+            sleep(LONGEST_RETRY_PAUSE).await;
+        }
     });
 }
 
@@ -390,7 +517,9 @@ fn hear(node: &Arc<Node>, text: &str) {
             tokio::spawn(async move {
                 // What happens from now on is asked for again.
                 node.is_asking.store(false, Ordering::Release);
-                node.sync_events(false).await
+                while node.sync_events(false, None).await.is_err() {
+                    sleep(LONGEST_RETRY_PAUSE).await;
+                }
             });
         }
         "w" => {

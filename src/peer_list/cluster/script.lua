@@ -1,14 +1,15 @@
 -- The peer list in Redis: each verb of the domain as one step that is whole.
 --
--- A library of one function. Its key: what all keys begin with, their hash tag
--- included. Its arguments: the verb, the node that asks, and what the verb
--- takes.
+-- A library of one function under two names. Its key: what all keys begin with,
+-- their hash tag included. Its arguments: the verb, the node that asks, and what
+-- the verb takes.
 --
--- Before this text stand the name of the function, NAME, and the settings of
--- the list as constants, times in ms:
+-- Before this text stand the name of the function, NAME, the one by which verbs
+-- are called that are refused while the server is out of memory, GROWING, and
+-- the settings of the list as constants, times in ms:
 -- TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD, MAX_PEERS, LOG_LENGTH,
--- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, LEASE, NODE_LIFE,
--- OP_LIFE; and DB, the number of the database.
+-- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, LEASE, DOUBT, NODE_LIFE,
+-- STANDSTILL, OP_LIFE; and DB, the number of the database.
 --
 -- Keys, after the prefix:
 --   id, version, event   counters: the last id, change of the list, event
@@ -22,6 +23,8 @@
 --                        `-JOINED ID DIALECT NAME`; the newest is `version`
 --   events               list: the last events; the newest is `event`
 --   nodes                sorted set: until when each node counts as alive
+--   announced            set: nodes that said that they are there, not buried
+--   libraries            sorted set: when a node with a library was last there
 --   open:NODE            set: peers that have a wait, socket or link there
 --   bare                 sorted set: bare peers and the version that each heard
 --   awake                when a node last reached this server
@@ -37,8 +40,9 @@
 -- seen, beat, linger, link (`NODE number`), leaving, session, resumes,
 -- node and wait (where its newest wait is open, and its name), socket (what is
 -- open is one), lent, lent_by, lent_at and lent_number (the lease of what it is
--- being given, and the message's number), heard, given, acks, gone, handed,
--- delivered, bytes (its mailbox), sent (the last number that it sent), doomed
+-- being given, and the message's number), doubted (since when its node is gone,
+-- as it seems), offered (the highest number that was ever lent), heard, given,
+-- acks, gone, handed, delivered, bytes (its mailbox), sent (the last number that it sent), doomed
 -- (why its door is to remove it), stale and shown (what the sets of these names
 -- have for it), member, key, title, farewell, rooms (the group).
 
@@ -63,6 +67,43 @@ end
 
 local function tell_all(what)
   call('PUBLISH', key(DB .. ':all'), what)
+end
+
+-- Decimal numbers as large as clients like.
+local function is_after(number, other)
+  if #number ~= #other then
+    return #number > #other
+  end
+  return number > other
+end
+
+-- Life ----------------------------------------------------------------------
+
+-- While this server stood still, or was away, nobody could show that it is
+-- there; nor when its clock was set forward. Nodes live on, and for a while
+-- nobody is collected.
+local function mind_standstill()
+  local awake = tonumber(call('GET', key('awake')))
+  if not awake or now - awake <= STANDSTILL then
+    return
+  end
+  local nodes = key('nodes')
+  call('SET', key('grace'), '1', 'PX', TIMEOUT)
+  for _, node in ipairs(call('ZRANGEBYSCORE', nodes, '(' .. string.format('%.0f', awake), 'inf')) do
+    call('ZADD', nodes, now + NODE_LIFE, node)
+  end
+  call('SET', key('awake'), string.format('%.0f', now))
+end
+
+local function is_alive(node)
+  mind_standstill()
+  local until_when = call('ZSCORE', key('nodes'), node)
+  return until_when and tonumber(until_when) > now
+end
+
+-- Whether a node listens, or else has not for a moment only.
+local function listens(node)
+  return call('PUBSUB', 'NUMSUB', key(DB .. ':n:', node))[2] > 0
 end
 
 -- Peers ---------------------------------------------------------------------
@@ -197,6 +238,8 @@ function Peer:move(node, link)
   for _, is in pairs({ a = node, b = node_of(link) }) do
     if is ~= before[1] and is ~= before[2] then
       call('SADD', key('open:', is), self.id)
+      -- When it dies before it could say that it lives, that is seen.
+      call('ZADD', key('nodes'), 'NX', now + NODE_LIFE, is)
     end
   end
 end
@@ -217,6 +260,7 @@ function Peer:unlend()
   self:set('lent_by', nil)
   self:set('lent_at', nil)
   self:set('lent_number', nil)
+  self:set('doubted', nil)
 end
 
 -- Whoever waits for it looks again.
@@ -255,8 +299,17 @@ local function info(peer, connected)
     is.since, seen, is.beat and 1 or 0, is.name)
 end
 
+-- Events are numbered from a time on (in us), as in the list of one process.
+local function begin_events()
+  return string.format('%.0f', time[1] * 1000000 + time[2])
+end
+
 local function event(kind, reason, peer)
   local number = call('INCR', key('event'))
+  if number == 1 then
+    call('SET', key('event'), begin_events())
+    number = call('INCR', key('event'))
+  end
   local connected = kind ~= 'disconnect' and peer:is_connected()
   local line = string.format('%.0f %s %s %s', number, kind, reason, info(peer, connected))
   keep(key('events'), line, EVENTS_QUEUED)
@@ -266,6 +319,11 @@ end
 -- A peer has joined or left the list.
 local function change(sign, peer)
   local version = call('INCR', key('version'))
+  if version == 1 then
+    -- No version of a list that is lost comes again.
+    version = now
+    call('SET', key('version'), version)
+  end
   if sign == '+' then
     peer:set_number('joined', version)
   end
@@ -340,9 +398,30 @@ local function pop(peer)
   end
 end
 
+-- Numbers above this are none that this script gave.
+local LARGEST = 2 ^ 53
+
+-- The peer has all messages up to this number.
 local function acknowledge(peer, number)
-  if number > peer:number('delivered') then
+  if number > LARGEST then
     return
+  end
+  if number > peer:number('offered') then
+    -- Redis has lost what was given before, and gives numbers again that the
+    -- peer takes for repeats. What waits may be new: it gets new numbers.
+    for _, field in ipairs({ 'gone', 'delivered', 'offered' }) do
+      peer:set_number(field, number)
+    end
+    peer:set('handed', nil)
+    peer:unlend()
+    return
+  end
+  if number > peer:number('delivered') then
+    -- Of a reply that the client has before its node has said so.
+    peer:set_number('delivered', number)
+    if peer.is.lent_number and peer:number('lent_number') <= number then
+      peer:unlend()
+    end
   end
   while peer:number('gone') < number do
     peer:set_number('handed', math.max(peer:number('handed') - 1, 0))
@@ -380,9 +459,14 @@ local function audience(id, family)
   return found
 end
 
+-- What is done at once is done when so many were pushed to: others wait for it.
+local PUSHED_AT_ONCE = 500
+local pushed
+
 -- Returns those that have no room.
 local function push_to(members, kind, body)
   local full = {}
+  pushed = pushed + #members
   for _, id in ipairs(members) do
     local peer = load(id)
     if peer and not peer.is.doomed then
@@ -450,9 +534,22 @@ end
 
 -- Waiting -------------------------------------------------------------------
 
-local function is_alive(node)
-  local until_when = call('ZSCORE', key('nodes'), node)
-  return until_when and tonumber(until_when) > now
+-- By a wait or socket before this one; its node says soon what became of it.
+-- Returns for how many ms to wait for that, 0: it will not.
+local function doubt(peer)
+  local is = peer.is
+  local left = peer:number('lent_at') + LEASE - now
+  if left <= 0 or not is_alive(is.lent_by) then
+    return 0
+  end
+  if listens(is.lent_by) then
+    peer:set('doubted', nil)
+    return math.min(left, DOUBT)
+  end
+  if not is.doubted then
+    peer:set_number('doubted', now)
+  end
+  return math.max(peer:number('doubted') + DOUBT - now, 0)
 end
 
 local function lend(peer, lease, number)
@@ -460,15 +557,15 @@ local function lend(peer, lease, number)
   peer:set('lent_by', NODE)
   peer:set_number('lent_at', now)
   peer:set('lent_number', number)
+  peer:set('doubted', nil)
 end
 
 -- The next thing that a peer is to hear, lent under `lease`.
 local function next_news(peer, lease, told, known, statuses)
   local is = peer.is
   if is.lent and is.lent ~= lease then
-    -- By a wait before this one; its node says soon what became of it.
-    local left = peer:number('lent_at') + LEASE - now
-    if left > 0 and is_alive(is.lent_by) then
+    local left = doubt(peer)
+    if left > 0 then
       return { 'lent', string.format('%.0f', left) }
     end
   end
@@ -486,6 +583,7 @@ local function next_news(peer, lease, told, known, statuses)
     if silent or tonumber(needs) <= knows then
       local number = string.format('%.0f', peer:number('gone') + handed + 1)
       lend(peer, lease, number)
+      peer:set_number('offered', math.max(peer:number('offered'), tonumber(number)))
       return { 'message', number, kind, from, string.sub(raw, header + 1) }
     end
   elseif silent or knows >= told then
@@ -519,14 +617,27 @@ local function polled(id, token)
   return peer
 end
 
--- The wait with this number is over.
-local function end_wait(peer, wait, lingers)
+-- A wait is `NODE.NUMBER`: whether it is of the node of another, and before it.
+local function is_over(wait, ended)
+  if not wait then
+    return false
+  end
+  local node, number = string.match(wait, '^(.*)%.(%d+)$')
+  local same, last = string.match(ended, '^(.*)%.(%d+)$')
+  return node == same and is_after(last, number)
+end
+
+local function end_wait(peer, is_newest, lingers)
   peer:set_number('seen', now)
   if lingers == '1' then
     peer:set_number('linger', now + LINGER)
   end
-  if peer.is.wait == wait and not peer.is.socket then
-    peer:move(nil, peer.is.link)
+  if is_newest then
+    -- Nor is it given what it asked for before.
+    peer:set('wait', nil)
+    if not peer.is.socket then
+      peer:move(nil, peer.is.link)
+    end
   end
 end
 
@@ -541,10 +652,15 @@ end
 
 local verbs = {}
 
-local function next_id()
+-- `highest`: the highest id that the node that asks has seen. Ids are not given
+-- twice, not even when this server has lost everything: those who had them may
+-- still ask.
+local function next_id(highest)
   while true do
     local id = call('INCR', key('id'))
-    if id > 2147483647 then
+    if id == 1 and tonumber(highest) > 0 then
+      call('SET', key('id'), highest)
+    elseif id > 2147483647 then
       call('SET', key('id'), 0)
     elseif call('EXISTS', key('p:', id)) == 0 then
       return string.format('%d', id)
@@ -552,8 +668,8 @@ local function next_id()
   end
 end
 
-local function new_peer(door, dialect, token)
-  local peer = setmetatable({ id = next_id(), is = {}, changed = {} }, Peer)
+local function new_peer(door, dialect, token, highest)
+  local peer = setmetatable({ id = next_id(highest), is = {}, changed = {} }, Peer)
   peer:set('door', door)
   peer:set('dialect', dialect)
   peer:set('token', token)
@@ -571,32 +687,56 @@ local function done_before(op)
   return op ~= '' and call('GET', key('op:', op))
 end
 
-local function remember(op, answer)
+-- `before`: it is not asked for again after this time (none: OP_LIFE).
+local function remember(op, answer, before)
   if op ~= '' then
-    call('SET', key('op:', op), answer, 'PX', OP_LIFE)
+    local life = before and math.max(tonumber(before) - now, 0) + 1000 or OP_LIFE
+    call('SET', key('op:', op), answer, 'PX', life)
   end
 end
 
-function verbs.add_peer(before_when, op, name, door, dialect, token, known, statuses)
-  if now > tonumber(before_when) then
-    return { 'late' }
+-- The same for who had no room.
+local function remember_full(op, full)
+  remember(op, table.concat(full, ' '))
+  return full
+end
+
+local function full_before(before)
+  local full = {}
+  for id in string.gmatch(before, '%S+') do
+    full[#full + 1] = id
   end
-  local before = done_before(op)
-  local peer = before and load(before)
+  return full
+end
+
+-- Its sender has been refused meanwhile; or the clock was set forward.
+local function late(before)
+  if now > tonumber(before) then
+    return { 'late', string.format('%.0f', now) }
+  end
+end
+
+function verbs.add_peer(before, op, name, door, dialect, token, highest, known, statuses)
+  local refused = late(before)
+  if refused then
+    return refused
+  end
+  local known_id = done_before(op)
+  local peer = known_id and load(known_id)
   if peer then
     return { 'ok', peer.id, peer.is.name, peer.is.joined, view(known, statuses) }
   end
   if is_full() then
     return { 'full' }
   end
-  peer = new_peer(door, dialect, token)
+  peer = new_peer(door, dialect, token, highest)
   peer:set('name', name == '' and 'peer_' .. peer.id or name)
   -- Connected until its sign-in is answered.
   peer:set_number('linger', now + LINGER)
   heard(peer, change('+', peer))
   event('connect', '-', peer)
   peer:store()
-  remember(op, peer.id)
+  remember(op, peer.id, before)
   return { 'ok', peer.id, peer.is.name, peer.is.joined, view(known, statuses) }
 end
 
@@ -650,11 +790,6 @@ function verbs.wait(wait, id, token, link, acknowledged, told, known, statuses)
   peer:request(link, '0')
   peer:move(NODE, peer.is.link)
   peer:set('wait', wait)
-  if peer.is.lent_number and peer.is.lent_number == acknowledged then
-    -- Of a reply that the client has before its node has said so.
-    peer:set_number('delivered', math.max(peer:number('delivered'), tonumber(acknowledged)))
-    peer:unlend()
-  end
   peer:set('acks', acknowledged ~= '' and '1' or nil)
   acknowledge(peer, tonumber(acknowledged) or 0)
   if acknowledged ~= '' and peer.is.given then
@@ -722,7 +857,7 @@ function verbs.done(id, lease, hears, number, ends, lingers)
     end
   end
   if ends == '1' then
-    end_wait(peer, lease, lingers)
+    end_wait(peer, peer.is.wait == lease, lingers)
   end
   if is_lent and peer.is.wait ~= lease then
     peer:wake()
@@ -731,7 +866,8 @@ function verbs.done(id, lease, hears, number, ends, lingers)
   return { 'ok' }
 end
 
--- A wait is over that was given nothing.
+-- A wait is over that was given nothing; and, if the list is not asked for
+-- (`known` is ''), those of its node before it.
 function verbs.end_wait(id, wait, lingers, known, statuses)
   local peer = load(id)
   if peer then
@@ -739,7 +875,8 @@ function verbs.end_wait(id, wait, lingers, known, statuses)
     if was_lent then
       peer:unlend()
     end
-    end_wait(peer, wait, lingers)
+    local is_newest = peer.is.wait == wait or known == '' and is_over(peer.is.wait, wait)
+    end_wait(peer, is_newest, lingers)
     if was_lent and peer.is.wait ~= wait then
       peer:wake()
     end
@@ -763,11 +900,12 @@ end
 -- `sequence`: the sender's number of this message ('': it has none). `polls`:
 -- it came in a request.
 function verbs.send(before, op, from, token, to, link, lingers, sequence, polls, body)
-  if before ~= '' and now > tonumber(before) then
-    -- Its sender has been refused meanwhile.
-    return { 'late' }
+  local refused = late(before)
+  if refused then
+    return refused
   end
-  local sender, receiver, refused = address(from, to)
+  local sender, receiver
+  sender, receiver, refused = address(from, to)
   if not sender then
     return refused
   end
@@ -778,18 +916,19 @@ function verbs.send(before, op, from, token, to, link, lingers, sequence, polls,
     sender:request(link, lingers)
   end
   local answer
-  if done_before(op) or sequence ~= '' and tonumber(sequence) == sender:number('sent') then
+  local sent = sender.is.sent or '0'
+  if done_before(op) or sequence == sent then
     answer = 'ok'
-  elseif sequence ~= '' and tonumber(sequence) < sender:number('sent') then
+  elseif sequence ~= '' and is_after(sent, sequence) then
     answer = 'order'
   elseif not receiver then
     answer = 'receiver'
   elseif push(receiver, 'd', from, sender.is.joined, body) then
     answer = 'ok'
     if sequence ~= '' then
-      sender:set_number('sent', tonumber(sequence))
+      sender:set('sent', sequence)
     end
-    remember(op, '1')
+    remember(op, '1', before)
     if receiver ~= sender then
       receiver:store()
     end
@@ -921,7 +1060,7 @@ local function returned(peer, token)
 end
 
 -- `secret`: the key by which it may come back ('': none).
-function verbs.add_member(op, secret, door, token)
+function verbs.add_member(op, secret, door, token, highest)
   local before = done_before(op) or (secret ~= '' and call('HGET', key('g:keys'), secret))
   local known = before and load(before)
   if known and not known.is.doomed then
@@ -930,7 +1069,7 @@ function verbs.add_member(op, secret, door, token)
   if is_full() then
     return { 'full' }
   end
-  local peer = new_peer(door, 's', token)
+  local peer = new_peer(door, 's', token, highest)
   peer:set('member', '1')
   peer:set_number('linger', now + LINGER)
   if secret ~= '' then
@@ -987,8 +1126,9 @@ function verbs.list_member(op, id, name, title, card, hello, farewell)
   if not peer or peer.is.doomed then
     return { 'unknown' }
   end
-  if done_before(op) then
-    return { 'ok', cards(), {} }
+  local before = done_before(op)
+  if before then
+    return { 'ok', cards(), full_before(before) }
   end
   if peer.is.title or call('HEXISTS', key('g:names'), title) == 1 then
     return { 'taken' }
@@ -1002,10 +1142,9 @@ function verbs.list_member(op, id, name, title, card, hello, farewell)
   heard(peer, change('+', peer))
   event('connect', '-', peer)
   peer:store()
-  remember(op, '1')
   local family = call('HGET', key('g:members'), id) or ''
   local full = push_to(audience(id, family), 'g', hello)
-  return { 'ok', others, full }
+  return { 'ok', others, remember_full(op, full) }
 end
 
 function verbs.show_family(id, family)
@@ -1017,23 +1156,23 @@ end
 
 -- `number`: the sender's number of it ('': none); not if it has sent a later one.
 function verbs.broadcast(op, id, number, body)
-  if done_before(op) then
-    return { 'ok', {} }
+  local before = done_before(op)
+  if before then
+    return { 'ok', full_before(before) }
   end
   if number ~= '' then
     local peer = load(id)
-    if not peer or tonumber(number) <= peer:number('sent') then
+    if not peer or not is_after(number, peer.is.sent or '0') then
       return { peer and 'ok' or 'unknown', {} }
     end
-    peer:set_number('sent', tonumber(number))
+    peer:set('sent', number)
     peer:store()
   end
   local family = call('HGET', key('g:members'), id)
   if not family then
     return { 'unknown' }
   end
-  remember(op, '1')
-  return { 'ok', push_to(audience(id, family), 'g', body) }
+  return { 'ok', remember_full(op, push_to(audience(id, family), 'g', body)) }
 end
 
 function verbs.send_to_member(op, title, body)
@@ -1041,11 +1180,11 @@ function verbs.send_to_member(op, title, body)
   if not id then
     return { 'unknown' }
   end
-  if done_before(op) then
-    return { 'ok', {} }
+  local before = done_before(op)
+  if before then
+    return { 'ok', full_before(before) }
   end
-  remember(op, '1')
-  return { 'ok', push_to({ id }, 'g', body) }
+  return { 'ok', remember_full(op, push_to({ id }, 'g', body)) }
 end
 
 -- For a member that had no room. Returns whether it still has none.
@@ -1058,7 +1197,15 @@ function verbs.push_to_member(op, id, kind, body)
     remember(op, '1')
     return { 'ok' }
   end
+  return { 'full' }
+end
+
+-- Whether a peer has room for so many bytes, or else nobody reads for it.
+function verbs.has_room(id, bytes)
   local peer = load(id)
+  if not peer or peer.is.doomed or peer:number('bytes') + tonumber(bytes) + OVERHEAD <= BOUND then
+    return { 'ok' }
+  end
   local is_away = peer.is.member and peer.is.resumes and not peer.is.socket
   return { is_away and 'away' or 'full' }
 end
@@ -1098,7 +1245,11 @@ local function enter(peer, room)
   return true
 end
 
-function verbs.keep_room(id, room)
+function verbs.keep_room(op, id, room)
+  local before = done_before(op)
+  if before then
+    return { 'ok', full_before(before) }
+  end
   local peer = load(id)
   if not peer or not enter(peer, room) then
     return { 'costly' }
@@ -1113,16 +1264,20 @@ function verbs.keep_room(id, room)
       other:store()
     end
   end
-  return { 'ok', push_to(askers, 'r', room) }
+  return { 'ok', remember_full(op, push_to(askers, 'r', room)) }
 end
 
-function verbs.ask_for_room(id, room)
+function verbs.ask_for_room(op, id, room)
+  local before = done_before(op)
+  if before then
+    return { 'ok', full_before(before) }
+  end
   local peer = load(id)
   if not peer then
     return { 'costly' }
   end
   if call('EXISTS', key('r:k:', room)) == 1 then
-    return { 'ok', push_to({ id }, 'r', room) }
+    return { 'ok', remember_full(op, push_to({ id }, 'r', room)) }
   end
   if not enter(peer, room) then
     return { 'costly' }
@@ -1141,9 +1296,13 @@ function verbs.peer_info(id)
   return { info(peer, peer:is_connected()) }
 end
 
-function verbs.peer_infos()
+function verbs.listed()
+  return call('HKEYS', key('listed'))
+end
+
+function verbs.peer_infos(...)
   local found = {}
-  for _, id in ipairs(call('HKEYS', key('listed'))) do
+  for _, id in ipairs({ ... }) do
     local peer = load(id)
     if peer and not peer.is.doomed then
       found[#found + 1] = info(peer, peer:is_connected())
@@ -1166,14 +1325,19 @@ end
 
 -- Nodes and the collector ---------------------------------------------------
 
-local BURIED_AT_ONCE = 20
+local BURIED_AT_ONCE = 100
 
 -- What a node had open is open no more: some of it at a time. Returns who is
 -- removed, and whether that was all.
 local function bury(node, reason)
   local removed = {}
-  local some = call('SPOP', key('open:', node), BURIED_AT_ONCE)
-  for _, id in ipairs(some) do
+  local buried, id = 0, nil
+  while buried < BURIED_AT_ONCE and pushed < PUSHED_AT_ONCE do
+    id = call('SPOP', key('open:', node))
+    if not id then
+      break
+    end
+    buried = buried + 1
     local peer = load(id)
     if peer then
       local is_here = peer.is.node == node
@@ -1199,38 +1363,49 @@ local function bury(node, reason)
       end
     end
   end
-  local is_all = #some < BURIED_AT_ONCE
+  local is_all = not id
   if is_all then
     call('ZREM', key('nodes'), node)
+    call('SREM', key('announced'), node)
   end
   return removed, is_all
 end
 
 -- This node lives. Returns whether it is new to the others (or was taken for
--- dead), who is removed with a dead node, whether there is more of that to be
--- done, and the time.
+-- dead), and the time.
 function verbs.live()
-  -- Events are numbered from a time on (in us), as in the list of one process.
-  call('SETNX', key('event'), string.format('%.0f', time[1] * 1000000 + time[2]))
-  -- While nobody could reach this server, nobody could show that it is there.
-  local awake = tonumber(call('GET', key('awake'))) or now
-  local nodes = key('nodes')
-  if now - awake > NODE_LIFE / 2 then
-    call('SET', key('grace'), '1', 'PX', TIMEOUT)
-    for _, node in ipairs(call('ZRANGE', nodes, 0, -1)) do
-      if tonumber(call('ZSCORE', nodes, node)) > awake then
-        call('ZADD', nodes, now + NODE_LIFE, node)
-      end
-    end
-  end
+  mind_standstill()
   call('SET', key('awake'), string.format('%.0f', now))
-  local was_alive = is_alive(NODE)
-  call('ZADD', nodes, now + NODE_LIFE, NODE)
-  local removed, is_all = {}, true
-  for _, node in ipairs(call('ZRANGEBYSCORE', nodes, '-inf', now, 'LIMIT', 0, 1)) do
-    removed, is_all = bury(node, 'closed')
+  call('SETNX', key('event'), begin_events())
+  local is_new = call('SADD', key('announced'), NODE) == 1
+  call('ZADD', key('nodes'), now + NODE_LIFE, NODE)
+  return { is_new and '1' or '0', string.format('%.0f', now) }
+end
+
+-- Dead nodes. Returns who is removed with one, and whether there is more to do.
+function verbs.bury()
+  mind_standstill()
+  for _, node in ipairs(call('ZRANGEBYSCORE', key('nodes'), '-inf', now, 'LIMIT', 0, 1)) do
+    local removed = bury(node, 'closed')
+    return { removed, '1' }
   end
-  return { was_alive and '0' or '1', removed, is_all and '0' or '1', string.format('%.0f', now) }
+  return { {}, '0' }
+end
+
+-- In ms. A node may be away for so long before its library is unknown.
+local LIBRARY_LIFE = 24 * 60 * 60 * 1000
+
+-- This node uses this library. Returns whether others use another now, and the
+-- libraries that nobody has used for long.
+function verbs.uses_library()
+  local libraries = key('libraries')
+  call('ZADD', libraries, now, NAME)
+  local in_use = call('ZCOUNT', libraries, now - NODE_LIFE, 'inf')
+  local old = call('ZRANGEBYSCORE', libraries, '-inf', now - LIBRARY_LIFE)
+  if #old > 0 then
+    call('ZREM', libraries, unpack(old))
+  end
+  return { in_use > 1 and '1' or '0', old }
 end
 
 -- This node stops. Returns who is removed with it, and whether there is more.
@@ -1254,11 +1429,15 @@ local COLLECTED_AT_ONCE = 100
 
 function verbs.collect()
   local removed = {}
+  mind_standstill()
   if call('EXISTS', key('grace')) == 1 then
     return removed
   end
   local stale = call('ZRANGEBYSCORE', key('stale'), '-inf', now, 'LIMIT', 0, COLLECTED_AT_ONCE)
   for _, id in ipairs(stale) do
+    if pushed >= PUSHED_AT_ONCE then
+      return removed
+    end
     local peer = load(id)
     if peer then
       local leaves = peer.is.leaving and tonumber(peer.is.leaving) <= now
@@ -1320,10 +1499,15 @@ function verbs.webhook_sent(number)
   return { 'ok' }
 end
 
-redis.register_function(NAME, function(keys, args)
+local function carry_out(keys, args)
   P = keys[1]
   NODE = args[2]
   time = call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
+  pushed = 0
   return verbs[args[1]](unpack(args, 3))
-end)
+end
+
+-- Out of memory, what makes room must still be done.
+redis.register_function({ function_name = NAME, callback = carry_out, flags = { 'allow-oom' } })
+redis.register_function(GROWING, carry_out)

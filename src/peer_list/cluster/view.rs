@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::redis::Row;
+use super::row::Row;
 use crate::peer_list::{
     Dialect, PeerId,
     roster::{Connected, Roster},
@@ -138,6 +138,7 @@ pub(super) struct Cached {
     statuses_at: Option<Instant>,
     /// When Redis told them, by its clock in us.
     statuses_of: u64,
+    highest_id: u32,
     is_known: bool,
 }
 
@@ -155,8 +156,19 @@ impl Cached {
             lingering: Vec::new(),
             statuses_at: None,
             statuses_of: 0,
+            highest_id: 0,
             is_known: false,
         }
+    }
+
+    /// The highest id that was ever in it.
+    pub fn highest_id(&self) -> u32 {
+        self.highest_id
+    }
+
+    /// What is known may be another list's: it is asked for anew.
+    pub fn forget(&mut self) {
+        self.is_known = false;
     }
 
     /// The version that is known. None: nothing is.
@@ -220,6 +232,7 @@ impl Cached {
             id, joined, name, ..
         } = change;
         if change.joins {
+            self.highest_id = self.highest_id.max(id.get());
             let dialect = change.dialect;
             let joined = self.roster.join(*id, name, dialect, Connected::Yes);
             self.peers.insert(*id, Place { joined, dialect });

@@ -10,15 +10,15 @@ use std::{
     time::Duration,
 };
 
+use ::redis::Cmd;
 use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     ClusterList, LONG_PATIENCE, PATIENCE, flag, hash, known_arg, link_arg,
     node::{Node, OpenHere},
-    op,
-    redis::Row,
+    redis::LONGEST_RETRY_PAUSE,
+    row::Row,
     split,
     view::{View, bare_line},
 };
@@ -58,19 +58,18 @@ impl Lease {
         self.name.starts_with('s')
     }
 
-    /// What is told of it: `hears`, a number, and whether the wait is over.
-    fn words(&self, is_done: bool) -> (&'static str, u64, &'static str, &'static str) {
+    /// The arguments of `done`: whether it was handed over.
+    fn words(&self, verb: &mut Cmd, is_done: bool) {
         let (hears, number) = match self.hears {
             Hears::Message(number) => ("message", number),
             Hears::Version(version) => ("version", version),
         };
-        let ends = flag(!self.is_of_socket());
-        (
-            if is_done { hears } else { "" },
-            number,
-            ends,
-            flag(is_done),
-        )
+        verb.arg(self.id.get())
+            .arg(&self.name)
+            .arg(if is_done { hears } else { "" })
+            .arg(number)
+            .arg(flag(!self.is_of_socket()))
+            .arg(flag(is_done));
     }
 
     /// The socket has it.
@@ -79,14 +78,9 @@ impl Lease {
         if let Hears::Version(version) = self.hears {
             self.here.set_heard(Some(version));
         }
-        let (hears, number, ends, lingers) = self.words(true);
         let done = self.node.run("done", Some(LONG_PATIENCE), |verb| {
-            verb.arg(self.id.get())
-                .arg(&self.name)
-                .arg(hears)
-                .arg(number)
-                .arg(ends)
-                .arg(lingers)
+            self.words(verb, true);
+            verb
         });
         let _ = done.await;
     }
@@ -100,16 +94,7 @@ impl Lease {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        let (hears, number, ends, lingers) = self.words(is_done);
-        let (id, name) = (self.id, self.name.clone());
-        self.node.later("done", move |verb| {
-            verb.arg(id.get())
-                .arg(name)
-                .arg(hears)
-                .arg(number)
-                .arg(ends)
-                .arg(lingers);
-        });
+        self.node.later("done", |verb| self.words(verb, is_done));
     }
 }
 
@@ -211,6 +196,8 @@ impl Looking {
             {
                 return found;
             }
+            // Nothing that this version understands: another may have said it.
+            sleep(LONGEST_RETRY_PAUSE).await;
         }
     }
 
@@ -236,57 +223,179 @@ impl Drop for Looking {
 /// A wait of a peer that polls. Dropping it tells Redis that it is over.
 struct Wait {
     looking: Looking,
-    /// What Redis knows it by, as long as it may know it.
-    name: Mutex<Option<String>>,
+    number: u64,
+    /// What Redis knows it by.
+    name: String,
+    /// None: it lasts until there is news.
+    end: Option<Instant>,
+    /// Redis knows of it, or may.
+    is_open: bool,
+}
+
+/// How a wait has begun.
+enum Begun {
+    /// Redis has it, and has found this for it.
+    With(Found),
+    /// What there is was given before. Nothing is to be given for so long.
+    Repeats(Duration),
+    /// Its time is over, and Redis was away.
+    Over,
 }
 
 impl Wait {
-    /// It is over, and Redis knows.
-    fn is_over(&self) {
-        *self.name.lock() = None;
+    fn new(node: &Arc<Node>, id: PeerId, end: Option<Instant>) -> Self {
+        let (number, name) = node.next_wait();
+        Self {
+            // Before Redis is asked, so that nothing is told in between unheard.
+            looking: Looking::new(node, id),
+            number,
+            name,
+            end,
+            is_open: false,
+        }
+    }
+
+    /// Carries a step out. None: the wait's time is over, or its node stops.
+    async fn in_time<T>(&self, step: impl Future<Output = T>) -> Option<T> {
+        let over = async {
+            match self.end {
+                Some(end) => sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            value = step => Some(value),
+            () = over => None,
+            () = self.looking.node.ended() => None,
+        }
+    }
+
+    /// Tells Redis of it. It is held like any other while Redis is away.
+    async fn begin(
+        &mut self,
+        caller: &Caller,
+        acknowledged: Option<u64>,
+    ) -> Result<Begun, PeerError> {
+        let Looking { node, id, here } = &self.looking;
+        let (known, statuses) = node.wants();
+        let told = node.told(*id);
+        let acknowledged = acknowledged.map(|number| number.to_string());
+        // It may have it even when the answer is lost.
+        self.is_open = true;
+        let asked = node.run("wait", None, |verb| {
+            verb.arg(&self.name)
+                .arg(id.get())
+                .arg(caller.token.as_ref().map(hash).unwrap_or_default())
+                .arg(link_arg(caller))
+                .arg(acknowledged.unwrap_or_default())
+                .arg(told)
+                .arg(known_arg(known))
+                .arg(statuses)
+        });
+        let Some(row) = self.in_time(asked).await else {
+            return Ok(Begun::Over);
+        };
+        let (kind, mut row) = split(row)?;
+        match kind.as_str() {
+            "ok" => {}
+            "pause" => {
+                let left = row.number().unwrap_or_default();
+                return Ok(Begun::Repeats(Duration::from_millis(left)));
+            }
+            refused => {
+                self.is_open = false;
+                return Err(match refused {
+                    "wrong" => PeerError::WrongToken,
+                    "unknown" => PeerError::Unknown,
+                    _ => PeerError::Unavailable,
+                });
+            }
+        }
+        let found = row.row().ok_or(PeerError::Unavailable)?;
+        let heard: Option<u64> = row.number();
+        here.set_heard(heard);
+        // Told while Redis answered, to one that was not known to be behind.
+        let is_behind = heard.is_some_and(|heard| heard < node.told(*id));
+        Ok(match self.looking.read(found, known).await {
+            Some(found) if !is_behind || !matches!(found, Found::Nothing) => Begun::With(found),
+            _ => Begun::With(self.look().await),
+        })
+    }
+
+    async fn look(&self) -> Found {
+        let looked = self.in_time(self.looking.look(&self.name)).await;
+        looked.unwrap_or(Found::Nothing)
+    }
+
+    /// Gives nothing for so long.
+    async fn pause(&self, left: Duration) -> Found {
+        let here = &self.looking.here;
+        let removed = async {
+            while here.removed().is_none() {
+                here.news.notified().await;
+            }
+        };
+        match self.in_time(timeout(left, removed)).await {
+            Some(_) => self.look().await,
+            None => Found::Nothing,
+        }
+    }
+
+    /// Waits until it is time to look again, `left` from now at the latest.
+    /// False: the wait is over.
+    async fn until_news(&self, left: Option<Duration>) -> bool {
+        let news = self.looking.here.news.notified();
+        let again = async {
+            match left {
+                Some(left) => drop(timeout(left, news).await),
+                None => news.await,
+            }
+        };
+        self.in_time(again).await.is_some() && !self.looking.node.is_ending()
+    }
+
+    /// It is over, with this: what it was given tells Redis, or that its peer
+    /// is gone.
+    fn with(mut self, delivery: impl FnOnce(&Self) -> Delivery) -> Delivery {
+        self.is_open = false;
+        delivery(&self)
     }
 
     /// Its time is over, with nothing told.
-    async fn nothing(&self, dialect: Dialect) -> Delivery {
+    async fn nothing(mut self) -> Result<Delivery, PeerError> {
         let Looking { node, id, .. } = &self.looking;
         let (known, statuses) = node.wants();
-        let name = self.name.lock().take();
-        if let Some(name) = name {
-            let row = node.run("end_wait", Some(END_PATIENCE), |verb| {
-                verb.arg(id.get())
-                    .arg(&name)
-                    .arg("1")
-                    .arg(known_arg(known))
-                    .arg(statuses)
-            });
-            match row.await {
-                Ok(row) => {
-                    if let Some(view) = View::read(row, known) {
-                        let _ = node.bring(view).await;
-                    }
-                }
-                // It is told later.
-                Err(_) => *self.name.lock() = Some(name),
+        let ended = node.run("end_wait", Some(END_PATIENCE), |verb| {
+            verb.arg(id.get())
+                .arg(&self.name)
+                .arg("1")
+                .arg(known_arg(known))
+                .arg(statuses)
+        });
+        if let Ok(row) = ended.await {
+            self.is_open = false;
+            if let Some(view) = View::read(row, known) {
+                let _ = node.bring(view).await;
             }
         }
-        Delivery::last(match dialect {
-            Dialect::Bare => News::Nothing(Bytes::from_static(b"\n")),
-            Dialect::Silent => News::Nothing(Bytes::new()),
-            Dialect::Listed => {
-                let mut cached = node.cached.lock();
-                News::Nothing(cached.roster.list(Instant::now()))
-            }
-        })
+        let mut cached = node.cached.lock();
+        // Of a peer that nobody knows here, nothing can be said.
+        let dialect = cached.dialect(*id).ok_or(PeerError::Unavailable)?;
+        Ok(Delivery::last(News::Nothing(match dialect {
+            Dialect::Bare => Bytes::from_static(b"\n"),
+            Dialect::Silent => Bytes::new(),
+            Dialect::Listed => cached.roster.list(Instant::now()),
+        })))
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if let Some(name) = self.name.get_mut().take() {
-            let id = self.looking.id;
-            self.looking.node.later("end_wait", move |verb| {
-                verb.arg(id.get()).arg(name).arg("0").arg("").arg("0");
-            });
+        let Looking { node, id, here } = &self.looking;
+        if self.is_open {
+            node.close(*id, here);
+            node.wait_is_over(*id, self.number);
         }
     }
 }
@@ -299,146 +408,41 @@ pub(super) async fn wait(
     limit: Option<Duration>,
     accepted: impl FnOnce(),
 ) -> Result<Delivery, PeerError> {
-    let id = caller.id;
     let end = limit.and_then(|limit| Instant::now().checked_add(limit));
-    // Before Redis is asked, so that nothing is told in between unheard.
-    let name = op();
-    let wait = Wait {
-        looking: Looking::new(node, id),
-        // Whether Redis has it or not: it may when the answer is lost.
-        name: Mutex::new(Some(name.clone())),
-    };
-    let (known, statuses) = node.wants();
-    let told = node.told(id);
-    let (kind, mut row) = {
-        // It is held like any other while Redis is away.
-        let row = node.run("wait", None, |verb| {
-            verb.arg(&name)
-                .arg(id.get())
-                .arg(caller.token.as_ref().map(hash).unwrap_or_default())
-                .arg(link_arg(caller))
-                .arg(
-                    acknowledged
-                        .map(|number| number.to_string())
-                        .unwrap_or_default(),
-                )
-                .arg(told)
-                .arg(known_arg(known))
-                .arg(statuses)
-        });
-        let over = async {
-            match end {
-                Some(end) => sleep_until(end).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            row = row => split(row)?,
-            // Of one that nobody knows here, nothing can be said.
-            () = over, if node.cached.lock().dialect(id).is_some() => {
-                let dialect = node.cached.lock().dialect(id).unwrap_or(Dialect::Listed);
-                return Ok(wait.nothing(dialect).await);
-            }
-        }
-    };
-    match kind.as_str() {
-        "ok" | "pause" => {}
-        refused => {
-            wait.is_over();
-            return Err(if refused == "wrong" {
-                PeerError::WrongToken
-            } else {
-                PeerError::Unknown
-            });
-        }
-    }
+    let mut wait = Wait::new(node, caller.id, end);
+    let begun = wait.begin(caller, acknowledged).await?;
     accepted();
-    let looking = &wait.looking;
-    let mut found = Found::Nothing;
-    if kind == "pause" {
-        let left: u64 = row.number().unwrap_or(0);
-        let moment = Instant::now() + Duration::from_millis(left);
-        let is_late = end.is_some_and(|end| end <= moment);
-        let until = end.filter(|_| is_late).unwrap_or(moment);
-        let ended = async {
-            while looking.here.removed().is_none() && !node.is_ending() {
-                looking.here.news.notified().await;
-            }
-        };
-        let _ = timeout_at(until, ended).await;
-        if !is_late {
-            found = look_until(end, looking, &name).await;
-        }
-    } else {
-        let news = row.row().ok_or(PeerError::Unavailable)?;
-        let heard: Option<u64> = row.number();
-        looking.here.set_heard(heard);
-        // Told while Redis answered, to one that was not known to be behind.
-        let is_behind = heard.is_some_and(|heard| heard < node.told(id));
-        match looking.read(news, known).await {
-            Some(Found::Nothing) if is_behind => found = look_until(end, looking, &name).await,
-            Some(first) => found = first,
-            None => found = look_until(end, looking, &name).await,
-        }
-    }
+    let mut found = match begun {
+        Begun::With(found) => found,
+        Begun::Repeats(left) => wait.pause(left).await,
+        Begun::Over => return wait.nothing().await,
+    };
     loop {
+        let mut left = None;
         match found {
             Found::Lent(news, message, hears) => {
-                let delivery = looking.lend(&name, news, message, hears);
-                wait.is_over();
-                return Ok(delivery);
+                return Ok(wait.with(|wait| wait.looking.lend(&wait.name, news, message, hears)));
             }
-            Found::Removed(reason) => {
-                wait.is_over();
-                return Ok(Delivery::last(News::Removed(reason)));
-            }
-            Found::Outdated | Found::Replaced => looking.here.set_outdated(),
-            Found::Nothing | Found::Later(_) => {}
+            Found::Removed(reason) => return Ok(wait.with(|_| removed(reason))),
+            Found::Outdated | Found::Replaced => wait.looking.here.set_outdated(),
+            Found::Later(soon) => left = Some(soon),
+            Found::Nothing => {}
         }
-        let again = match found {
-            Found::Later(left) => Some(Instant::now() + left),
-            _ => None,
-        };
-        let is_outdated = matches!(found, Found::Outdated | Found::Replaced);
-        if let Some(reason) = looking.here.removed() {
-            wait.is_over();
-            return Ok(Delivery::last(News::Removed(reason)));
+        if let Some(reason) = wait.looking.here.removed() {
+            return Ok(wait.with(|_| removed(reason)));
         }
-        let is_over = node.is_ending() || {
-            let news = looking.here.news.notified();
-            match end {
-                _ if again.is_some() => {
-                    let again = again.into_iter().chain(end).min();
-                    let _ = timeout_at(again.unwrap_or_else(Instant::now), news).await;
-                    end.is_some_and(|end| end <= Instant::now())
-                }
-                Some(end) => timeout_at(end, news).await.is_err(),
-                None => {
-                    news.await;
-                    false
-                }
-            }
-        };
-        if is_over || node.is_ending() {
-            let dialect = node.cached.lock().dialect(id);
-            return Ok(wait.nothing(dialect.unwrap_or(Dialect::Listed)).await);
+        if !wait.until_news(left).await {
+            return wait.nothing().await;
         }
-        found = if is_outdated {
-            Found::Outdated
-        } else {
-            look_until(end, looking, &name).await
-        };
+        // One that is outdated has only its end to wait for.
+        if !matches!(found, Found::Outdated | Found::Replaced) {
+            found = wait.look().await;
+        }
     }
 }
 
-/// Looks for news, for as long as a wait lasts.
-async fn look_until(end: Option<Instant>, looking: &Looking, name: &str) -> Found {
-    let looked = looking.look(name);
-    match end {
-        Some(end) => timeout_at(end, looked).await.unwrap_or(Found::Nothing),
-        None => looked.await,
-    }
+fn removed(reason: Reason) -> Delivery {
+    Delivery::last(News::Removed(reason))
 }
 
 /// A request of a peer, as far as this node has to do with it.

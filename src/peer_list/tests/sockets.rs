@@ -214,7 +214,7 @@ async fn a_member_is_in_the_list_from_its_introduction_to_its_farewell() {
         status("A_,2,1\nwatcher,1,1\n")
     );
     assert_eq!(take(&b).await, group_message(1, "hello"));
-    let cards = list.cards().await;
+    let cards = list.cards().await.unwrap();
     let cards: Vec<_> = cards
         .iter()
         .map(|card| (card.id, &*card.name, card.card.is_some()))

@@ -1,0 +1,261 @@
+//! The first connection to Redis, and what is wrong if there is none.
+
+use std::{fmt, fs, time::Duration};
+
+use parking_lot::Mutex;
+use redis::{
+    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
+    ServerErrorKind, TlsCertificates,
+    aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
+    io::tcp::TcpSettings,
+};
+use socket2::TcpKeepalive;
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::{sleep, timeout},
+};
+
+use super::{
+    ClusterOpts,
+    library::{Library, is_unknown_function},
+    redis::{Health, Redis},
+};
+use crate::peer_list::HeartbeatOpts;
+
+/// How long the first connection is tried for.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The pause before the first connection is tried again.
+const CONNECT_PAUSE: Duration = Duration::from_millis(50);
+
+/// One answer may take this long before the same is asked again.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection that acknowledges nothing for so long is dead; a silent one is
+/// asked that often.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+
+/// The oldest Redis that this works with.
+const OLDEST: (u32, u32) = (7, 0);
+
+/// Why a list in Redis cannot be had.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// It did not answer.
+    Unreachable(String),
+    /// It is too old, or refused what the list needs.
+    Unusable(String),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(why) => write!(f, "Redis cannot be reached: {why}"),
+            Self::Unusable(why) => write!(f, "Redis cannot be used: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl From<RedisError> for ConnectError {
+    fn from(error: RedisError) -> Self {
+        Self::Unusable(explain(&error))
+    }
+}
+
+/// What an error of Redis means, in one line.
+pub(super) fn explain(error: &RedisError) -> String {
+    let text = error.to_string();
+    let detail = error.detail().unwrap_or_default();
+    if text.contains("invalid peer certificate") {
+        return format!("{text}; if an authority of your own signed it, set WEBRTC_REDIS_CA");
+    }
+    match error.code() {
+        Some("NOAUTH") => return "it wants a password: put it in WEBRTC_REDIS_URL".to_owned(),
+        Some("WRONGPASS") => return "user or password in WEBRTC_REDIS_URL is wrong".to_owned(),
+        Some("NOPERM") => return format!("its user lacks a right: {detail}"),
+        Some("OOM") => return "it is out of memory: raise its maxmemory".to_owned(),
+        _ => {}
+    }
+    match error.kind() {
+        ErrorKind::Parse => "what answers there is no Redis".to_owned(),
+        ErrorKind::RESP3NotSupported => too_old("a version before 6"),
+        ErrorKind::Server(ServerErrorKind::ReadOnly) => {
+            "it is a replica, which cannot be written to: WEBRTC_REDIS_URL is to name the primary"
+                .to_owned()
+        }
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot) => {
+            "it is one of several shards of a Redis Cluster: one that has all keys is needed"
+                .to_owned()
+        }
+        ErrorKind::Server(_) if !detail.is_empty() => detail.to_owned(),
+        _ => text.lines().next().unwrap_or_default().to_owned(),
+    }
+}
+
+fn too_old(version: &str) -> String {
+    let (major, minor) = OLDEST;
+    format!("it is {version}, and {major}.{minor} or newer is needed")
+}
+
+impl Redis {
+    /// Connects, and subscribes to what concerns this node.
+    pub async fn connect(
+        opts: &ClusterOpts,
+        heartbeat: &HeartbeatOpts,
+    ) -> Result<(Self, UnboundedReceiver<PushInfo>), ConnectError> {
+        let last = Mutex::new(None);
+        let connecting = Self::try_connect(opts, heartbeat, &last);
+        timeout(CONNECT_PATIENCE, connecting)
+            .await
+            .unwrap_or_else(|_| {
+                let why = last.into_inner();
+                let why = why.unwrap_or_else(|| format!("no answer for {CONNECT_PATIENCE:?}"));
+                Err(ConnectError::Unreachable(why))
+            })
+    }
+
+    async fn try_connect(
+        opts: &ClusterOpts,
+        heartbeat: &HeartbeatOpts,
+        last: &Mutex<Option<String>>,
+    ) -> Result<(Self, UnboundedReceiver<PushInfo>), ConnectError> {
+        let client = client(opts)?;
+        let db = client.get_connection_info().redis_settings().db();
+        let library = Library::new(heartbeat, db);
+        let prefix = format!("{{{}}}:", opts.prefix);
+        let node = format!("{:016x}", fastrand::u64(..));
+        // A plain connection first: a manager would not say what is wrong.
+        while let Err(error) = check(&client, &library, &prefix, &node).await? {
+            *last.lock() = Some(explain(&error));
+            sleep(CONNECT_PAUSE).await;
+        }
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(2)))
+            .set_response_timeout(Some(ANSWER_PATIENCE))
+            .set_min_delay(Duration::from_millis(50))
+            .set_max_delay(Duration::from_secs(1));
+        let connect = |config| ConnectionManager::new_with_config(client.clone(), config);
+        let commands = connect(config.clone()).await?;
+        let (sender, pushes) = unbounded_channel();
+        let listening = config
+            .set_push_sender(sender)
+            .set_automatic_resubscription()
+            .set_number_of_retries(usize::MAX);
+        let mut subscription = connect(listening).await?;
+        for channel in [
+            format!("{prefix}{db}:all"),
+            format!("{prefix}{db}:n:{node}"),
+        ] {
+            subscription.subscribe(channel).await?;
+        }
+        let redis = Self {
+            library,
+            prefix,
+            node,
+            commands,
+            _pushes: subscription,
+            health: Health::default(),
+        };
+        Ok((redis, pushes))
+    }
+}
+
+fn client(opts: &ClusterOpts) -> Result<Client, ConnectError> {
+    let info = opts.url.as_str().into_connection_info()?;
+    let info = with_settings(info);
+    let Some(path) = &opts.ca else {
+        return Ok(Client::open(info)?);
+    };
+    let unreadable = |error| {
+        let path = path.display();
+        ConnectError::Unusable(format!("WEBRTC_REDIS_CA, {path}, cannot be read: {error}"))
+    };
+    let certificates = TlsCertificates {
+        client_tls: None,
+        root_cert: Some(fs::read(path).map_err(unreadable)?),
+    };
+    Ok(Client::build_with_tls(info, certificates)?)
+}
+
+fn with_settings(info: ConnectionInfo) -> ConnectionInfo {
+    let settings = info.redis_settings().clone();
+    let settings = settings.set_protocol(ProtocolVersion::RESP3);
+    let keepalive = TcpKeepalive::new()
+        .with_time(UNACKNOWLEDGED)
+        .with_interval(UNACKNOWLEDGED)
+        .with_retries(3);
+    let tcp = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(UNACKNOWLEDGED);
+    info.set_redis_settings(settings).set_tcp_settings(tcp)
+}
+
+/// Whether all that the list needs can be done. An error inside of it passes,
+/// as it may when it is tried again.
+async fn check(
+    client: &Client,
+    library: &Library,
+    prefix: &str,
+    node: &str,
+) -> Result<Result<(), RedisError>, ConnectError> {
+    let checking = async {
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        if let Some(why) = unfit(&mut connection).await? {
+            return Ok(Some(why));
+        }
+        let mut ready = library.call("ready");
+        ready.arg(1).arg(prefix).arg("ready").arg(node);
+        match ready.exec_async(&mut connection).await {
+            Err(error) if is_unknown_function(&error) => {
+                library.load(&mut connection).await?;
+                ready.exec_async(&mut connection).await?;
+            }
+            other => other?,
+        }
+        Ok(None)
+    };
+    match checking.await {
+        Ok(None) => Ok(Ok(())),
+        Ok(Some(why)) => Err(ConnectError::Unusable(why)),
+        Err(error) if is_passing(&error) => Ok(Err(error)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Redis is away, or answered that it is not ready yet.
+fn is_passing(error: &RedisError) -> bool {
+    let is_refused = error.to_string().contains("invalid peer certificate");
+    let is_busy = matches!(
+        error.code(),
+        Some("LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN")
+    );
+    is_busy || error.is_io_error() && !is_refused
+}
+
+/// Why this Redis would not keep its word, if it would not.
+async fn unfit(connection: &mut MultiplexedConnection) -> Result<Option<String>, RedisError> {
+    let info: String = redis::cmd("INFO").query_async(connection).await?;
+    let field = |name: &str| {
+        let mut lines = info.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.unwrap_or_default()
+    };
+    let version = field("redis_version");
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if found < OLDEST {
+        return Ok(Some(too_old(&format!("version {version}"))));
+    }
+    let (limit, policy) = (field("maxmemory"), field("maxmemory_policy"));
+    let forgets = limit != "0" && policy.starts_with("allkeys");
+    Ok(forgets.then(|| {
+        format!(
+            "when it is full it forgets peers and messages (maxmemory-policy {policy}): \
+             set noeviction"
+        )
+    }))
+}

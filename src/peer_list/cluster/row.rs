@@ -1,0 +1,72 @@
+//! What the script answers with, read from its beginning.
+
+use bytes::Bytes;
+use redis::Value;
+use tracing::error;
+
+use crate::peer_list::Unavailable;
+
+/// An array that the script answered with, read from its beginning. What is
+/// not there, or of another kind, is nothing.
+#[derive(Debug)]
+pub(super) struct Row(std::vec::IntoIter<Value>);
+
+impl Row {
+    pub fn of(value: Value) -> Result<Self, Unavailable> {
+        match value {
+            Value::Array(values) => Ok(Self(values.into_iter())),
+            other => {
+                error!(?other, "Redis answered what it should not");
+                Err(Unavailable)
+            }
+        }
+    }
+
+    pub fn bytes(&mut self) -> Option<Bytes> {
+        match self.0.next()? {
+            Value::BulkString(bytes) => Some(bytes.into()),
+            Value::SimpleString(text) => Some(text.into_bytes().into()),
+            Value::Int(number) => Some(number.to_string().into()),
+            _ => None,
+        }
+    }
+
+    pub fn text(&mut self) -> Option<String> {
+        let bytes = self.bytes()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The first word of an answer, which tells its kind.
+    pub fn kind(&mut self) -> String {
+        self.text().unwrap_or_default()
+    }
+
+    pub fn number<T: std::str::FromStr>(&mut self) -> Option<T> {
+        self.text()?.parse().ok()
+    }
+
+    pub fn row(&mut self) -> Option<Row> {
+        match self.0.next()? {
+            Value::Array(values) => Some(Self(values.into_iter())),
+            _ => None,
+        }
+    }
+
+    /// What is left, as rows.
+    pub fn rows(mut self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        while !self.0.as_slice().is_empty() {
+            rows.extend(self.row());
+        }
+        rows
+    }
+
+    /// What is left, as texts.
+    pub fn texts(mut self) -> Vec<String> {
+        let mut texts = Vec::new();
+        while !self.0.as_slice().is_empty() {
+            texts.extend(self.text());
+        }
+        texts
+    }
+}

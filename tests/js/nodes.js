@@ -1,0 +1,98 @@
+// Nodes on one Redis, and ways in which they and their wire to it fail.
+
+import {once} from 'node:events';
+import {mkdtempSync, rmSync} from 'node:fs';
+import net from 'node:net';
+import {tmpdir} from 'node:os';
+import path from 'node:path';
+
+import {pause, startNode, startRedis} from './support.js';
+
+/** A directory of its own for a test. */
+export function directory(t, name) {
+  const dir = mkdtempSync(path.join(tmpdir(), `${name}-`));
+  t.after(() => rmSync(dir, {recursive: true, force: true}));
+  return dir;
+}
+
+/** A Redis that persists, as one does whose messages must not be lost. */
+export async function persistentRedis(t) {
+  const dir = directory(t, 'redis');
+  const redis = await startRedis(t, '--appendonly', 'yes', '--save', '', '--dir', dir);
+  return Object.assign(redis, {dir});
+}
+
+/** Nodes that can be killed, stopped and started. */
+export async function startNodes(t, url, count = 2, settings = {}) {
+  // Waits that end soon, so that a test does.
+  const shared = {WEBRTC_REDIS_URL: url, WEBRTC_WAIT_MS: '1000', ...settings};
+  const nodes = await Promise.all(Array.from({length: count}, () => startNode(t, shared)));
+  return {
+    all: nodes,
+    /** Asks one of the nodes, at random. */
+    ask: (target, options) => {
+      const node = nodes[Math.floor(Math.random() * nodes.length)];
+      return fetch(`${node.http}${target}`, options);
+    },
+    end: async (index, signal) => {
+      const [node] = nodes.splice(index, 1);
+      const exited = once(node.process, 'exit');
+      node.process.kill(signal);
+      await exited;
+    },
+    start: async () => nodes.push(await startNode(t, shared)),
+  };
+}
+
+/** Asks until there is an answer, of whichever node. */
+export async function insist(nodes, target, options) {
+  for (;;) {
+    try {
+      const answer = await nodes.ask(target, options);
+      const text = await answer.text();
+      if (answer.status !== 503) return {status: answer.status, headers: answer.headers, text};
+    } catch {
+      // Cut off: another node is asked.
+    }
+    await pause(20);
+  }
+}
+
+export async function signIn(nodes, name) {
+  const {headers} = await insist(nodes, `/sign_in?peer_name=${name}`);
+  return headers.get('pragma');
+}
+
+/** A wire to Redis that can be cut, and be away for a while. */
+export async function startWire(t, port) {
+  const open = new Set();
+  let isAway = false;
+  const wire = net.createServer((client) => {
+    if (isAway) return client.resetAndDestroy();
+    const upstream = net.connect(port, '127.0.0.1');
+    for (const [from, to] of [[client, upstream], [upstream, client]]) {
+      open.add(from);
+      from.pipe(to);
+      from.on('error', () => to.destroy()).on('close', () => { open.delete(from); to.destroy(); });
+    }
+    return undefined;
+  });
+  wire.listen(0, '127.0.0.1');
+  await once(wire, 'listening');
+  const cut = () => open.forEach((socket) => socket.resetAndDestroy());
+  t.after(() => { wire.close(); cut(); });
+  const away = async (ms) => {
+    isAway = true;
+    cut();
+    await pause(ms);
+    isAway = false;
+  };
+  return {url: `redis://127.0.0.1:${wire.address().port}/`, cut, away};
+}
+
+/** What makes a program's clock be a minute ahead. */
+export function inAMinute() {
+  const lib = ['x86_64', 'aarch64'].map((cpu) => `/usr/lib/${cpu}-linux-gnu/faketime/libfaketime.so.1`);
+  return {LD_PRELOAD: lib.join(':'), FAKETIME: '+60s', FAKETIME_DONT_FAKE_MONOTONIC: '1'};
+}
+

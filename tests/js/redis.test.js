@@ -1,0 +1,374 @@
+// What a node makes of its Redis: one that cannot be used, that loses what it
+// had, is full, stands still, or is away for long.
+
+import assert from 'node:assert/strict';
+import {execFileSync, spawn} from 'node:child_process';
+import {once} from 'node:events';
+import {cpSync, rmSync, writeFileSync} from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+import {test} from 'node:test';
+
+import {directory, persistentRedis, startNodes, startWire} from './nodes.js';
+import {
+  BINARY, eventStream, freePort, pause, pollingPeer, startNode, startRedis, until, webSocketPeer,
+} from './support.js';
+
+const inMemory = (t, ...options) => startRedis(t, '--save', '', ...options);
+
+/** Starts a server that ends by itself: its exit status, and what it says. */
+async function startInVain(settings) {
+  const node = spawn(BINARY, {
+    env: {PORT: '0', HOST: '127.0.0.1', ...settings}, stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let text = '';
+  node.stderr.on('data', (data) => { text += data; });
+  const [status] = await once(node, 'close');
+  const [, line] = /^signal-http-heartbeat: ([^\n]*)\n$/.exec(text) ?? assert.fail(text);
+  return [status, line];
+}
+
+/** Asks a node, and reads the answer. */
+const asking = (node) => async (target, options) => {
+  const answer = await fetch(`${node.http}${target}`, options);
+  const {status, headers} = answer;
+  return {
+    status, text: await answer.text(), from: headers.get('pragma'),
+    number: Number(headers.get('x-message-seq')),
+  };
+};
+
+const post = (body) => ({method: 'POST', body});
+
+test('a URL that is none ends the start, and its password is not shown', async () => {
+  const [status, line] = await startInVain({WEBRTC_REDIS_URL: 'redis://:se#cret@127.0.0.1:x/'});
+  assert.equal(status, 2);
+  assert.match(line, /^WEBRTC_REDIS_URL .*redis:\/\/.*%40/);
+  assert.ok(!line.includes('se#cret'), line);
+});
+
+test('a Redis that does not answer ends the start after a while', async () => {
+  // Nobody listens on port 1.
+  const [status, line] = await startInVain({WEBRTC_REDIS_URL: 'redis://127.0.0.1:1/'});
+  assert.equal(status, 1);
+  assert.match(line, /^Redis cannot be reached: .*is it running/);
+});
+
+test('a Redis that wants a password gets it, and a wrong one ends the start', async (t) => {
+  const redis = await inMemory(t, '--requirepass', 'se cret');
+  const url = (password) => redis.url.replace('://', `://default:${password}@`);
+  const node = await startNode(t, {WEBRTC_REDIS_URL: `${url('se%20cret')}3`});
+  assert.equal((await fetch(`${node.http}/readyz`)).status, 200);
+  assert.ok(!JSON.stringify(node.log).includes('cret'));
+  for (const [url_, why] of [[url('wrong'), /is wrong$/], [redis.url, /wants a password/]]) {
+    const [status, line] = await startInVain({WEBRTC_REDIS_URL: url_});
+    assert.equal(status, 2, line);
+    assert.match(line, /^Redis cannot be used: /);
+    assert.match(line, why);
+  }
+});
+
+test('a Redis that would not keep its word ends the start', async (t) => {
+  const redis = await inMemory(t);
+  const refused = async (why, url = redis.url) => {
+    const [status, line] = await startInVain({WEBRTC_REDIS_URL: url});
+    assert.equal(status, 2, line);
+    assert.match(line, why);
+  };
+  await redis.cli('acl', 'setuser', 'guest', 'on', '>x', '~*', '&*', '+info', '+hello', '+client');
+  await refused(/its user lacks a right: .*fcall/, redis.url.replace('://', '://guest:x@'));
+  await redis.cli('config', 'set', 'maxmemory', '100mb', 'maxmemory-policy', 'allkeys-lru');
+  await refused(/maxmemory-policy allkeys-lru\): set noeviction$/);
+  await redis.cli('config', 'set', 'maxmemory-policy', 'noeviction');
+  await redis.cli('replicaof', '127.0.0.1', '1');
+  await refused(/it is a replica/);
+});
+
+test('a Redis that is too old, or none, ends the start', async (t) => {
+  for (const [answer, why] of [
+    ['-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n'.repeat(3), /it is a version before 6, and 7.0 or newer is needed$/],
+    ['HTTP/1.1 400 Bad Request\r\n\r\n', /what answers there is no Redis$/],
+  ]) {
+    const server = net.createServer((client) => {
+      client.on('error', () => {}).once('data', () => client.write(answer));
+    }).listen(0, '127.0.0.1');
+    t.after(() => server.close());
+    await once(server, 'listening');
+    const [status, line] = await startInVain({WEBRTC_REDIS_URL: `redis://127.0.0.1:${server.address().port}`});
+    assert.equal(status, 2, line);
+    assert.match(line, why);
+  }
+});
+
+/** A key and certificate for this machine, and the authority that signed it. */
+function certificates(t) {
+  const dir = directory(t, 'tls');
+  const openssl = (...args) => execFileSync('openssl', args, {cwd: dir, stdio: ['ignore', 'ignore', 'pipe']});
+  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '1'];
+  openssl('req', '-x509', ...key, '-subj', '/CN=ca', '-keyout', 'ca.key', '-out', 'ca.crt');
+  writeFileSync(path.join(dir, 'san'), 'subjectAltName=DNS:localhost');
+  openssl('req', ...key, '-subj', '/CN=localhost', '-keyout', 'redis.key', '-out', 'redis.csr');
+  openssl('x509', '-req', '-in', 'redis.csr', '-CA', 'ca.crt', '-CAkey', 'ca.key', '-CAcreateserial',
+    '-days', '1', '-extfile', 'san', '-out', 'redis.crt');
+  return (name) => path.join(dir, name);
+}
+
+test('through TLS a Redis is trusted whose authority is given, and no other', async (t) => {
+  const file = certificates(t);
+  const port = await freePort();
+  await inMemory(t, '--tls-port', port, '--tls-auth-clients', 'no',
+    '--tls-cert-file', file('redis.crt'), '--tls-key-file', file('redis.key'), '--tls-ca-cert-file', file('ca.crt'));
+  const settings = {WEBRTC_REDIS_URL: `rediss://localhost:${port}/0`};
+  const node = await startNode(t, {...settings, WEBRTC_REDIS_CA: file('ca.crt')});
+  assert.equal((await fetch(`${node.http}/readyz`)).status, 200);
+  const [status, line] = await startInVain(settings);
+  assert.equal(status, 2, line);
+  assert.match(line, /certificate.*set WEBRTC_REDIS_CA$/);
+});
+
+test('two databases of one Redis are two servers', async (t) => {
+  const redis = await inMemory(t);
+  const [{all: [one]}, {all: [other]}] = await Promise.all(
+    [0, 1].map((database) => startNodes(t, `${redis.url}${database}`, 1, {WEBRTC_WAIT_MS: '0'})));
+  const alice = await pollingPeer(one, 'alice');
+  const bob = await pollingPeer(other, 'bob');
+  assert.equal(alice.id, bob.id);
+  const waiting = alice.wait();
+  await fetch(`${other.http}/sign_out?peer_id=${bob.id}`);
+  await alice.send(alice.id, 'hi');
+  assert.equal((await waiting).text, 'hi');
+});
+
+test('nodes with other settings are told of', async (t) => {
+  const redis = await inMemory(t);
+  const settings = {WEBRTC_REDIS_URL: redis.url};
+  const same = [await startNode(t, settings), await startNode(t, settings)];
+  const other = await startNode(t, {...settings, WEBRTC_HEARTBEAT_MS: '20000'});
+  const warnings = ({log}) => log.filter(({message}) => /with other settings/.test(message));
+  await until(() => warnings(other).length === 1);
+  for (const node of same) assert.deepEqual(warnings(node), []);
+});
+
+test('after the loss of its last second an acknowledging peer hears all that is sent anew', async (t) => {
+  const redis = await persistentRedis(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1);
+  const ask = asking(node);
+  const [{from: a}, {from: b}] = [await ask('/sign_in?peer_name=a'), await ask('/sign_in?peer_name=b')];
+  let ack = 0;
+  const hear = async (count) => {
+    const heard = [];
+    while (heard.length < count) {
+      const {text, from, number} = await ask(`/wait?peer_id=${b}&ack=${ack}`);
+      if (from === b || number <= ack) continue;
+      assert.equal(number, ack + 1);
+      ack = number;
+      heard.push(text);
+    }
+    return heard;
+  };
+  const send = async (...bodies) => {
+    for (const body of bodies) {
+      assert.equal((await ask(`/message?peer_id=${a}&to=${b}`, post(body))).status, 200);
+    }
+  };
+  await send('1', '2', '3');
+  assert.deepEqual(await hear(3), ['1', '2', '3']);
+  await ask(`/wait?peer_id=${b}&ack=${ack}&limit=1`);
+  const log = path.join(redis.dir, 'appendonlydir');
+  await redis.cli('config', 'set', 'appendfsync', 'always');
+  await redis.cli('wait', '0', '0');
+  cpSync(log, `${log}.before`, {recursive: true});
+  await send('4', '5', '6');
+  await hear(3);
+  await redis.kill();
+  rmSync(log, {recursive: true});
+  cpSync(`${log}.before`, log, {recursive: true});
+  await redis.restart();
+  await until(async () => (await fetch(`${node.http}/readyz`)).status === 200);
+  await send('new 1', 'new 2', 'new 3', 'new 4');
+  assert.deepEqual(await hear(4), ['new 1', 'new 2', 'new 3', 'new 4']);
+});
+
+test('when all is lost peers sign in anew, and nobody gets the id of another', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [a, b]} = await startNodes(t, redis.url, 2, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const events = await eventStream(t, a);
+  const old = [await pollingPeer(a, 'old1'), await pollingPeer(b, 'old2')];
+  await events.take(2);
+  // One that stands still hears of none of it.
+  b.process.kill('SIGSTOP');
+  await redis.cli('flushall');
+  const ids = [];
+  for (const name of ['new1', 'new2']) ids.push((await pollingPeer(a, name)).id);
+  b.process.kill('SIGCONT');
+  assert.ok(ids.every((id) => Number(id) > 2), `${ids}`);
+  for (const peer of old) await assert.rejects(peer.wait(), /404/);
+  const {list} = await pollingPeer(b, 'new3');
+  assert.deepEqual(list.trim().split('\n').map((line) => line.split(',')[0]), ['new3', 'new2', 'new1']);
+  const told = [];
+  while (told.at(-1) !== 'new3') {
+    const {event, data} = await events.next();
+    if (event === 'connect') told.push(data.peer.name);
+  }
+  assert.deepEqual(told, ['new1', 'new2', 'new3']);
+});
+
+test('a node that dies after all was lost leaves no peer behind', async (t) => {
+  const redis = await inMemory(t);
+  const settings = {WEBRTC_HEARTBEAT_MS: '1000', WEBRTC_HEARTBEAT_GC_MS: '100', WEBRTC_WAIT_MS: '0'};
+  const {all: [dies, stays]} = await startNodes(t, redis.url, 2, settings);
+  await redis.cli('flushall');
+  const ghost = await pollingPeer(dies, 'ghost');
+  const parked = ghost.wait().catch(() => {});
+  const names = async () => (await stays.peers()).map(({name}) => name);
+  await until(async () => (await redis.cli('hget', `{signal}:p:${ghost.id}`, 'node')) !== '');
+  dies.process.kill('SIGKILL');
+  await parked;
+  await until(async () => (await names()).length === 0);
+});
+
+test('out of memory, messages and sign-ins are refused at once, and all else goes on', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1);
+  const ask = asking(node);
+  for (const name of ['a', 'b', 'c']) await ask(`/sign_in?peer_name=${name}`);
+  for (const id of [1, 2]) while ((await ask(`/wait?peer_id=${id}&limit=50`)).text.match(/^c,3/) === null);
+  const send = (to) => ask(`/message?peer_id=3&to=${to}`, post('x'.repeat(1000)));
+  for (const to of [1, 2]) assert.equal((await send(to)).status, 200);
+  await redis.cli('config', 'set', 'maxmemory', '1');
+  assert.equal((await send(1)).status, 503);
+  assert.equal((await ask('/sign_in?peer_name=d')).status, 503);
+  await until(() => node.log.some(({message}) => message?.startsWith('Redis is out of memory')));
+  for (const id of [1, 2]) assert.equal((await ask(`/wait?peer_id=${id}`)).text, 'x'.repeat(1000));
+  assert.equal((await ask('/heartbeat?peer_id=1')).status, 200);
+  assert.equal((await ask('/sign_out?peer_id=2')).status, 200);
+  assert.equal((await fetch(`${node.http}/readyz`)).status, 200);
+  await redis.cli('config', 'set', 'maxmemory', '0');
+  assert.equal((await send(1)).status, 200);
+});
+
+test('nobody is collected because Redis stood still', async (t) => {
+  const redis = await inMemory(t);
+  const settings = {WEBRTC_HEARTBEAT_MS: '2000', WEBRTC_HEARTBEAT_GC_MS: '50', WEBRTC_WAIT_MS: '0'};
+  const {all: [a, b]} = await startNodes(t, redis.url, 2, settings);
+  const beating = [];
+  for (const [name, node] of [['a', a], ['b', b]]) {
+    const {id} = await pollingPeer(node, name);
+    beating.push(async () => (await fetch(`${node.http}/heartbeat?peer_id=${id}`)).status);
+  }
+  for (const beat of beating) assert.equal(await beat(), 200);
+  redis.process.kill('SIGSTOP');
+  await pause(4000);
+  redis.process.kill('SIGCONT');
+  for (const beat of beating) assert.equal(await beat(), 200);
+});
+
+test('nobody is collected because the clock of Redis is set forward', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1, {WEBRTC_HEARTBEAT_GC_MS: '50'});
+  for (const name of ['a', 'b']) await pollingPeer(node, name);
+  // All that was written is as old as it would be then.
+  await redis.cli('eval', `redis.call('SET', KEYS[1], 1) redis.call('ZADD', KEYS[2], 1, 1, 1, 2)`,
+    '2', '{signal}:awake', '{signal}:stale');
+  await pause(500);
+  assert.deepEqual((await node.peers()).map(({name}) => name), ['a', 'b']);
+});
+
+test('a change that falls before a standstill is told after it', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [a, b]} = await startNodes(t, redis.url, 2, {WEBRTC_WAIT_MS: '0'});
+  // So many that they are told of the next only after a pause.
+  const hears = asking(b);
+  const {from: id} = await hears('/sign_in?bare');
+  const others = Array.from({length: 300}, (_, number) => asking(a)(`/sign_in?peer_name=x${number}`));
+  await Promise.all(others);
+  for (let number = 0; number < 300; number += 1) await hears(`/wait?peer_id=${id}`);
+  await asking(a)('/sign_in?peer_name=early');
+  assert.match((await hears(`/wait?peer_id=${id}`)).text, /^early,/);
+  const parked = hears(`/wait?peer_id=${id}`);
+  await asking(a)('/sign_in?peer_name=late');
+  redis.process.kill('SIGSTOP');
+  // Longer than an ordinary verb is tried for.
+  await pause(6500);
+  redis.process.kill('SIGCONT');
+  assert.match((await parked).text, /^late,/);
+});
+
+test('waits that end while Redis is away leave nothing behind', async (t) => {
+  const redis = await inMemory(t);
+  const wire = await startWire(t, redis.port);
+  const settings = {WEBRTC_HEARTBEAT_MS: '1000', WEBRTC_HEARTBEAT_GC_MS: '100', WEBRTC_WAIT_MS: '0'};
+  const {all: [node]} = await startNodes(t, wire.url, 1, settings);
+  const ask = asking(node);
+  await ask('/sign_in?peer_name=a');
+  const parked = ask('/wait?peer_id=1&limit=1000');
+  await until(async () => (await redis.cli('hget', '{signal}:p:1', 'node')) !== '');
+  const away = wire.away(3000);
+  assert.equal((await parked).text, 'a,1,1\n');
+  for (let count = 0; count < 3; count += 1) {
+    assert.equal((await ask('/wait?peer_id=1&limit=300')).text, 'a,1,1\n');
+  }
+  await away;
+  // It does not poll any more.
+  await until(async () => (await redis.cli('exists', '{signal}:p:1')) === '0');
+});
+
+test('a stop while Redis is away answers the waits that have begun since', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1, {WEBRTC_WAIT_MS: '0'});
+  const ask = asking(node);
+  await ask('/sign_in?peer_name=a');
+  await redis.kill('SIGTERM');
+  const begun = ask('/wait?peer_id=1');
+  // The node has it when it answers a later request.
+  await fetch(`${node.http}/healthz`);
+  await pause(200);
+  node.process.kill('SIGTERM');
+  const {status, text} = await begun;
+  assert.deepEqual([status, text], [200, 'a,1,1\n']);
+});
+
+test('a socket that sends while Redis is away stays open, and its message arrives', async (t) => {
+  const redis = await inMemory(t);
+  const wire = await startWire(t, redis.port);
+  const {all: [node]} = await startNodes(t, wire.url, 1, {WEBRTC_HEARTBEAT_MS: '2000'});
+  const [a, b] = [await webSocketPeer(t, node, '?peer_name=a'), await webSocketPeer(t, node, '?peer_name=b')];
+  const away = wire.away(5000);
+  a.send({receiverId: b.id, senderId: a.id, number: 1});
+  await away;
+  assert.equal(JSON.parse(await b.frames.next()).number, 1);
+  a.send({receiverId: b.id, senderId: a.id, number: 2});
+  assert.equal(JSON.parse(await b.frames.next()).number, 2);
+});
+
+test('what is asked again because its answer was lost is done once, and answered the same', async (t) => {
+  const redis = await inMemory(t);
+  await startNodes(t, redis.url, 1, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '1256'});
+  const [name] = (await redis.cli('function', 'list')).match(/signal_[0-9a-f]+$/m);
+  const verb = async (...args) => {
+    const [kind, ...rest] = (await redis.cli('fcall', name, '1', '{signal}:', args[0], 'node', ...args.slice(1))).split('\n');
+    return [kind, ...rest.filter((line) => line !== '')];
+  };
+  for (const id of ['1', '2', '3']) {
+    const [, added] = await verb('add_member', `op${id}`, '', 'socketio', 'token', '0');
+    assert.equal(added, id);
+  }
+  const waiting = async (id) => Number(await redis.cli('llen', `{signal}:m:${id}`));
+  const full = 'x'.repeat(1000);
+  assert.deepEqual(await verb('broadcast', 'first', '1', '', full), ['ok']);
+  assert.deepEqual(await verb('broadcast', 'second', '1', '', full), ['ok', '2', '3']);
+  assert.deepEqual(await verb('broadcast', 'second', '1', '', full), ['ok', '2', '3']);
+  await redis.cli('del', '{signal}:m:2');
+  await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
+  for (let count = 0; count < 2; count += 1) {
+    assert.deepEqual(await verb('push_to_member', 'third', '2', 'g', full), ['ok']);
+  }
+  assert.equal(await waiting(2), 1);
+  await redis.cli('del', '{signal}:m:2');
+  await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
+  assert.deepEqual(await verb('keep_room', 'fourth', '1', 'room'), ['ok']);
+  for (let count = 0; count < 2; count += 1) {
+    assert.deepEqual(await verb('ask_for_room', 'fifth', '2', 'room'), ['ok']);
+  }
+  assert.equal(await waiting(2), 1);
+});
