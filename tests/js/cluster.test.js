@@ -7,6 +7,7 @@ import {once} from 'node:events';
 import {readFileSync, writeFileSync} from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
+import {createInterface} from 'node:readline';
 import {test} from 'node:test';
 
 import {directory, inAMinute, insist, persistentRedis, signIn, startNodes, startWire} from './nodes.js';
@@ -268,25 +269,33 @@ test('each removal is told once, also by nodes whose clocks differ by a minute',
   }
 });
 
-test('behind the nginx of deploy/ peers of all doors meet, at any node', async (t) => {
-  const redis = await startRedis(t, '--save', '');
-  const {all} = await startNodes(t, redis.url);
+/** The nginx of deploy/, before nodes on these ports. */
+async function startNginx(t, ports) {
   const port = await freePort();
   const settings = readFileSync(new URL('../../deploy/nginx.conf', import.meta.url), 'utf8')
-    .replaceAll('node1:3000', `127.0.0.1:${all[0].port}`)
-    .replaceAll('node2:3000', `127.0.0.1:${all[1].port}`)
+    .replaceAll('node1:3000', `127.0.0.1:${ports[0]}`)
+    .replaceAll('node2:3000', `127.0.0.1:${ports[1]}`)
     .replace('listen 80', `access_log off; listen 127.0.0.1:${port}`);
   const dir = directory(t, 'nginx');
   writeFileSync(path.join(dir, 'nginx.conf'), `pid ${dir}/pid;\n${settings}`);
   const nginx = spawn('nginx', ['-c', `${dir}/nginx.conf`, '-p', dir, '-e', 'stderr', '-g', 'daemon off;'], {
-    env: {PATH: `${process.env.PATH}:/usr/sbin`}, stdio: ['ignore', 'ignore', 'inherit'],
+    env: {PATH: `${process.env.PATH}:/usr/sbin`}, stdio: ['ignore', 'ignore', 'pipe'],
   });
+  const log = [];
+  createInterface(nginx.stderr).on('line', (line) => log.push(line));
   t.after(async () => {
     nginx.kill();
     await once(nginx, 'exit');
   });
-  const server = {http: `http://127.0.0.1:${port}`, ws: `ws://127.0.0.1:${port}`};
+  const server = {http: `http://127.0.0.1:${port}`, ws: `ws://127.0.0.1:${port}`, log};
   await until(() => fetch(`${server.http}/readyz`).then(({status}) => status === 200, () => false));
+  return server;
+}
+
+test('behind the nginx of deploy/ peers of all doors meet, at any node', async (t) => {
+  const redis = await startRedis(t, '--save', '');
+  const {all} = await startNodes(t, redis.url);
+  const server = await startNginx(t, all.map(({port}) => port));
   const polling = await pollingPeer(server, 'polling');
   const socket = await webSocketPeer(t, server, '?peer_name=socket');
   // By polling first, as its clients do.
@@ -299,6 +308,52 @@ test('behind the nginx of deploy/ peers of all doors meet, at any node', async (
   }
   socketIo.socket.emit('messageOne', {target: String(polling.id), text: 'hi'});
   assert.equal(JSON.parse((await polling.message()).text).text, 'hi');
+});
+
+test('behind the nginx of deploy/ there is always a node while each is restarted in turn', async (t) => {
+  const redis = await startRedis(t, '--save', '');
+  const ports = [await freePort(), await freePort()];
+  const start = (port) => startNode(t, {WEBRTC_REDIS_URL: redis.url, WEBRTC_WAIT_MS: '200', PORT: String(port)});
+  const nodes = await Promise.all(ports.map(start));
+  const server = await startNginx(t, ports);
+  let isOver = false;
+  const {from: id} = await fetch(`${server.http}/sign_in?peer_name=a`).then(({headers}) => ({from: headers.get('pragma')}));
+  const statuses = new Set();
+  const waiting = Array.from({length: 20}, async () => {
+    while (!isOver) {
+      const answer = await fetch(`${server.http}/wait?peer_id=${id}`);
+      statuses.add(answer.status);
+      await answer.text();
+    }
+  });
+  for (const [index, signal] of ['SIGTERM', 'SIGKILL', 'SIGTERM', 'SIGKILL'].entries()) {
+    const exited = once(nodes[index % 2].process, 'exit');
+    nodes[index % 2].process.kill(signal);
+    await exited;
+    nodes[index % 2] = await start(ports[index % 2]);
+    // Until nginx uses it again.
+    await pause(1500);
+  }
+  isOver = true;
+  await Promise.all(waiting);
+  assert.deepEqual([...statuses], [200]);
+  assert.deepEqual(server.log.filter((line) => line.includes('no live upstreams')), []);
+});
+
+test('behind the nginx of deploy/ a thousand waits are open at once', async (t) => {
+  const redis = await startRedis(t, '--save', '');
+  const {all} = await startNodes(t, redis.url, 2, {WEBRTC_WAIT_MS: '0'});
+  const server = await startNginx(t, all.map(({port}) => port));
+  const sender = await pollingPeer(server, 'sender');
+  const peers = await Promise.all(Array.from({length: 1000}, () => pollingPeer(server, 'x')));
+  const told = peers.map((peer) => peer.message());
+  // A wait that is open is what makes it connected.
+  const parked = sender.wait();
+  await until(async () => (await redis.cli('zcard', '{signal}:linger')) === '0');
+  await Promise.all(peers.map(({id}) => sender.send(id, 'hi')));
+  for (const {text} of await Promise.all(told)) assert.equal(text, 'hi');
+  await sender.send(sender.id, 'bye');
+  await parked;
 });
 
 test('a client that leaves while its wait begins leaves nothing behind', async (t) => {

@@ -60,6 +60,11 @@ test('a Redis that wants a password gets it, and a wrong one ends the start', as
   const node = await startNode(t, {WEBRTC_REDIS_URL: `${url('se%20cret')}3`});
   assert.equal((await fetch(`${node.http}/readyz`)).status, 200);
   assert.ok(!JSON.stringify(node.log).includes('cret'));
+  // The rights that the README names.
+  await redis.cli('-a', 'se cret', '--no-auth-warning', 'acl', 'setuser', 'signal', 'on', '>x',
+    '~{signal}:*', '&{signal}:*', '+@all', '-@admin', '-@dangerous', '+info');
+  const {log: [, ...warnings]} = await startNode(t, {WEBRTC_REDIS_URL: redis.url.replace('://', '://signal:x@')});
+  assert.deepEqual(warnings, []);
   for (const [url_, why] of [[url('wrong'), /is wrong$/], [redis.url, /wants a password/]]) {
     const [status, line] = await startInVain({WEBRTC_REDIS_URL: url_});
     assert.equal(status, 2, line);

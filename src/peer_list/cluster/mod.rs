@@ -15,7 +15,7 @@ mod waiting;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -53,7 +53,7 @@ const ROOM_PAUSE: Duration = Duration::from_millis(20);
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Redis is reached if it answers within this time.
-const READY_PATIENCE: Duration = Duration::from_secs(1);
+const READY_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How often a node asks whether another has sent an event to the webhook.
 const TURN_PAUSE: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ const TURN_PAUSE: Duration = Duration::from_secs(1);
 const INFOS_AT_ONCE: usize = 200;
 
 /// How often a node tells which library it uses.
-const USE_PERIOD: Duration = Duration::from_secs(3600);
+const USE_PERIOD: Duration = Duration::from_secs(60);
 
 /// Where a list lives that many nodes share.
 #[derive(Clone, Debug)]
@@ -125,10 +125,12 @@ impl ClusterList {
     async fn use_library(&self) {
         let row = self.0.run("uses_library", Some(PATIENCE), |verb| verb);
         let Ok(mut row) = row.await else { return };
-        if row.kind() == "1" {
+        let differ = row.kind() == "1";
+        let differed = self.0.differ.swap(differ, Ordering::Relaxed);
+        if differ && !differed {
             warn!(
-                "nodes of another version, or with other settings, are at the same list: \
-                 settings are to be the same at all nodes"
+                "nodes of another version, or with other settings, use this list or have a minute \
+                 ago: settings are to be the same at all nodes"
             );
         }
         for old in row.row().map(Row::texts).unwrap_or_default() {

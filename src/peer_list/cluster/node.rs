@@ -54,6 +54,8 @@ pub(super) struct Node {
     over: Mutex<HashMap<PeerId, u64>>,
     /// Somebody tells it.
     is_telling_over: AtomicBool,
+    /// Nodes with other settings use the list too, as far as the log has told.
+    pub differ: AtomicBool,
     /// Only one asks for events at a time, or they would come twice.
     asking_for_events: tokio::sync::Mutex<()>,
     /// Somebody is about to ask for events.
@@ -126,6 +128,7 @@ impl Node {
             waits: AtomicU64::new(0),
             over: Mutex::default(),
             is_telling_over: AtomicBool::new(false),
+            differ: AtomicBool::new(false),
             asking_for_events: tokio::sync::Mutex::new(()),
             is_asking: AtomicBool::new(false),
             clock: AtomicU64::new(0),

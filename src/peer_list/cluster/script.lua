@@ -1392,7 +1392,9 @@ function verbs.bury()
   return { {}, '0' }
 end
 
--- In ms. A node may be away for so long before its library is unknown.
+-- In ms. Nodes say each minute which library they use. One that nobody has used
+-- for a day is of a version that is gone.
+local LIBRARY_USED = 2 * 60 * 1000
 local LIBRARY_LIFE = 24 * 60 * 60 * 1000
 
 -- This node uses this library. Returns whether others use another now, and the
@@ -1400,7 +1402,7 @@ local LIBRARY_LIFE = 24 * 60 * 60 * 1000
 function verbs.uses_library()
   local libraries = key('libraries')
   call('ZADD', libraries, now, NAME)
-  local in_use = call('ZCOUNT', libraries, now - NODE_LIFE, 'inf')
+  local in_use = call('ZCOUNT', libraries, now - LIBRARY_USED, 'inf')
   local old = call('ZRANGEBYSCORE', libraries, '-inf', now - LIBRARY_LIFE)
   if #old > 0 then
     call('ZREM', libraries, unpack(old))
