@@ -218,6 +218,15 @@ test('when all is lost peers sign in anew, and nobody gets the id of another', a
   assert.deepEqual(told, ['new1', 'new2', 'new3']);
 });
 
+test('after the largest id come the smallest that are free', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1);
+  const ids = [(await pollingPeer(node, 'first')).id];
+  await redis.cli('set', '{signal}:id', '2147483646');
+  for (const name of ['largest', 'next']) ids.push((await pollingPeer(node, name)).id);
+  assert.deepEqual(ids, ['1', '2147483647', '2']);
+});
+
 test('a node that dies after all was lost leaves no peer behind', async (t) => {
   const redis = await inMemory(t);
   const settings = {WEBRTC_HEARTBEAT_MS: '1000', WEBRTC_HEARTBEAT_GC_MS: '100', WEBRTC_WAIT_MS: '0'};
@@ -346,14 +355,36 @@ test('a socket that sends while Redis is away stays open, and its message arrive
   assert.equal(JSON.parse(await b.frames.next()).number, 2);
 });
 
+/** What the script in Redis answers a node, its words one after the other. */
+async function script(redis, node, verb, ...args) {
+  const [name] = (await redis.cli('function', 'list')).match(/signal_[0-9a-f]+$/m);
+  const answer = await redis.cli('fcall', name, '1', '{signal}:', verb, node, ...args);
+  return answer.split('\n').filter((word) => word !== '');
+}
+
+test('what a node has on loan is lent to no other because Redis stood still', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1);
+  const peer = await pollingPeer(node, 'a');
+  for (const text of ['one', 'two']) assert.equal(await peer.send(peer.id, text), 200);
+  const lender = await redis.cli('srandmember', '{signal}:announced');
+  const wait = (by, number) => script(redis, by, 'wait', `${by}.${number}`, peer.id, '', '', '', '0', '-1', '0');
+  assert.equal((await wait(lender, 7)).at(-2), 'one');
+  redis.process.kill('SIGSTOP');
+  await pause(3000);
+  redis.process.kill('SIGCONT');
+  assert.deepEqual((await wait('other', 1)).slice(0, 2), ['ok', 'lent']);
+  // The lender's word has waited for as long.
+  await script(redis, lender, 'done', peer.id, `${lender}.7`, 'message', '1', '1', '1');
+  assert.equal((await wait('other', 2)).at(-2), 'two');
+  // One that does not listen any more is not waited for.
+  await until(async () => (await wait('third', 1)).at(-2) === 'two');
+});
+
 test('what is asked again because its answer was lost is done once, and answered the same', async (t) => {
   const redis = await inMemory(t);
   await startNodes(t, redis.url, 1, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '1256'});
-  const [name] = (await redis.cli('function', 'list')).match(/signal_[0-9a-f]+$/m);
-  const verb = async (...args) => {
-    const [kind, ...rest] = (await redis.cli('fcall', name, '1', '{signal}:', args[0], 'node', ...args.slice(1))).split('\n');
-    return [kind, ...rest.filter((line) => line !== '')];
-  };
+  const verb = (...args) => script(redis, 'node', ...args);
   for (const id of ['1', '2', '3']) {
     const [, added] = await verb('add_member', `op${id}`, '', 'socketio', 'token', '0');
     assert.equal(added, id);

@@ -41,7 +41,8 @@ impl ClusterList {
         match kind.as_str() {
             "ok" => added(row, *token).ok_or(ResumeError::Unavailable),
             "wrong" => Err(ResumeError::WrongToken),
-            _ => Err(ResumeError::Gone),
+            "gone" => Err(ResumeError::Gone),
+            _ => Err(ResumeError::Unavailable),
         }
     }
 
@@ -72,7 +73,8 @@ impl ClusterList {
         match kind.as_str() {
             "ok" => {}
             "taken" => return Ok(None),
-            _ => return Err(PeerError::Unknown),
+            "unknown" => return Err(PeerError::Unknown),
+            _ => return Err(PeerError::Unavailable),
         }
         info!(peer_id = id.get(), name = &*listed, "peer signed in");
         let cards = row.row().map(cards).unwrap_or_default();

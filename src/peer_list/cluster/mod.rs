@@ -222,7 +222,8 @@ impl ClusterList {
         match kind.as_str() {
             "ok" => {}
             "wrong" => return Err(ResumeError::WrongToken),
-            _ => return Err(ResumeError::Gone),
+            "gone" => return Err(ResumeError::Gone),
+            _ => return Err(ResumeError::Unavailable),
         }
         let signed_in = self.signed_in(row, known, *token).await;
         info!(peer_id = id.get(), "peer came back");
@@ -250,8 +251,9 @@ impl ClusterList {
             verb.arg(id.get()).arg(hash(token))
         });
         match split(row.await)?.0.as_str() {
+            "ok" => Ok(()),
             "wrong" => Err(PeerError::WrongToken),
-            _ => Ok(()),
+            _ => Err(PeerError::Unavailable),
         }
     }
 
@@ -368,7 +370,8 @@ impl ClusterList {
             .run("give_up", Some(LONG_PATIENCE), |verb| verb.arg(id.get()));
         Err(match split(row.await).map_err(unavailable)?.0.as_str() {
             "gone" => SendError::UnknownReceiver,
-            _ => SendError::MailboxFull,
+            "full" => SendError::MailboxFull,
+            _ => SendError::Unavailable,
         })
     }
 
@@ -383,7 +386,8 @@ impl ClusterList {
         match split(row.await)?.0.as_str() {
             "ok" => Ok(()),
             "wrong" => Err(PeerError::WrongToken),
-            _ => Err(PeerError::Unknown),
+            "unknown" => Err(PeerError::Unknown),
+            _ => Err(PeerError::Unavailable),
         }
     }
 

@@ -656,11 +656,10 @@ local verbs = {}
 -- twice, not even when this server has lost everything: those who had them may
 -- still ask.
 local function next_id(highest)
+  call('SETNX', key('id'), highest)
   while true do
     local id = call('INCR', key('id'))
-    if id == 1 and tonumber(highest) > 0 then
-      call('SET', key('id'), highest)
-    elseif id > 2147483647 then
+    if id > 2147483647 then
       call('SET', key('id'), 0)
     elseif call('EXISTS', key('p:', id)) == 0 then
       return string.format('%d', id)
