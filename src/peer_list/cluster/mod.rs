@@ -6,8 +6,10 @@
 
 mod connect;
 mod group;
+mod lease;
 mod library;
 mod node;
+mod open;
 mod redis;
 mod row;
 mod view;
@@ -26,7 +28,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 pub use connect::ConnectError;
-pub(super) use waiting::{Lease, OpenRequest, OpenSocket};
+pub(super) use lease::Lease;
+pub(super) use open::{OpenRequest, OpenSocket};
 
 use super::{
     AddPeerError, Caller, Delivery, HeartbeatOpts, PeerError, PeerEvents, PeerId, PeerInfo,

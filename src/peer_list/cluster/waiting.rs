@@ -1,111 +1,28 @@
-//! Waiting for news at this node, and the lease under which they are handed
-//! over.
+//! Waiting for news at this node.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use ::redis::Cmd;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
-    ClusterList, LONG_PATIENCE, PATIENCE, flag, hash, known_arg, link_arg,
+    hash, known_arg,
+    lease::{Hears, Lease},
+    link_arg,
     node::{Node, OpenHere},
     redis::LONGEST_RETRY_PAUSE,
     row::Row,
     split,
     view::{View, bare_line},
 };
-use crate::peer_list::{
-    Caller, Delivery, Dialect, News, PeerError, PeerId, Place, Reason, SendError, TimeoutPeerList,
-};
+use crate::peer_list::{Caller, Delivery, Dialect, News, PeerError, PeerId, Reason};
 
 /// How long the end of a wait waits for Redis, before it is answered with what
 /// is known here.
 const END_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What was lent, to be told of when it is handed over or not.
-pub(in crate::peer_list) struct Lease {
-    node: Arc<Node>,
-    here: Arc<OpenHere>,
-    id: PeerId,
-    /// The number of the wait, or `s` and the session.
-    name: String,
-    hears: Hears,
-    is_settled: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Hears {
-    Message(u64),
-    Version(u64),
-}
-
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lease({}, {})", self.id, self.name)
-    }
-}
-
-impl Lease {
-    fn is_of_socket(&self) -> bool {
-        self.name.starts_with('s')
-    }
-
-    /// The arguments of `done`: whether it was handed over.
-    fn words(&self, verb: &mut Cmd, is_done: bool) {
-        let (hears, number) = match self.hears {
-            Hears::Message(number) => ("message", number),
-            Hears::Version(version) => ("version", version),
-        };
-        verb.arg(self.id.get())
-            .arg(&self.name)
-            .arg(if is_done { hears } else { "" })
-            .arg(number)
-            .arg(flag(!self.is_of_socket()))
-            .arg(flag(is_done));
-    }
-
-    /// The socket has it.
-    pub async fn commit(mut self) {
-        self.is_settled = true;
-        if let Hears::Version(version) = self.hears {
-            self.here.set_heard(Some(version));
-        }
-        let done = self.node.run("done", Some(LONG_PATIENCE), |verb| {
-            self.words(verb, true);
-            verb
-        });
-        let _ = done.await;
-    }
-
-    /// The reply is on its way; nobody waits for this.
-    pub fn commit_later(mut self) {
-        self.settle(true);
-    }
-
-    fn settle(&mut self, is_done: bool) {
-        if std::mem::replace(&mut self.is_settled, true) {
-            return;
-        }
-        self.node.later("done", |verb| self.words(verb, is_done));
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.settle(false);
-    }
-}
-
 /// What a look for news has found.
-enum Found {
+pub(super) enum Found {
     Lent(News, u64, Hears),
     Nothing,
     /// An older wait is being given something: look again then.
@@ -117,14 +34,14 @@ enum Found {
 }
 
 /// Something that is open here, and looks for news.
-struct Looking {
-    node: Arc<Node>,
-    here: Arc<OpenHere>,
-    id: PeerId,
+pub(super) struct Looking {
+    pub node: Arc<Node>,
+    pub here: Arc<OpenHere>,
+    pub id: PeerId,
 }
 
 impl Looking {
-    fn new(node: &Arc<Node>, id: PeerId) -> Self {
+    pub fn new(node: &Arc<Node>, id: PeerId) -> Self {
         Self {
             node: node.clone(),
             here: node.open(id),
@@ -180,7 +97,7 @@ impl Looking {
     }
 
     /// Looks for news under a lease; waits for Redis as long as it takes.
-    async fn look(&self, lease: &str) -> Found {
+    pub async fn look(&self, lease: &str) -> Found {
         loop {
             let (known, statuses) = self.node.wants();
             let told = self.node.told(self.id);
@@ -201,15 +118,8 @@ impl Looking {
         }
     }
 
-    fn lend(&self, lease: &str, news: News, number: u64, hears: Hears) -> Delivery {
-        let lease = Lease {
-            node: self.node.clone(),
-            here: self.here.clone(),
-            id: self.id,
-            name: lease.to_owned(),
-            hears,
-            is_settled: false,
-        };
+    pub fn lend(&self, lease: &str, news: News, number: u64, hears: Hears) -> Delivery {
+        let lease = Lease::new(&self.node, &self.here, self.id, lease, hears);
         Delivery::lent(news, number, lease)
     }
 }
@@ -443,174 +353,4 @@ pub(super) async fn wait(
 
 fn removed(reason: Reason) -> Delivery {
     Delivery::last(News::Removed(reason))
-}
-
-/// A request of a peer, as far as this node has to do with it.
-pub(in crate::peer_list) struct OpenRequest {
-    list: ClusterList,
-    caller: Caller,
-    /// A verb has told Redis of it.
-    is_told: AtomicBool,
-}
-
-impl fmt::Debug for OpenRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OpenRequest({})", self.caller.id)
-    }
-}
-
-impl OpenRequest {
-    pub fn new(list: ClusterList, caller: Caller) -> Self {
-        Self {
-            list,
-            caller,
-            is_told: AtomicBool::new(false),
-        }
-    }
-
-    fn uses_link(&self) {
-        let list = TimeoutPeerList(Place::Cluster(self.list.clone()));
-        self.caller.uses_link(&list);
-    }
-
-    fn told(&self) -> &Caller {
-        self.is_told.store(true, Ordering::Relaxed);
-        &self.caller
-    }
-
-    pub async fn wait(
-        &self,
-        acknowledged: Option<u64>,
-        limit: Option<Duration>,
-    ) -> Result<Delivery, PeerError> {
-        let uses_link = || self.uses_link();
-        wait(&self.list.0, self.told(), acknowledged, limit, uses_link).await
-    }
-
-    pub async fn send(
-        &self,
-        to: PeerId,
-        body: Bytes,
-        number: Option<u64>,
-    ) -> Result<(), SendError> {
-        let caller = self.told();
-        let sent = self
-            .list
-            .send_as(caller, to, body, number, true, PATIENCE)
-            .await;
-        if !matches!(sent, Err(SendError::WrongToken | SendError::UnknownSender)) {
-            self.uses_link();
-        }
-        sent
-    }
-
-    pub async fn heartbeat(&self) -> Result<(), PeerError> {
-        self.list.heartbeat(self.told()).await?;
-        self.uses_link();
-        Ok(())
-    }
-
-    /// A sign-in, then, if no verb has told of it.
-    pub fn answered(self, lingers: bool) {
-        if self.is_told.load(Ordering::Relaxed) {
-            return;
-        }
-        self.uses_link();
-        let (id, link) = (self.caller.id, link_arg(&self.caller));
-        self.list.0.later("signed_in", move |verb| {
-            verb.arg(id.get()).arg(link).arg(flag(lingers));
-        });
-    }
-}
-
-/// The socket of a peer that is open at this node.
-pub(in crate::peer_list) struct OpenSocket {
-    looking: Looking,
-    session: u64,
-    has_left: bool,
-}
-
-impl fmt::Debug for OpenSocket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OpenSocket({})", self.looking.id)
-    }
-}
-
-impl OpenSocket {
-    pub async fn open(list: &ClusterList, id: PeerId, resumes: bool) -> Result<Self, PeerError> {
-        let looking = Looking::new(&list.0, id);
-        let row = list.0.run("open_socket", Some(PATIENCE), |verb| {
-            verb.arg(id.get()).arg(flag(resumes))
-        });
-        let (kind, mut row) = split(row.await)?;
-        if kind != "ok" {
-            return Err(PeerError::Unknown);
-        }
-        let session = row.number().ok_or(PeerError::Unavailable)?;
-        looking.here.set_session(session);
-        looking.here.set_heard(row.number());
-        Ok(Self {
-            looking,
-            session,
-            has_left: false,
-        })
-    }
-
-    pub async fn wait(&self) -> Delivery {
-        let Looking { node, here, .. } = &self.looking;
-        let lease = format!("s{}", self.session);
-        loop {
-            if let Some(reason) = here.removed() {
-                return Delivery::last(News::Removed(reason));
-            }
-            let news = here.news.notified();
-            match self.looking.look(&lease).await {
-                Found::Lent(news, number, hears) => {
-                    return self.looking.lend(&lease, news, number, hears);
-                }
-                Found::Removed(reason) => return Delivery::last(News::Removed(reason)),
-                Found::Replaced | Found::Outdated => return Delivery::last(News::Replaced),
-                Found::Nothing | Found::Later(_) => {}
-            }
-            if node.is_ending() {
-                return Delivery::last(News::Nothing(Bytes::new()));
-            }
-            news.await;
-        }
-    }
-
-    pub async fn ended(&self) {
-        let Looking { node, here, .. } = &self.looking;
-        while here.removed().is_none() && !here.is_replaced() && !node.is_ending() {
-            here.news.notified().await;
-        }
-        // Whoever waits for news is to hear of it too.
-        here.news.notify_one();
-    }
-
-    pub async fn leave(mut self, reason: Reason) {
-        self.has_left = true;
-        let Looking { node, id, .. } = &self.looking;
-        let row = node.run("close_socket", Some(LONG_PATIENCE), |verb| {
-            verb.arg(id.get()).arg(self.session).arg(reason.to_string())
-        });
-        if let Ok(mut row) = row.await
-            && let Some(removed) = row.row()
-        {
-            super::log_one_removed(removed);
-        }
-    }
-}
-
-impl Drop for OpenSocket {
-    fn drop(&mut self) {
-        if !self.has_left {
-            let (id, session) = (self.looking.id, self.session);
-            self.looking.node.later("close_socket", move |verb| {
-                verb.arg(id.get())
-                    .arg(session)
-                    .arg(Reason::Closed.to_string());
-            });
-        }
-    }
 }

@@ -1,0 +1,105 @@
+//! News on loan: what is told of them when they are handed over, or not.
+
+use std::{fmt, sync::Arc};
+
+use ::redis::Cmd;
+
+use super::{
+    LONG_PATIENCE, flag,
+    node::{Node, OpenHere},
+};
+use crate::peer_list::PeerId;
+
+/// What was lent, to be told of when it is handed over or not.
+pub(in crate::peer_list) struct Lease {
+    node: Arc<Node>,
+    here: Arc<OpenHere>,
+    id: PeerId,
+    /// The number of the wait, or `s` and the session.
+    name: String,
+    hears: Hears,
+    is_settled: bool,
+}
+
+/// What a peer has heard when it is handed over.
+#[derive(Clone, Copy)]
+pub(super) enum Hears {
+    /// The message with this number.
+    Message(u64),
+    /// Of the list, up to this version.
+    Version(u64),
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lease({}, {})", self.id, self.name)
+    }
+}
+
+impl Lease {
+    pub(super) fn new(
+        node: &Arc<Node>,
+        here: &Arc<OpenHere>,
+        id: PeerId,
+        name: &str,
+        hears: Hears,
+    ) -> Self {
+        Self {
+            node: node.clone(),
+            here: here.clone(),
+            id,
+            name: name.to_owned(),
+            hears,
+            is_settled: false,
+        }
+    }
+
+    fn is_of_socket(&self) -> bool {
+        self.name.starts_with('s')
+    }
+
+    /// The arguments of `done`: whether it was handed over.
+    fn words(&self, verb: &mut Cmd, is_done: bool) {
+        let (hears, number) = match self.hears {
+            Hears::Message(number) => ("message", number),
+            Hears::Version(version) => ("version", version),
+        };
+        verb.arg(self.id.get())
+            .arg(&self.name)
+            .arg(if is_done { hears } else { "" })
+            .arg(number)
+            .arg(flag(!self.is_of_socket()))
+            .arg(flag(is_done));
+    }
+
+    /// The socket has it.
+    pub async fn commit(mut self) {
+        self.is_settled = true;
+        if let Hears::Version(version) = self.hears {
+            self.here.set_heard(Some(version));
+        }
+        let done = self.node.run("done", Some(LONG_PATIENCE), |verb| {
+            self.words(verb, true);
+            verb
+        });
+        let _ = done.await;
+    }
+
+    /// The reply is on its way; nobody waits for this.
+    pub fn commit_later(mut self) {
+        self.settle(true);
+    }
+
+    fn settle(&mut self, is_done: bool) {
+        if std::mem::replace(&mut self.is_settled, true) {
+            return;
+        }
+        self.node.later("done", |verb| self.words(verb, is_done));
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.settle(false);
+    }
+}

@@ -1,0 +1,187 @@
+//! What of a peer is open at this node: a request, or its socket.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{
+    ClusterList, LONG_PATIENCE, PATIENCE, flag, link_arg, log_one_removed, split,
+    waiting::{Found, Looking, wait},
+};
+use crate::peer_list::{
+    Caller, Delivery, News, PeerError, PeerId, Place, Reason, SendError, TimeoutPeerList,
+};
+
+/// A request of a peer, as far as this node has to do with it.
+pub(in crate::peer_list) struct OpenRequest {
+    list: ClusterList,
+    caller: Caller,
+    /// A verb has told Redis of it.
+    is_told: AtomicBool,
+}
+
+impl fmt::Debug for OpenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenRequest({})", self.caller.id)
+    }
+}
+
+impl OpenRequest {
+    pub fn new(list: ClusterList, caller: Caller) -> Self {
+        Self {
+            list,
+            caller,
+            is_told: AtomicBool::new(false),
+        }
+    }
+
+    fn uses_link(&self) {
+        let list = TimeoutPeerList(Place::Cluster(self.list.clone()));
+        self.caller.uses_link(&list);
+    }
+
+    fn told(&self) -> &Caller {
+        self.is_told.store(true, Ordering::Relaxed);
+        &self.caller
+    }
+
+    pub async fn wait(
+        &self,
+        acknowledged: Option<u64>,
+        limit: Option<Duration>,
+    ) -> Result<Delivery, PeerError> {
+        let uses_link = || self.uses_link();
+        wait(&self.list.0, self.told(), acknowledged, limit, uses_link).await
+    }
+
+    pub async fn send(
+        &self,
+        to: PeerId,
+        body: Bytes,
+        number: Option<u64>,
+    ) -> Result<(), SendError> {
+        let caller = self.told();
+        let sent = self
+            .list
+            .send_as(caller, to, body, number, true, PATIENCE)
+            .await;
+        if !matches!(sent, Err(SendError::WrongToken | SendError::UnknownSender)) {
+            self.uses_link();
+        }
+        sent
+    }
+
+    pub async fn heartbeat(&self) -> Result<(), PeerError> {
+        self.list.heartbeat(self.told()).await?;
+        self.uses_link();
+        Ok(())
+    }
+
+    /// A sign-in, then, if no verb has told of it.
+    pub fn answered(self, lingers: bool) {
+        if self.is_told.load(Ordering::Relaxed) {
+            return;
+        }
+        self.uses_link();
+        let (id, link) = (self.caller.id, link_arg(&self.caller));
+        self.list.0.later("signed_in", move |verb| {
+            verb.arg(id.get()).arg(link).arg(flag(lingers));
+        });
+    }
+}
+
+/// The socket of a peer that is open at this node.
+pub(in crate::peer_list) struct OpenSocket {
+    looking: Looking,
+    session: u64,
+    has_left: bool,
+}
+
+impl fmt::Debug for OpenSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenSocket({})", self.looking.id)
+    }
+}
+
+impl OpenSocket {
+    pub async fn open(list: &ClusterList, id: PeerId, resumes: bool) -> Result<Self, PeerError> {
+        let looking = Looking::new(&list.0, id);
+        let row = list.0.run("open_socket", Some(PATIENCE), |verb| {
+            verb.arg(id.get()).arg(flag(resumes))
+        });
+        let (kind, mut row) = split(row.await)?;
+        if kind != "ok" {
+            return Err(PeerError::Unknown);
+        }
+        let session = row.number().ok_or(PeerError::Unavailable)?;
+        looking.here.set_session(session);
+        looking.here.set_heard(row.number());
+        Ok(Self {
+            looking,
+            session,
+            has_left: false,
+        })
+    }
+
+    pub async fn wait(&self) -> Delivery {
+        let Looking { node, here, .. } = &self.looking;
+        let lease = format!("s{}", self.session);
+        loop {
+            if let Some(reason) = here.removed() {
+                return Delivery::last(News::Removed(reason));
+            }
+            let news = here.news.notified();
+            match self.looking.look(&lease).await {
+                Found::Lent(news, number, hears) => {
+                    return self.looking.lend(&lease, news, number, hears);
+                }
+                Found::Removed(reason) => return Delivery::last(News::Removed(reason)),
+                Found::Replaced | Found::Outdated => return Delivery::last(News::Replaced),
+                Found::Nothing | Found::Later(_) => {}
+            }
+            if node.is_ending() {
+                return Delivery::last(News::Nothing(Bytes::new()));
+            }
+            news.await;
+        }
+    }
+
+    pub async fn ended(&self) {
+        let Looking { node, here, .. } = &self.looking;
+        while here.removed().is_none() && !here.is_replaced() && !node.is_ending() {
+            here.news.notified().await;
+        }
+        // Whoever waits for news is to hear of it too.
+        here.news.notify_one();
+    }
+
+    pub async fn leave(mut self, reason: Reason) {
+        self.has_left = true;
+        let Looking { node, id, .. } = &self.looking;
+        let row = node.run("close_socket", Some(LONG_PATIENCE), |verb| {
+            verb.arg(id.get()).arg(self.session).arg(reason.to_string())
+        });
+        if let Ok(mut row) = row.await
+            && let Some(removed) = row.row()
+        {
+            log_one_removed(removed);
+        }
+    }
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        if !self.has_left {
+            let (id, session) = (self.looking.id, self.session);
+            self.looking.node.later("close_socket", move |verb| {
+                verb.arg(id.get())
+                    .arg(session)
+                    .arg(Reason::Closed.to_string());
+            });
+        }
+    }
+}
