@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, Uri};
 
 use super::query::Query;
 use crate::peer_list::{
-    Delivery, News, OpenSocket, PeerId, PeerToken, Reason, TimeoutPeerList, WrongToken,
+    Delivery, News, OpenSocket, PeerError, PeerId, PeerToken, Reason, TimeoutPeerList, WrongToken,
 };
 
 /// Pings are no further apart than this: proxies cut silent connections after
@@ -41,12 +41,13 @@ impl End {
 }
 
 impl PushPeer {
-    /// None if the peer has been removed meanwhile. `resumes`: it may come
-    /// back with its token when its socket has closed.
-    pub async fn new(list: &TimeoutPeerList, id: PeerId, resumes: bool) -> Option<Self> {
-        let socket = list.open_socket(id, resumes).await.ok()?;
+    /// An error if the peer has been removed meanwhile, or the list cannot be
+    /// reached. `resumes`: it may come back with its token when its socket has
+    /// closed.
+    pub async fn new(list: &TimeoutPeerList, id: PeerId, resumes: bool) -> Result<Self, PeerError> {
+        let socket = list.open_socket(id, resumes).await?;
         let list = list.clone();
-        Some(Self { list, id, socket })
+        Ok(Self { list, id, socket })
     }
 
     /// Waits for the next news for the peer.

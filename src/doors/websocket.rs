@@ -39,8 +39,8 @@ use super::{
     push::{End, PushPeer, Return, ping_interval},
 };
 use crate::peer_list::{
-    AddPeerError, Dialect, News, PeerId, PeerToken, Reason, ResumeError, SendError, SignedIn,
-    TimeoutPeerList, WayIn, WrongToken,
+    AddPeerError, Dialect, News, PeerError, PeerId, PeerToken, Reason, ResumeError, SendError,
+    SignedIn, TimeoutPeerList, WayIn, WrongToken,
 };
 
 /// What those who watch the list know this door by.
@@ -152,8 +152,15 @@ async fn serve(door: Door, joining: Joining, mut socket: WebSocket) {
         Ok(signed_in) => signed_in,
         Err((code, reason)) => return close(&mut socket, code, reason).await,
     };
-    let Some(peer) = PushPeer::new(&door.peer_list, id, joining.back.resumes).await else {
-        return close(&mut socket, close_code::NORMAL, "signed out").await;
+    let peer = match PushPeer::new(&door.peer_list, id, joining.back.resumes).await {
+        Ok(peer) => peer,
+        Err(PeerError::Unavailable) => {
+            let (code, reason) = UNAVAILABLE;
+            return close(&mut socket, code, reason).await;
+        }
+        Err(PeerError::Unknown | PeerError::WrongToken) => {
+            return close(&mut socket, close_code::NORMAL, "signed out").await;
+        }
     };
     let session = Session {
         peer: &peer,

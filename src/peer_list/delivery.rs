@@ -107,7 +107,7 @@ impl Delivery {
     pub async fn done(self) {
         match self.lease {
             Some(Lease::Local(lease)) => lease.commit(),
-            Some(Lease::Cluster(lease)) => lease.commit().await,
+            Some(Lease::Cluster(lease)) => lease.commit(),
             None => {}
         }
     }

@@ -362,23 +362,170 @@ async function script(redis, node, verb, ...args) {
   return answer.split('\n').filter((word) => word !== '');
 }
 
+/** The verbs of a wait, as a node has them carried out. */
+function waits(redis, id) {
+  return {
+    wait: (node, number, {began = Date.now(), ack = ''} = {}) => script(
+      redis, node, 'wait', String(began), `${node}.${number}`, id, '', '', ack, '0', '-1', '0'),
+    take: (node, number, began) => script(
+      redis, node, 'take', String(began), id, `${node}.${number}`, '0', '-1', '0'),
+    done: (node, number, message) => script(
+      redis, node, 'done', id, `${node}.${number}`, 'message', String(message), '1', '1'),
+    end: (node, number) => script(redis, node, 'end_wait', id, `${node}.${number}`, '1', '-1', '0'),
+  };
+}
+
 test('what a node has on loan is lent to no other because Redis stood still', async (t) => {
   const redis = await inMemory(t);
   const {all: [node]} = await startNodes(t, redis.url, 1);
   const peer = await pollingPeer(node, 'a');
   for (const text of ['one', 'two']) assert.equal(await peer.send(peer.id, text), 200);
   const lender = await redis.cli('srandmember', '{signal}:announced');
-  const wait = (by, number) => script(redis, by, 'wait', `${by}.${number}`, peer.id, '', '', '', '0', '-1', '0');
+  const {wait, done} = waits(redis, peer.id);
   assert.equal((await wait(lender, 7)).at(-2), 'one');
   redis.process.kill('SIGSTOP');
   await pause(3000);
   redis.process.kill('SIGCONT');
   assert.deepEqual((await wait('other', 1)).slice(0, 2), ['ok', 'lent']);
   // The lender's word has waited for as long.
-  await script(redis, lender, 'done', peer.id, `${lender}.7`, 'message', '1', '1', '1');
+  await done(lender, 7, 1);
   assert.equal((await wait('other', 2)).at(-2), 'two');
-  // One that does not listen any more is not waited for.
-  await until(async () => (await wait('third', 1)).at(-2) === 'two');
+  // What a dead node has on loan is lent to the next.
+  await redis.cli('zadd', '{signal}:nodes', '1', 'other');
+  assert.equal((await wait('third', 1)).at(-2), 'two');
+});
+
+test('a wait that is overtaken on its way to Redis takes nothing from the one that is open', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1);
+  const peer = await pollingPeer(node, 'a');
+  const {wait, take, end} = waits(redis, peer.id);
+  const now = Date.now();
+  assert.deepEqual((await wait('newer', 1, {began: now})).slice(0, 2), ['ok', 'none']);
+  assert.deepEqual((await wait('older', 1, {began: now - 700})).slice(0, 2), ['ok', 'outdated']);
+  await end('older', 1);
+  assert.equal(await peer.send(peer.id, 'hi'), 200);
+  assert.equal((await take('older', 1, now - 700))[0], 'outdated');
+  assert.equal((await take('newer', 1, now)).at(-1), 'hi');
+});
+
+test('a wait that Redis has lost goes on, and one that is over does not', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1);
+  const peer = await pollingPeer(node, 'a');
+  const {wait, take, end} = waits(redis, peer.id);
+  const now = Date.now();
+  await wait('a', 1, {began: now});
+  await end('a', 1);
+  assert.deepEqual(await take('a', 1, now), ['outdated']);
+  assert.deepEqual(await take('b', 1, now + 1), ['none']);
+  assert.equal(await redis.cli('hget', `{signal}:p:${peer.id}`, 'wait'), 'b.1');
+});
+
+test('to acknowledge never holds Redis up, whatever became of the mailbox', async (t) => {
+  const redis = await inMemory(t);
+  await startNodes(t, redis.url, 1, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '3000'});
+  const verb = (...args) => script(redis, 'node', ...args);
+  const soon = () => String(Date.now() + 5000);
+  for (const secret of ['', 'key']) await verb('add_member', soon(), `op${secret}`, secret, 'socketio', 'x', '0');
+  await verb('open_socket', soon(), 'attempt', '2', '1');
+  for (const op of ['one', 'two']) await verb('broadcast', op, '1', '', 'x'.repeat(1000));
+  assert.equal((await verb('take', '0', '2', 's1', '0', '-1', '0'))[1], '1');
+  await verb('done', '2', 's1', 'message', '1', '0', '1');
+  const full = await redis.cli('hget', '{signal}:p:2', 'bytes');
+  assert.deepEqual(await verb('give_up', '2', '1000', '0'), ['ok'], `it has taken one: ${full}`);
+  assert.deepEqual(await verb('give_up', '2', '10', '1'), ['ok'], 'it has room');
+  assert.deepEqual(await verb('give_up', '2', '1000', '1'), ['gone']);
+  assert.deepEqual(await verb('acknowledge', '2', '1'), ['ok']);
+  await redis.cli('hdel', '{signal}:p:2', 'doomed');
+  for (const number of ['1', '9', '9007199254740992']) {
+    assert.deepEqual(await verb('acknowledge', '2', number), ['ok']);
+  }
+});
+
+test('a node that is taken for dead, and lives, says anew what is open there', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1);
+  const name = await redis.cli('srandmember', '{signal}:announced');
+  const peer = await pollingPeer(node, 'a');
+  await waits(redis, peer.id).wait(name, 99);
+  await redis.cli('zadd', '{signal}:nodes', '1', name);
+  await script(redis, 'other', 'bury');
+  assert.equal((await script(redis, name, 'live'))[0], '1');
+});
+
+test('a message that was not answered in time to its socket is not done later', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1);
+  const peer = await pollingPeer(node, 'a');
+  const late = String(Date.now() - 1);
+  for (const [verb, ...args] of [
+    ['open_socket', 'attempt', peer.id, '0'], ['resume_peer', peer.id, 'x', '', 'http', 'l', '-1', '0'],
+    ['resume_member', peer.id, 'x'], ['add_member', 'op', '', 'socketio', 'x', '0'],
+    ['add_peer', 'op', 'b', 'http', 'l', 'x', '0', '-1', '0'],
+    ['send', 'op', peer.id, '', peer.id, '', '0', '', '0', 'hi'],
+  ]) assert.equal((await script(redis, 'node', verb, late, ...args))[0], 'late', verb);
+});
+
+test('a socket whose opening was answered to nobody is closed', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1);
+  const peer = await pollingPeer(node, 'a');
+  const soon = String(Date.now() + 5000);
+  await script(redis, 'node', 'open_socket', soon, 'attempt', peer.id, '0');
+  await script(redis, 'node', 'drop_socket', peer.id, 'another');
+  assert.equal((await node.peers()).length, 1);
+  await script(redis, 'node', 'drop_socket', peer.id, 'attempt');
+  assert.deepEqual(await node.peers(), []);
+});
+
+test('a node whose password was wrong for a while goes on', async (t) => {
+  const redis = await persistentRedis(t);
+  await redis.cli('config', 'set', 'requirepass', 'right');
+  const url = redis.url.replace('://', '://default:right@');
+  const {all: [node]} = await startNodes(t, url, 1);
+  const peer = await pollingPeer(node, 'a');
+  // Without the password that was set, it takes none.
+  await redis.kill('SIGTERM');
+  await redis.restart();
+  await redis.cli('config', 'set', 'requirepass', 'wrong');
+  await redis.cli('-a', 'wrong', '--no-auth-warning', 'client', 'kill', 'type', 'normal');
+  await until(() => node.log.some(({why}) => /is wrong/.test(why)));
+  await redis.cli('-a', 'wrong', '--no-auth-warning', 'config', 'set', 'requirepass', 'right');
+  await until(async () => (await fetch(`${node.http}/readyz`)).status === 200);
+  assert.equal(await peer.send(peer.id, 'hi'), 200);
+});
+
+test('a socket that closes while Redis is away is gone when it is back', async (t) => {
+  const redis = await inMemory(t);
+  const wire = await startWire(t, redis.port);
+  const {all: [node]} = await startNodes(t, wire.url, 1, {WEBRTC_HEARTBEAT_MS: '60000'});
+  const peer = await webSocketPeer(t, node, '?peer_name=a');
+  // Longer than an ordinary verb is tried for.
+  const away = wire.away(6500);
+  peer.socket.terminate();
+  await away;
+  await until(async () => (await node.peers()).length === 0);
+});
+
+test('a socket lives while Redis is away that is to hear what it was given', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1, {WEBRTC_HEARTBEAT_MS: '2000'});
+  const [a, b] = [await webSocketPeer(t, node, '?peer_name=a'), await webSocketPeer(t, node, '?peer_name=b')];
+  let number = 0;
+  const heard = [];
+  b.socket.on('message', (data) => heard.push(JSON.parse(data).number));
+  const sending = setInterval(() => a.send({receiverId: b.id, senderId: a.id, number: (number += 1)}), 1);
+  t.after(() => clearInterval(sending));
+  await until(() => heard.length > 50);
+  redis.process.kill('SIGSTOP');
+  await pause(5000);
+  redis.process.kill('SIGCONT');
+  const goal = number;
+  await until(() => heard.includes(goal));
+  clearInterval(sending);
+  const numbers = heard.filter((one) => one !== undefined);
+  assert.deepEqual(numbers, numbers.map((_, index) => index + 1));
 });
 
 test('what is asked again because its answer was lost is done once, and answered the same', async (t) => {
@@ -386,7 +533,8 @@ test('what is asked again because its answer was lost is done once, and answered
   await startNodes(t, redis.url, 1, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '1256'});
   const verb = (...args) => script(redis, 'node', ...args);
   for (const id of ['1', '2', '3']) {
-    const [, added] = await verb('add_member', `op${id}`, '', 'socketio', 'token', '0');
+    const soon = String(Date.now() + 5000);
+    const [, added] = await verb('add_member', soon, `op${id}`, '', 'socketio', 'token', '0');
     assert.equal(added, id);
   }
   const waiting = async (id) => Number(await redis.cli('llen', `{signal}:m:${id}`));

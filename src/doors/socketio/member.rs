@@ -95,8 +95,10 @@ async fn join(
             Err(ResumeError::WrongToken | ResumeError::Unavailable) => return None,
         };
         // One that comes back may be collected in between.
-        if let Some(peer) = PushPeer::new(list, added.id, back.resumes).await {
-            return Some((peer, added));
+        match PushPeer::new(list, added.id, back.resumes).await {
+            Ok(peer) => return Some((peer, added)),
+            Err(PeerError::Unavailable) => return None,
+            Err(PeerError::Unknown | PeerError::WrongToken) => {}
         }
     }
 }

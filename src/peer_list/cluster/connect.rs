@@ -12,13 +12,13 @@ use redis::{
 use socket2::TcpKeepalive;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     ClusterOpts,
     library::{Library, is_unknown_function},
-    redis::{Health, Redis},
+    redis::{Commands, Current, Health, Redis},
 };
 use crate::peer_list::HeartbeatOpts;
 
@@ -137,7 +137,14 @@ impl Redis {
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_secs(1));
         let connect = |config| ConnectionManager::new_with_config(client.clone(), config);
-        let commands = connect(config.clone()).await?;
+        let commands = Commands {
+            client: client.clone(),
+            config: config.clone(),
+            current: Mutex::new(Current {
+                connection: connect(config.clone()).await?,
+                made: Instant::now(),
+            }),
+        };
         let (sender, pushes) = unbounded_channel();
         let listening = config
             .set_push_sender(sender)
@@ -250,9 +257,8 @@ async fn unfit(connection: &mut MultiplexedConnection) -> Result<Option<String>,
     if found < OLDEST {
         return Ok(Some(too_old(&format!("version {version}"))));
     }
-    let (limit, policy) = (field("maxmemory"), field("maxmemory_policy"));
-    let forgets = limit != "0" && policy.starts_with("allkeys");
-    Ok(forgets.then(|| {
+    let policy = field("maxmemory_policy");
+    Ok(policy.starts_with("allkeys").then(|| {
         format!(
             "when it is full it forgets peers and messages (maxmemory-policy {policy}): \
              set noeviction"

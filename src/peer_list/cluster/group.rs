@@ -2,13 +2,12 @@
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::time::Instant;
 use tracing::info;
 
 use super::{ClusterList, LONG_PATIENCE, PATIENCE, Row, hash, op, split};
 use crate::peer_list::{
     AddPeerError, Added, Card, Family, Introduction, PeerError, PeerId, PeerToken, ResumeError,
-    SendError, Unavailable, peer::name_for_list, rules::ROOM_PATIENCE,
+    SendError, Unavailable, peer::name_for_list,
 };
 
 impl ClusterList {
@@ -18,14 +17,15 @@ impl ClusterList {
         door: &'static str,
     ) -> Result<Added, AddPeerError> {
         let token = PeerToken::random();
-        let row = self.0.run("add_member", Some(PATIENCE), |verb| {
-            verb.arg(op())
+        let op = op();
+        let row = self.0.run_in_time("add_member", PATIENCE, |verb| {
+            verb.arg(&op)
                 .arg(key.unwrap_or_default())
                 .arg(door)
                 .arg(hash(&token))
                 .arg(self.0.highest_id())
         });
-        let (kind, row) = split(row.await).map_err(|_| AddPeerError::Unavailable)?;
+        let (kind, row) = row.await.map_err(|_| AddPeerError::Unavailable)?;
         match kind.as_str() {
             "ok" => added(row, token).ok_or(AddPeerError::Unavailable),
             "full" => Err(AddPeerError::Full),
@@ -34,10 +34,10 @@ impl ClusterList {
     }
 
     pub async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, ResumeError> {
-        let row = self.0.run("resume_member", Some(PATIENCE), |verb| {
+        let row = self.0.run_in_time("resume_member", PATIENCE, |verb| {
             verb.arg(id.get()).arg(hash(token))
         });
-        let (kind, row) = split(row.await).map_err(|_| ResumeError::Unavailable)?;
+        let (kind, row) = row.await.map_err(|_| ResumeError::Unavailable)?;
         match kind.as_str() {
             "ok" => added(row, *token).ok_or(ResumeError::Unavailable),
             "wrong" => Err(ResumeError::WrongToken),
@@ -186,9 +186,8 @@ impl ClusterList {
         kind: &'static str,
         body: Bytes,
     ) -> Result<(), SendError> {
-        let deadline = Instant::now() + ROOM_PATIENCE;
         loop {
-            self.until_room(id, body.len(), deadline).await?;
+            self.until_room(id, body.len()).await?;
             let row = self.0.run("push_to_member", Some(LONG_PATIENCE), |verb| {
                 verb.arg(op()).arg(id.get()).arg(kind).arg(&body[..])
             });

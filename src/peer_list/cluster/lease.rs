@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use ::redis::Cmd;
 
 use super::{
-    LONG_PATIENCE, flag,
+    flag,
     node::{Node, OpenHere},
 };
 use crate::peer_list::PeerId;
@@ -72,17 +72,23 @@ impl Lease {
             .arg(flag(is_done));
     }
 
-    /// The socket has it.
-    pub async fn commit(mut self) {
+    /// The socket has it. It is told in its own time: until Redis knows, the
+    /// socket is given nothing more, but it lives.
+    pub fn commit(mut self) {
         self.is_settled = true;
         if let Hears::Version(version) = self.hears {
             self.here.set_heard(Some(version));
         }
-        let done = self.node.run("done", Some(LONG_PATIENCE), |verb| {
-            self.words(verb, true);
-            verb
+        let mut done = self.node.redis.verb("done");
+        self.words(&mut done, true);
+        let Ok(handing) = self.here.handing() else {
+            return;
+        };
+        let node = self.node.clone();
+        tokio::spawn(async move {
+            let _ = node.redis.run(&done, None).await;
+            drop(handing);
         });
-        let _ = done.await;
     }
 
     /// The reply is on its way; nobody waits for this.

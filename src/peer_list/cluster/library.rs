@@ -15,12 +15,10 @@ use crate::peer_list::{
 /// A node that was not heard of for so long is dead.
 pub(super) const NODE_LIFE: Duration = Duration::from_secs(10);
 
-/// What is lent and not told of after this long may be lent to the next.
-/// Longer than Redis may stand still unseen: what is told waits meanwhile.
+/// What is lent and not told of after this long may be lent to the next, even
+/// if the node that has it lives. Longer than Redis may stand still unseen, and
+/// than it takes to find a dead node: what is told waits meanwhile.
 const LEASE: Duration = Duration::from_secs(15);
-
-/// The same while the node that has it does not listen to Redis.
-const DOUBT: Duration = Duration::from_secs(2);
 
 /// An operation may be asked for again this long after it was done: longer than
 /// what cannot be refused is tried for.
@@ -108,7 +106,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
         "local TIMEOUT, PATIENCE, ANY_REQUEST = {}, {}, {}\n\
          local BOUND, OVERHEAD, MAX_PEERS = {}, {MESSAGE_OVERHEAD_BYTES}, {}\n\
          local LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED = {LOG_LENGTH}, {EVENTS_KEPT}, {EVENTS_QUEUED}\n\
-         local LINGER, REPEAT_PAUSE, LEASE, DOUBT = {}, {}, {}, {}\n\
+         local LINGER, REPEAT_PAUSE, LEASE = {}, {}, {}\n\
          local NODE_LIFE, STANDSTILL, OP_LIFE = {}, {}, {}\n",
         ms(opts.timeout_period),
         ms(patience(opts)),
@@ -118,7 +116,6 @@ fn constants(opts: &HeartbeatOpts) -> String {
         ms(LINGER),
         ms(REPEAT_PAUSE),
         ms(LEASE),
-        ms(DOUBT),
         ms(NODE_LIFE),
         ms(2 * sign_period(opts)),
         ms(OP_LIFE),

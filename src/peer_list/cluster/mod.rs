@@ -52,6 +52,9 @@ const LONG_PATIENCE: Duration = Duration::from_secs(30);
 /// The pause between two looks whether a mailbox has room.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 
+/// An answer that takes longer than this shows that Redis stands still.
+const STILL: Duration = Duration::from_millis(200);
+
 /// How long a node that stops tries to say so.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -140,8 +143,7 @@ impl ClusterList {
             let mut delete = ::redis::cmd("FUNCTION");
             delete.arg("DELETE").arg(&old);
             // Another node may have been faster.
-            let mut connection = self.0.redis.commands.clone();
-            let _ = delete.exec_async(&mut connection).await;
+            let _ = delete.exec_async(&mut self.0.redis.connection()).await;
         }
     }
 
@@ -212,7 +214,7 @@ impl ClusterList {
     ) -> Result<SignedIn, ResumeError> {
         let name = name.map(name_for_list);
         let (known, statuses) = self.0.wants();
-        let row = self.0.run("resume_peer", Some(PATIENCE), |verb| {
+        let row = self.0.run_in_time("resume_peer", PATIENCE, |verb| {
             verb.arg(id.get())
                 .arg(hash(token))
                 .arg(name.as_deref().unwrap_or_default())
@@ -221,7 +223,7 @@ impl ClusterList {
                 .arg(known_arg(known))
                 .arg(statuses)
         });
-        let (kind, row) = split(row.await).map_err(|_| ResumeError::Unavailable)?;
+        let (kind, row) = row.await.map_err(|_| ResumeError::Unavailable)?;
         match kind.as_str() {
             "ok" => {}
             "wrong" => return Err(ResumeError::WrongToken),
@@ -331,7 +333,6 @@ impl ClusterList {
         body: Bytes,
     ) -> Result<(), SendError> {
         let from = caller(from);
-        let deadline = Instant::now() + ROOM_PATIENCE;
         loop {
             let sent = self
                 .send_as(&from, to, body.clone(), None, false, LONG_PATIENCE)
@@ -339,43 +340,45 @@ impl ClusterList {
             if sent != Err(SendError::MailboxFull) {
                 return sent;
             }
-            self.until_room(to, body.len(), deadline).await?;
+            self.until_room(to, body.len()).await?;
         }
     }
 
-    /// Waits until a mailbox has room for so many bytes. If it has none by
-    /// then, its peer may have to go for that.
-    async fn until_room(
-        &self,
-        id: PeerId,
-        bytes: usize,
-        deadline: Instant,
-    ) -> Result<(), SendError> {
+    /// Waits until a mailbox has room for so many bytes. A peer that takes
+    /// nothing for a while may have to go for that.
+    async fn until_room(&self, id: PeerId, bytes: usize) -> Result<(), SendError> {
         let unavailable = |_: Unavailable| SendError::Unavailable;
+        let mut taken = String::new();
+        let mut deadline = Instant::now() + ROOM_PATIENCE;
         loop {
-            let pause = deadline
-                .saturating_duration_since(Instant::now())
-                .min(ROOM_PAUSE);
-            sleep(pause).await;
+            sleep(ROOM_PAUSE).await;
+            let asked = Instant::now();
             let row = self.0.run("has_room", Some(LONG_PATIENCE), |verb| {
                 verb.arg(id.get()).arg(bytes)
             });
-            match split(row.await).map_err(unavailable)?.0.as_str() {
-                "ok" if !pause.is_zero() => return Ok(()),
+            let (kind, mut row) = split(row.await).map_err(unavailable)?;
+            let before = std::mem::replace(&mut taken, row.text().unwrap_or_default());
+            match kind.as_str() {
+                "ok" => return Ok(()),
                 // Nobody reads for it.
                 "away" => break,
-                _ if pause.is_zero() => break,
+                // It reads; or it could not, for Redis stood still.
+                _ if taken != before || asked.elapsed() > STILL => {
+                    deadline = Instant::now() + ROOM_PATIENCE;
+                }
+                _ if Instant::now() >= deadline => break,
                 _ => {}
             }
         }
-        let row = self
-            .0
-            .run("give_up", Some(LONG_PATIENCE), |verb| verb.arg(id.get()));
-        Err(match split(row.await).map_err(unavailable)?.0.as_str() {
-            "gone" => SendError::UnknownReceiver,
-            "full" => SendError::MailboxFull,
-            _ => SendError::Unavailable,
-        })
+        let row = self.0.run("give_up", Some(LONG_PATIENCE), |verb| {
+            verb.arg(id.get()).arg(bytes).arg(&taken)
+        });
+        match split(row.await).map_err(unavailable)?.0.as_str() {
+            "ok" => Ok(()),
+            "gone" => Err(SendError::UnknownReceiver),
+            "full" => Err(SendError::MailboxFull),
+            _ => Err(SendError::Unavailable),
+        }
     }
 
     pub async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), PeerError> {

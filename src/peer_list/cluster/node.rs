@@ -14,7 +14,7 @@ use ::redis::{Cmd, PushInfo, PushKind, Value};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, mpsc::UnboundedReceiver},
+    sync::{Notify, OwnedMutexGuard, TryLockError, mpsc::UnboundedReceiver},
     task::AbortHandle,
     time::{Instant, sleep, sleep_until},
 };
@@ -70,6 +70,8 @@ pub(super) struct Node {
 pub(super) struct OpenHere {
     /// There may be something for it.
     pub news: Notify,
+    /// Locked until Redis knows that it has what it was given.
+    handing: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<OpenState>,
 }
 
@@ -88,6 +90,7 @@ impl OpenHere {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             news: Notify::new(),
+            handing: Arc::default(),
             state: Mutex::default(),
         })
     }
@@ -102,6 +105,17 @@ impl OpenHere {
 
     pub fn set_heard(&self, heard: Option<u64>) {
         self.state.lock().heard = heard;
+    }
+
+    /// It has what it was given; Redis does not know yet. An error if it has
+    /// more than that.
+    pub fn handing(&self) -> Result<OwnedMutexGuard<()>, TryLockError> {
+        self.handing.clone().try_lock_owned()
+    }
+
+    /// Waits until Redis knows that it has what it was given.
+    pub async fn handed_over(&self) {
+        drop(self.handing.lock().await);
     }
 
     pub fn set_session(&self, session: u64) {
@@ -229,12 +243,22 @@ impl Node {
         let is_older = view.is_older();
         let fits = self.cached.lock().apply(view);
         if is_older {
-            // Redis has lost changes: what was told is another list's.
-            for told in &self.told {
-                told.store(0, Ordering::Release);
-            }
+            self.forget_lost_changes();
         }
         fits
+    }
+
+    /// Redis may have lost changes: what was told beyond the list's version is
+    /// of another list.
+    fn forget_lost_changes(&self) {
+        let current = self.cached.lock().roster.current();
+        for told in &self.told {
+            told.fetch_min(current, Ordering::AcqRel);
+        }
+        for here in self.all_open(|_| true) {
+            let mut state = here.state.lock();
+            state.heard = state.heard.map(|heard| heard.min(current));
+        }
     }
 
     /// Brings the list up to date with what an answer brought along.
@@ -256,19 +280,22 @@ impl Node {
         patience: Option<Duration>,
     ) -> Result<(), Unavailable> {
         let _alone = self.asking_for_events.lock().await;
+        // What happens from now on is asked for again.
+        self.is_asking.store(false, Ordering::Release);
         let known = if all { 0 } else { self.events.newest() };
         let row = self.run("events", patience, |verb| verb.arg(known));
         let mut row = row.await?;
         let newest: u64 = row.number().ok_or(Unavailable)?;
         let lines = row.row().map(Row::texts).unwrap_or_default();
         let first = newest + 1 - lines.len() as u64;
-        self.events.go_on_at(first);
-        for line in &lines {
+        for (number, line) in (first..).zip(&lines) {
+            self.events.go_on_at(number);
             match read_event(line) {
                 Some(event) => self.events.add(event),
                 None => warn!(line, "an event in Redis cannot be understood"),
             }
         }
+        self.events.go_on_at(newest + 1);
         Ok(())
     }
 
@@ -282,13 +309,17 @@ impl Node {
         here
     }
 
-    pub fn close(&self, id: PeerId, here: &Arc<OpenHere>) {
+    pub fn close(self: &Arc<Self>, id: PeerId, here: &Arc<OpenHere>) {
         let mut open = self.open.lock();
         if let Some(all) = open.get_mut(&id) {
             all.retain(|other| !Arc::ptr_eq(other, here));
             if all.is_empty() {
                 open.remove(&id);
             }
+        }
+        drop(open);
+        if self.over.lock().contains_key(&id) {
+            self.start_telling_over();
         }
     }
 
@@ -361,6 +392,10 @@ impl Node {
         let newest = over.entry(id).or_default();
         *newest = number.max(*newest);
         drop(over);
+        self.start_telling_over();
+    }
+
+    fn start_telling_over(self: &Arc<Self>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
@@ -483,11 +518,16 @@ pub(super) fn start(node: &Arc<Node>, mut pushes: UnboundedReceiver<PushInfo>) {
                 }
                 // The connection was lost in between: whatever was told then
                 // is to be found out.
-                PushKind::Subscribe => catch_up(&node),
+                PushKind::Subscribe if is_last(&push) => catch_up(&node),
                 _ => {}
             }
         }
     });
+}
+
+/// Whether both channels are subscribed to.
+fn is_last(push: &PushInfo) -> bool {
+    matches!(push.data.get(1), Some(Value::Int(count)) if *count >= 2)
 }
 
 fn catch_up(node: &Arc<Node>) {
@@ -498,6 +538,7 @@ fn catch_up(node: &Arc<Node>) {
             // It may have lost changes, and have got others for them.
             node.cached.lock().forget();
             node.sync(Some(PATIENCE)).await.ok()?;
+            node.forget_lost_changes();
             node.sync_events(false, Some(PATIENCE)).await.ok()?;
             node.recheck();
             node.changed();
@@ -518,8 +559,6 @@ fn hear(node: &Arc<Node>, text: &str) {
         "e" if !node.is_asking.swap(true, Ordering::AcqRel) => {
             let node = node.clone();
             tokio::spawn(async move {
-                // What happens from now on is asked for again.
-                node.is_asking.store(false, Ordering::Release);
                 while node.sync_events(false, None).await.is_err() {
                     sleep(LONGEST_RETRY_PAUSE).await;
                 }

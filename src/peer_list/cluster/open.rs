@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    ClusterList, LONG_PATIENCE, PATIENCE, flag, link_arg, log_one_removed, split,
+    ClusterList, PATIENCE, flag, link_arg, log_one_removed, op,
     waiting::{Found, Looking, wait},
 };
 use crate::peer_list::{
@@ -94,10 +94,31 @@ impl OpenRequest {
     }
 }
 
+/// An attempt to open a socket. If it is dropped while it has its name, nobody
+/// knows whether it has succeeded, and what it has opened is closed.
+struct Opening<'a> {
+    list: &'a ClusterList,
+    id: PeerId,
+    name: Option<String>,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = self.name.take() {
+            self.list.0.later("drop_socket", |verb| {
+                verb.arg(self.id.get()).arg(name);
+            });
+        }
+    }
+}
+
 /// The socket of a peer that is open at this node.
 pub(in crate::peer_list) struct OpenSocket {
     looking: Looking,
     session: u64,
+    /// Why it is closed.
+    reason: Reason,
+    /// Redis knows that it is closed.
     has_left: bool,
 }
 
@@ -110,19 +131,29 @@ impl fmt::Debug for OpenSocket {
 impl OpenSocket {
     pub async fn open(list: &ClusterList, id: PeerId, resumes: bool) -> Result<Self, PeerError> {
         let looking = Looking::new(&list.0, id);
-        let row = list.0.run("open_socket", Some(PATIENCE), |verb| {
-            verb.arg(id.get()).arg(flag(resumes))
+        let mut opening = Opening {
+            list,
+            id,
+            name: Some(op()),
+        };
+        let name = opening.name.clone();
+        let row = list.0.run_in_time("open_socket", PATIENCE, |verb| {
+            verb.arg(&name).arg(id.get()).arg(flag(resumes))
         });
-        let (kind, mut row) = split(row.await)?;
-        if kind != "ok" {
-            return Err(PeerError::Unknown);
+        let (kind, mut row) = row.await?;
+        match kind.as_str() {
+            "ok" => {}
+            "unknown" => return Err(PeerError::Unknown),
+            _ => return Err(PeerError::Unavailable),
         }
         let session = row.number().ok_or(PeerError::Unavailable)?;
+        opening.name = None;
         looking.here.set_session(session);
         looking.here.set_heard(row.number());
         Ok(Self {
             looking,
             session,
+            reason: Reason::Closed,
             has_left: false,
         })
     }
@@ -135,7 +166,8 @@ impl OpenSocket {
                 return Delivery::last(News::Removed(reason));
             }
             let news = here.news.notified();
-            match self.looking.look(&lease).await {
+            here.handed_over().await;
+            match self.looking.look(&lease, 0).await {
                 Found::Lent(news, number, hears) => {
                     return self.looking.lend(&lease, news, number, hears);
                 }
@@ -160,15 +192,16 @@ impl OpenSocket {
     }
 
     pub async fn leave(mut self, reason: Reason) {
-        self.has_left = true;
+        self.reason = reason;
         let Looking { node, id, .. } = &self.looking;
-        let row = node.run("close_socket", Some(LONG_PATIENCE), |verb| {
+        let row = node.run("close_socket", Some(PATIENCE), |verb| {
             verb.arg(id.get()).arg(self.session).arg(reason.to_string())
         });
-        if let Ok(mut row) = row.await
-            && let Some(removed) = row.row()
-        {
-            log_one_removed(removed);
+        if let Ok(mut row) = row.await {
+            self.has_left = true;
+            if let Some(removed) = row.row() {
+                log_one_removed(removed);
+            }
         }
     }
 }
@@ -176,11 +209,10 @@ impl OpenSocket {
 impl Drop for OpenSocket {
     fn drop(&mut self) {
         if !self.has_left {
-            let (id, session) = (self.looking.id, self.session);
-            self.looking.node.later("close_socket", move |verb| {
-                verb.arg(id.get())
-                    .arg(session)
-                    .arg(Reason::Closed.to_string());
+            self.looking.node.later("close_socket", |verb| {
+                verb.arg(self.looking.id.get())
+                    .arg(self.session)
+                    .arg(self.reason.to_string());
             });
         }
     }

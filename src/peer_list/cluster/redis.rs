@@ -6,7 +6,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use redis::{Cmd, ServerErrorKind, Value, aio::ConnectionManager};
+use redis::{
+    Client, Cmd, Value,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
@@ -30,11 +33,39 @@ pub(super) struct Redis {
     pub prefix: String,
     /// The name of this node.
     pub node: String,
-    pub commands: ConnectionManager,
+    pub commands: Commands,
     /// Kept for its subscription.
     pub _pushes: ConnectionManager,
     /// As far as the log has told.
     pub health: Health,
+}
+
+/// The connection for commands. One that is refused when it is made anew (a
+/// password that is wrong for a moment) refuses for ever: then another is made.
+pub(super) struct Commands {
+    pub client: Client,
+    pub config: ConnectionManagerConfig,
+    pub current: Mutex<Current>,
+}
+
+pub(super) struct Current {
+    pub connection: ConnectionManager,
+    pub made: Instant,
+}
+
+impl Commands {
+    fn renew(&self) {
+        let mut current = self.current.lock();
+        if current.made.elapsed() < LONGEST_RETRY_PAUSE {
+            return;
+        }
+        let made =
+            ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone());
+        if let Ok(connection) = made {
+            let made = Instant::now();
+            *current = Current { connection, made };
+        }
+    }
 }
 
 /// What the log has told of Redis.
@@ -53,6 +84,10 @@ impl Redis {
         call
     }
 
+    pub fn connection(&self) -> ConnectionManager {
+        self.commands.current.lock().connection.clone()
+    }
+
     /// Carries a verb out. While Redis cannot be reached it is tried again, for
     /// so long (None: for ever); it may then have been carried out before.
     pub async fn run(&self, call: &Cmd, patience: Option<Duration>) -> Result<Row, Unavailable> {
@@ -60,7 +95,7 @@ impl Redis {
         let trying = async {
             let mut pause = RETRY_PAUSE;
             loop {
-                let mut connection = self.commands.clone();
+                let mut connection = self.connection();
                 match call.query_async::<Value>(&mut connection).await {
                     Ok(value) => {
                         self.health.set_away(None);
@@ -75,16 +110,14 @@ impl Redis {
                     Err(error) if is_unknown_function(&error) => {
                         if let Err(error) = self.library.load(&mut connection).await {
                             self.health.set_away(Some(&error));
-                        } else {
-                            continue;
                         }
                     }
                     Err(error) => {
                         self.health.set_away(Some(&error));
-                        if error.kind() == ServerErrorKind::ReadOnly.into() {
-                            // Another has taken its place, under the same name:
-                            // a new connection is one to that.
-                            let _ = redis::cmd("QUIT").exec_async(&mut connection).await;
+                        // If another has taken its place, under the same name, a
+                        // new connection is one to that.
+                        if !error.is_io_error() {
+                            self.commands.renew();
                         }
                     }
                 }

@@ -8,7 +8,7 @@
 -- are called that are refused while the server is out of memory, GROWING, and
 -- the settings of the list as constants, times in ms:
 -- TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD, MAX_PEERS, LOG_LENGTH,
--- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, LEASE, DOUBT, NODE_LIFE,
+-- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, LEASE, NODE_LIFE,
 -- STANDSTILL, OP_LIFE; and DB, the number of the database.
 --
 -- Keys, after the prefix:
@@ -40,9 +40,10 @@
 -- seen, beat, linger, link (`NODE number`), leaving, session, resumes,
 -- node and wait (where its newest wait is open, and its name), socket (what is
 -- open is one), lent, lent_by, lent_at and lent_number (the lease of what it is
--- being given, and the message's number), doubted (since when its node is gone,
--- as it seems), offered (the highest number that was ever lent), heard, given,
--- acks, gone, handed, delivered, bytes (its mailbox), sent (the last number that it sent), doomed
+-- being given, and the message's number), began (when the newest wait did, by its
+-- node), opening (the name of the last attempt to open a socket), offered (the
+-- highest number that was ever lent), heard, given, acks, gone, handed, delivered,
+-- bytes (its mailbox), sent (the last number that it sent), doomed
 -- (why its door is to remove it), stale and shown (what the sets of these names
 -- have for it), member, key, title, farewell, rooms (the group).
 
@@ -99,11 +100,6 @@ local function is_alive(node)
   mind_standstill()
   local until_when = call('ZSCORE', key('nodes'), node)
   return until_when and tonumber(until_when) > now
-end
-
--- Whether a node listens, or else has not for a moment only.
-local function listens(node)
-  return call('PUBSUB', 'NUMSUB', key(DB .. ':n:', node))[2] > 0
 end
 
 -- Peers ---------------------------------------------------------------------
@@ -260,7 +256,6 @@ function Peer:unlend()
   self:set('lent_by', nil)
   self:set('lent_at', nil)
   self:set('lent_number', nil)
-  self:set('doubted', nil)
 end
 
 -- Whoever waits for it looks again.
@@ -388,7 +383,7 @@ local function push(peer, kind, from, needs, body)
   return true
 end
 
--- Takes the oldest message off.
+-- Takes the oldest message off. False if there is none.
 local function pop(peer)
   local raw = call('LPOP', key('m:', peer.id))
   if raw then
@@ -396,17 +391,30 @@ local function pop(peer)
     peer:add('bytes', header - #raw - OVERHEAD)
     peer:add('gone', 1)
   end
+  return raw
 end
 
--- Numbers above this are none that this script gave.
+-- Numbers from this on are none that this script gave.
 local LARGEST = 2 ^ 53
 
 -- The peer has all messages up to this number.
 local function acknowledge(peer, number)
-  if number > LARGEST then
+  if number >= LARGEST or peer.is.doomed then
     return
   end
-  if number > peer:number('offered') then
+  local offered = peer:number('offered')
+  local known = math.min(number, offered)
+  if known > peer:number('delivered') then
+    -- Of a reply that the client has before its node has said so.
+    peer:set_number('delivered', known)
+    if peer.is.lent_number and peer:number('lent_number') <= known then
+      peer:unlend()
+    end
+  end
+  while peer:number('gone') < known and pop(peer) do
+    peer:set_number('handed', math.max(peer:number('handed') - 1, 0))
+  end
+  if number > offered then
     -- Redis has lost what was given before, and gives numbers again that the
     -- peer takes for repeats. What waits may be new: it gets new numbers.
     for _, field in ipairs({ 'gone', 'delivered', 'offered' }) do
@@ -414,19 +422,10 @@ local function acknowledge(peer, number)
     end
     peer:set('handed', nil)
     peer:unlend()
-    return
+    peer:wake()
   end
-  if number > peer:number('delivered') then
-    -- Of a reply that the client has before its node has said so.
-    peer:set_number('delivered', number)
-    if peer.is.lent_number and peer:number('lent_number') <= number then
-      peer:unlend()
-    end
-  end
-  while peer:number('gone') < number do
-    peer:set_number('handed', math.max(peer:number('handed') - 1, 0))
-    pop(peer)
-  end
+  -- What is taken off is gone, whatever becomes of the rest.
+  peer:store()
 end
 
 -- Nobody can be refused that sends to a socket, nor may one that is away miss
@@ -437,6 +436,7 @@ local function doom(peer)
   end
   peer:set('doomed', peer.is.doomed or 'not_reading')
   call('DEL', key('m:', peer.id))
+  peer:set('handed', nil)
   if peer.is.node then
     tell(peer.is.node, 'r' .. peer.id .. ' ' .. peer.is.doomed)
   end
@@ -534,22 +534,14 @@ end
 
 -- Waiting -------------------------------------------------------------------
 
+-- In ms: how often is looked whether a node that has something on loan is dead.
+local LOOK_AGAIN = 1000
+
 -- By a wait or socket before this one; its node says soon what became of it.
 -- Returns for how many ms to wait for that, 0: it will not.
-local function doubt(peer)
-  local is = peer.is
+local function lent_for(peer)
   local left = peer:number('lent_at') + LEASE - now
-  if left <= 0 or not is_alive(is.lent_by) then
-    return 0
-  end
-  if listens(is.lent_by) then
-    peer:set('doubted', nil)
-    return math.min(left, DOUBT)
-  end
-  if not is.doubted then
-    peer:set_number('doubted', now)
-  end
-  return math.max(peer:number('doubted') + DOUBT - now, 0)
+  return left > 0 and is_alive(peer.is.lent_by) and math.min(left, LOOK_AGAIN) or 0
 end
 
 local function lend(peer, lease, number)
@@ -557,14 +549,13 @@ local function lend(peer, lease, number)
   peer:set('lent_by', NODE)
   peer:set_number('lent_at', now)
   peer:set('lent_number', number)
-  peer:set('doubted', nil)
 end
 
 -- The next thing that a peer is to hear, lent under `lease`.
 local function next_news(peer, lease, told, known, statuses)
   local is = peer.is
   if is.lent and is.lent ~= lease then
-    local left = doubt(peer)
+    local left = lent_for(peer)
     if left > 0 then
       return { 'lent', string.format('%.0f', left) }
     end
@@ -652,14 +643,20 @@ end
 
 local verbs = {}
 
+local LARGEST_ID = 2147483647
+
 -- `highest`: the highest id that the node that asks has seen. Ids are not given
--- twice, not even when this server has lost everything: those who had them may
--- still ask.
+-- twice, not even when this server has lost some: those who had them may still
+-- ask.
 local function next_id(highest)
-  call('SETNX', key('id'), highest)
+  highest = tonumber(highest)
+  if highest < LARGEST_ID and (tonumber(call('GET', key('id'))) or 0) < highest then
+    call('SET', key('id'), highest)
+  end
+  -- Ends, as MAX_PEERS is less than there are ids.
   while true do
     local id = call('INCR', key('id'))
-    if id > 2147483647 then
+    if id > LARGEST_ID then
       call('SET', key('id'), 0)
     elseif call('EXISTS', key('p:', id)) == 0 then
       return string.format('%d', id)
@@ -739,7 +736,11 @@ function verbs.add_peer(before, op, name, door, dialect, token, highest, known, 
   return { 'ok', peer.id, peer.is.name, peer.is.joined, view(known, statuses) }
 end
 
-function verbs.resume_peer(id, token, name, door, dialect, known, statuses)
+function verbs.resume_peer(before, id, token, name, door, dialect, known, statuses)
+  local refused = late(before)
+  if refused then
+    return refused
+  end
   local peer = load(id)
   if not peer or peer.is.member or peer.is.doomed then
     return { 'gone' }
@@ -777,7 +778,15 @@ function verbs.check_token(id, token)
   return { is and is ~= token and 'wrong' or 'ok' }
 end
 
-function verbs.wait(wait, id, token, link, acknowledged, told, known, statuses)
+-- Whether what is open of a peer began before this, by the clocks of their
+-- nodes, which follow this server's. (Times to come are of before it was set
+-- back.)
+local function is_newer(peer, began)
+  local newest = peer:number('began')
+  return newest > tonumber(began) and newest <= now + 1000
+end
+
+function verbs.wait(began, wait, id, token, link, acknowledged, told, known, statuses)
   local peer, refused = polled(id, token)
   if not peer then
     return refused
@@ -785,12 +794,19 @@ function verbs.wait(wait, id, token, link, acknowledged, told, known, statuses)
   if peer.is.socket then
     return { 'unknown' }
   end
+  if peer.is.wait and is_newer(peer, began) then
+    -- It was overtaken on its way, by one at another node.
+    return { 'ok', { 'outdated' }, '-' }
+  end
+  peer:set('began', began)
   peer:set('leaving', nil)
   peer:request(link, '0')
   peer:move(NODE, peer.is.link)
   peer:set('wait', wait)
   peer:set('acks', acknowledged ~= '' and '1' or nil)
-  acknowledge(peer, tonumber(acknowledged) or 0)
+  if acknowledged ~= '' then
+    acknowledge(peer, tonumber(acknowledged))
+  end
   if acknowledged ~= '' and peer.is.given then
     local is_repeat = peer:number('gone') < peer:number('delivered')
       and call('LLEN', key('m:', id)) > 0
@@ -806,7 +822,7 @@ function verbs.wait(wait, id, token, link, acknowledged, told, known, statuses)
 end
 
 -- Looks again. `lease` is the name of a wait, or `s` and a session.
-function verbs.take(id, lease, told, known, statuses)
+function verbs.take(began, id, lease, told, known, statuses)
   local peer = load(id)
   if not peer then
     return { 'gone', 'timed_out' }
@@ -821,9 +837,14 @@ function verbs.take(id, lease, told, known, statuses)
     -- It may have been taken for dead in between.
     peer:set('socket', '1')
     peer:move(NODE, peer.is.link)
-  elseif peer.is.wait ~= lease or peer.is.socket then
-    return { 'outdated' }
   else
+    -- One that began after all that this server knows of is what it has lost.
+    local is_lost = tonumber(began) > peer:number('began')
+    if peer.is.socket or peer.is.wait ~= lease and not is_lost then
+      return { 'outdated' }
+    end
+    peer:set('wait', lease)
+    peer:set('began', began)
     peer:move(NODE, peer.is.link)
   end
   local news = next_news(peer, lease, told, known, statuses)
@@ -994,13 +1015,19 @@ end
 
 -- Sockets -------------------------------------------------------------------
 
-function verbs.open_socket(id, resumes)
+-- `opening`: the name of this attempt.
+function verbs.open_socket(before, opening, id, resumes)
+  local refused = late(before)
+  if refused then
+    return refused
+  end
   local peer = load(id)
   if not peer or peer.is.doomed then
     return { 'unknown' }
   end
   peer:begin_session()
   peer:set('socket', '1')
+  peer:set('opening', opening)
   if not peer.is.member then
     peer:set('acks', nil)
   end
@@ -1028,6 +1055,8 @@ local function close_socket(peer, session, reason)
     return remove(peer, reason)
   end
   peer:set('socket', nil)
+  -- Whatever of it is still on its way is of a session before.
+  peer:add('session', 1)
   peer:unlend()
   peer:set('handed', nil)
   peer:set_number('seen', now)
@@ -1045,6 +1074,13 @@ function verbs.close_socket(id, session, reason)
   return { removed or false }
 end
 
+-- Nobody heard whether an attempt to open a socket succeeded.
+function verbs.drop_socket(id, opening)
+  local peer = load(id)
+  local is_open = peer and peer.is.socket and peer.is.opening == opening
+  return { is_open and close_socket(peer, peer.is.session, 'closed') or false }
+end
+
 -- Members of the group ------------------------------------------------------
 
 local function returned(peer, token)
@@ -1059,9 +1095,13 @@ local function returned(peer, token)
 end
 
 -- `secret`: the key by which it may come back ('': none).
-function verbs.add_member(op, secret, door, token, highest)
-  local before = done_before(op) or (secret ~= '' and call('HGET', key('g:keys'), secret))
-  local known = before and load(before)
+function verbs.add_member(before, op, secret, door, token, highest)
+  local refused = late(before)
+  if refused then
+    return refused
+  end
+  local known_id = done_before(op) or (secret ~= '' and call('HGET', key('g:keys'), secret))
+  local known = known_id and load(known_id)
   if known and not known.is.doomed then
     return returned(known, token)
   end
@@ -1079,11 +1119,15 @@ function verbs.add_member(op, secret, door, token, highest)
   end
   call('HSET', key('g:members'), peer.id, '')
   peer:store()
-  remember(op, peer.id)
+  remember(op, peer.id, before)
   return { 'ok', peer.id, '0', false }
 end
 
-function verbs.resume_member(id, token)
+function verbs.resume_member(before, id, token)
+  local refused = late(before)
+  if refused then
+    return refused
+  end
   local peer = load(id)
   if not peer or not peer.is.member or peer.is.doomed then
     return { 'gone' }
@@ -1199,21 +1243,35 @@ function verbs.push_to_member(op, id, kind, body)
   return { 'full' }
 end
 
--- Whether a peer has room for so many bytes, or else nobody reads for it.
+local function has_room(peer, bytes)
+  return peer.is.doomed or peer:number('bytes') + tonumber(bytes) + OVERHEAD <= BOUND
+end
+
+-- How many messages a peer has taken.
+local function taken(peer)
+  return string.format('%.0f', peer:number('gone') + peer:number('handed'))
+end
+
+-- Whether a peer has room for so many bytes, or else nobody reads for it; and
+-- how many messages it has taken.
 function verbs.has_room(id, bytes)
   local peer = load(id)
-  if not peer or peer.is.doomed or peer:number('bytes') + tonumber(bytes) + OVERHEAD <= BOUND then
+  if not peer or has_room(peer, bytes) then
     return { 'ok' }
   end
   local is_away = peer.is.member and peer.is.resumes and not peer.is.socket
-  return { is_away and 'away' or 'full' }
+  return { is_away and 'away' or 'full', taken(peer) }
 end
 
--- A peer has made no room. Returns whether it is to go for that.
-function verbs.give_up(id)
+-- A peer has made no room since it had taken so many messages. Returns whether
+-- it is to go for that.
+function verbs.give_up(id, bytes, before)
   local peer = load(id)
   if not peer then
     return { 'gone' }
+  end
+  if has_room(peer, bytes) or taken(peer) ~= before then
+    return { 'ok' }
   end
   local doomed = doom(peer)
   peer:store()
@@ -1329,6 +1387,8 @@ local BURIED_AT_ONCE = 100
 -- What a node had open is open no more: some of it at a time. Returns who is
 -- removed, and whether that was all.
 local function bury(node, reason)
+  -- If it lives after all it has to say anew what is open there.
+  call('SREM', key('announced'), node)
   local removed = {}
   local buried, id = 0, nil
   while buried < BURIED_AT_ONCE and pushed < PUSHED_AT_ONCE do
@@ -1365,7 +1425,6 @@ local function bury(node, reason)
   local is_all = not id
   if is_all then
     call('ZREM', key('nodes'), node)
-    call('SREM', key('announced'), node)
   end
   return removed, is_all
 end
@@ -1415,9 +1474,10 @@ function verbs.stop()
   return { removed, is_all and '0' or '1' }
 end
 
--- Whether this server can do its work, which is to write.
+-- Whether this server can do its work, which is to write and to tell.
 function verbs.ready()
   call('SET', key('ready'), '1')
+  call('PUBLISH', key(DB .. ':ready'), '')
   return { 'ok' }
 end
 

@@ -97,12 +97,14 @@ impl Looking {
     }
 
     /// Looks for news under a lease; waits for Redis as long as it takes.
-    pub async fn look(&self, lease: &str) -> Found {
+    /// `began`: when the wait did, by Redis' clock in ms (a socket: 0).
+    pub async fn look(&self, lease: &str, began: u64) -> Found {
         loop {
             let (known, statuses) = self.node.wants();
             let told = self.node.told(self.id);
             let row = self.node.run("take", None, |verb| {
-                verb.arg(self.id.get())
+                verb.arg(began)
+                    .arg(self.id.get())
                     .arg(lease)
                     .arg(told)
                     .arg(known_arg(known))
@@ -136,6 +138,8 @@ struct Wait {
     number: u64,
     /// What Redis knows it by.
     name: String,
+    /// When it began, by Redis' clock in ms.
+    began: u64,
     /// None: it lasts until there is news.
     end: Option<Instant>,
     /// Redis knows of it, or may.
@@ -160,6 +164,7 @@ impl Wait {
             looking: Looking::new(node, id),
             number,
             name,
+            began: node.clock_in(Duration::ZERO),
             end,
             is_open: false,
         }
@@ -194,7 +199,8 @@ impl Wait {
         // It may have it even when the answer is lost.
         self.is_open = true;
         let asked = node.run("wait", None, |verb| {
-            verb.arg(&self.name)
+            verb.arg(self.began)
+                .arg(&self.name)
                 .arg(id.get())
                 .arg(caller.token.as_ref().map(hash).unwrap_or_default())
                 .arg(link_arg(caller))
@@ -234,7 +240,8 @@ impl Wait {
     }
 
     async fn look(&self) -> Found {
-        let looked = self.in_time(self.looking.look(&self.name)).await;
+        let look = self.looking.look(&self.name, self.began);
+        let looked = self.in_time(look).await;
         looked.unwrap_or(Found::Nothing)
     }
 
