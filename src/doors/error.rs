@@ -115,7 +115,9 @@ impl RequestError {
             Self::OutOfOrder => {
                 "seq is lower than that of a message before: send one after the other".into()
             }
-            Self::Unavailable => "the peer list cannot be reached: try again soon".into(),
+            Self::Unavailable => {
+                "the peer list cannot be reached, or is full: try again soon".into()
+            }
             Self::TooLarge { limit } => {
                 format!("the message is too large: at most {limit} bytes")
             }

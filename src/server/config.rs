@@ -3,7 +3,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fmt,
+    fmt, fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -136,7 +136,7 @@ pub struct Settings {
 
     /// A file with certificates (PEM) of authorities to trust for rediss://
     /// [default: the public ones]
-    #[arg(long, env = "WEBRTC_REDIS_CA", value_name = "FILE", value_parser = file)]
+    #[arg(long, env = "WEBRTC_REDIS_CA", value_name = "FILE", value_parser = certificates)]
     redis_ca: Option<PathBuf>,
 
     /// What its keys in Redis begin with
@@ -231,6 +231,14 @@ impl Settings {
             return Err(ConfigError(
                 "WEBRTC_ADMIN_TOKEN (--admin-token) is for the operator's API, which is off: \
                  set WEBRTC_ADMIN_LISTEN too, such as 127.0.0.1:3001"
+                    .into(),
+            ));
+        }
+        let is_tls = |url: &String| url.starts_with("rediss://");
+        if self.redis_ca.is_some() && !self.redis_url.as_ref().is_some_and(is_tls) {
+            return Err(ConfigError(
+                "WEBRTC_REDIS_CA (--redis-ca) is for Redis through TLS: set WEBRTC_REDIS_URL to a \
+                 rediss:// URL too"
                     .into(),
             ));
         }
@@ -419,11 +427,11 @@ fn redis_url(value: &str) -> Result<String, String> {
     })
 }
 
-fn file(value: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(value);
-    path.is_file()
-        .then_some(path)
-        .ok_or_else(|| "the path of a file that there is".into())
+fn certificates(value: &str) -> Result<PathBuf, String> {
+    let text = fs::read_to_string(value).unwrap_or_default();
+    text.contains("-----BEGIN CERTIFICATE-----")
+        .then(|| value.into())
+        .ok_or_else(|| "the path of a file with certificates (PEM)".into())
 }
 
 fn redis_prefix(value: &str) -> Result<String, String> {

@@ -126,9 +126,15 @@ test('through TLS a Redis is trusted whose authority is given, and no other', as
   const settings = {WEBRTC_REDIS_URL: `rediss://localhost:${port}/0`};
   const node = await startNode(t, {...settings, WEBRTC_REDIS_CA: file('ca.crt')});
   assert.equal((await fetch(`${node.http}/readyz`)).status, 200);
-  const [status, line] = await startInVain(settings);
-  assert.equal(status, 2, line);
-  assert.match(line, /certificate.*set WEBRTC_REDIS_CA$/);
+  for (const [other, why] of [
+    [{}, /certificate.*set WEBRTC_REDIS_CA$/],
+    [{WEBRTC_REDIS_CA: file('ca.key')}, /^WEBRTC_REDIS_CA .*certificates \(PEM\)$/],
+    [{WEBRTC_REDIS_CA: file('ca.crt'), WEBRTC_REDIS_URL: 'redis://localhost/'}, /^WEBRTC_REDIS_CA .*rediss:\/\//],
+  ]) {
+    const [status, line] = await startInVain({...settings, ...other});
+    assert.equal(status, 2, line);
+    assert.match(line, why);
+  }
 });
 
 test('two databases of one Redis are two servers', async (t) => {
