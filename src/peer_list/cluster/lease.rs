@@ -75,15 +75,16 @@ impl Lease {
     /// The socket has it. It is told in its own time: until Redis knows, the
     /// socket is given nothing more, but it lives.
     pub fn commit(mut self) {
-        self.is_settled = true;
         if let Hears::Version(version) = self.hears {
             self.here.set_heard(Some(version));
         }
+        let Ok(handing) = self.here.handing() else {
+            // It has asked for more already.
+            return self.settle(true);
+        };
+        self.is_settled = true;
         let mut done = self.node.redis.verb("done");
         self.words(&mut done, true);
-        let Ok(handing) = self.here.handing() else {
-            return;
-        };
         let node = self.node.clone();
         tokio::spawn(async move {
             let _ = node.redis.run(&done, None).await;

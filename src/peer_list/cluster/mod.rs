@@ -108,9 +108,13 @@ impl ClusterList {
 
     /// Tells the others that this node lives, and buries those that do not.
     async fn live(&self) -> Result<(), Unavailable> {
+        let asked = Instant::now();
         let mut row = self.0.run("live", Some(PATIENCE), |verb| verb).await?;
         let is_new = row.kind() == "1";
-        if let Some(now) = row.number() {
+        // An answer that took long tells a time that is over.
+        if let Some(now) = row.number()
+            && (asked.elapsed() < STILL || !self.0.knows_clock())
+        {
             self.0.set_clock(now);
         }
         if is_new {

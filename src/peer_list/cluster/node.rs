@@ -208,6 +208,10 @@ impl Node {
             .store(now.saturating_sub(since), Ordering::Relaxed);
     }
 
+    pub fn knows_clock(&self) -> bool {
+        self.clock.load(Ordering::Relaxed) > 0
+    }
+
     /// The highest id that was ever in the list, as far as is known here.
     pub fn highest_id(&self) -> u32 {
         self.cached.lock().highest_id()

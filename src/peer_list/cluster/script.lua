@@ -778,12 +778,14 @@ function verbs.check_token(id, token)
   return { is and is ~= token and 'wrong' or 'ok' }
 end
 
--- Whether what is open of a peer began before this, by the clocks of their
--- nodes, which follow this server's. (Times to come are of before it was set
--- back.)
-local function is_newer(peer, began)
-  local newest = peer:number('began')
-  return newest > tonumber(began) and newest <= now + 1000
+-- In ms: the clocks of nodes, which follow this server's, differ by less.
+local CLOCKS_DIFFER = 100
+
+-- When the newest wait of a peer began. (One that begins in the future is of
+-- before this server's clock was set back.)
+local function newest_began(peer)
+  local began = peer:number('began')
+  return began <= now + 1000 and began or 0
 end
 
 function verbs.wait(began, wait, id, token, link, acknowledged, told, known, statuses)
@@ -794,11 +796,11 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, known, sta
   if peer.is.socket then
     return { 'unknown' }
   end
-  if peer.is.wait and is_newer(peer, began) then
+  if peer.is.wait and newest_began(peer) > tonumber(began) + CLOCKS_DIFFER then
     -- It was overtaken on its way, by one at another node.
     return { 'ok', { 'outdated' }, '-' }
   end
-  peer:set('began', began)
+  peer:set_number('began', math.max(tonumber(began), newest_began(peer)))
   peer:set('leaving', nil)
   peer:request(link, '0')
   peer:move(NODE, peer.is.link)
