@@ -197,9 +197,11 @@ test('a message comes again until it is acknowledged', async (t) => {
 test('to acknowledge what was never given loses nothing', async (t) => {
   const {ids: [a, b], wait, send} = await peers(await startServer(t), 'peer_name=a', 'peer_name=b');
   await wait(a);
-  await send(b, a, 'one');
-  for (const ack of ['0', '99', '9007199254740993', '18446744073709551615']) {
-    assert.equal((await wait(a, `&ack=${ack}`)).text, 'one');
+  for (const ack of ['99', '9007199254740992', '9007199254740993', '18446744073709551615']) {
+    await send(b, a, `for ${ack}`);
+    assert.equal((await wait(a, `&ack=${ack}`)).text, `for ${ack}`);
+    // Without it, what is given is taken off.
+    assert.equal((await wait(a)).text, `for ${ack}`);
   }
 });
 
