@@ -121,7 +121,7 @@ impl Receiver {
             }
             Err(missed) => warn!(
                 after = missed.after,
-                "the webhook is too slow: it missed events"
+                "the webhook missed events: it is too slow, or Redis has lost them"
             ),
         }
     }

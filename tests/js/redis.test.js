@@ -460,7 +460,7 @@ test('a node that is taken for dead, and lives, says anew what is open there', a
   assert.equal((await script(redis, name, 'live'))[0], '1');
 });
 
-test('a message that was not answered in time to its socket is not done later', async (t) => {
+test('what a client was refused because it came late is not done later', async (t) => {
   const redis = await inMemory(t);
   const {all: [node]} = await startNodes(t, redis.url, 1);
   const peer = await pollingPeer(node, 'a');

@@ -15,7 +15,7 @@ pub(in crate::peer_list) struct Lease {
     node: Arc<Node>,
     here: Arc<OpenHere>,
     id: PeerId,
-    /// The number of the wait, or `s` and the session.
+    /// The wait's (see `Node::next_wait`), or `s` and the socket's session.
     name: String,
     hears: Hears,
     is_settled: bool,
