@@ -2,11 +2,10 @@
 
 import {once} from 'node:events';
 import {mkdtempSync, rmSync} from 'node:fs';
-import net from 'node:net';
 import {tmpdir} from 'node:os';
 import path from 'node:path';
 
-import {pause, startNode, startRedis} from './support.js';
+import {cuttableWire, pause, startNode, startRedis} from './support.js';
 
 /** A directory of its own for a test. */
 export function directory(t, name) {
@@ -65,29 +64,8 @@ export async function signIn(nodes, name) {
 
 /** A wire to Redis that can be cut, and be away for a while. */
 export async function startWire(t, port) {
-  const open = new Set();
-  let isAway = false;
-  const wire = net.createServer((client) => {
-    if (isAway) return client.resetAndDestroy();
-    const upstream = net.connect(port, '127.0.0.1');
-    for (const [from, to] of [[client, upstream], [upstream, client]]) {
-      open.add(from);
-      from.pipe(to);
-      from.on('error', () => to.destroy()).on('close', () => { open.delete(from); to.destroy(); });
-    }
-    return undefined;
-  });
-  wire.listen(0, '127.0.0.1');
-  await once(wire, 'listening');
-  const cut = () => open.forEach((socket) => socket.resetAndDestroy());
-  t.after(() => { wire.close(); cut(); });
-  const away = async (ms) => {
-    isAway = true;
-    cut();
-    await pause(ms);
-    isAway = false;
-  };
-  return {url: `redis://127.0.0.1:${wire.address().port}/`, cut, away};
+  const wire = await cuttableWire(t, {port});
+  return {...wire, url: `redis://127.0.0.1:${wire.port}/`};
 }
 
 /** What makes a program's clock be a minute ahead. */

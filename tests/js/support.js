@@ -288,10 +288,18 @@ export async function pollingPeer(server, name) {
   };
 }
 
-/** A wire to a server that can be cut: connections end without a word. */
+/**
+ * A wire to a server that can be cut: connections end without a word. It can be
+ * away for a while, too.
+ */
 export async function cuttableWire(t, server) {
   const open = new Set();
+  let isAway = false;
   const wire = net.createServer((client) => {
+    if (isAway) {
+      client.resetAndDestroy();
+      return;
+    }
     const upstream = net.connect(server.port, '127.0.0.1');
     const both = [client, upstream];
     open.add(both);
@@ -308,7 +316,14 @@ export async function cuttableWire(t, server) {
     for (const both of open) both.forEach((socket) => socket.resetAndDestroy());
   };
   t.after(cut);
-  return {http: `http://127.0.0.1:${wire.address().port}`, cut};
+  const away = async (ms) => {
+    isAway = true;
+    cut();
+    await pause(ms);
+    isAway = false;
+  };
+  const {port} = wire.address();
+  return {http: `http://127.0.0.1:${port}`, port, cut, away};
 }
 
 /** Random numbers from 0 to 1 that a seed makes again. */
