@@ -79,7 +79,7 @@ async function load(nodes, acknowledges) {
 
 /** What has to hold of a load, whatever happened. `repeats`: at most so many. */
 function nothingIsLost({accepted, doubtful, arrived}, acknowledges, repeats) {
-  assert.ok(accepted.length > 100, `only ${accepted.length} messages`);
+  assert.ok(accepted.length >= 100, `only ${accepted.length} messages`);
   if (acknowledges) {
     assert.deepEqual(arrived, accepted);
     return;
@@ -345,12 +345,19 @@ test('behind the nginx of deploy/ a thousand waits are open at once', async (t) 
   const {all} = await startNodes(t, redis.url, 2, {WEBRTC_WAIT_MS: '0'});
   const server = await startNginx(t, all.map(({port}) => port));
   const sender = await pollingPeer(server, 'sender');
-  const peers = await Promise.all(Array.from({length: 1000}, () => pollingPeer(server, 'x')));
+  // Waits are open for ever, but all else is refused when it takes 5 s: it comes
+  // from twenty clients at a time, as a thousand at once may take longer here.
+  const byTwenty = (each) => Promise.all(Array.from({length: 20}, async () => {
+    for (let turn = 0; turn < 50; turn += 1) await each();
+  }));
+  const peers = [];
+  await byTwenty(async () => peers.push(await pollingPeer(server, 'x')));
   const told = peers.map((peer) => peer.message());
   // A wait that is open is what makes it connected.
   const parked = sender.wait();
   await until(async () => (await redis.cli('zcard', '{signal}:linger')) === '0');
-  await Promise.all(peers.map(({id}) => sender.send(id, 'hi')));
+  const receivers = peers.values();
+  await byTwenty(async () => assert.equal(await sender.send(receivers.next().value.id, 'hi'), 200));
   for (const {text} of await Promise.all(told)) assert.equal(text, 'hi');
   await sender.send(sender.id, 'bye');
   await parked;
