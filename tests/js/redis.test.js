@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import {execFileSync, spawn} from 'node:child_process';
 import {once} from 'node:events';
 import {cpSync, rmSync, writeFileSync} from 'node:fs';
+import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
 import {test} from 'node:test';
@@ -331,6 +332,21 @@ test('waits that end while Redis is away leave nothing behind', async (t) => {
   await away;
   // It does not poll any more.
   await until(async () => (await redis.cli('exists', '{signal}:p:1')) === '0');
+});
+
+test('a peer that waits while Redis is away is connected in the list that it is told', async (t) => {
+  const redis = await inMemory(t);
+  const wire = await startWire(t, redis.port);
+  const {all: [node]} = await startNodes(t, wire.url, 1);
+  const ask = asking(node);
+  const closes = {headers: {connection: 'close'}, agent: false};
+  await ask('/sign_in?peer_name=b');
+  await new Promise((resolve) => http.get(`${node.http}/sign_in?peer_name=a`, closes, resolve));
+  // The node is told that it counts as connected for 2 s more.
+  await ask('/wait?peer_id=1');
+  const away = wire.away(4000);
+  assert.match((await ask('/wait?peer_id=2&limit=2500')).text, /^a,2,1$/m);
+  await away;
 });
 
 test('a stop while Redis is away answers the waits that have begun since', async (t) => {

@@ -177,8 +177,9 @@ test('after a restart of the server our script comes back and sends what it had 
   const server = await startServer(t);
   const a = use(await ourPage(t, server.http), server.http, 'a');
   await a.create('room');
+  const exited = once(server.process, 'exit');
   server.process.kill('SIGTERM');
-  await once(server.process, 'exit');
+  await exited;
   await until(() => !a.signaler.socket.connected);
   a.send('later');
   const again = await startServer(t, {PORT: String(server.port)});

@@ -2,13 +2,15 @@
 // websocket, and the events of simple_webrtc_signaling_server.
 
 import assert from 'node:assert/strict';
+import {once} from 'node:events';
 import net from 'node:net';
 import {test} from 'node:test';
 
 import WebSocket from 'ws';
 
 import {
-  clients, cuttableWire, readyClient, socketIoClient, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
+  clients, cuttableWire, readyClient, socketIoClient, startServer, until, webSocketPeer, ofOneProcess,
+} from './support.js';
 
 const TRANSPORTS = ['polling', 'websocket'];
 const JOINED = 'Peer has joined the signaling server';
@@ -273,9 +275,10 @@ test('after a restart of the server clients come back by themselves', ofOneProce
   const {socket, disconnect} = await socketIoClient(t, server.http, {
     reconnection: true, reconnectionDelay: 20, transports: ['websocket'],
   });
+  const exited = once(server.process, 'exit');
   server.process.kill('SIGTERM');
   assert.equal((await disconnect.next())[0], 'transport close');
-  await new Promise((resolve) => server.process.once('exit', resolve));
+  await exited;
   const again = new Promise((resolve) => socket.once('connect', resolve));
   await startServer(t, {PORT: String(server.port)});
   await again;

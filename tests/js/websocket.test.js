@@ -201,9 +201,10 @@ test('a full server refuses an upgrade', async (t) => {
 test('a stop closes the sockets at once', ofOneProcess, async (t) => {
   const server = await startServer(t);
   const a = await webSocketPeer(t, server);
+  const exited = once(server.process, 'exit');
   server.process.kill('SIGTERM');
   assert.equal(await a.closed, 1001);
-  const [status] = await once(server.process, 'exit');
+  const [status] = await exited;
   assert.equal(status, 0);
 });
 

@@ -273,6 +273,15 @@ impl Cached {
         }
     }
 
+    /// The list for a peer that waits here: it is connected, even if Redis was
+    /// away and could not say so.
+    pub fn list_for_waiting(&mut self, id: PeerId) -> Bytes {
+        if let Some(place) = self.peers.get(&id) {
+            self.roster.set_connected(place.joined, Connected::Yes);
+        }
+        self.roster.list(Instant::now())
+    }
+
     /// The list, with this peer's line first.
     pub fn list_from(&mut self, id: PeerId) -> Bytes {
         let now = Instant::now();

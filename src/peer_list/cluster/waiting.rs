@@ -302,7 +302,7 @@ impl Wait {
         Ok(Delivery::last(News::Nothing(match dialect {
             Dialect::Bare => Bytes::from_static(b"\n"),
             Dialect::Silent => Bytes::new(),
-            Dialect::Listed => cached.roster.list(Instant::now()),
+            Dialect::Listed => cached.list_for_waiting(*id),
         })))
     }
 }
