@@ -270,6 +270,18 @@ test('a client that floods and does not read is given up, and memory stays bound
   assert.ok(grown < 32 * 1024, `${grown} KiB more`);
 });
 
+test('a client still hears the others after a burst of acknowledgements', async (t) => {
+  const server = await startServer(t);
+  const a = await readyClient(t, server, 'A', {transports: ['websocket']});
+  const b = await readyClient(t, server, 'B', {transports: ['websocket']});
+  // That B has joined.
+  await a.message.next();
+  const said = Array.from({length: 5000}, () => a.socket.emitWithAck('keep-in-server', 'room'));
+  await Promise.all(said);
+  b.socket.emit('message', 'hi');
+  assert.deepEqual(await a.message.next(), ['hi']);
+});
+
 test('after a restart of the server clients come back by themselves', ofOneProcess, async (t) => {
   const server = await startServer(t);
   const {socket, disconnect} = await socketIoClient(t, server.http, {

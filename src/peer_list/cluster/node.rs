@@ -68,8 +68,10 @@ pub(super) struct Node {
 
 /// A wait or socket that is open at this node.
 pub(super) struct OpenHere {
-    /// There may be something for it.
+    /// There may be something for it. Only one waits for that.
     pub news: Notify,
+    /// It may be over.
+    pub end: Notify,
     /// Locked until Redis knows that it has what it was given.
     handing: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<OpenState>,
@@ -90,9 +92,16 @@ impl OpenHere {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             news: Notify::new(),
+            end: Notify::new(),
             handing: Arc::default(),
             state: Mutex::default(),
         })
+    }
+
+    /// All that wait for something here look again.
+    fn recheck(&self) {
+        self.news.notify_one();
+        self.end.notify_waiters();
     }
 
     pub fn removed(&self) -> Option<Reason> {
@@ -358,8 +367,7 @@ impl Node {
     /// Everything that is open here looks again.
     pub fn recheck(&self) {
         for here in self.all_open(|_| true) {
-            here.news.notify_waiters();
-            here.news.notify_one();
+            here.recheck();
         }
     }
 
@@ -585,8 +593,7 @@ fn hear(node: &Arc<Node>, text: &str) {
                 let mut state = here.state.lock();
                 state.replaced = state.session.is_some_and(|before| before < session);
                 drop(state);
-                here.news.notify_waiters();
-                here.news.notify_one();
+                here.recheck();
             }
         }
         "r" => {
@@ -596,8 +603,7 @@ fn hear(node: &Arc<Node>, text: &str) {
             let reason = Reason::read(word()).unwrap_or(Reason::TimedOut);
             for here in all {
                 here.state.lock().removed = Some(reason);
-                here.news.notify_waiters();
-                here.news.notify_one();
+                here.recheck();
             }
         }
         _ => {}

@@ -184,11 +184,13 @@ impl OpenSocket {
 
     pub async fn ended(&self) {
         let Looking { node, here, .. } = &self.looking;
-        while here.removed().is_none() && !here.is_replaced() && !node.is_ending() {
-            here.news.notified().await;
+        loop {
+            let end = here.end.notified();
+            if here.removed().is_some() || here.is_replaced() || node.is_ending() {
+                return;
+            }
+            end.await;
         }
-        // Whoever waits for news is to hear of it too.
-        here.news.notify_one();
     }
 
     pub async fn leave(mut self, reason: Reason) {

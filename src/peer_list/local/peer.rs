@@ -159,8 +159,10 @@ pub(super) struct Waits {
     pub newest: u64,
     /// Wakes the newest wait, if it is parked.
     pub waker: Option<Waker>,
-    /// Wakes older waits, which only hear of the end.
+    /// Wakes older waits and watches, which only hear of the end.
     pub older: Vec<(u64, Waker)>,
+    /// How many watches there have been.
+    watches: u64,
 }
 
 impl Waits {
@@ -171,6 +173,12 @@ impl Waits {
         }
         self.newest += 1;
         self.newest
+    }
+
+    /// Begins to watch for the end, beside the waits and after none of them.
+    pub fn watch(&mut self) -> u64 {
+        self.watches += 1;
+        u64::MAX - self.watches
     }
 
     /// Parks a wait until there is something for it.

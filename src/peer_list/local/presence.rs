@@ -82,16 +82,15 @@ pub(in crate::peer_list) struct OpenSocket {
 
 impl OpenSocket {
     pub async fn wait(&self) -> Delivery {
-        self.begin_wait().news().await
+        let OpenRequest { list, peer, .. } = &self.request;
+        let mut wait = Wait::of_socket(list, peer.clone(), self.session);
+        wait.news().await
     }
 
     pub async fn ended(&self) {
-        self.begin_wait().end().await;
-    }
-
-    fn begin_wait(&self) -> Wait {
         let OpenRequest { list, peer, .. } = &self.request;
-        Wait::of_socket(list, peer.clone(), self.session)
+        let mut watch = Wait::watch(list, peer.clone(), self.session);
+        watch.end().await;
     }
 
     pub fn leave(self, reason: Reason) {

@@ -72,9 +72,6 @@ impl Drop for Lease {
     }
 }
 
-/// The number of a wait that is the newest of no peer.
-const OUTDATED: u64 = 0;
-
 /// One open wait of a peer. Dropping it ends it.
 pub(super) struct Wait {
     list: LocalList,
@@ -111,13 +108,22 @@ impl Wait {
 
     /// A wait of the socket that this session is of.
     pub fn of_socket(list: &LocalList, peer: Arc<Peer>, session: u64) -> Self {
+        Self::beside(list, peer, session, false)
+    }
+
+    /// Watches for the end of that socket alone: it takes no news from its wait.
+    pub fn watch(list: &LocalList, peer: Arc<Peer>, session: u64) -> Self {
+        Self::beside(list, peer, session, true)
+    }
+
+    fn beside(list: &LocalList, peer: Arc<Peer>, session: u64, watches: bool) -> Self {
         let (number, dialect) = {
             let mut state = peer.state.lock();
-            let number = if session == state.session {
-                state.waits.begin()
+            // It must not come before the waits of who has taken over.
+            let number = if watches || session != state.session {
+                state.waits.watch()
             } else {
-                // It must not come before the waits of who has taken over.
-                OUTDATED
+                state.waits.begin()
             };
             (number, state.way.dialect)
         };

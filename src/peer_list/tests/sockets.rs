@@ -42,6 +42,29 @@ async fn a_peer_without_a_name_is_called_after_its_id() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_watches_for_the_end_of_a_socket_takes_no_news_from_it() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let silent = list.add_peer("silent", way(Dialect::Silent)).await;
+    let id = silent.unwrap().id;
+    let socket = list.open_socket(id, false).await.unwrap();
+    let a = sign_in(&list, "a").await;
+    let mut wait = task::spawn(socket.wait());
+    assert_pending!(wait.poll());
+    // As when a write has to wait for room in the socket, and then has it.
+    assert_pending!(task::spawn(socket.ended()).poll());
+    let mut ended = task::spawn(socket.ended());
+    assert_pending!(ended.poll());
+    say(&list, a, id, "hi").await;
+    assert!(wait.is_woken());
+    let delivery = assert_ready!(wait.poll());
+    assert_eq!(delivery.news(), &message(a, "hi"));
+    assert_pending!(ended.poll());
+    list.remove_peer(id, Reason::Kicked).await.unwrap();
+    assert!(ended.is_woken());
+    assert_ready!(ended.poll());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_peer_hears_messages_and_nothing_of_the_list() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let silent = list
