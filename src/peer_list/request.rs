@@ -137,6 +137,20 @@ impl OpenRequest {
         }
     }
 
+    /// It asks for nothing that can be done, and shows only that its peer is
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// As [`OpenRequest::heartbeat`].
+    pub async fn seen(&self) -> Result<(), PeerError> {
+        match &self.0 {
+            // It was looked at when it was opened.
+            Open::Local(_) => Ok(()),
+            Open::Cluster(open) => Box::pin(open.seen()).await,
+        }
+    }
+
     /// The request was answered. `lingers`: its client closes its connection
     /// or pauses after the answer and will be back; until then, for two
     /// seconds at most, it still counts as connected.

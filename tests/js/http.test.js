@@ -205,6 +205,14 @@ test('to acknowledge what was never given loses nothing', async (t) => {
   }
 });
 
+test('a wait that is as short as can be is given what there is', async (t) => {
+  const {ids: [a, b], wait, send} = await peers(await startServer(t), 'peer_name=a', 'peer_name=b');
+  await wait(a);
+  await send(b, a, 'hi');
+  assert.equal((await wait(a, '&limit=0')).text, 'hi');
+  assert.equal((await wait(a, '&limit=0')).from, a);
+});
+
 test('an error on a wait comes after a pause, and is one line', async (t) => {
   const ask = asking(await startServer(t));
   for (const [target, status] of [['/wait?peer_id=77', 404], ['/wait', 400], ['/wait?peer_id=x', 400]]) {

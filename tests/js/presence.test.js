@@ -317,12 +317,13 @@ for (const mode of ['optional', 'required']) {
       ['POST', `/sign_out?peer_id=${alice.id}&grace=1`],
       ['POST', `/sign_out?peer_id=${alice.id}`],
     ];
+    const malformed = ['POST', `/message?peer_id=${alice.id}&to=${mallory.id}&seq=0`];
     const ask = async ([method, path], query, headers = {}) => {
       const answer = await fetch(`${server.http}${path}${query}`, {method, headers});
       return {status: answer.status, text: await answer.text(), id: answer.headers.get('pragma')};
     };
     for (const wrong of [mallory.token, alice.token.slice(1), `${alice.token}0`, `+${alice.token.slice(1)}`, 'x', '']) {
-      for (const request of requests) {
+      for (const request of [...requests, malformed]) {
         for (const asked of [
           ask(request, `&peer_token=${encodeURIComponent(wrong)}`), ask(request, '', {'X-Peer-Token': wrong}),
         ]) {
@@ -380,6 +381,9 @@ test('a WebSocket comes back under its id, takes over, and is closed when it is 
   assert.equal(String(signed.id), peerId);
   assert.equal(await taken.closed, 4001);
   assert.equal((await peer()).door, 'http');
+  // And is told what those are.
+  const list = await (await fetch(`${server.http}/wait?peer_id=${peerId}&limit=50`)).text();
+  assert.match(list, /^alice,/m);
 
   for (const token of [peerToken.replace(/./g, '0'), 'x']) {
     await assert.rejects(hello(t, server, `?peer_id=${peerId}&peer_token=${token}`), /403/);

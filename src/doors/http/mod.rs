@@ -311,7 +311,10 @@ fn message(
         let (open, to) = open?;
         let sent = match (number, body) {
             (Ok(number), Ok(body)) => Ok(open.send(to, body, number).await?),
-            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Err(error), _) | (_, Err(error)) => {
+                open.seen().await?;
+                Err(error)
+            }
         };
         open.answered(lingers);
         sent.map(reply)

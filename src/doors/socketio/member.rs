@@ -18,8 +18,8 @@ use super::{
 use crate::{
     doors::push::{End, PushPeer, Return},
     peer_list::{
-        Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerError, PeerId, PeerToken, Reason,
-        ResumeError, SendError, TimeoutPeerList,
+        AddPeerError, Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerError, PeerId,
+        PeerToken, Reason, ResumeError, SendError, TimeoutPeerList,
     },
 };
 
@@ -28,6 +28,9 @@ const DOOR: &str = "socketio";
 
 /// The pause before what did not fit into the socket's buffer is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
+
+/// The pause before a list that cannot be reached is asked again.
+const UNAVAILABLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a socket that is to go may take to make room for the word.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
@@ -48,7 +51,7 @@ pub(super) async fn serve(
     key: Option<String>,
     back: Return,
 ) {
-    if let Some((peer, added)) = join(&list, key.as_deref(), &back).await {
+    if let Some((peer, added)) = join(&list, &socket, key.as_deref(), &back).await {
         let member = Member {
             peer,
             socket: socket.clone(),
@@ -78,29 +81,44 @@ pub(super) async fn serve(
     .await;
 }
 
-/// None if the server is full, or the token is wrong.
+/// None if the server is full, the token is wrong, or the socket is gone. While
+/// the list cannot be reached the socket is held: sent away, it would not come
+/// back.
 async fn join(
     list: &TimeoutPeerList,
+    socket: &SocketRef,
     key: Option<&str>,
     back: &Return,
 ) -> Option<(PushPeer, Added)> {
-    loop {
+    while socket.connected() {
         let claimed = match &back.claim {
             Some((id, token)) => list.resume_member(*id, token).await,
             None => Err(ResumeError::Gone),
         };
         let added = match claimed {
-            Ok(added) => added,
-            Err(ResumeError::Gone) => list.add_member(key, DOOR).await.ok()?,
-            Err(ResumeError::WrongToken | ResumeError::Unavailable) => return None,
+            Ok(added) => Ok(added),
+            Err(ResumeError::Gone) => match list.add_member(key, DOOR).await {
+                Ok(added) => Ok(added),
+                Err(AddPeerError::Unavailable) => Err(PeerError::Unavailable),
+                Err(AddPeerError::Full | AddPeerError::NoName) => return None,
+            },
+            Err(ResumeError::WrongToken) => return None,
+            Err(ResumeError::Unavailable) => Err(PeerError::Unavailable),
         };
-        // One that comes back may be collected in between.
-        match PushPeer::new(list, added.id, back.resumes).await {
-            Ok(peer) => return Some((peer, added)),
-            Err(PeerError::Unavailable) => return None,
+        let opened = match added {
+            Ok(added) => PushPeer::new(list, added.id, back.resumes)
+                .await
+                .map(|peer| (peer, added)),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(joined) => return Some(joined),
+            Err(PeerError::Unavailable) => sleep(UNAVAILABLE_PAUSE).await,
+            // One that comes back may be collected in between.
             Err(PeerError::Unknown | PeerError::WrongToken) => {}
         }
     }
+    None
 }
 
 /// How the session of a socket ended.

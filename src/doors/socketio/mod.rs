@@ -38,7 +38,7 @@ use super::{
     push::{Return, ping_interval},
     reply::{self, reply},
 };
-use crate::peer_list::TimeoutPeerList;
+use crate::peer_list::{PeerError, TimeoutPeerList};
 use call::{Call, Gone, calls};
 
 /// A small client of our own, for pages that have none.
@@ -89,8 +89,11 @@ pub(crate) fn routes(
             }
             match back.map_err(|_| Refused::PeerToken)?.claim {
                 Some((id, token)) => {
-                    let checked = list.check_token(id, &token).await;
-                    checked.map_err(|_| Refused::PeerToken)
+                    match list.check_token(id, &token).await {
+                        Err(PeerError::WrongToken) => Err(Refused::PeerToken),
+                        // Whoever joins is looked at again.
+                        Ok(()) | Err(PeerError::Unknown | PeerError::Unavailable) => Ok(()),
+                    }
                 }
                 None if list.is_full() && !comes_back => Err(Refused::Full),
                 None => Ok(()),

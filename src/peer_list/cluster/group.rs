@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tracing::info;
 
-use super::{ClusterList, LONG_PATIENCE, PATIENCE, Row, hash, op, split};
+use super::{ClusterList, LONG_PATIENCE, PATIENCE, Row, hash, hash_token, number_arg, op, split};
 use crate::peer_list::{
     AddPeerError, Added, Card, Family, Introduction, PeerError, PeerId, PeerToken, ResumeError,
     SendError, Unavailable, peer::name_for_list,
@@ -20,36 +20,51 @@ impl ClusterList {
         let op = op();
         let row = self.0.run_in_time("add_member", PATIENCE, |verb| {
             verb.arg(&op)
-                .arg(key.unwrap_or_default())
+                .arg(key.map(hash).unwrap_or_default())
                 .arg(door)
-                .arg(hash(&token))
+                .arg(hash_token(&token))
                 .arg(self.0.highest_id())
         });
         let (kind, row) = row.await.map_err(|_| AddPeerError::Unavailable)?;
         match kind.as_str() {
-            "ok" => added(row, token).ok_or(AddPeerError::Unavailable),
+            "ok" => self.added(row, token).ok_or(AddPeerError::Unavailable),
             "full" => Err(AddPeerError::Full),
             _ => Err(AddPeerError::Unavailable),
         }
     }
 
     pub async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, ResumeError> {
+        let op = op();
         let row = self.0.run_in_time("resume_member", PATIENCE, |verb| {
-            verb.arg(id.get()).arg(hash(token))
+            verb.arg(&op).arg(id.get()).arg(hash_token(token))
         });
         let (kind, row) = row.await.map_err(|_| ResumeError::Unavailable)?;
         match kind.as_str() {
-            "ok" => added(row, *token).ok_or(ResumeError::Unavailable),
+            "ok" => self.added(row, *token).ok_or(ResumeError::Unavailable),
             "wrong" => Err(ResumeError::WrongToken),
             "gone" => Err(ResumeError::Gone),
             _ => Err(ResumeError::Unavailable),
         }
     }
 
+    /// A member, as the script tells of it.
+    fn added(&self, mut row: Row, token: PeerToken) -> Option<Added> {
+        let id = row.text().and_then(|id| PeerId::parse(&id))?;
+        // It may be in no list for long.
+        self.0.cached.lock().note_id(id);
+        Some(Added {
+            id,
+            token,
+            resumed: row.text()? == "1",
+            name: row.text().map(Into::into),
+        })
+    }
+
     pub async fn acknowledge(&self, id: PeerId, number: u64) {
-        let row = self.0.run("acknowledge", Some(LONG_PATIENCE), |verb| {
-            verb.arg(id.get()).arg(number)
-        });
+        self.0.acknowledged(id, number);
+        let row = self
+            .0
+            .run("acknowledge", None, |verb| verb.arg(id.get()).arg(number));
         let _ = row.await;
     }
 
@@ -60,7 +75,7 @@ impl ClusterList {
         introduction: Introduction,
     ) -> Result<Option<Vec<Card>>, PeerError> {
         let listed = name_for_list(name);
-        let row = self.0.run("list_member", Some(LONG_PATIENCE), |verb| {
+        let row = self.0.run("list_member", None, |verb| {
             verb.arg(op())
                 .arg(id.get())
                 .arg(&*listed)
@@ -77,8 +92,9 @@ impl ClusterList {
             _ => return Err(PeerError::Unavailable),
         }
         info!(peer_id = id.get(), name = &*listed, "peer signed in");
+        let full = row.row();
         let cards = row.row().map(cards).unwrap_or_default();
-        self.push_to_full(row.row(), "g", introduction.hello).await;
+        self.push_to_full(full, "g", introduction.hello).await;
         Ok(Some(cards))
     }
 
@@ -92,9 +108,9 @@ impl ClusterList {
             Family::Names => "n",
             Family::Rooms => "r",
         };
-        let row = self.0.run("show_family", Some(LONG_PATIENCE), |verb| {
-            verb.arg(id.get()).arg(letter)
-        });
+        let row = self
+            .0
+            .run("show_family", None, |verb| verb.arg(id.get()).arg(letter));
         let _ = row.await;
     }
 
@@ -117,10 +133,10 @@ impl ClusterList {
         body: Bytes,
         number: Option<u64>,
     ) -> Result<(), PeerError> {
-        let row = self.0.run("broadcast", Some(LONG_PATIENCE), |verb| {
+        let row = self.0.run("broadcast", None, |verb| {
             verb.arg(op())
                 .arg(from.get())
-                .arg(number.map(|number| number.to_string()).unwrap_or_default())
+                .arg(number_arg(number))
                 .arg(&body[..])
         });
         let (kind, mut row) = split(row.await)?;
@@ -154,9 +170,9 @@ impl ClusterList {
     }
 
     async fn room(&self, verb: &str, id: PeerId, room: &str) -> bool {
-        let row = self.0.run(verb, Some(LONG_PATIENCE), |verb| {
-            verb.arg(op()).arg(id.get()).arg(room)
-        });
+        let row = self
+            .0
+            .run(verb, None, |verb| verb.arg(op()).arg(id.get()).arg(room));
         let Ok((kind, mut row)) = split(row.await) else {
             return false;
         };
@@ -192,21 +208,13 @@ impl ClusterList {
                 verb.arg(op()).arg(id.get()).arg(kind).arg(&body[..])
             });
             let pushed = split(row.await).map_err(|_| SendError::Unavailable)?;
-            if pushed.0 == "ok" {
-                return Ok(());
+            match pushed.0.as_str() {
+                "ok" => return Ok(()),
+                "unknown" => return Err(SendError::UnknownReceiver),
+                _ => {}
             }
         }
     }
-}
-
-/// A member, as the script tells of it.
-fn added(mut row: Row, token: PeerToken) -> Option<Added> {
-    Some(Added {
-        id: row.text().and_then(|id| PeerId::parse(&id))?,
-        token,
-        resumed: row.text()? == "1",
-        name: row.text().map(Into::into),
-    })
 }
 
 fn cards(row: Row) -> Vec<Card> {

@@ -55,6 +55,10 @@ const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// An answer that takes longer than this shows that Redis stands still.
 const STILL: Duration = Duration::from_millis(200);
 
+/// The time in an answer that took longer than this is not known well enough:
+/// the script takes the clocks of nodes to differ by less.
+const CLOCK_PATIENCE: Duration = Duration::from_millis(100);
+
 /// How long a node that stops tries to say so.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -109,13 +113,17 @@ impl ClusterList {
     /// Tells the others that this node lives, and buries those that do not.
     async fn live(&self) -> Result<(), Unavailable> {
         let asked = Instant::now();
-        let mut row = self.0.run("live", Some(PATIENCE), |verb| verb).await?;
+        let highest = self.0.highest_id();
+        let row = self.0.run("live", Some(PATIENCE), |verb| verb.arg(highest));
+        let mut row = row.await?;
+        let took = asked.elapsed();
         let is_new = row.kind() == "1";
-        // An answer that took long tells a time that is over.
-        if let Some(now) = row.number()
-            && (asked.elapsed() < STILL || !self.0.knows_clock())
+        if let Some(now) = row.number::<u64>()
+            && (took < CLOCK_PATIENCE || !self.0.knows_clock())
         {
-            self.0.set_clock(now);
+            // It was told on the way between.
+            let since = u64::try_from(took.as_millis() / 2).unwrap_or(0);
+            self.0.set_clock(now + since);
         }
         if is_new {
             // It was taken for dead: what is open here has to be said again.
@@ -188,7 +196,7 @@ impl ClusterList {
                 .arg(name.as_deref().unwrap_or_default())
                 .arg(way.door)
                 .arg(dialect_letter(way.dialect))
-                .arg(hash(&token))
+                .arg(hash_token(&token))
                 .arg(self.0.highest_id())
                 .arg(known_arg(known))
                 .arg(statuses)
@@ -218,9 +226,11 @@ impl ClusterList {
     ) -> Result<SignedIn, ResumeError> {
         let name = name.map(name_for_list);
         let (known, statuses) = self.0.wants();
+        let op = op();
         let row = self.0.run_in_time("resume_peer", PATIENCE, |verb| {
-            verb.arg(id.get())
-                .arg(hash(token))
+            verb.arg(&op)
+                .arg(id.get())
+                .arg(hash_token(token))
                 .arg(name.as_deref().unwrap_or_default())
                 .arg(way.door)
                 .arg(dialect_letter(way.dialect))
@@ -239,7 +249,7 @@ impl ClusterList {
         signed_in.ok_or(ResumeError::Unavailable)
     }
 
-    /// What a sign-in was answered with: id, name, version, and the list.
+    /// What a sign-in was answered with: id, and the list.
     async fn signed_in(
         &self,
         mut row: Row,
@@ -247,8 +257,6 @@ impl ClusterList {
         token: PeerToken,
     ) -> Option<SignedIn> {
         let id = row.text().and_then(|id| PeerId::parse(&id))?;
-        let _name = row.text()?;
-        let _joined: u64 = row.number()?;
         let view = View::read(row.row()?, known)?;
         self.0.bring(view).await.ok()?;
         let list = self.0.cached.lock().list_from(id);
@@ -257,13 +265,9 @@ impl ClusterList {
 
     pub async fn check_token(&self, id: PeerId, token: &PeerToken) -> Result<(), PeerError> {
         let row = self.0.run("check_token", Some(PATIENCE), |verb| {
-            verb.arg(id.get()).arg(hash(token))
+            verb.arg(id.get()).arg(hash_token(token))
         });
-        match split(row.await)?.0.as_str() {
-            "ok" => Ok(()),
-            "wrong" => Err(PeerError::WrongToken),
-            _ => Err(PeerError::Unavailable),
-        }
+        accepted(row.await)
     }
 
     pub async fn wait(&self, id: PeerId, limit: Option<Duration>) -> Result<Delivery, PeerError> {
@@ -276,7 +280,7 @@ impl ClusterList {
         acknowledged: Option<u64>,
         limit: Option<Duration>,
     ) -> Result<Delivery, PeerError> {
-        waiting::wait(&self.0, &caller(id), acknowledged, limit, || {}).await
+        waiting::wait(&self.0, &caller(id), acknowledged, limit).await
     }
 
     pub async fn send(&self, from: PeerId, to: PeerId, body: Bytes) -> Result<(), SendError> {
@@ -310,11 +314,11 @@ impl ClusterList {
         let row = self.0.run_in_time("send", patience, |verb| {
             verb.arg(&op)
                 .arg(caller.id.get())
-                .arg(caller.token.as_ref().map(hash).unwrap_or_default())
+                .arg(caller.token.as_ref().map(hash_token).unwrap_or_default())
                 .arg(to.get())
                 .arg(link_arg(caller))
                 .arg(flag(caller.lingers))
-                .arg(number.map(|number| number.to_string()).unwrap_or_default())
+                .arg(number_arg(number))
                 .arg(flag(polls))
                 .arg(&body[..])
         });
@@ -393,12 +397,14 @@ impl ClusterList {
         let row = self
             .0
             .run("heartbeat", Some(PATIENCE), |verb| as_caller(verb, caller));
-        match split(row.await)?.0.as_str() {
-            "ok" => Ok(()),
-            "wrong" => Err(PeerError::WrongToken),
-            "unknown" => Err(PeerError::Unknown),
-            _ => Err(PeerError::Unavailable),
-        }
+        accepted(row.await)
+    }
+
+    async fn seen(&self, caller: &Caller) -> Result<(), PeerError> {
+        let row = self
+            .0
+            .run("seen", Some(PATIENCE), |verb| as_caller(verb, caller));
+        accepted(row.await)
     }
 
     pub async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Unavailable> {
@@ -424,7 +430,7 @@ impl ClusterList {
 
     pub async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Unavailable> {
         let row = self.0.run("remove_peer", Some(PATIENCE), |verb| {
-            verb.arg(id.get()).arg(reason.to_string())
+            verb.arg(op()).arg(id.get()).arg(reason.to_string())
         });
         let (kind, mut row) = split(row.await)?;
         if let Some(removed) = row.row() {
@@ -590,7 +596,7 @@ fn caller(id: PeerId) -> Caller {
 /// Id, token, link, and whether it lingers.
 fn as_caller<'a>(verb: &'a mut Cmd, caller: &Caller) -> &'a mut Cmd {
     verb.arg(caller.id.get())
-        .arg(caller.token.as_ref().map(hash).unwrap_or_default())
+        .arg(caller.token.as_ref().map(hash_token).unwrap_or_default())
         .arg(link_arg(caller))
         .arg(flag(caller.lingers))
 }
@@ -613,10 +619,27 @@ fn op() -> String {
     format!("{:016x}", fastrand::u64(..))
 }
 
-/// What is kept of a token: whoever reads Redis cannot act as a peer.
-fn hash(token: &PeerToken) -> String {
-    let digest = Sha256::digest(token.digits());
+/// What is kept of a token or a key: whoever reads Redis cannot act as a peer.
+fn hash(secret: impl AsRef<[u8]>) -> String {
+    let digest = Sha256::digest(secret);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hash_token(token: &PeerToken) -> String {
+    hash(token.digits())
+}
+
+fn number_arg(number: Option<u64>) -> String {
+    number.map(|number| number.to_string()).unwrap_or_default()
+}
+
+fn accepted(row: Result<Row, Unavailable>) -> Result<(), PeerError> {
+    match split(row)?.0.as_str() {
+        "ok" => Ok(()),
+        "wrong" => Err(PeerError::WrongToken),
+        "unknown" => Err(PeerError::Unknown),
+        _ => Err(PeerError::Unavailable),
+    }
 }
 
 fn split(row: Result<Row, Unavailable>) -> Answer {

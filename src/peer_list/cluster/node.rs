@@ -86,6 +86,8 @@ struct OpenState {
     /// The version of the list that its peer has heard. None: it hears of
     /// none.
     heard: Option<u64>,
+    /// The highest number that its client has acknowledged. None: it does not.
+    acknowledged: Option<u64>,
 }
 
 impl OpenHere {
@@ -114,6 +116,15 @@ impl OpenHere {
 
     pub fn set_heard(&self, heard: Option<u64>) {
         self.state.lock().heard = heard;
+    }
+
+    pub fn set_acknowledged(&self, number: Option<u64>) {
+        let mut state = self.state.lock();
+        state.acknowledged = state.acknowledged.max(number);
+    }
+
+    pub fn acknowledged(&self) -> Option<u64> {
+        self.state.lock().acknowledged
     }
 
     /// It has what it was given; Redis does not know yet. An error if it has
@@ -221,7 +232,7 @@ impl Node {
         self.clock.load(Ordering::Relaxed) > 0
     }
 
-    /// The highest id that was ever in the list, as far as is known here.
+    /// The highest id that was ever given, as far as is known here.
     pub fn highest_id(&self) -> u32 {
         self.cached.lock().highest_id()
     }
@@ -362,6 +373,13 @@ impl Node {
         let open = self.open.lock();
         let wanted = open.iter().filter(|(id, _)| wanted(**id));
         wanted.flat_map(|(_, all)| all.iter().cloned()).collect()
+    }
+
+    /// The client of what is open here has acknowledged this.
+    pub fn acknowledged(&self, id: PeerId, number: u64) {
+        for here in self.open_of(id) {
+            here.set_acknowledged(Some(number));
+        }
     }
 
     /// Everything that is open here looks again.

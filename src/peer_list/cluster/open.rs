@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::{
     ClusterList, PATIENCE, flag, link_arg, log_one_removed, op,
@@ -39,14 +40,18 @@ impl OpenRequest {
         }
     }
 
+    /// Redis is told of it by a verb.
+    fn tell(&self) -> Telling<'_> {
+        self.is_told.store(true, Ordering::Relaxed);
+        Telling {
+            request: self,
+            is_refused: false,
+        }
+    }
+
     fn uses_link(&self) {
         let list = TimeoutPeerList(Place::Cluster(self.list.clone()));
         self.caller.uses_link(&list);
-    }
-
-    fn told(&self) -> &Caller {
-        self.is_told.store(true, Ordering::Relaxed);
-        &self.caller
     }
 
     pub async fn wait(
@@ -54,8 +59,10 @@ impl OpenRequest {
         acknowledged: Option<u64>,
         limit: Option<Duration>,
     ) -> Result<Delivery, PeerError> {
-        let uses_link = || self.uses_link();
-        wait(&self.list.0, self.told(), acknowledged, limit, uses_link).await
+        let mut telling = self.tell();
+        let waited = wait(&self.list.0, &self.caller, acknowledged, limit).await;
+        telling.is_refused = waited.as_ref().is_err_and(is_refusal);
+        waited
     }
 
     pub async fn send(
@@ -64,24 +71,30 @@ impl OpenRequest {
         body: Bytes,
         number: Option<u64>,
     ) -> Result<(), SendError> {
-        let caller = self.told();
+        let mut telling = self.tell();
         let sent = self
             .list
-            .send_as(caller, to, body, number, true, PATIENCE)
+            .send_as(&self.caller, to, body, number, true, PATIENCE)
             .await;
-        if !matches!(sent, Err(SendError::WrongToken | SendError::UnknownSender)) {
-            self.uses_link();
-        }
+        telling.is_refused = matches!(sent, Err(SendError::WrongToken | SendError::UnknownSender));
         sent
     }
 
     pub async fn heartbeat(&self) -> Result<(), PeerError> {
-        self.list.heartbeat(self.told()).await?;
-        self.uses_link();
-        Ok(())
+        let mut telling = self.tell();
+        let beaten = self.list.heartbeat(&self.caller).await;
+        telling.is_refused = beaten.as_ref().is_err_and(is_refusal);
+        beaten
     }
 
-    /// A sign-in, then, if no verb has told of it.
+    pub async fn seen(&self) -> Result<(), PeerError> {
+        let mut telling = self.tell();
+        let seen = self.list.seen(&self.caller).await;
+        telling.is_refused = seen.as_ref().is_err_and(is_refusal);
+        seen
+    }
+
+    /// A sign-in, if no verb has told of it.
     pub fn answered(self, lingers: bool) {
         if self.is_told.load(Ordering::Relaxed) {
             return;
@@ -92,6 +105,25 @@ impl OpenRequest {
             verb.arg(id.get()).arg(link).arg(flag(lingers));
         });
     }
+}
+
+/// A request that Redis is being told of. Unless it was refused, Redis has its
+/// link then, or may have it: also when it is dropped before there is an answer.
+struct Telling<'a> {
+    request: &'a OpenRequest,
+    is_refused: bool,
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        if !self.is_refused {
+            self.request.uses_link();
+        }
+    }
+}
+
+fn is_refusal(error: &PeerError) -> bool {
+    matches!(error, PeerError::WrongToken | PeerError::Unknown)
 }
 
 /// An attempt to open a socket. If it is dropped while it has its name, nobody
@@ -172,8 +204,12 @@ impl OpenSocket {
                     return self.looking.lend(&lease, news, number, hears);
                 }
                 Found::Removed(reason) => return Delivery::last(News::Removed(reason)),
-                Found::Replaced | Found::Outdated => return Delivery::last(News::Replaced),
-                Found::Nothing | Found::Later(_) => {}
+                Found::Outdated => return Delivery::last(News::Replaced),
+                Found::Later(left) => {
+                    let _ = timeout(left, news).await;
+                    continue;
+                }
+                Found::Nothing => {}
             }
             if node.is_ending() {
                 return Delivery::last(News::Nothing(Bytes::new()));

@@ -89,7 +89,8 @@ impl Redis {
     }
 
     /// Carries a verb out. While Redis cannot be reached it is tried again, for
-    /// so long (None: for ever); it may then have been carried out before.
+    /// so long (None: for ever, and while it is out of memory, too: nobody can
+    /// be refused); it may then have been carried out before.
     pub async fn run(&self, call: &Cmd, patience: Option<Duration>) -> Result<Row, Unavailable> {
         let end = patience.and_then(|patience| Instant::now().checked_add(patience));
         let trying = async {
@@ -101,10 +102,12 @@ impl Redis {
                         self.health.set_away(None);
                         return Row::of(value);
                     }
-                    // That does not pass so soon, and who asked can be told.
                     Err(error) if error.code() == Some("OOM") => {
                         self.health.set_full();
-                        return Err(Unavailable);
+                        // That does not pass so soon, and who asked can be told.
+                        if patience.is_some() {
+                            return Err(Unavailable);
+                        }
                     }
                     // New, or without its memory.
                     Err(error) if is_unknown_function(&error) => {

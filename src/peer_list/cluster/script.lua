@@ -151,6 +151,10 @@ function Peer:stale_at()
   if self.is.socket then
     return math.huge
   end
+  if self.is.doomed then
+    -- No door removes it.
+    return 0
+  end
   local beat, seen = tonumber(self.is.beat), self:number('seen')
   local at
   if ANY_REQUEST then
@@ -311,6 +315,12 @@ local function event(kind, reason, peer)
   tell_all('e')
 end
 
+-- What the log says of a peer.
+local function log_line(sign, peer)
+  local is = peer.is
+  return string.format('%s%s %s %s %s', sign, is.joined, peer.id, is.dialect, is.name)
+end
+
 -- A peer has joined or left the list.
 local function change(sign, peer)
   local version = call('INCR', key('version'))
@@ -322,8 +332,7 @@ local function change(sign, peer)
   if sign == '+' then
     peer:set_number('joined', version)
   end
-  local is = peer.is
-  local line = string.format('%s%s %s %s %s', sign, is.joined, peer.id, is.dialect, is.name)
+  local line = log_line(sign, peer)
   keep(key('log'), line, LOG_LENGTH)
   if sign == '+' then
     call('HSET', key('listed'), peer.id, line)
@@ -402,27 +411,25 @@ local function acknowledge(peer, number)
   if number >= LARGEST or peer.is.doomed then
     return
   end
-  local offered = peer:number('offered')
-  local known = math.min(number, offered)
-  if known > peer:number('delivered') then
-    -- Of a reply that the client has before its node has said so.
-    peer:set_number('delivered', known)
-    if peer.is.lent_number and peer:number('lent_number') <= known then
-      peer:unlend()
-    end
-  end
-  while peer:number('gone') < known and pop(peer) do
-    peer:set_number('handed', math.max(peer:number('handed') - 1, 0))
-  end
-  if number > offered then
-    -- Redis has lost what was given before, and gives numbers again that the
-    -- peer takes for repeats. What waits may be new: it gets new numbers.
+  if number > peer:number('offered') then
+    -- It was never given: Redis has lost what was, and would give numbers again
+    -- that the peer takes for repeats. What waits may be new. It stays, and gets
+    -- new numbers.
     for _, field in ipairs({ 'gone', 'delivered', 'offered' }) do
       peer:set_number(field, number)
     end
     peer:set('handed', nil)
     peer:unlend()
     peer:wake()
+  elseif number > peer:number('delivered') then
+    -- Of a reply that the client has before its node has said so.
+    peer:set_number('delivered', number)
+    if peer.is.lent_number and peer:number('lent_number') <= number then
+      peer:unlend()
+    end
+  end
+  while peer:number('gone') < number and pop(peer) do
+    peer:set_number('handed', math.max(peer:number('handed') - 1, 0))
   end
   -- What is taken off is gone, whatever becomes of the rest.
   peer:store()
@@ -463,7 +470,7 @@ end
 local PUSHED_AT_ONCE = 500
 local pushed
 
--- Returns those that have no room.
+-- Returns those that have no room. Who is to go is passed over.
 local function push_to(members, kind, body)
   local full = {}
   pushed = pushed + #members
@@ -478,6 +485,11 @@ local function push_to(members, kind, body)
     end
   end
   return full
+end
+
+local function is_there(id)
+  local peer = load(id)
+  return peer and not peer.is.doomed
 end
 
 local function leave_rooms(id)
@@ -557,7 +569,7 @@ local function next_news(peer, lease, told, known, statuses)
   if is.lent and is.lent ~= lease then
     local left = lent_for(peer)
     if left > 0 then
-      return { 'lent', string.format('%.0f', left) }
+      return { 'later', string.format('%.0f', left) }
     end
   end
   local handed = is.socket and peer:number('handed') or 0
@@ -573,6 +585,11 @@ local function next_news(peer, lease, told, known, statuses)
     local kind, from, needs, header = string.match(raw, '^(%S+) (%S+) (%S+)()')
     if silent or tonumber(needs) <= knows then
       local number = string.format('%.0f', peer:number('gone') + handed + 1)
+      local is_repeat = tonumber(number) <= peer:number('delivered')
+      local left = peer:number('given') + REPEAT_PAUSE - now
+      if is_repeat and is.acks and not is.socket and left > 0 then
+        return { 'later', string.format('%.0f', left) }
+      end
       lend(peer, lease, number)
       peer:set_number('offered', math.max(peer:number('offered'), tonumber(number)))
       return { 'message', number, kind, from, string.sub(raw, header + 1) }
@@ -648,11 +665,15 @@ local LARGEST_ID = 2147483647
 -- `highest`: the highest id that the node that asks has seen. Ids are not given
 -- twice, not even when this server has lost some: those who had them may still
 -- ask.
-local function next_id(highest)
+local function mind_ids(highest)
   highest = tonumber(highest)
   if highest < LARGEST_ID and (tonumber(call('GET', key('id'))) or 0) < highest then
     call('SET', key('id'), highest)
   end
+end
+
+local function next_id(highest)
+  mind_ids(highest)
   -- Ends, as MAX_PEERS is less than there are ids.
   while true do
     local id = call('INCR', key('id'))
@@ -671,6 +692,8 @@ local function new_peer(door, dialect, token, highest)
   peer:set('token', token)
   peer:set_number('since', now)
   peer:set_number('seen', now)
+  -- No session of one that had the same id before, if this server has lost it.
+  peer:set_number('session', now)
   return peer
 end
 
@@ -691,18 +714,23 @@ local function remember(op, answer, before)
   end
 end
 
--- The same for who had no room.
-local function remember_full(op, full)
-  remember(op, table.concat(full, ' '))
-  return full
-end
-
-local function full_before(before)
-  local full = {}
-  for id in string.gmatch(before, '%S+') do
-    full[#full + 1] = id
+-- Pushes to members on behalf of an operation, once. `push` returns who has no
+-- room; or nil, and the answer that nothing was done.
+local function push_once(op, push)
+  local before = done_before(op)
+  if before then
+    local full = {}
+    for id in string.gmatch(before, '%S+') do
+      full[#full + 1] = id
+    end
+    return { 'ok', full }
   end
-  return full
+  local full, refused = push()
+  if not full then
+    return refused
+  end
+  remember(op, table.concat(full, ' '))
+  return { 'ok', full }
 end
 
 -- Its sender has been refused meanwhile; or the clock was set forward.
@@ -720,7 +748,7 @@ function verbs.add_peer(before, op, name, door, dialect, token, highest, known, 
   local known_id = done_before(op)
   local peer = known_id and load(known_id)
   if peer then
-    return { 'ok', peer.id, peer.is.name, peer.is.joined, view(known, statuses) }
+    return { 'ok', peer.id, view(known, statuses) }
   end
   if is_full() then
     return { 'full' }
@@ -733,10 +761,10 @@ function verbs.add_peer(before, op, name, door, dialect, token, highest, known, 
   event('connect', '-', peer)
   peer:store()
   remember(op, peer.id, before)
-  return { 'ok', peer.id, peer.is.name, peer.is.joined, view(known, statuses) }
+  return { 'ok', peer.id, view(known, statuses) }
 end
 
-function verbs.resume_peer(before, id, token, name, door, dialect, known, statuses)
+function verbs.resume_peer(before, op, id, token, name, door, dialect, known, statuses)
   local refused = late(before)
   if refused then
     return refused
@@ -748,7 +776,9 @@ function verbs.resume_peer(before, id, token, name, door, dialect, known, status
   if peer.is.token ~= token then
     return { 'wrong' }
   end
-  local old_dialect = peer.is.dialect
+  if done_before(op) then
+    return { 'ok', id, view(known, statuses) }
+  end
   peer:begin_session()
   peer:move(nil, peer.is.link)
   peer:set('socket', nil)
@@ -758,8 +788,9 @@ function verbs.resume_peer(before, id, token, name, door, dialect, known, status
     peer:set('name', name)
     peer:set('dialect', dialect)
     change('+', peer)
-  elseif old_dialect ~= dialect then
+  else
     peer:set('dialect', dialect)
+    call('HSET', key('listed'), id, log_line('+', peer))
   end
   heard(peer, current())
   peer:set_number('linger', now + LINGER)
@@ -770,7 +801,8 @@ function verbs.resume_peer(before, id, token, name, door, dialect, known, status
   end
   event('reconnect', '-', peer)
   peer:store()
-  return { 'ok', peer.id, peer.is.name, peer.is.joined, view(known, statuses) }
+  remember(op, '1', before)
+  return { 'ok', id, view(known, statuses) }
 end
 
 function verbs.check_token(id, token)
@@ -798,7 +830,7 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, known, sta
   end
   if peer.is.wait and newest_began(peer) > tonumber(began) + CLOCKS_DIFFER then
     -- It was overtaken on its way, by one at another node.
-    return { 'ok', { 'outdated' }, '-' }
+    return { 'ok', { 'outdated' }, peer.is.dialect, '-' }
   end
   peer:set_number('began', math.max(tonumber(began), newest_began(peer)))
   peer:set('leaving', nil)
@@ -809,22 +841,14 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, known, sta
   if acknowledged ~= '' then
     acknowledge(peer, tonumber(acknowledged))
   end
-  if acknowledged ~= '' and peer.is.given then
-    local is_repeat = peer:number('gone') < peer:number('delivered')
-      and call('LLEN', key('m:', id)) > 0
-    local left = peer:number('given') + REPEAT_PAUSE - now
-    if is_repeat and left > 0 then
-      peer:store()
-      return { 'pause', string.format('%.0f', left) }
-    end
-  end
   local news = next_news(peer, wait, told, known, statuses)
   store(peer)
-  return { 'ok', news, peer.is.dialect == 's' and '-' or peer.is.heard }
+  return { 'ok', news, peer.is.dialect, peer.is.dialect == 's' and '-' or peer.is.heard }
 end
 
 -- Looks again. `lease` is the name of a wait, or `s` and a session.
-function verbs.take(began, id, lease, told, known, statuses)
+-- `acknowledged`: the highest number that its client has acknowledged there.
+function verbs.take(began, id, lease, acknowledged, told, known, statuses)
   local peer = load(id)
   if not peer then
     return { 'gone', 'timed_out' }
@@ -833,21 +857,28 @@ function verbs.take(began, id, lease, told, known, statuses)
     return { 'gone', peer.is.doomed }
   end
   if string.sub(lease, 1, 1) == 's' then
-    if lease ~= 's' .. peer:number('session') then
-      return { 'replaced' }
+    local session = tonumber(string.sub(lease, 2))
+    if session < peer:number('session') then
+      return { 'outdated' }
     end
-    -- It may have been taken for dead in between.
+    -- It may have been taken for dead in between, or this server has lost that
+    -- it opened.
+    peer:set_number('session', session)
     peer:set('socket', '1')
     peer:move(NODE, peer.is.link)
   else
-    -- One that began after all that this server knows of is what it has lost.
-    local is_lost = tonumber(began) > peer:number('began')
+    -- One that began after all that this server knows of is what it has lost;
+    -- or it is of one that had the same id before.
+    local is_lost = tonumber(began) > math.max(peer:number('began'), peer:number('since'))
     if peer.is.socket or peer.is.wait ~= lease and not is_lost then
       return { 'outdated' }
     end
     peer:set('wait', lease)
-    peer:set('began', began)
+    peer:set_number('began', math.max(tonumber(began), peer:number('began')))
     peer:move(NODE, peer.is.link)
+  end
+  if acknowledged ~= '' and tonumber(acknowledged) > peer:number('offered') then
+    acknowledge(peer, tonumber(acknowledged))
   end
   local news = next_news(peer, lease, told, known, statuses)
   store(peer)
@@ -892,19 +923,20 @@ end
 -- (`known` is ''), those of its node before it.
 function verbs.end_wait(id, wait, lingers, known, statuses)
   local peer = load(id)
-  if peer then
-    local was_lent = peer.is.lent == wait
-    if was_lent then
-      peer:unlend()
-    end
-    local is_newest = peer.is.wait == wait or known == '' and is_over(peer.is.wait, wait)
-    end_wait(peer, is_newest, lingers)
-    if was_lent and peer.is.wait ~= wait then
-      peer:wake()
-    end
-    peer:store()
+  if not peer or peer.is.doomed then
+    return { 'gone', peer and peer.is.doomed or 'timed_out' }
   end
-  return known == '' and {} or view(known, statuses)
+  local was_lent = peer.is.lent == wait
+  if was_lent then
+    peer:unlend()
+  end
+  local is_newest = peer.is.wait == wait or known == '' and is_over(peer.is.wait, wait)
+  end_wait(peer, is_newest, lingers)
+  if was_lent and peer.is.wait ~= wait then
+    peer:wake()
+  end
+  peer:store()
+  return { 'ok', known ~= '' and view(known, statuses) or false }
 end
 
 local function address(from, to)
@@ -973,11 +1005,12 @@ function verbs.heartbeat(id, token, link, lingers)
   return { 'ok' }
 end
 
-function verbs.remove_peer(id, reason)
+function verbs.remove_peer(op, id, reason)
   local peer = load(id)
   if not peer then
-    return { 'gone' }
+    return { done_before(op) and 'ok' or 'gone' }
   end
+  remember(op, '1')
   return { 'ok', remove(peer, reason) }
 end
 
@@ -987,6 +1020,17 @@ function verbs.sign_out_later(id, grace)
     peer:set_number('leaving', math.min(now + tonumber(grace), tonumber(peer.is.leaving) or math.huge))
     peer:store()
   end
+  return { 'ok' }
+end
+
+-- A request of a peer has come that asks for nothing.
+function verbs.seen(id, token, link, lingers)
+  local peer, refused = polled(id, token)
+  if not peer then
+    return refused
+  end
+  peer:request(link, lingers)
+  peer:store()
   return { 'ok' }
 end
 
@@ -1085,14 +1129,17 @@ end
 
 -- Members of the group ------------------------------------------------------
 
-local function returned(peer, token)
-  peer:set_number('seen', now)
-  peer:set_number('linger', now + LINGER)
-  if peer.is.name then
-    event('reconnect', '-', peer)
+local function returned(op, before, peer, token)
+  if not done_before(op) then
+    peer:set_number('seen', now)
+    peer:set_number('linger', now + LINGER)
+    if peer.is.name then
+      event('reconnect', '-', peer)
+    end
+    peer:set('token', token)
+    peer:store()
+    remember(op, peer.id .. ' 1', before)
   end
-  peer:set('token', token)
-  peer:store()
   return { 'ok', peer.id, '1', peer.is.title or false }
 end
 
@@ -1102,10 +1149,14 @@ function verbs.add_member(before, op, secret, door, token, highest)
   if refused then
     return refused
   end
-  local known_id = done_before(op) or (secret ~= '' and call('HGET', key('g:keys'), secret))
+  local added, is_known = string.match(done_before(op) or '', '^(%d+) (%d)$')
+  if added then
+    return { 'ok', added, is_known, call('HGET', key('p:', added), 'title') }
+  end
+  local known_id = secret ~= '' and call('HGET', key('g:keys'), secret)
   local known = known_id and load(known_id)
   if known and not known.is.doomed then
-    return returned(known, token)
+    return returned(op, before, known, token)
   end
   if is_full() then
     return { 'full' }
@@ -1121,11 +1172,11 @@ function verbs.add_member(before, op, secret, door, token, highest)
   end
   call('HSET', key('g:members'), peer.id, '')
   peer:store()
-  remember(op, peer.id, before)
+  remember(op, peer.id .. ' 0', before)
   return { 'ok', peer.id, '0', false }
 end
 
-function verbs.resume_member(before, id, token)
+function verbs.resume_member(before, op, id, token)
   local refused = late(before)
   if refused then
     return refused
@@ -1137,11 +1188,11 @@ function verbs.resume_member(before, id, token)
   if peer.is.token ~= token then
     return { 'wrong' }
   end
-  return returned(peer, token)
+  return returned(op, before, peer, token)
 end
 
--- Everybody in the list, and what the group shows of them.
-local function cards()
+-- Everybody in the list but this one, and what the group shows of them.
+local function cards(own)
   local shown, members = {}, {}
   local all = call('HGETALL', key('g:cards'))
   for at = 1, #all, 2 do
@@ -1155,7 +1206,7 @@ local function cards()
   for at = 1, #listed, 2 do
     local id, line = listed[at], listed[at + 1]
     local name = string.match(line, '^%S+ %S+ %S+ (.*)$')
-    if shown[id] or not members[id] then
+    if id ~= own and (shown[id] or not members[id]) then
       found[#found + 1] = { id, name, shown[id] or false }
     end
   end
@@ -1171,25 +1222,25 @@ function verbs.list_member(op, id, name, title, card, hello, farewell)
   if not peer or peer.is.doomed then
     return { 'unknown' }
   end
-  local before = done_before(op)
-  if before then
-    return { 'ok', cards(), full_before(before) }
+  local answer = push_once(op, function()
+    if peer.is.title or call('HEXISTS', key('g:names'), title) == 1 then
+      return nil, { 'taken' }
+    end
+    call('HSET', key('g:names'), title, id)
+    call('HSET', key('g:cards'), id, card)
+    peer:set('title', title)
+    peer:set('farewell', farewell)
+    peer:set('name', name)
+    heard(peer, change('+', peer))
+    event('connect', '-', peer)
+    peer:store()
+    local family = call('HGET', key('g:members'), id) or ''
+    return push_to(audience(id, family), 'g', hello)
+  end)
+  if answer[1] == 'ok' then
+    answer[3] = cards(id)
   end
-  if peer.is.title or call('HEXISTS', key('g:names'), title) == 1 then
-    return { 'taken' }
-  end
-  local others = cards()
-  call('HSET', key('g:names'), title, id)
-  call('HSET', key('g:cards'), id, card)
-  peer:set('title', title)
-  peer:set('farewell', farewell)
-  peer:set('name', name)
-  heard(peer, change('+', peer))
-  event('connect', '-', peer)
-  peer:store()
-  local family = call('HGET', key('g:members'), id) or ''
-  local full = push_to(audience(id, family), 'g', hello)
-  return { 'ok', others, remember_full(op, full) }
+  return answer
 end
 
 function verbs.show_family(id, family)
@@ -1201,48 +1252,45 @@ end
 
 -- `number`: the sender's number of it ('': none); not if it has sent a later one.
 function verbs.broadcast(op, id, number, body)
-  local before = done_before(op)
-  if before then
-    return { 'ok', full_before(before) }
-  end
-  if number ~= '' then
-    local peer = load(id)
-    if not peer or not is_after(number, peer.is.sent or '0') then
-      return { peer and 'ok' or 'unknown', {} }
+  return push_once(op, function()
+    if number ~= '' then
+      local peer = load(id)
+      if not peer or not is_after(number, peer.is.sent or '0') then
+        return nil, { peer and 'ok' or 'unknown' }
+      end
+      peer:set('sent', number)
+      peer:store()
     end
-    peer:set('sent', number)
-    peer:store()
-  end
-  local family = call('HGET', key('g:members'), id)
-  if not family then
-    return { 'unknown' }
-  end
-  return { 'ok', remember_full(op, push_to(audience(id, family), 'g', body)) }
+    local family = call('HGET', key('g:members'), id)
+    if not family then
+      return nil, { 'unknown' }
+    end
+    return push_to(audience(id, family), 'g', body)
+  end)
 end
 
 function verbs.send_to_member(op, title, body)
-  local id = call('HGET', key('g:names'), title)
-  if not id then
-    return { 'unknown' }
-  end
-  local before = done_before(op)
-  if before then
-    return { 'ok', full_before(before) }
-  end
-  return { 'ok', remember_full(op, push_to({ id }, 'g', body)) }
+  return push_once(op, function()
+    local id = call('HGET', key('g:names'), title)
+    if not id or not is_there(id) then
+      return nil, { 'unknown' }
+    end
+    return push_to({ id }, 'g', body)
+  end)
 end
 
--- For a member that had no room. Returns whether it still has none.
+-- For a member that had no room. Returns whether it still has none, or is gone.
 function verbs.push_to_member(op, id, kind, body)
-  if done_before(op) then
-    return { 'ok' }
-  end
-  local full = push_to({ id }, kind, body)
-  if #full == 0 then
-    remember(op, '1')
-    return { 'ok' }
-  end
-  return { 'full' }
+  return push_once(op, function()
+    if not is_there(id) then
+      return nil, { 'unknown' }
+    end
+    local full = push_to({ id }, kind, body)
+    if #full > 0 then
+      return nil, { 'full' }
+    end
+    return full
+  end)
 end
 
 local function has_room(peer, bytes)
@@ -1305,44 +1353,40 @@ local function enter(peer, room)
 end
 
 function verbs.keep_room(op, id, room)
-  local before = done_before(op)
-  if before then
-    return { 'ok', full_before(before) }
-  end
-  local peer = load(id)
-  if not peer or not enter(peer, room) then
-    return { 'costly' }
-  end
-  call('SADD', key('r:k:', room), id)
-  local askers = call('SMEMBERS', key('r:a:', room))
-  call('DEL', key('r:a:', room))
-  for _, asker in ipairs(askers) do
-    local other = asker ~= id and load(asker)
-    if other and call('SREM', key('p:', asker .. ':rooms'), room) == 1 then
-      other:add('rooms', -#room - OVERHEAD)
-      other:store()
+  return push_once(op, function()
+    local peer = load(id)
+    if not peer or not enter(peer, room) then
+      return nil, { 'costly' }
     end
-  end
-  return { 'ok', remember_full(op, push_to(askers, 'r', room)) }
+    call('SADD', key('r:k:', room), id)
+    local askers = call('SMEMBERS', key('r:a:', room))
+    call('DEL', key('r:a:', room))
+    for _, asker in ipairs(askers) do
+      local other = asker ~= id and load(asker)
+      if other and call('SREM', key('p:', asker .. ':rooms'), room) == 1 then
+        other:add('rooms', -#room - OVERHEAD)
+        other:store()
+      end
+    end
+    return push_to(askers, 'r', room)
+  end)
 end
 
 function verbs.ask_for_room(op, id, room)
-  local before = done_before(op)
-  if before then
-    return { 'ok', full_before(before) }
-  end
-  local peer = load(id)
-  if not peer then
-    return { 'costly' }
-  end
-  if call('EXISTS', key('r:k:', room)) == 1 then
-    return { 'ok', remember_full(op, push_to({ id }, 'r', room)) }
-  end
-  if not enter(peer, room) then
-    return { 'costly' }
-  end
-  call('SADD', key('r:a:', room), id)
-  return { 'ok', {} }
+  return push_once(op, function()
+    local peer = load(id)
+    if not peer then
+      return nil, { 'costly' }
+    end
+    if call('EXISTS', key('r:k:', room)) == 1 then
+      return push_to({ id }, 'r', room)
+    end
+    if not enter(peer, room) then
+      return nil, { 'costly' }
+    end
+    call('SADD', key('r:a:', room), id)
+    return {}
+  end)
 end
 
 -- Those who run an application ----------------------------------------------
@@ -1431,10 +1475,11 @@ local function bury(node, reason)
   return removed, is_all
 end
 
--- This node lives. Returns whether it is new to the others (or was taken for
--- dead), and the time.
-function verbs.live()
+-- This node lives, and this is the highest id that it has seen. Returns whether
+-- it is new to the others (or was taken for dead), and the time.
+function verbs.live(highest)
   mind_standstill()
+  mind_ids(highest)
   call('SET', key('awake'), string.format('%.0f', now))
   call('SETNX', key('event'), begin_events())
   local is_new = call('SADD', key('announced'), NODE) == 1
@@ -1558,7 +1603,10 @@ function verbs.webhook(number)
 end
 
 function verbs.webhook_sent(number)
-  call('SET', key('webhook:sent'), number)
+  -- One whose turn is over may say it late.
+  if tonumber(number) > (tonumber(call('GET', key('webhook:sent'))) or 0) then
+    call('SET', key('webhook:sent'), number)
+  end
   return { 'ok' }
 end
 

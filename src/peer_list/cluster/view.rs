@@ -111,7 +111,7 @@ pub(super) fn dialect_letter(dialect: Dialect) -> &'static str {
     }
 }
 
-fn read_dialect(letter: &str) -> Option<Dialect> {
+pub(super) fn read_dialect(letter: &str) -> Option<Dialect> {
     match letter {
         "l" => Some(Dialect::Listed),
         "b" => Some(Dialect::Bare),
@@ -161,9 +161,13 @@ impl Cached {
         }
     }
 
-    /// The highest id that was ever in it.
+    /// The highest id that is known to have been given.
     pub fn highest_id(&self) -> u32 {
         self.highest_id
+    }
+
+    pub fn note_id(&mut self, id: PeerId) {
+        self.highest_id = self.highest_id.max(id.get());
     }
 
     /// What is known may be another list's: it is asked for anew.
@@ -183,6 +187,7 @@ impl Cached {
         self.statuses_at.is_none_or(|at| at.elapsed() >= pause)
     }
 
+    /// How a peer in it is told of changes, as far as is known here.
     pub fn dialect(&self, id: PeerId) -> Option<Dialect> {
         self.peers.get(&id).map(|place| place.dialect)
     }
@@ -232,7 +237,7 @@ impl Cached {
             id, joined, name, ..
         } = change;
         if change.joins {
-            self.highest_id = self.highest_id.max(id.get());
+            self.note_id(*id);
             let dialect = change.dialect;
             let joined = self.roster.join(*id, name, dialect, Connected::Yes);
             self.peers.insert(*id, Place { joined, dialect });

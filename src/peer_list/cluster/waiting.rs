@@ -6,30 +6,31 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
-    hash, known_arg,
+    hash_token, known_arg,
     lease::{Hears, Lease},
     link_arg,
     node::{Node, OpenHere},
+    number_arg,
     redis::LONGEST_RETRY_PAUSE,
     row::Row,
     split,
-    view::{View, bare_line},
+    view::{View, bare_line, read_dialect},
 };
 use crate::peer_list::{Caller, Delivery, Dialect, News, PeerError, PeerId, Reason};
 
 /// How long the end of a wait waits for Redis, before it is answered with what
-/// is known here.
+/// is known here; and its beginning, however short it is to be.
 const END_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a look for news has found.
 pub(super) enum Found {
     Lent(News, u64, Hears),
     Nothing,
-    /// An older wait is being given something: look again then.
+    /// An older wait is being given something, or what there is was given just
+    /// now: look again then.
     Later(Duration),
-    /// A newer wait is given what there is.
+    /// A newer wait, or another socket, is given what there is.
     Outdated,
-    Replaced,
     Removed(Reason),
 }
 
@@ -83,14 +84,9 @@ impl Looking {
                 Found::Lent(News::Status(line), 0, Hears::Version(version))
             }
             "none" => Found::Nothing,
-            "lent" => Found::Later(Duration::from_millis(row.number()?)),
+            "later" => Found::Later(Duration::from_millis(row.number()?)),
             "outdated" => Found::Outdated,
-            "replaced" => Found::Replaced,
-            "gone" => {
-                let reason = self.here.removed();
-                let told = row.text().and_then(|reason| Reason::read(&reason));
-                Found::Removed(reason.or(told).unwrap_or(Reason::TimedOut))
-            }
+            "gone" => Found::Removed(gone(&self.here, &mut row)),
             _ => return None,
         };
         Some(found)
@@ -106,6 +102,7 @@ impl Looking {
                 verb.arg(began)
                     .arg(self.id.get())
                     .arg(lease)
+                    .arg(number_arg(self.here.acknowledged()))
                     .arg(told)
                     .arg(known_arg(known))
                     .arg(statuses)
@@ -142,6 +139,9 @@ struct Wait {
     began: u64,
     /// None: it lasts until there is news.
     end: Option<Instant>,
+    /// How its client is told of changes, which may be another's later. None:
+    /// Redis has not said.
+    dialect: Option<Dialect>,
     /// Redis knows of it, or may.
     is_open: bool,
 }
@@ -150,8 +150,6 @@ struct Wait {
 enum Begun {
     /// Redis has it, and has found this for it.
     With(Found),
-    /// What there is was given before. Nothing is to be given for so long.
-    Repeats(Duration),
     /// Its time is over, and Redis was away.
     Over,
 }
@@ -166,14 +164,19 @@ impl Wait {
             name,
             began: node.clock_in(Duration::ZERO),
             end,
+            dialect: None,
             is_open: false,
         }
     }
 
     /// Carries a step out. None: the wait's time is over, or its node stops.
     async fn in_time<T>(&self, step: impl Future<Output = T>) -> Option<T> {
+        self.until(self.end, step).await
+    }
+
+    async fn until<T>(&self, end: Option<Instant>, step: impl Future<Output = T>) -> Option<T> {
         let over = async {
-            match self.end {
+            match end {
                 Some(end) => sleep_until(end).await,
                 None => std::future::pending().await,
             }
@@ -195,40 +198,36 @@ impl Wait {
         let Looking { node, id, here } = &self.looking;
         let (known, statuses) = node.wants();
         let told = node.told(*id);
-        let acknowledged = acknowledged.map(|number| number.to_string());
+        here.set_acknowledged(acknowledged);
         // It may have it even when the answer is lost.
         self.is_open = true;
         let asked = node.run("wait", None, |verb| {
             verb.arg(self.began)
                 .arg(&self.name)
                 .arg(id.get())
-                .arg(caller.token.as_ref().map(hash).unwrap_or_default())
+                .arg(caller.token.as_ref().map(hash_token).unwrap_or_default())
                 .arg(link_arg(caller))
-                .arg(acknowledged.unwrap_or_default())
+                .arg(number_arg(acknowledged))
                 .arg(told)
                 .arg(known_arg(known))
                 .arg(statuses)
         });
-        let Some(row) = self.in_time(asked).await else {
+        // What is there already is given to the shortest, too.
+        let end = self.end.map(|end| end.max(Instant::now() + END_PATIENCE));
+        let Some(row) = self.until(end, asked).await else {
             return Ok(Begun::Over);
         };
         let (kind, mut row) = split(row)?;
-        match kind.as_str() {
-            "ok" => {}
-            "pause" => {
-                let left = row.number().unwrap_or_default();
-                return Ok(Begun::Repeats(Duration::from_millis(left)));
-            }
-            refused => {
-                self.is_open = false;
-                return Err(match refused {
-                    "wrong" => PeerError::WrongToken,
-                    "unknown" => PeerError::Unknown,
-                    _ => PeerError::Unavailable,
-                });
-            }
+        if kind != "ok" {
+            self.is_open = false;
+            return Err(match kind.as_str() {
+                "wrong" => PeerError::WrongToken,
+                "unknown" => PeerError::Unknown,
+                _ => PeerError::Unavailable,
+            });
         }
         let found = row.row().ok_or(PeerError::Unavailable)?;
+        self.dialect = row.text().and_then(|letter| read_dialect(&letter));
         let heard: Option<u64> = row.number();
         here.set_heard(heard);
         // Told while Redis answered, to one that was not known to be behind.
@@ -243,20 +242,6 @@ impl Wait {
         let look = self.looking.look(&self.name, self.began);
         let looked = self.in_time(look).await;
         looked.unwrap_or(Found::Nothing)
-    }
-
-    /// Gives nothing for so long.
-    async fn pause(&self, left: Duration) -> Found {
-        let here = &self.looking.here;
-        let removed = async {
-            while here.removed().is_none() {
-                here.news.notified().await;
-            }
-        };
-        match self.in_time(timeout(left, removed)).await {
-            Some(_) => self.look().await,
-            None => Found::Nothing,
-        }
     }
 
     /// Waits until it is time to look again, `left` from now at the latest.
@@ -281,7 +266,10 @@ impl Wait {
 
     /// Its time is over, with nothing told.
     async fn nothing(mut self) -> Result<Delivery, PeerError> {
-        let Looking { node, id, .. } = &self.looking;
+        let Looking { node, id, here } = &self.looking;
+        if let Some(reason) = here.removed() {
+            return Ok(self.with(|_| removed(reason)));
+        }
         let (known, statuses) = node.wants();
         let ended = node.run("end_wait", Some(END_PATIENCE), |verb| {
             verb.arg(id.get())
@@ -290,15 +278,19 @@ impl Wait {
                 .arg(known_arg(known))
                 .arg(statuses)
         });
-        if let Ok(row) = ended.await {
+        if let Ok((kind, mut row)) = split(ended.await) {
             self.is_open = false;
-            if let Some(view) = View::read(row, known) {
+            if kind == "gone" {
+                return Ok(removed(gone(here, &mut row)));
+            }
+            if let Some(view) = row.row().and_then(|row| View::read(row, known)) {
                 let _ = node.bring(view).await;
             }
         }
         let mut cached = node.cached.lock();
+        let dialect = self.dialect.or_else(|| cached.dialect(*id));
         // Of a peer that nobody knows here, nothing can be said.
-        let dialect = cached.dialect(*id).ok_or(PeerError::Unavailable)?;
+        let dialect = dialect.ok_or(PeerError::Unavailable)?;
         Ok(Delivery::last(News::Nothing(match dialect {
             Dialect::Bare => Bytes::from_static(b"\n"),
             Dialect::Silent => Bytes::new(),
@@ -323,15 +315,11 @@ pub(super) async fn wait(
     caller: &Caller,
     acknowledged: Option<u64>,
     limit: Option<Duration>,
-    accepted: impl FnOnce(),
 ) -> Result<Delivery, PeerError> {
     let end = limit.and_then(|limit| Instant::now().checked_add(limit));
     let mut wait = Wait::new(node, caller.id, end);
-    let begun = wait.begin(caller, acknowledged).await?;
-    accepted();
-    let mut found = match begun {
+    let mut found = match wait.begin(caller, acknowledged).await? {
         Begun::With(found) => found,
-        Begun::Repeats(left) => wait.pause(left).await,
         Begun::Over => return wait.nothing().await,
     };
     loop {
@@ -341,7 +329,7 @@ pub(super) async fn wait(
                 return Ok(wait.with(|wait| wait.looking.lend(&wait.name, news, message, hears)));
             }
             Found::Removed(reason) => return Ok(wait.with(|_| removed(reason))),
-            Found::Outdated | Found::Replaced => wait.looking.here.set_outdated(),
+            Found::Outdated => wait.looking.here.set_outdated(),
             Found::Later(soon) => left = Some(soon),
             Found::Nothing => {}
         }
@@ -352,10 +340,16 @@ pub(super) async fn wait(
             return wait.nothing().await;
         }
         // One that is outdated has only its end to wait for.
-        if !matches!(found, Found::Outdated | Found::Replaced) {
+        if !matches!(found, Found::Outdated) {
             found = wait.look().await;
         }
     }
+}
+
+/// Why a peer is gone: as its node was told, or else as the script says.
+fn gone(here: &OpenHere, row: &mut Row) -> Reason {
+    let told = row.text().and_then(|reason| Reason::read(&reason));
+    here.removed().or(told).unwrap_or(Reason::TimedOut)
 }
 
 fn removed(reason: Reason) -> Delivery {
