@@ -388,6 +388,24 @@ test('a client that leaves while its wait begins leaves nothing behind', async (
   assert.equal(status, 200);
 });
 
+test('a client that leaves while its wait begins leaves no connection behind', async (t) => {
+  const redis = await startRedis(t, '--save', '');
+  const {all: [a, b]} = await startNodes(t, redis.url);
+  const peer = await pollingPeer(a, 'peer');
+  const link = () => redis.cli('hget', `{signal}:p:${peer.id}`, 'link');
+  const own = await link();
+  for (let number = 0; number < 40; number += 1) {
+    const client = net.connect(b.port, '127.0.0.1');
+    client.on('error', () => {});
+    await once(client, 'connect');
+    client.write(`GET /wait?peer_id=${peer.id} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    for (let turn = 0; turn < number % 8; turn += 1) await new Promise(setImmediate);
+    client.resetAndDestroy();
+    await once(client, 'close');
+    await until(async () => [own, ''].includes(await link()));
+  }
+});
+
 test('nodes are not taken for dead because Redis stood still', async (t) => {
   const redis = await startRedis(t, '--save', '');
   const {all: [a, b]} = await startNodes(t, redis.url);

@@ -47,7 +47,22 @@ pub(super) fn sign_period(opts: &HeartbeatOpts) -> Duration {
     sign.min(NODE_LIFE / 4)
 }
 
-const SCRIPT: &str = include_str!("script.lua");
+/// Its parts, each of which uses those before it.
+const SCRIPT: &str = concat!(
+    include_str!("script/base.lua"),
+    include_str!("script/life.lua"),
+    include_str!("script/peer.lua"),
+    include_str!("script/changes.lua"),
+    include_str!("script/mailbox.lua"),
+    include_str!("script/group.lua"),
+    include_str!("script/removal.lua"),
+    include_str!("script/polling.lua"),
+    include_str!("script/waiting.lua"),
+    include_str!("script/sockets.lua"),
+    include_str!("script/watching.lua"),
+    include_str!("script/nodes.lua"),
+    include_str!("script/call.lua"),
+);
 
 /// The script as a library of functions in Redis, which is faster by a third
 /// than to evaluate it for each verb.

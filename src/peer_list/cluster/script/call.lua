@@ -1,0 +1,14 @@
+-- How a verb is called.
+
+local function carry_out(keys, args)
+  P = keys[1]
+  NODE = args[2]
+  time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+  pushed = 0
+  return verbs[args[1]](unpack(args, 3))
+end
+
+-- Out of memory, what makes room must still be done.
+redis.register_function({ function_name = NAME, callback = carry_out, flags = { 'allow-oom' } })
+redis.register_function(GROWING, carry_out)

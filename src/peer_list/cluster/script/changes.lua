@@ -1,0 +1,98 @@
+-- What has changed: the list, and the events that those hear who watch it.
+
+local function keep(list, line, length)
+  call('RPUSH', list, line)
+  if call('LLEN', list) > length then
+    call('LPOP', list)
+  end
+end
+
+-- A peer as those who run an application see it.
+local function info(peer, connected)
+  local is = peer.is
+  local seen = peer:is_open() and now or math.max(peer:number('seen'), peer:number('beat'))
+  return string.format('%s %s %d %s %.0f %d %s', peer.id, is.door, connected and 1 or 0,
+    is.since, seen, is.beat and 1 or 0, is.name)
+end
+
+-- Events are numbered from a time on (in us), as in the list of one process.
+local function begin_events()
+  return string.format('%.0f', time[1] * 1000000 + time[2])
+end
+
+local function event(kind, reason, peer)
+  local number = call('INCR', key('event'))
+  if number == 1 then
+    call('SET', key('event'), begin_events())
+    number = call('INCR', key('event'))
+  end
+  local connected = kind ~= 'disconnect' and peer:is_connected()
+  local line = string.format('%.0f %s %s %s', number, kind, reason, info(peer, connected))
+  keep(key('events'), line, EVENTS_QUEUED)
+  tell_all('e')
+end
+
+-- What the log says of a peer.
+local function log_line(sign, peer)
+  local is = peer.is
+  return string.format('%s%s %s %s %s', sign, is.joined, peer.id, is.dialect, is.name)
+end
+
+-- A peer has joined or left the list.
+local function change(sign, peer)
+  local version = call('INCR', key('version'))
+  if version == 1 then
+    -- No version of a list that is lost comes again.
+    version = now
+    call('SET', key('version'), version)
+  end
+  if sign == '+' then
+    peer:set_number('joined', version)
+  end
+  local line = log_line(sign, peer)
+  keep(key('log'), line, LOG_LENGTH)
+  if sign == '+' then
+    call('HSET', key('listed'), peer.id, line)
+  else
+    call('HDEL', key('listed'), peer.id)
+  end
+  tell_all('v')
+  return version
+end
+
+local function set_heard(peer, version)
+  if peer.is.dialect ~= 's' then
+    peer:set_number('heard', version)
+  end
+  if peer.is.dialect == 'b' then
+    call('ZADD', key('bare'), version, peer.id)
+  else
+    call('ZREM', key('bare'), peer.id)
+  end
+end
+
+local function current()
+  return tonumber(call('GET', key('version'))) or 0
+end
+
+-- How the list differs from what a node knows: `known` is the version, and
+-- `statuses` whether it wants to know who is not, or not long, connected.
+local function view(known, statuses)
+  local version = current()
+  local behind = version - tonumber(known)
+  local lines, whole
+  if tonumber(known) >= 0 and behind >= 0 and behind <= call('LLEN', key('log')) then
+    whole = 0
+    lines = behind > 0 and call('LRANGE', key('log'), -behind, -1) or {}
+  else
+    whole = 1
+    lines = call('HVALS', key('listed'))
+  end
+  local linger = statuses == '1' and call('ZRANGE', key('linger'), 0, -1, 'WITHSCORES') or false
+  local micros = string.format('%.0f', time[1] * 1000000 + time[2])
+  return { version, whole, lines, micros, linger }
+end
+
+function verbs.view(known, statuses)
+  return view(known, statuses)
+end

@@ -1,0 +1,306 @@
+-- The members of the group, their names and rooms, and whom their broadcasts
+-- reach.
+
+-- The members that a broadcast reaches.
+local function audience(id, family)
+  local members = call('HGETALL', key('g:members'))
+  local found = {}
+  for at = 1, #members, 2 do
+    local other, theirs = members[at], members[at + 1]
+    local differs = family ~= '' and theirs ~= '' and family ~= theirs
+    if other ~= id and not differs then
+      found[#found + 1] = other
+    end
+  end
+  return found
+end
+
+-- What is done at once is done when so many were pushed to: others wait for it.
+local PUSHED_AT_ONCE = 500
+local pushed
+
+-- Returns those that have no room. Who is to go is passed over.
+local function push_to(members, kind, body)
+  local full = {}
+  pushed = pushed + #members
+  for _, id in ipairs(members) do
+    local peer = find(id)
+    if peer and not peer.is.doomed then
+      if push(peer, kind, '0', '0', body) then
+        peer:store()
+      else
+        full[#full + 1] = id
+      end
+    end
+  end
+  return full
+end
+
+-- Pushes to members on behalf of an operation, once. `push` returns who has no
+-- room; or nil, and the answer that nothing was done.
+local function push_once(op, push)
+  local before = done_before(op)
+  if before then
+    local full = {}
+    for id in string.gmatch(before, '%S+') do
+      full[#full + 1] = id
+    end
+    return { 'ok', full }
+  end
+  local full, refused = push()
+  if not full then
+    return refused
+  end
+  remember(op, table.concat(full, ' '))
+  return { 'ok', full }
+end
+
+local function is_there(id)
+  local peer = find(id)
+  return peer and not peer.is.doomed
+end
+
+local function leave_rooms(id)
+  for _, room in ipairs(call('SMEMBERS', key('p:', id .. ':rooms'))) do
+    call('SREM', key('r:k:', room), id)
+    call('SREM', key('r:a:', room), id)
+  end
+  call('DEL', key('p:', id .. ':rooms'))
+end
+
+local function leave_group(peer)
+  local is = peer.is
+  local family = call('HGET', key('g:members'), peer.id) or ''
+  call('HDEL', key('g:members'), peer.id)
+  if is.key and call('HGET', key('g:keys'), is.key) == peer.id then
+    call('HDEL', key('g:keys'), is.key)
+  end
+  leave_rooms(peer.id)
+  if is.title then
+    call('HDEL', key('g:names'), is.title)
+    call('HDEL', key('g:cards'), peer.id)
+    local full = push_to(audience(peer.id, family), 'g', is.farewell)
+    for _, id in ipairs(full) do
+      local other = find(id)
+      if other and doom(other) then
+        other:store()
+      end
+    end
+  end
+end
+
+local function returned(op, before, peer, token)
+  if not done_before(op) then
+    peer:set_number('seen', now)
+    peer:set_number('linger', now + LINGER)
+    if peer.is.name then
+      event('reconnect', '-', peer)
+    end
+    peer:set('token', token)
+    peer:store()
+    remember(op, peer.id .. ' 1', before)
+  end
+  return { 'ok', peer.id, '1', peer.is.title or false }
+end
+
+-- `secret`: the key by which it may come back ('': none).
+function verbs.add_member(before, op, secret, door, token, highest)
+  local refused = late(before)
+  if refused then
+    return refused
+  end
+  local added, is_known = string.match(done_before(op) or '', '^(%d+) (%d)$')
+  if added then
+    return { 'ok', added, is_known, call('HGET', key('p:', added), 'title') }
+  end
+  local known_id = secret ~= '' and call('HGET', key('g:keys'), secret)
+  local known = known_id and find(known_id)
+  if known and not known.is.doomed then
+    return returned(op, before, known, token)
+  end
+  if is_full() then
+    return { 'full' }
+  end
+  local peer = new_peer(door, 's', token, highest)
+  peer:set('member', '1')
+  peer:set_number('linger', now + LINGER)
+  if secret ~= '' then
+    peer:set('acks', '1')
+    peer:set('resumes', '1')
+    peer:set('key', secret)
+    call('HSET', key('g:keys'), secret, peer.id)
+  end
+  call('HSET', key('g:members'), peer.id, '')
+  peer:store()
+  remember(op, peer.id .. ' 0', before)
+  return { 'ok', peer.id, '0', false }
+end
+
+function verbs.resume_member(before, op, id, token)
+  local refused = late(before)
+  if refused then
+    return refused
+  end
+  local peer = find(id)
+  if not peer or not peer.is.member or peer.is.doomed then
+    return { 'gone' }
+  end
+  if peer.is.token ~= token then
+    return { 'wrong' }
+  end
+  return returned(op, before, peer, token)
+end
+
+-- Everybody in the list but this one, and what the group shows of them.
+local function cards(own)
+  local shown, members = {}, {}
+  local all = call('HGETALL', key('g:cards'))
+  for at = 1, #all, 2 do
+    shown[all[at]] = all[at + 1]
+  end
+  for _, id in ipairs(call('HKEYS', key('g:members'))) do
+    members[id] = true
+  end
+  local found = {}
+  local listed = call('HGETALL', key('listed'))
+  for at = 1, #listed, 2 do
+    local id, line = listed[at], listed[at + 1]
+    local name = string.match(line, '^%S+ %S+ %S+ (.*)$')
+    if id ~= own and (shown[id] or not members[id]) then
+      found[#found + 1] = { id, name, shown[id] or false }
+    end
+  end
+  return found
+end
+
+function verbs.cards()
+  return cards()
+end
+
+function verbs.list_member(op, id, name, title, card, hello, farewell)
+  local peer = find(id)
+  if not peer or peer.is.doomed then
+    return { 'unknown' }
+  end
+  local answer = push_once(op, function()
+    if peer.is.title or call('HEXISTS', key('g:names'), title) == 1 then
+      return nil, { 'taken' }
+    end
+    call('HSET', key('g:names'), title, id)
+    call('HSET', key('g:cards'), id, card)
+    peer:set('title', title)
+    peer:set('farewell', farewell)
+    peer:set('name', name)
+    set_heard(peer, change('+', peer))
+    event('connect', '-', peer)
+    peer:store()
+    local family = call('HGET', key('g:members'), id) or ''
+    return push_to(audience(id, family), 'g', hello)
+  end)
+  if answer[1] == 'ok' then
+    answer[3] = cards(id)
+  end
+  return answer
+end
+
+function verbs.show_family(id, family)
+  if call('HGET', key('g:members'), id) == '' then
+    call('HSET', key('g:members'), id, family)
+  end
+  return { 'ok' }
+end
+
+-- `number`: the sender's number of it ('': none); not if it has sent a later one.
+function verbs.broadcast(op, id, number, body)
+  return push_once(op, function()
+    if number ~= '' then
+      local peer = find(id)
+      if not peer or not is_after(number, peer.is.sent or '0') then
+        return nil, { peer and 'ok' or 'unknown' }
+      end
+      peer:set('sent', number)
+      peer:store()
+    end
+    local family = call('HGET', key('g:members'), id)
+    if not family then
+      return nil, { 'unknown' }
+    end
+    return push_to(audience(id, family), 'g', body)
+  end)
+end
+
+function verbs.send_to_member(op, title, body)
+  return push_once(op, function()
+    local id = call('HGET', key('g:names'), title)
+    if not id or not is_there(id) then
+      return nil, { 'unknown' }
+    end
+    return push_to({ id }, 'g', body)
+  end)
+end
+
+-- For a member that had no room. Returns whether it still has none, or is gone.
+function verbs.push_to_member(op, id, kind, body)
+  return push_once(op, function()
+    if not is_there(id) then
+      return nil, { 'unknown' }
+    end
+    local full = push_to({ id }, kind, body)
+    if #full > 0 then
+      return nil, { 'full' }
+    end
+    return full
+  end)
+end
+
+-- A member keeps a room or asks for it, as long as that costs no more than a
+-- mailbox.
+local function enter(peer, room)
+  if call('SISMEMBER', key('p:', peer.id .. ':rooms'), room) == 0 then
+    local cost = peer:number('rooms') + #room + OVERHEAD
+    if cost > BOUND then
+      return false
+    end
+    peer:set_number('rooms', cost)
+    peer:store()
+    call('SADD', key('p:', peer.id .. ':rooms'), room)
+  end
+  return true
+end
+
+function verbs.keep_room(op, id, room)
+  return push_once(op, function()
+    local peer = find(id)
+    if not peer or not enter(peer, room) then
+      return nil, { 'costly' }
+    end
+    call('SADD', key('r:k:', room), id)
+    local askers = call('SMEMBERS', key('r:a:', room))
+    call('DEL', key('r:a:', room))
+    for _, asker in ipairs(askers) do
+      local other = asker ~= id and find(asker)
+      if other and call('SREM', key('p:', asker .. ':rooms'), room) == 1 then
+        other:add('rooms', -#room - OVERHEAD)
+        other:store()
+      end
+    end
+    return push_to(askers, 'r', room)
+  end)
+end
+
+function verbs.ask_for_room(op, id, room)
+  return push_once(op, function()
+    local peer = find(id)
+    if not peer then
+      return nil, { 'costly' }
+    end
+    if call('EXISTS', key('r:k:', room)) == 1 then
+      return push_to({ id }, 'r', room)
+    end
+    if not enter(peer, room) then
+      return nil, { 'costly' }
+    end
+    call('SADD', key('r:a:', room), id)
+    return {}
+  end)
+end

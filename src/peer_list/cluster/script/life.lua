@@ -1,0 +1,23 @@
+-- Which nodes live, and what a stand-still of this server means.
+
+-- While this server stood still, or was away, nobody could show that it is
+-- there; nor when its clock was set forward. Nodes live on, and for a while
+-- nobody is collected.
+local function mind_standstill()
+  local awake = tonumber(call('GET', key('awake')))
+  if not awake or now - awake <= STANDSTILL then
+    return
+  end
+  local nodes = key('nodes')
+  call('SET', key('grace'), '1', 'PX', TIMEOUT)
+  for _, node in ipairs(call('ZRANGEBYSCORE', nodes, '(' .. string.format('%.0f', awake), 'inf')) do
+    call('ZADD', nodes, now + NODE_LIFE, node)
+  end
+  call('SET', key('awake'), string.format('%.0f', now))
+end
+
+local function is_alive(node)
+  mind_standstill()
+  local until_when = call('ZSCORE', key('nodes'), node)
+  return until_when and tonumber(until_when) > now
+end

@@ -1,0 +1,102 @@
+-- What nodes say of themselves, and what becomes of a dead one's.
+
+local BURIED_AT_ONCE = 100
+
+-- What a node had open is open no more: some of it at a time. Returns who is
+-- removed, and whether that was all.
+local function bury(node, reason)
+  -- If it lives after all it has to say anew what is open there.
+  call('SREM', key('announced'), node)
+  local removed = {}
+  local buried, id = 0, nil
+  while buried < BURIED_AT_ONCE and pushed < PUSHED_AT_ONCE do
+    id = call('SPOP', key('open:', node))
+    if not id then
+      break
+    end
+    buried = buried + 1
+    local peer = find(id)
+    if peer then
+      local is_here = peer.is.node == node
+      if node_of(peer.is.link) == node then
+        peer:set('link', nil)
+      end
+      if peer.is.lent_by == node then
+        peer:unlend()
+      end
+      if is_here and peer.is.socket then
+        local gone = close_socket(peer, peer.is.session, reason)
+        if gone then
+          removed[#removed + 1] = gone
+        else
+          peer:store()
+        end
+      else
+        if is_here then
+          peer:set_number('seen', now)
+          peer:move(nil, peer.is.link)
+        end
+        peer:store()
+      end
+    end
+  end
+  local is_all = not id
+  if is_all then
+    call('ZREM', key('nodes'), node)
+  end
+  return removed, is_all
+end
+
+-- This node lives, and this is the highest id that it has seen. Returns whether
+-- it is new to the others (or was taken for dead), and the time.
+function verbs.live(highest)
+  mind_standstill()
+  mind_ids(highest)
+  call('SET', key('awake'), string.format('%.0f', now))
+  call('SETNX', key('event'), begin_events())
+  local is_new = call('SADD', key('announced'), NODE) == 1
+  call('ZADD', key('nodes'), now + NODE_LIFE, NODE)
+  return { is_new and '1' or '0', string.format('%.0f', now) }
+end
+
+-- Dead nodes. Returns who is removed with one, and whether there is more to do.
+function verbs.bury()
+  mind_standstill()
+  local dead = call('ZRANGEBYSCORE', key('nodes'), '-inf', now, 'LIMIT', 0, 1)[1]
+  if not dead then
+    return { {}, '0' }
+  end
+  local removed = bury(dead, 'closed')
+  return { removed, '1' }
+end
+
+-- In ms. Nodes say each minute which library they use. One that nobody has used
+-- for a day is of a version that is gone.
+local LIBRARY_USED = 2 * 60 * 1000
+local LIBRARY_LIFE = 24 * 60 * 60 * 1000
+
+-- This node uses this library. Returns whether others use another now, and the
+-- libraries that nobody has used for long.
+function verbs.uses_library()
+  local libraries = key('libraries')
+  call('ZADD', libraries, now, NAME)
+  local in_use = call('ZCOUNT', libraries, now - LIBRARY_USED, 'inf')
+  local old = call('ZRANGEBYSCORE', libraries, '-inf', now - LIBRARY_LIFE)
+  if #old > 0 then
+    call('ZREM', libraries, unpack(old))
+  end
+  return { in_use > 1 and '1' or '0', old }
+end
+
+-- This node stops. Returns who is removed with it, and whether there is more.
+function verbs.stop()
+  local removed, is_all = bury(NODE, 'shutdown')
+  return { removed, is_all and '0' or '1' }
+end
+
+-- Whether this server can do its work, which is to write and to tell.
+function verbs.ready()
+  call('SET', key('ready'), '1')
+  call('PUBLISH', key(DB .. ':ready'), '')
+  return { 'ok' }
+end

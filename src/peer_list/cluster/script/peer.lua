@@ -1,0 +1,237 @@
+-- A peer: its fields, and where it stands.
+
+local Peer = {}
+Peer.__index = Peer
+
+local function find(id)
+  local flat = call('HGETALL', key('p:', id))
+  if #flat == 0 then
+    return nil
+  end
+  local is = {}
+  for at = 1, #flat, 2 do
+    is[flat[at]] = flat[at + 1]
+  end
+  return setmetatable({ id = id, is = is, changed = {} }, Peer)
+end
+
+function Peer:set(field, value)
+  if value ~= nil then
+    value = tostring(value)
+  end
+  if self.is[field] ~= value then
+    self.is[field] = value
+    self.changed[field] = true
+  end
+end
+
+-- Times and counts have up to 16 digits, more than `tostring` keeps.
+function Peer:set_number(field, value)
+  self:set(field, string.format('%.0f', value))
+end
+
+function Peer:number(field)
+  return tonumber(self.is[field]) or 0
+end
+
+function Peer:add(field, value)
+  self:set_number(field, self:number(field) + value)
+end
+
+-- Whether something of it is open that a living node has.
+function Peer:is_open()
+  return self.is.node ~= nil
+end
+
+function Peer:stale_at()
+  if self.is.socket then
+    return math.huge
+  end
+  if self.is.doomed then
+    -- No door removes it.
+    return 0
+  end
+  local beat, seen = tonumber(self.is.beat), self:number('seen')
+  local at
+  if ANY_REQUEST then
+    at = math.max(beat or 0, seen) + PATIENCE
+    if self:is_open() then
+      at = math.huge
+    end
+  elseif beat then
+    at = beat + PATIENCE
+  elseif self:is_open() then
+    at = math.huge
+  else
+    at = seen + TIMEOUT
+  end
+  return math.min(at, tonumber(self.is.leaving) or math.huge)
+end
+
+-- Writes what has changed, and where the peer stands with the collector and in
+-- the list.
+function Peer:store()
+  local stale = self:stale_at()
+  stale = stale == math.huge and 'inf' or string.format('%.0f', stale)
+  self:set('stale', stale)
+  local linger = 'none'
+  if self.is.name and not (self:is_open() or self.is.link) then
+    linger = self.is.linger or '0'
+  end
+  self:set('shown', linger)
+  if self.changed.stale then
+    call('ZADD', key('stale'), stale, self.id)
+  end
+  if self.changed.shown then
+    if linger == 'none' then
+      call('ZREM', key('linger'), self.id)
+    else
+      call('ZADD', key('linger'), linger, self.id)
+    end
+  end
+  local set, gone = {}, {}
+  for field in pairs(self.changed) do
+    if self.is[field] == nil then
+      gone[#gone + 1] = field
+    else
+      set[#set + 1] = field
+      set[#set + 1] = self.is[field]
+    end
+  end
+  if #set > 0 then
+    call('HSET', key('p:', self.id), unpack(set))
+  end
+  if #gone > 0 then
+    call('HDEL', key('p:', self.id), unpack(gone))
+  end
+  self.changed = {}
+end
+
+function Peer:is_connected()
+  return self:is_open() or self.is.link ~= nil or self:number('linger') > now
+end
+
+-- What a node has of it, is kept in a set so that it is known when it dies.
+local function node_of(link)
+  return string.match(link or '', '^%S+')
+end
+
+-- The nodes that have something of it.
+function Peer:nodes()
+  local nodes = {}
+  if self.is.node then
+    nodes[#nodes + 1] = self.is.node
+  end
+  if self.is.link then
+    nodes[#nodes + 1] = node_of(self.is.link)
+  end
+  return nodes
+end
+
+function Peer:has_at(node)
+  return self.is.node == node or node_of(self.is.link) == node
+end
+
+-- Changes where it is open and by which link.
+function Peer:move(node, link)
+  local before = self:nodes()
+  self:set('node', node)
+  self:set('link', link)
+  for _, was in ipairs(before) do
+    if not self:has_at(was) then
+      call('SREM', key('open:', was), self.id)
+    end
+  end
+  for _, is in ipairs(self:nodes()) do
+    if is ~= before[1] and is ~= before[2] then
+      call('SADD', key('open:', is), self.id)
+      -- When it dies before it could say that it lives, that is seen.
+      call('ZADD', key('nodes'), 'NX', now + NODE_LIFE, is)
+    end
+  end
+end
+
+-- A request of it has come, on this link ('': on none that stays open).
+-- `lingers`: its client closes, and will be back.
+function Peer:request(link, lingers)
+  self:move(self.is.node, link ~= '' and NODE .. ' ' .. link or nil)
+  self:set_number('seen', now)
+  if lingers == '1' then
+    self:set_number('linger', now + LINGER)
+  end
+end
+
+-- Nothing is on loan to it any more.
+function Peer:unlend()
+  self:set('lent', nil)
+  self:set('lent_by', nil)
+  self:set('lent_at', nil)
+  self:set('lent_number', nil)
+end
+
+-- Whoever waits for it looks again.
+function Peer:wake()
+  if self.is.node then
+    tell(self.is.node, 'w' .. self.id)
+  end
+end
+
+-- What waits for it is given nothing any more.
+function Peer:begin_session()
+  if self.is.socket then
+    tell(self.is.node, string.format('x%s %.0f', self.id, self:number('session') + 1))
+  end
+  self:add('session', 1)
+  self:set('wait', nil)
+  self:unlend()
+  self:set('leaving', nil)
+  self:set('handed', nil)
+end
+
+-- Removed peers do not come back because a reply came late.
+local function store_if_there(peer)
+  if call('EXISTS', key('p:', peer.id)) == 1 then
+    peer:store()
+  end
+end
+
+local LARGEST_ID = 2147483647
+
+-- `highest`: the highest id that the node that asks has seen. Ids are not given
+-- twice, not even when this server has lost some: those who had them may still
+-- ask.
+local function mind_ids(highest)
+  highest = tonumber(highest)
+  if highest < LARGEST_ID and (tonumber(call('GET', key('id'))) or 0) < highest then
+    call('SET', key('id'), highest)
+  end
+end
+
+local function next_id(highest)
+  mind_ids(highest)
+  -- Ends, as MAX_PEERS is less than there are ids.
+  while true do
+    local id = call('INCR', key('id'))
+    if id > LARGEST_ID then
+      call('SET', key('id'), 0)
+    elseif call('EXISTS', key('p:', id)) == 0 then
+      return string.format('%d', id)
+    end
+  end
+end
+
+local function new_peer(door, dialect, token, highest)
+  local peer = setmetatable({ id = next_id(highest), is = {}, changed = {} }, Peer)
+  peer:set('door', door)
+  peer:set('dialect', dialect)
+  peer:set('token', token)
+  peer:set_number('since', now)
+  peer:set_number('seen', now)
+  -- No session of one that had the same id before, if this server has lost it.
+  peer:set_number('session', now)
+  return peer
+end
+
+local function is_full()
+  return call('ZCARD', key('stale')) >= MAX_PEERS
+end

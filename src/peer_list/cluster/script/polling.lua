@@ -1,0 +1,181 @@
+-- What peers ask for in requests, and their sign-ins.
+
+-- A peer that polls has been asked for, with a token or ('') without.
+local function polled(id, token)
+  local peer = find(id)
+  if not peer or peer.is.member or peer.is.doomed then
+    return nil, { 'unknown' }
+  end
+  if token ~= '' and token ~= peer.is.token then
+    return nil, { 'wrong' }
+  end
+  return peer
+end
+
+function verbs.add_peer(before, op, name, door, dialect, token, highest, known, statuses)
+  local refused = late(before)
+  if refused then
+    return refused
+  end
+  local known_id = done_before(op)
+  local peer = known_id and find(known_id)
+  if peer then
+    return { 'ok', peer.id, view(known, statuses) }
+  end
+  if is_full() then
+    return { 'full' }
+  end
+  peer = new_peer(door, dialect, token, highest)
+  peer:set('name', name == '' and 'peer_' .. peer.id or name)
+  -- Connected until its sign-in is answered.
+  peer:set_number('linger', now + LINGER)
+  set_heard(peer, change('+', peer))
+  event('connect', '-', peer)
+  peer:store()
+  remember(op, peer.id, before)
+  return { 'ok', peer.id, view(known, statuses) }
+end
+
+function verbs.resume_peer(before, op, id, token, name, door, dialect, known, statuses)
+  local refused = late(before)
+  if refused then
+    return refused
+  end
+  local peer = find(id)
+  if not peer or peer.is.member or peer.is.doomed then
+    return { 'gone' }
+  end
+  if peer.is.token ~= token then
+    return { 'wrong' }
+  end
+  if done_before(op) then
+    return { 'ok', id, view(known, statuses) }
+  end
+  peer:begin_session()
+  peer:move(nil, peer.is.link)
+  peer:set('socket', nil)
+  peer:set('door', door)
+  if name ~= '' and name ~= peer.is.name then
+    change('-', peer)
+    peer:set('name', name)
+    peer:set('dialect', dialect)
+    change('+', peer)
+  else
+    peer:set('dialect', dialect)
+    call('HSET', key('listed'), id, log_line('+', peer))
+  end
+  set_heard(peer, current())
+  peer:set_number('linger', now + LINGER)
+  peer:set_number('seen', now)
+  if peer.is.beat then
+    -- As good as a heartbeat.
+    peer:set_number('beat', now)
+  end
+  event('reconnect', '-', peer)
+  peer:store()
+  remember(op, '1', before)
+  return { 'ok', id, view(known, statuses) }
+end
+
+function verbs.check_token(id, token)
+  local is = call('HGET', key('p:', id), 'token')
+  return { is and is ~= token and 'wrong' or 'ok' }
+end
+
+local function address(from, to)
+  local sender = find(from)
+  if not sender or not sender.is.name then
+    return nil, nil, { 'sender' }
+  end
+  local receiver = from == to and sender or find(to)
+  if not receiver or not receiver.is.name or receiver.is.doomed then
+    return sender, nil, { 'receiver' }
+  end
+  return sender, receiver
+end
+
+-- `sequence`: the sender's number of this message ('': it has none). `polls`:
+-- it came in a request.
+function verbs.send(before, op, from, token, to, link, lingers, sequence, polls, body)
+  local refused = late(before)
+  if refused then
+    return refused
+  end
+  local sender, receiver
+  sender, receiver, refused = address(from, to)
+  if not sender then
+    return refused
+  end
+  if token ~= '' and token ~= sender.is.token then
+    return { 'wrong' }
+  end
+  if polls == '1' and not sender.is.member then
+    sender:request(link, lingers)
+  end
+  local answer
+  local sent = sender.is.sent or '0'
+  if done_before(op) or sequence == sent then
+    answer = 'ok'
+  elseif sequence ~= '' and is_after(sent, sequence) then
+    answer = 'order'
+  elseif not receiver then
+    answer = 'receiver'
+  elseif push(receiver, 'd', from, sender.is.joined, body) then
+    answer = 'ok'
+    if sequence ~= '' then
+      sender:set('sent', sequence)
+    end
+    remember(op, '1', before)
+    if receiver ~= sender then
+      receiver:store()
+    end
+  else
+    answer = 'mailbox'
+  end
+  sender:store()
+  return { answer }
+end
+
+function verbs.heartbeat(id, token, link, lingers)
+  local peer, refused = polled(id, token)
+  if not peer then
+    return refused
+  end
+  peer:request(link, lingers)
+  peer:set_number('beat', now)
+  peer:set('leaving', nil)
+  peer:store()
+  return { 'ok' }
+end
+
+-- A request of a peer has come that asks for nothing.
+function verbs.seen(id, token, link, lingers)
+  local peer, refused = polled(id, token)
+  if not peer then
+    return refused
+  end
+  peer:request(link, lingers)
+  peer:store()
+  return { 'ok' }
+end
+
+-- The sign-in of a peer is answered: from now on it is connected by what it
+-- has open.
+function verbs.signed_in(id, link, lingers)
+  local peer = find(id)
+  if peer and not peer.is.member then
+    peer:set_number('linger', now)
+    peer:request(link, lingers)
+    peer:store()
+  end
+  return { 'ok' }
+end
+
+function verbs.unlink(id, link)
+  local peer = find(id)
+  if peer and peer.is.link == NODE .. ' ' .. link then
+    peer:move(peer.is.node, nil)
+    peer:store()
+  end
+  return { 'ok' }
+end

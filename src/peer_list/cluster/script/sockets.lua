@@ -1,0 +1,67 @@
+-- Peers that are told through a socket.
+
+-- `opening`: the name of this attempt.
+function verbs.open_socket(before, opening, id, resumes)
+  local refused = late(before)
+  if refused then
+    return refused
+  end
+  local peer = find(id)
+  if not peer or peer.is.doomed then
+    return { 'unknown' }
+  end
+  peer:begin_session()
+  peer:set('socket', '1')
+  peer:set('opening', opening)
+  if not peer.is.member then
+    peer:set('acks', nil)
+  end
+  if resumes == '1' then
+    peer:set('resumes', '1')
+  end
+  peer:move(NODE, nil)
+  peer:set_number('seen', now)
+  peer:store()
+  return { 'ok', peer.is.session, peer.is.dialect == 's' and '-' or peer.is.heard }
+end
+
+-- The socket of a session is closed. It is removed, unless it may come back
+-- and the network is the reason.
+local function close_socket(peer, session, reason)
+  local is_ours = peer.is.session == session
+  if peer.is.doomed then
+    return remove(peer, reason)
+  end
+  if not is_ours then
+    return false
+  end
+  local lost = reason == 'closed' or reason == 'timed_out' or reason == 'shutdown'
+  if not (peer.is.resumes and lost) then
+    return remove(peer, reason)
+  end
+  peer:set('socket', nil)
+  -- Whatever of it is still on its way is of a session before.
+  peer:add('session', 1)
+  peer:unlend()
+  peer:set('handed', nil)
+  peer:set_number('seen', now)
+  if peer.is.beat then
+    peer:set_number('beat', now)
+  end
+  peer:move(nil, nil)
+  peer:store()
+  return false
+end
+
+function verbs.close_socket(id, session, reason)
+  local peer = find(id)
+  local removed = peer and close_socket(peer, session, reason)
+  return { removed or false }
+end
+
+-- Nobody heard whether an attempt to open a socket succeeded.
+function verbs.drop_socket(id, opening)
+  local peer = find(id)
+  local is_open = peer and peer.is.socket and peer.is.opening == opening
+  return { is_open and close_socket(peer, peer.is.session, 'closed') or false }
+end

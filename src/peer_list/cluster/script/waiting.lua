@@ -1,0 +1,221 @@
+-- Waits, and what is on loan to them.
+
+-- In ms: how often is looked whether a node that has something on loan is dead.
+local LOOK_AGAIN = 1000
+
+-- By a wait or socket before this one; its node says soon what became of it.
+-- Returns for how many ms to wait for that, 0: it will not.
+local function lent_for(peer)
+  local left = peer:number('lent_at') + LEASE - now
+  return left > 0 and is_alive(peer.is.lent_by) and math.min(left, LOOK_AGAIN) or 0
+end
+
+local function lend(peer, lease, number)
+  peer:set('lent', lease)
+  peer:set('lent_by', NODE)
+  peer:set_number('lent_at', now)
+  peer:set('lent_number', number)
+end
+
+-- The next thing that a peer is to hear, lent under `lease`.
+local function next_news(peer, lease, told, known, statuses)
+  local is = peer.is
+  if is.lent and is.lent ~= lease then
+    local left = lent_for(peer)
+    if left > 0 then
+      return { 'later', string.format('%.0f', left) }
+    end
+  end
+  local handed = is.socket and peer:number('handed') or 0
+  if not is.socket then
+    peer:set('handed', nil)
+  end
+  local silent = is.dialect == 's'
+  local knows = peer:number('heard')
+  -- A node may know a Redis that has lost its last changes.
+  told = math.min(tonumber(told), current())
+  local raw = call('LINDEX', key('m:', peer.id), handed)
+  if raw then
+    local kind, from, needs, header = string.match(raw, '^(%S+) (%S+) (%S+)()')
+    if silent or tonumber(needs) <= knows then
+      local number = string.format('%.0f', peer:number('gone') + handed + 1)
+      local is_repeat = tonumber(number) <= peer:number('delivered')
+      local left = peer:number('given') + REPEAT_PAUSE - now
+      if is_repeat and is.acks and not is.socket and left > 0 then
+        return { 'later', string.format('%.0f', left) }
+      end
+      lend(peer, lease, number)
+      peer:set_number('offered', math.max(peer:number('offered'), tonumber(number)))
+      return { 'message', number, kind, from, string.sub(raw, header + 1) }
+    end
+  elseif silent or knows >= told then
+    return { 'none' }
+  end
+  if is.dialect ~= 'b' then
+    lend(peer, lease)
+    -- The list shows that it waits.
+    peer:store()
+    return { 'list', string.format('%.0f', knows), view(known, statuses) }
+  end
+  local behind = current() - knows
+  local line = behind > 0 and behind <= call('LLEN', key('log')) and call('LINDEX', key('log'), -behind)
+  if not line then
+    remove(peer, 'timed_out')
+    return { 'gone', 'timed_out' }
+  end
+  lend(peer, lease)
+  return { 'line', string.format('%.0f', knows + 1), line }
+end
+
+-- A wait is `NODE.NUMBER`: whether it is of the node of another, and before it.
+local function is_over(wait, ended)
+  if not wait then
+    return false
+  end
+  local node, number = string.match(wait, '^(.*)%.(%d+)$')
+  local same, last = string.match(ended, '^(.*)%.(%d+)$')
+  return node == same and is_after(last, number)
+end
+
+local function end_wait(peer, is_newest, lingers)
+  peer:set_number('seen', now)
+  if lingers == '1' then
+    peer:set_number('linger', now + LINGER)
+  end
+  if is_newest then
+    -- Nor is it given what it asked for before.
+    peer:set('wait', nil)
+    if not peer.is.socket then
+      peer:move(nil, peer.is.link)
+    end
+  end
+end
+
+-- In ms: the clocks of nodes, which follow this server's, differ by less.
+local CLOCKS_DIFFER = 100
+
+-- When the newest wait of a peer began. (One that begins in the future is of
+-- before this server's clock was set back.)
+local function newest_began(peer)
+  local began = peer:number('began')
+  return began <= now + 1000 and began or 0
+end
+
+function verbs.wait(began, wait, id, token, link, acknowledged, told, known, statuses)
+  local peer, refused = polled(id, token)
+  if not peer then
+    return refused
+  end
+  if peer.is.socket then
+    return { 'unknown' }
+  end
+  if peer.is.wait and newest_began(peer) > tonumber(began) + CLOCKS_DIFFER then
+    -- It was overtaken on its way, by one at another node.
+    return { 'ok', { 'outdated' }, peer.is.dialect, '-' }
+  end
+  peer:set_number('began', math.max(tonumber(began), newest_began(peer)))
+  peer:set('leaving', nil)
+  peer:request(link, '0')
+  peer:move(NODE, peer.is.link)
+  peer:set('wait', wait)
+  peer:set('acks', acknowledged ~= '' and '1' or nil)
+  if acknowledged ~= '' then
+    acknowledge(peer, tonumber(acknowledged))
+  end
+  local news = next_news(peer, wait, told, known, statuses)
+  store_if_there(peer)
+  return { 'ok', news, peer.is.dialect, peer.is.dialect == 's' and '-' or peer.is.heard }
+end
+
+-- Looks again. `lease` is the name of a wait, or `s` and a session.
+-- `acknowledged`: the highest number that its client has acknowledged there.
+function verbs.take(began, id, lease, acknowledged, told, known, statuses)
+  local peer = find(id)
+  if not peer then
+    return { 'gone', 'timed_out' }
+  end
+  if peer.is.doomed then
+    return { 'gone', peer.is.doomed }
+  end
+  if string.sub(lease, 1, 1) == 's' then
+    local session = tonumber(string.sub(lease, 2))
+    if session < peer:number('session') then
+      return { 'outdated' }
+    end
+    -- It may have been taken for dead in between, or this server has lost that
+    -- it opened.
+    peer:set_number('session', session)
+    peer:set('socket', '1')
+    peer:move(NODE, peer.is.link)
+  else
+    -- One that began after all that this server knows of is what it has lost;
+    -- or it is of one that had the same id before.
+    local is_lost = tonumber(began) > math.max(peer:number('began'), peer:number('since'))
+    if peer.is.socket or peer.is.wait ~= lease and not is_lost then
+      return { 'outdated' }
+    end
+    peer:set('wait', lease)
+    peer:set_number('began', math.max(tonumber(began), peer:number('began')))
+    peer:move(NODE, peer.is.link)
+  end
+  if acknowledged ~= '' and tonumber(acknowledged) > peer:number('offered') then
+    acknowledge(peer, tonumber(acknowledged))
+  end
+  local news = next_news(peer, lease, told, known, statuses)
+  store_if_there(peer)
+  return news
+end
+
+-- What was lent has been handed over ('message' or 'version'), or ('') was not.
+-- `ends`: the wait is over with it.
+function verbs.done(id, lease, hears, number, ends, lingers)
+  local peer = find(id)
+  if not peer then
+    return { 'gone' }
+  end
+  local is_lent = peer.is.lent == lease
+  if is_lent then
+    peer:unlend()
+    if hears == 'message' then
+      local up_to = tonumber(number) - peer:number('gone')
+      peer:set_number('delivered', math.max(peer:number('delivered'), tonumber(number)))
+      peer:set_number('given', now)
+      if peer.is.acks then
+        peer:set_number('handed', math.max(peer:number('handed'), up_to))
+      elseif up_to >= 1 then
+        pop(peer)
+      end
+    elseif hears == 'version' then
+      local version = math.min(tonumber(number), current())
+      set_heard(peer, math.max(peer:number('heard'), version))
+    end
+  end
+  if ends == '1' then
+    end_wait(peer, peer.is.wait == lease, lingers)
+  end
+  if is_lent and peer.is.wait ~= lease then
+    peer:wake()
+  end
+  peer:store()
+  return { 'ok' }
+end
+
+-- A wait is over that was given nothing; and, if the list is not asked for
+-- (`known` is ''), those of its node before it.
+function verbs.end_wait(id, wait, lingers, known, statuses)
+  local peer = find(id)
+  if not peer or peer.is.doomed then
+    return { 'gone', peer and peer.is.doomed or 'timed_out' }
+  end
+  local was_lent = peer.is.lent == wait
+  if was_lent then
+    peer:unlend()
+  end
+  local is_newest = peer.is.wait == wait or known == '' and is_over(peer.is.wait, wait)
+  end_wait(peer, is_newest, lingers)
+  if was_lent and peer.is.wait ~= wait then
+    peer:wake()
+  end
+  peer:store()
+  return { 'ok', known ~= '' and view(known, statuses) or false }
+end
