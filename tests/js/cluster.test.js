@@ -363,20 +363,24 @@ test('behind the nginx of deploy/ a thousand waits are open at once', async (t) 
   await parked;
 });
 
+/** A client that leaves some turns after its wait began: anywhere on the way to Redis and back. */
+async function abandonWait(node, id, turns) {
+  const client = net.connect(node.port, '127.0.0.1');
+  client.on('error', () => {});
+  await once(client, 'connect');
+  client.write(`GET /wait?peer_id=${id} HTTP/1.1\r\nHost: x\r\n\r\n`);
+  for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
+  client.resetAndDestroy();
+  await once(client, 'close');
+}
+
 test('a client that leaves while its wait begins leaves nothing behind', async (t) => {
   const redis = await startRedis(t, '--save', '');
   const {all: [a, b]} = await startNodes(t, redis.url);
   const peer = await pollingPeer(a, 'peer');
   for (let number = 0; number < 40; number += 1) {
     assert.equal(await peer.send(peer.id, String(number)), 200);
-    const client = net.connect(a.port, '127.0.0.1');
-    client.on('error', () => {});
-    await once(client, 'connect');
-    client.write(`GET /wait?peer_id=${peer.id} HTTP/1.1\r\nHost: x\r\n\r\n`);
-    // At any point of the way to Redis and back, or of what is written then.
-    for (let turn = 0; turn < number % 8; turn += 1) await new Promise(setImmediate);
-    client.resetAndDestroy();
-    await once(client, 'close');
+    await abandonWait(a, peer.id, number % 8);
     // What it was given and did not get is given to it at the other node,
     // unless it was written already.
     const answer = await fetch(`${b.http}/wait?peer_id=${peer.id}&limit=3000`);
@@ -395,13 +399,7 @@ test('a client that leaves while its wait begins leaves no connection behind', a
   const link = () => redis.cli('hget', `{signal}:p:${peer.id}`, 'link');
   const own = await link();
   for (let number = 0; number < 40; number += 1) {
-    const client = net.connect(b.port, '127.0.0.1');
-    client.on('error', () => {});
-    await once(client, 'connect');
-    client.write(`GET /wait?peer_id=${peer.id} HTTP/1.1\r\nHost: x\r\n\r\n`);
-    for (let turn = 0; turn < number % 8; turn += 1) await new Promise(setImmediate);
-    client.resetAndDestroy();
-    await once(client, 'close');
+    await abandonWait(b, peer.id, number % 8);
     await until(async () => [own, ''].includes(await link()));
   }
 });

@@ -96,9 +96,13 @@ local function remember(op, answer, before)
   end
 end
 
--- Its sender has been refused meanwhile; or the clock was set forward.
-local function late(before)
-  if now > tonumber(before) then
-    return { 'late', string.format('%.0f', now) }
+-- A verb whose first argument is the time until which it may be done: who asked
+-- has been refused by then. (Or the clock was set forward.)
+local function in_time(verb)
+  return function(before, ...)
+    if now > tonumber(before) then
+      return { 'late', string.format('%.0f', now) }
+    end
+    return verb(before, ...)
   end
 end

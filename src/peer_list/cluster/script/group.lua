@@ -104,11 +104,7 @@ local function returned(op, before, peer, token)
 end
 
 -- `secret`: the key by which it may come back ('': none).
-function verbs.add_member(before, op, secret, door, token, highest)
-  local refused = late(before)
-  if refused then
-    return refused
-  end
+verbs.add_member = in_time(function(before, op, secret, door, token, highest)
   local added, is_known = string.match(done_before(op) or '', '^(%d+) (%d)$')
   if added then
     return { 'ok', added, is_known, call('HGET', key('p:', added), 'title') }
@@ -134,13 +130,9 @@ function verbs.add_member(before, op, secret, door, token, highest)
   peer:store()
   remember(op, peer.id .. ' 0', before)
   return { 'ok', peer.id, '0', false }
-end
+end)
 
-function verbs.resume_member(before, op, id, token)
-  local refused = late(before)
-  if refused then
-    return refused
-  end
+verbs.resume_member = in_time(function(before, op, id, token)
   local peer = find(id)
   if not peer or not peer.is.member or peer.is.doomed then
     return { 'gone' }
@@ -149,7 +141,7 @@ function verbs.resume_member(before, op, id, token)
     return { 'wrong' }
   end
   return returned(op, before, peer, token)
-end
+end)
 
 -- Everybody in the list but this one, and what the group shows of them.
 local function cards(own)

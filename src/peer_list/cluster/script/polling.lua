@@ -12,11 +12,7 @@ local function polled(id, token)
   return peer
 end
 
-function verbs.add_peer(before, op, name, door, dialect, token, highest, known, statuses)
-  local refused = late(before)
-  if refused then
-    return refused
-  end
+verbs.add_peer = in_time(function(before, op, name, door, dialect, token, highest, known, statuses)
   local known_id = done_before(op)
   local peer = known_id and find(known_id)
   if peer then
@@ -34,13 +30,9 @@ function verbs.add_peer(before, op, name, door, dialect, token, highest, known, 
   peer:store()
   remember(op, peer.id, before)
   return { 'ok', peer.id, view(known, statuses) }
-end
+end)
 
-function verbs.resume_peer(before, op, id, token, name, door, dialect, known, statuses)
-  local refused = late(before)
-  if refused then
-    return refused
-  end
+verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect, known, statuses)
   local peer = find(id)
   if not peer or peer.is.member or peer.is.doomed then
     return { 'gone' }
@@ -75,7 +67,7 @@ function verbs.resume_peer(before, op, id, token, name, door, dialect, known, st
   peer:store()
   remember(op, '1', before)
   return { 'ok', id, view(known, statuses) }
-end
+end)
 
 function verbs.check_token(id, token)
   local is = call('HGET', key('p:', id), 'token')
@@ -96,13 +88,8 @@ end
 
 -- `sequence`: the sender's number of this message ('': it has none). `polls`:
 -- it came in a request.
-function verbs.send(before, op, from, token, to, link, lingers, sequence, polls, body)
-  local refused = late(before)
-  if refused then
-    return refused
-  end
-  local sender, receiver
-  sender, receiver, refused = address(from, to)
+verbs.send = in_time(function(before, op, from, token, to, link, lingers, sequence, polls, body)
+  local sender, receiver, refused = address(from, to)
   if not sender then
     return refused
   end
@@ -134,7 +121,7 @@ function verbs.send(before, op, from, token, to, link, lingers, sequence, polls,
   end
   sender:store()
   return { answer }
-end
+end)
 
 function verbs.heartbeat(id, token, link, lingers)
   local peer, refused = polled(id, token)

@@ -1,11 +1,7 @@
 -- Peers that are told through a socket.
 
 -- `opening`: the name of this attempt.
-function verbs.open_socket(before, opening, id, resumes)
-  local refused = late(before)
-  if refused then
-    return refused
-  end
+verbs.open_socket = in_time(function(before, opening, id, resumes)
   local peer = find(id)
   if not peer or peer.is.doomed then
     return { 'unknown' }
@@ -23,7 +19,7 @@ function verbs.open_socket(before, opening, id, resumes)
   peer:set_number('seen', now)
   peer:store()
   return { 'ok', peer.is.session, peer.is.dialect == 's' and '-' or peer.is.heard }
-end
+end)
 
 -- The socket of a session is closed. It is removed, unless it may come back
 -- and the network is the reason.
