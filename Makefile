@@ -7,6 +7,10 @@ REQUIREMENTS := tests/python/requirements.txt
 OF_MANY_NODES := wire native_client bad_input
 OF_MANY_NODES_JS := $(addsuffix .test.js,across client http page presence reliable socketio websocket)
 
+SCRIPT := src/peer_list/cluster/script
+# In the order in which they are joined.
+SCRIPT_PARTS = $(shell sed -n 's|.*include_str!("script/\(.*\)").*|\1|p' $(SCRIPT)/../library.rs)
+
 .PHONY: run test bench lint audit docker install
 
 run:
@@ -24,6 +28,8 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	@tests/install-programs luacheck:lua-check
+	cd $(SCRIPT) && cat $(SCRIPT_PARTS) | luacheck --config .luacheckrc -
 
 # Minutes; writes bench/results.
 bench: bench/original/node_modules

@@ -36,9 +36,9 @@ local function push_to(members, kind, body)
   return full
 end
 
--- Pushes to members on behalf of an operation, once. `push` returns who has no
+-- Pushes to members on behalf of an operation, once. `work` returns who has no
 -- room; or nil, and the answer that nothing was done.
-local function push_once(op, push)
+local function push_once(op, work)
   local before = done_before(op)
   if before then
     local full = {}
@@ -47,7 +47,7 @@ local function push_once(op, push)
     end
     return { 'ok', full }
   end
-  local full, refused = push()
+  local full, refused = work()
   if not full then
     return refused
   end

@@ -1,7 +1,7 @@
 -- Peers that are told through a socket.
 
 -- `opening`: the name of this attempt.
-verbs.open_socket = in_time(function(before, opening, id, resumes)
+verbs.open_socket = in_time(function(_, opening, id, resumes)
   local peer = find(id)
   if not peer or peer.is.doomed then
     return { 'unknown' }
