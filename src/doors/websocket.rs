@@ -235,6 +235,8 @@ impl From<End> for Closing {
             End::Removed(Reason::NotReading) => (NOT_READING, "too much waits for this peer"),
             End::Removed(Reason::Kicked) => (close_code::POLICY, "removed by the operator"),
             End::Removed(Reason::TimedOut) => (close_code::AWAY, "no sign of life"),
+            // Its node was cut off, and the others took it for dead.
+            End::Removed(Reason::Closed) => (close_code::AWAY, "the connection was taken for lost"),
             End::Removed(_) => (close_code::NORMAL, "signed out"),
             End::Replaced => (REPLACED, "another session took over"),
             End::Stopping => (close_code::AWAY, "the server stops"),

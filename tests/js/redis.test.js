@@ -193,6 +193,7 @@ test('after the loss of its last second an acknowledging peer hears all that is 
   cpSync(log, `${log}.before`, {recursive: true});
   await send('4', '5', '6');
   await hear(3);
+  await ask('/sign_in?peer_name=lost');
   await redis.kill();
   rmSync(log, {recursive: true});
   cpSync(`${log}.before`, log, {recursive: true});
@@ -200,6 +201,7 @@ test('after the loss of its last second an acknowledging peer hears all that is 
   await until(async () => (await fetch(`${node.http}/readyz`)).status === 200);
   await send('new 1', 'new 2', 'new 3', 'new 4');
   assert.deepEqual(await hear(4), ['new 1', 'new 2', 'new 3', 'new 4']);
+  await until(() => node.log.some(({message}) => /lost its last changes/.test(message)));
 });
 
 test('when all is lost peers sign in anew, and nobody gets the id of another', async (t) => {
@@ -224,6 +226,7 @@ test('when all is lost peers sign in anew, and nobody gets the id of another', a
     if (event === 'connect') told.push(data.peer.name);
   }
   assert.deepEqual(told, ['new1', 'new2', 'new3']);
+  for (const {log} of [a, b]) await until(() => log.some(({message}) => /lost the peer list/.test(message)));
 });
 
 test('after the largest id come the smallest that are free', async (t) => {
@@ -632,6 +635,17 @@ test('a node that is taken for dead, and lives, says anew what is open there', a
   await redis.cli('zadd', '{signal}:nodes', '1', name);
   await script(redis, 'other', 'bury');
   assert.equal((await script(redis, name, 'live', '0'))[0], '1');
+});
+
+test('the sockets of a node that is taken for dead are closed, to come back', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1);
+  const name = await redis.cli('srandmember', '{signal}:announced');
+  const sockets = [];
+  for (const resume of [true, false]) sockets.push(await webSocketPeer(t, node, `?resume=${resume}`));
+  await redis.cli('zadd', '{signal}:nodes', '1', name);
+  await script(redis, 'other', 'bury');
+  for (const {closed} of sockets) assert.equal(await closed, 1001);
 });
 
 test('what a client was refused because it came late is not done later', async (t) => {

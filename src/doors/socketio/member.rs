@@ -67,9 +67,10 @@ pub(super) async fn serve(
             // It may come back until it is stale, if it is one that can.
             Ended::Lost => member.peer.leave(End::CLOSED).await,
             // The script of ours says so when its page is done.
-            Ended::For(End::CLOSED) if member.is_numbered => {
+            Ended::Disconnected if member.is_numbered => {
                 member.peer.leave(End::Removed(Reason::SignedOut)).await;
             }
+            Ended::Disconnected => member.peer.leave(End::CLOSED).await,
             Ended::For(end) => member.peer.leave(end).await,
         }
     }
@@ -125,6 +126,8 @@ async fn join(
 enum Ended {
     /// The connection was lost.
     Lost,
+    /// Its client said so.
+    Disconnected,
     For(End),
 }
 
@@ -138,7 +141,7 @@ impl From<Gone> for Ended {
     fn from(gone: Gone) -> Self {
         match gone {
             Gone::Lost => Self::Lost,
-            Gone::Disconnected => Self::For(End::CLOSED),
+            Gone::Disconnected => Self::Disconnected,
         }
     }
 }

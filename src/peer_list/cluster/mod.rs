@@ -125,6 +125,9 @@ impl ClusterList {
             let since = u64::try_from(took.as_millis() / 2).unwrap_or(0);
             self.0.set_clock(now + since);
         }
+        if let Some(created) = row.number() {
+            self.0.list_created(created);
+        }
         if is_new {
             // It was taken for dead: what is open here has to be said again.
             self.0.recheck();

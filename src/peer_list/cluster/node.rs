@@ -62,6 +62,8 @@ pub(super) struct Node {
     is_asking: AtomicBool,
     /// Redis' time in ms when this node began.
     clock: AtomicU64,
+    /// And when the list there did. 0: not known yet.
+    created: AtomicU64,
     start: Instant,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -166,6 +168,7 @@ impl Node {
             asking_for_events: tokio::sync::Mutex::new(()),
             is_asking: AtomicBool::new(false),
             clock: AtomicU64::new(0),
+            created: AtomicU64::new(0),
             start: Instant::now(),
             tasks: Mutex::default(),
         }
@@ -230,6 +233,14 @@ impl Node {
 
     pub fn knows_clock(&self) -> bool {
         self.clock.load(Ordering::Relaxed) > 0
+    }
+
+    /// Redis has a list that was created then.
+    pub fn list_created(&self, when: u64) {
+        let before = self.created.swap(when, Ordering::Relaxed);
+        if before != 0 && before != when {
+            warn!("Redis has lost the peer list: all who were signed in have to sign in anew");
+        }
     }
 
     /// The highest id that was ever given, as far as is known here.
@@ -566,8 +577,13 @@ fn catch_up(node: &Arc<Node>) {
         let found = async |node: Weak<Node>| {
             let node = node.upgrade()?;
             // It may have lost changes, and have got others for them.
-            node.cached.lock().forget();
+            let version = node.cached.lock().forget();
             node.sync(Some(PATIENCE)).await.ok()?;
+            if node.cached.lock().roster.current() < version {
+                warn!(
+                    "Redis has lost its last changes (it was not persistent, or a replica took over):                      peers may have to sign in anew, and messages may be lost"
+                );
+            }
             node.forget_lost_changes();
             node.sync_events(false, Some(PATIENCE)).await.ok()?;
             node.recheck();

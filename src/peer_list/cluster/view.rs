@@ -170,9 +170,11 @@ impl Cached {
         self.highest_id = self.highest_id.max(id.get());
     }
 
-    /// What is known may be another list's: it is asked for anew.
-    pub fn forget(&mut self) {
+    /// What is known may be another list's: it is asked for anew. Returns its
+    /// version.
+    pub fn forget(&mut self) -> u64 {
         self.is_known = false;
+        self.roster.current()
     }
 
     /// The version that is known. None: nothing is.

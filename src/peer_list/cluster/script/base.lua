@@ -31,6 +31,7 @@
 --   open:NODE            set: peers that have a wait, socket or link there
 --   bare                 sorted set: bare peers and the version that each heard
 --   awake                when a node last reached this server
+--   created              when a node first did
 --   grace                there as long as nobody is collected, after that was long ago
 --   webhook, webhook:sent
 --                        the node that sends the webhook, and the last event sent
@@ -45,7 +46,8 @@
 -- open is one), lent, lent_by, lent_at and lent_number (the lease of what it is
 -- being given, and the message's number), began (when the newest wait did, by its
 -- node), opening (the name of the last attempt to open a socket), offered (the
--- highest number that was ever lent), heard, given, acks, gone, handed, delivered,
+-- highest number that was ever lent), closed (the session whose socket was closed
+-- last, if nobody came after it), heard, given, acks, gone, handed, delivered,
 -- bytes (its mailbox), sent (the last number that it sent), doomed
 -- (why its door is to remove it), stale and shown (what the sets of these names
 -- have for it), member, key, title, farewell, rooms (the group).

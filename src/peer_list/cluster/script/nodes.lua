@@ -48,15 +48,17 @@ local function bury(node, reason)
 end
 
 -- This node lives, and this is the highest id that it has seen. Returns whether
--- it is new to the others (or was taken for dead), and the time.
+-- it is new to the others (or was taken for dead), the time, and since when there
+-- is a list here.
 function verbs.live(highest)
   mind_standstill()
   mind_ids(highest)
   call('SET', key('awake'), string.format('%.0f', now))
   call('SETNX', key('event'), begin_events())
+  call('SETNX', key('created'), string.format('%.0f', now))
   local is_new = call('SADD', key('announced'), NODE) == 1
   call('ZADD', key('nodes'), now + NODE_LIFE, NODE)
-  return { is_new and '1' or '0', string.format('%.0f', now) }
+  return { is_new and '1' or '0', string.format('%.0f', now), call('GET', key('created')) }
 end
 
 -- Dead nodes. Returns who is removed with one, and whether there is more to do.

@@ -182,6 +182,7 @@ function Peer:begin_session()
     tell(self.is.node, string.format('x%s %.0f', self.id, self:number('session') + 1))
   end
   self:add('session', 1)
+  self:set('closed', nil)
   self:set('wait', nil)
   self:unlend()
   self:set('leaving', nil)

@@ -36,6 +36,7 @@ local function close_socket(peer, session, reason)
     return remove(peer, reason)
   end
   peer:set('socket', nil)
+  peer:set('closed', session)
   -- Whatever of it is still on its way is of a session before.
   peer:add('session', 1)
   peer:unlend()

@@ -140,6 +140,10 @@ function verbs.take(began, id, lease, acknowledged, told, known, statuses)
   if string.sub(lease, 1, 1) == 's' then
     local session = tonumber(string.sub(lease, 2))
     if session < peer:number('session') then
+      if session == peer:number('closed') then
+        -- Its node was taken for dead.
+        return { 'gone', 'closed' }
+      end
       return { 'outdated' }
     end
     -- It may have been taken for dead in between, or this server has lost that
