@@ -360,10 +360,15 @@ impl TimeoutPeerList {
 
     /// Puts a message into the mailbox of the member of the group that has
     /// this name. Waits for room as [`TimeoutPeerList::send_patiently`] does.
-    pub async fn send_to_member(&self, name: &str, body: Bytes) -> Result<(), SendError> {
+    pub async fn send_to_member(
+        &self,
+        from: PeerId,
+        name: &str,
+        body: Bytes,
+    ) -> Result<(), SendError> {
         match &self.0 {
             Place::Local(list) => list.send_to_member(name, body).await,
-            Place::Cluster(list) => Box::pin(list.send_to_member(name, body)).await,
+            Place::Cluster(list) => Box::pin(list.send_to_member(from, name, body)).await,
         }
     }
 

@@ -213,6 +213,8 @@ test('while Redis is away waits are held, others are refused, and all go on afte
     assert.deepEqual([status, retry], [503, '1'], text);
     assert.match(text, /^the peer list cannot be reached[^\n]*\n$/);
   }
+  // What nobody could obey is the client's fault, whatever else is.
+  assert.equal((await ask('/message?peer_id=2&to=1&seq=x', {method: 'POST'})).status, 400);
   isAway = false;
   await away;
   await until(async () => (await ask('/readyz')).status === 200);

@@ -528,14 +528,40 @@ test('a member that is to go is none any more', async (t) => {
   for (const secret of ['', 'key']) await verb('add_member', soon(), `op${secret}`, secret, 'socketio', 'x', '0');
   const ready = (op, id) => verb('list_member', op, id, 'B', 'B', '{}', 'hello', 'bye');
   assert.equal((await ready('ready', '2'))[0], 'ok');
-  assert.deepEqual(await verb('send_to_member', 'one', 'B', 'x'.repeat(1000)), ['ok']);
-  assert.deepEqual(await verb('send_to_member', 'two', 'B', 'x'), ['ok', '2']);
+  assert.deepEqual(await verb('send_to_member', 'one', '1', 'B', 'x'.repeat(1000)), ['ok']);
+  assert.deepEqual(await verb('send_to_member', 'two', '1', 'B', 'x'), ['ok', '2']);
   const [, taken] = await verb('has_room', '2', '1');
   assert.deepEqual(await verb('give_up', '2', '1', taken), ['gone']);
-  assert.deepEqual(await verb('send_to_member', 'three', 'B', 'x'), ['unknown']);
-  assert.deepEqual(await verb('push_to_member', 'four', '2', 'g', 'x'), ['unknown']);
+  assert.deepEqual(await verb('push_owed', '1', '', '2', 'g', 'x'), ['unknown']);
+  assert.deepEqual(await verb('send_to_member', 'three', '1', 'B', 'x'), ['unknown']);
   // Its name is free before its time is over.
   await until(async () => (await ready(`again${Math.random()}`, '1'))[0] === 'ok');
+});
+
+test('a copy that waits for room is delivered once, also when its sender comes back meanwhile', async (t) => {
+  const redis = await inMemory(t);
+  await startNodes(t, redis.url, 1, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '1256'});
+  const verb = (...args) => script(redis, 'node', ...args);
+  const soon = () => String(Date.now() + 5000);
+  for (const op of ['a', 'b']) await verb('add_member', soon(), op, '', 'socketio', 'x', '0');
+  const full = 'x'.repeat(1000);
+  assert.deepEqual(await verb('broadcast', 'one', '1', '1', full), ['ok']);
+  assert.deepEqual(await verb('broadcast', 'two', '1', '2', full), ['ok', '2']);
+  // Its client says it again through another socket, which keeps a room first.
+  assert.deepEqual(await verb('keep_room', 'three', '1', 'room'), ['ok']);
+  assert.deepEqual(await verb('broadcast', 'four', '1', '2', full), ['ok', '2']);
+  assert.deepEqual(await verb('push_owed', '1', '2', '2', 'g', full), ['full']);
+  await redis.cli('del', '{signal}:m:2');
+  await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
+  for (let count = 0; count < 2; count += 1) {
+    assert.deepEqual(await verb('push_owed', '1', '2', '2', 'g', full), ['ok']);
+  }
+  assert.equal(await redis.cli('llen', '{signal}:m:2'), '1');
+  assert.deepEqual(await verb('broadcast', 'five', '1', '2', full), ['ok']);
+  assert.deepEqual(await verb('broadcast', 'six', '1', '1', full), ['ok']);
+  // However long Redis was away in between.
+  for (const op of ['seven', 'seven']) assert.deepEqual(await verb('keep_room', op, '2', 'room'), ['ok']);
+  assert.equal(await redis.cli('exists', '{signal}:op:seven'), '0');
 });
 
 test('the webhook is sent no event again because one was told of late', async (t) => {
@@ -739,7 +765,7 @@ test('what is asked again because its answer was lost is done once, and answered
   await redis.cli('del', '{signal}:m:2');
   await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
   for (let count = 0; count < 2; count += 1) {
-    assert.deepEqual(await verb('push_to_member', 'third', '2', 'g', full), ['ok']);
+    assert.deepEqual(await verb('push_owed', '1', '', '2', 'g', full), ['ok']);
   }
   assert.equal(await waiting(2), 1);
   await redis.cli('del', '{signal}:m:2');

@@ -75,6 +75,22 @@ for (const [name, open] of [['our script', ourPage], ['the original script', ori
   });
 }
 
+test('two of our scripts that send each other more than a mailbox holds lose nothing', async (t) => {
+  const server = await startServer(t);
+  const both = [];
+  for (const name of ['a', 'b']) both.push(use(await ourPage(t, server.http), server.http, name));
+  // Only who is there is told.
+  await Promise.all(both.map(({create}) => create('room')));
+  const count = 300;
+  for (let number = 0; number < count; number += 1) {
+    for (const {send} of both) send({number, filling: 'x'.repeat(20_000)});
+  }
+  for (const {messages} of both) {
+    const numbers = (await messages.take(count)).map(({number}) => number);
+    assert.deepEqual(numbers, [...Array(count).keys()]);
+  }
+});
+
 test('our script and the original one understand each other', async (t) => {
   const server = await startServer(t);
   const a = use(await ourPage(t, server.http), server.http, 'a');

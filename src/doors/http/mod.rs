@@ -311,10 +311,10 @@ fn message(
         let (open, to) = open?;
         let sent = match (number, body) {
             (Ok(number), Ok(body)) => Ok(open.send(to, body, number).await?),
-            (Err(error), _) | (_, Err(error)) => {
-                open.seen().await?;
-                Err(error)
-            }
+            (Err(error), _) | (_, Err(error)) => match open.seen().await {
+                Ok(()) | Err(PeerError::Unavailable) => Err(error),
+                Err(refusal) => return Err(refusal.into()),
+            },
         };
         open.answered(lingers);
         sent.map(reply)

@@ -18,7 +18,7 @@ use socketioxide::{
     handler::{FromMessageParts, Value},
     socket::Socket,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::peer_list::MESSAGE_OVERHEAD_BYTES;
@@ -34,6 +34,15 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// The number up to which our own client has all messages, if it says so.
+    fn acknowledges(&self) -> Option<u64> {
+        if !self.array.starts_with("[\"got\",") {
+            return None;
+        }
+        let (_, arguments) = self.parts()?;
+        serde_json::from_str(arguments.first()?.get()).ok()
+    }
+
     /// The name and the arguments, each as it was sent. None if the first is
     /// no string.
     pub fn parts(&self) -> Option<(String, Vec<&RawValue>)> {
@@ -124,6 +133,7 @@ pub(super) struct Inbox {
     waiting: Arc<AtomicUsize>,
     bound: usize,
     overflowed: CancellationToken,
+    acknowledged: Arc<watch::Sender<u64>>,
 }
 
 /// Where its task takes them from.
@@ -132,6 +142,7 @@ pub(super) struct Calls {
     /// The cost of what waits, in bytes.
     waiting: Arc<AtomicUsize>,
     overflowed: CancellationToken,
+    acknowledged: watch::Receiver<u64>,
 }
 
 /// A line of events that is bounded in bytes.
@@ -139,16 +150,19 @@ pub(super) fn calls(bound: usize) -> (Inbox, Calls) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
     let overflowed = CancellationToken::new();
+    let (acknowledging, acknowledged) = watch::channel(0);
     let inbox = Inbox {
         calls: sender,
         waiting: waiting.clone(),
         bound,
         overflowed: overflowed.clone(),
+        acknowledged: Arc::new(acknowledging),
     };
     let calls = Calls {
         calls: receiver,
         waiting,
         overflowed,
+        acknowledged,
     };
     (inbox, calls)
 }
@@ -160,7 +174,18 @@ fn cost(call: &Call) -> usize {
 impl Inbox {
     /// Puts an event last in line. When that would be too long the socket is
     /// given up: nothing of what it sent may be passed over.
+    ///
+    /// What acknowledges stands in no line: what is obeyed before it may wait for
+    /// the room that it makes.
     pub fn put(&self, call: Call) {
+        if let Some(number) = call.acknowledges() {
+            self.acknowledged.send_if_modified(|highest| {
+                let rises = number > *highest;
+                *highest = number.max(*highest);
+                rises
+            });
+            return;
+        }
         let cost = cost(&call);
         if self.overflowed.is_cancelled() {
             return;
@@ -185,6 +210,11 @@ impl Calls {
         let call = self.calls.recv().await.unwrap_or(Err(Gone::Lost))?;
         self.waiting.fetch_sub(cost(&call), Ordering::Relaxed);
         Ok(call)
+    }
+
+    /// The highest number that the client has acknowledged.
+    pub fn acknowledged(&self) -> watch::Receiver<u64> {
+        self.acknowledged.clone()
     }
 
     /// Cancelled when the client sent more than there is room for.

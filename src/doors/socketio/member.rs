@@ -1,14 +1,19 @@
 //! The tasks of a socket: one obeys the client's events one after the other,
 //! beside it one passes on what the peer list has for it.
 
-use std::{collections::HashMap, convert::Infallible, str, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, convert::Infallible, future::pending, str, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use socketioxide::{SendError as EmitError, SocketError, SocketIo, extract::SocketRef};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::debug;
 
 use super::{
@@ -168,11 +173,13 @@ impl Member {
             }
         }
         let overflowed = calls.overflowed();
+        let acknowledged = calls.acknowledged();
         // Side by side: what is obeyed may have to wait for room in a mailbox,
         // this one's included.
         let ended = tokio::select! {
             ended = self.obey_all(calls) => ended,
             ended = self.tell_all() => ended,
+            never = self.acknowledge_all(acknowledged) => match never {},
             () = overflowed.cancelled() => Err(Ended::Lost),
         };
         match ended {
@@ -186,6 +193,14 @@ impl Member {
             let call = calls.next().await?;
             self.obey(&call).await?;
         }
+    }
+
+    async fn acknowledge_all(&self, mut acknowledged: watch::Receiver<u64>) -> Infallible {
+        while self.is_numbered && acknowledged.changed().await.is_ok() {
+            let number = *acknowledged.borrow_and_update();
+            self.peer.list.acknowledge(self.peer.id, number).await;
+        }
+        pending().await
     }
 
     async fn tell_all(&self) -> Result<Infallible, Ended> {
@@ -269,12 +284,6 @@ impl Member {
                     accepted(sent)?;
                 }
                 self.acknowledge(ack).await
-            }
-            "got" if self.is_numbered => {
-                if let Some(number) = arguments.first().and_then(|number| parse(number)) {
-                    list.acknowledge(id, number).await;
-                }
-                Ok(())
             }
             "messageOne" => {
                 list.show_family(id, Family::Names).await;
@@ -376,7 +385,9 @@ impl Member {
         let targeted = parse::<Targeted>(message).filter(|_| is_object);
         let target = targeted.ok_or(SendError::UnknownReceiver)?.target;
         let list = &self.peer.list;
-        let sent = list.send_to_member(&target, array(arguments)).await;
+        let sent = list
+            .send_to_member(self.peer.id, &target, array(arguments))
+            .await;
         let Err(SendError::UnknownReceiver) = sent else {
             return sent;
         };

@@ -94,7 +94,8 @@ impl ClusterList {
         info!(peer_id = id.get(), name = &*listed, "peer signed in");
         let full = row.row();
         let cards = row.row().map(cards).unwrap_or_default();
-        self.push_to_full(full, "g", introduction.hello).await;
+        self.push_owed(id, None, full, "g", introduction.hello)
+            .await;
         Ok(Some(cards))
     }
 
@@ -143,19 +144,24 @@ impl ClusterList {
         if kind != "ok" {
             return Err(PeerError::Unknown);
         }
-        self.push_to_full(row.row(), "g", body).await;
+        self.push_owed(from, number, row.row(), "g", body).await;
         Ok(())
     }
 
-    pub async fn send_to_member(&self, name: &str, body: Bytes) -> Result<(), SendError> {
+    pub async fn send_to_member(
+        &self,
+        from: PeerId,
+        name: &str,
+        body: Bytes,
+    ) -> Result<(), SendError> {
         let row = self.0.run("send_to_member", Some(LONG_PATIENCE), |verb| {
-            verb.arg(op()).arg(name).arg(&body[..])
+            verb.arg(op()).arg(from.get()).arg(name).arg(&body[..])
         });
         let (kind, mut row) = split(row.await).map_err(|_| SendError::Unavailable)?;
         if kind != "ok" {
             return Err(SendError::UnknownReceiver);
         }
-        match self.push_to_full(row.row(), "g", body).await.pop() {
+        match self.push_owed(from, None, row.row(), "g", body).await.pop() {
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -177,14 +183,16 @@ impl ClusterList {
             return false;
         };
         let name = Bytes::copy_from_slice(room.as_bytes());
-        self.push_to_full(row.row(), "r", name).await;
+        self.push_owed(id, None, row.row(), "r", name).await;
         kind == "ok"
     }
 
     /// Waits for room in the mailboxes of those that had none. Returns why each
     /// that made none is not told.
-    async fn push_to_full(
+    async fn push_owed(
         &self,
+        from: PeerId,
+        number: Option<u64>,
         full: Option<Row>,
         kind: &'static str,
         body: Bytes,
@@ -192,20 +200,27 @@ impl ClusterList {
         let full = full.map(Row::texts).unwrap_or_default();
         let full = full.iter().filter_map(|id| PeerId::parse(id));
         // Side by side, so that many that do not read take no longer than one.
-        let pushed = join_all(full.map(|id| self.push_patiently(id, kind, body.clone()))).await;
+        let pushed = full.map(|id| self.push_patiently(from, number, id, kind, body.clone()));
+        let pushed = join_all(pushed).await;
         pushed.into_iter().filter_map(Result::err).collect()
     }
 
     async fn push_patiently(
         &self,
+        from: PeerId,
+        number: Option<u64>,
         id: PeerId,
         kind: &'static str,
         body: Bytes,
     ) -> Result<(), SendError> {
         loop {
-            self.until_room(id, body.len()).await?;
-            let row = self.0.run("push_to_member", Some(LONG_PATIENCE), |verb| {
-                verb.arg(op()).arg(id.get()).arg(kind).arg(&body[..])
+            self.until_room(id, body.len(), None).await?;
+            let row = self.0.run("push_owed", None, |verb| {
+                verb.arg(from.get())
+                    .arg(number_arg(number))
+                    .arg(id.get())
+                    .arg(kind)
+                    .arg(&body[..])
             });
             let pushed = split(row.await).map_err(|_| SendError::Unavailable)?;
             match pushed.0.as_str() {

@@ -35,7 +35,7 @@ const GROWING: [&str; 9] = [
     "broadcast",
     "keep_room",
     "list_member",
-    "push_to_member",
+    "push_owed",
     "send",
     "send_to_member",
 ];

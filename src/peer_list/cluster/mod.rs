@@ -351,22 +351,27 @@ impl ClusterList {
             if sent != Err(SendError::MailboxFull) {
                 return sent;
             }
-            self.until_room(to, body.len()).await?;
+            self.until_room(to, body.len(), Some(LONG_PATIENCE)).await?;
         }
     }
 
     /// Waits until a mailbox has room for so many bytes. A peer that takes
     /// nothing for a while may have to go for that.
-    async fn until_room(&self, id: PeerId, bytes: usize) -> Result<(), SendError> {
+    async fn until_room(
+        &self,
+        id: PeerId,
+        bytes: usize,
+        patience: Option<Duration>,
+    ) -> Result<(), SendError> {
         let unavailable = |_: Unavailable| SendError::Unavailable;
         let mut taken = String::new();
         let mut deadline = Instant::now() + ROOM_PATIENCE;
         loop {
             sleep(ROOM_PAUSE).await;
             let asked = Instant::now();
-            let row = self.0.run("has_room", Some(LONG_PATIENCE), |verb| {
-                verb.arg(id.get()).arg(bytes)
-            });
+            let row = self
+                .0
+                .run("has_room", patience, |verb| verb.arg(id.get()).arg(bytes));
             let (kind, mut row) = split(row.await).map_err(unavailable)?;
             let before = std::mem::replace(&mut taken, row.text().unwrap_or_default());
             match kind.as_str() {
@@ -381,7 +386,7 @@ impl ClusterList {
                 _ => {}
             }
         }
-        let row = self.0.run("give_up", Some(LONG_PATIENCE), |verb| {
+        let row = self.0.run("give_up", patience, |verb| {
             verb.arg(id.get()).arg(bytes).arg(&taken)
         });
         match split(row.await).map_err(unavailable)?.0.as_str() {
@@ -406,7 +411,7 @@ impl ClusterList {
     async fn seen(&self, caller: &Caller) -> Result<(), PeerError> {
         let row = self
             .0
-            .run("seen", Some(PATIENCE), |verb| as_caller(verb, caller));
+            .run("seen", Some(READY_PATIENCE), |verb| as_caller(verb, caller));
         accepted(row.await)
     }
 

@@ -278,9 +278,17 @@ impl Node {
         let is_older = view.is_older();
         let fits = self.cached.lock().apply(view);
         if is_older {
-            self.forget_lost_changes();
+            self.lost_changes();
         }
         fits
+    }
+
+    fn lost_changes(&self) {
+        warn!(
+            "Redis has lost its last changes (it was not persistent, or a replica took over): peers \
+             may have to sign in anew, and messages may be lost"
+        );
+        self.forget_lost_changes();
     }
 
     /// Redis may have lost changes: what was told beyond the list's version is
@@ -580,11 +588,10 @@ fn catch_up(node: &Arc<Node>) {
             let version = node.cached.lock().forget();
             node.sync(Some(PATIENCE)).await.ok()?;
             if node.cached.lock().roster.current() < version {
-                warn!(
-                    "Redis has lost its last changes (it was not persistent, or a replica took over):                      peers may have to sign in anew, and messages may be lost"
-                );
+                node.lost_changes();
+            } else {
+                node.forget_lost_changes();
             }
-            node.forget_lost_changes();
             node.sync_events(false, Some(PATIENCE)).await.ok()?;
             node.recheck();
             node.changed();

@@ -63,6 +63,8 @@ pub(super) struct Mailbox {
     gone: u64,
     /// The highest number that was ever handed over.
     delivered: u64,
+    /// The highest number that was ever lent.
+    offered: u64,
 }
 
 impl Mailbox {
@@ -87,6 +89,12 @@ impl Mailbox {
         self.gone + self.handed as u64 + 1
     }
 
+    /// The message that is first in line is lent. Its reply may be acknowledged
+    /// before it is known here that it was written.
+    pub fn lend(&mut self) {
+        self.offered = self.offered.max(self.number());
+    }
+
     /// The message with this number was handed over; `keep` it until it is
     /// acknowledged. It may have been meanwhile, if it was given before.
     pub fn hand_over(&mut self, number: u64, keep: bool) {
@@ -108,12 +116,13 @@ impl Mailbox {
         self.front().is_some() && self.number() <= self.delivered
     }
 
-    /// The peer has all messages up to this number. One that was never handed
-    /// over acknowledges nothing: the client means another mailbox.
+    /// The peer has all messages up to this number. One that was never given
+    /// acknowledges nothing: the client means another mailbox.
     pub fn acknowledge(&mut self, number: u64) {
-        if number > self.delivered {
+        if number > self.delivered.max(self.offered) {
             return;
         }
+        self.delivered = self.delivered.max(number);
         self.take_off(number);
     }
 

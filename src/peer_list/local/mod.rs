@@ -451,15 +451,23 @@ impl LocalList {
         body: Bytes,
         number: u64,
     ) -> Result<(), UnknownPeer> {
-        {
-            let peer = self.peer(from)?;
-            let mut last = peer.last_sent.lock();
-            if number <= *last {
-                return Ok(());
+        let peer = self.peer(from)?;
+        let list = self.clone();
+        // It goes on when the socket by which it came is replaced: its client
+        // sends it again, and that waits for this and is then a repeat.
+        let sending = tokio::spawn(async move {
+            let _alone = peer.broadcasting.lock().await;
+            {
+                let mut last = peer.last_sent.lock();
+                if number <= *last {
+                    return Ok(());
+                }
+                *last = number;
             }
-            *last = number;
-        }
-        self.broadcast(from, body).await
+            list.broadcast(from, body).await
+        });
+        // An error: the server stops.
+        sending.await.unwrap_or(Ok(()))
     }
 
     pub async fn send_to_member(&self, name: &str, body: Bytes) -> Result<(), SendError> {

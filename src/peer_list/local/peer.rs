@@ -27,6 +27,8 @@ pub(super) struct Peer {
     /// The number of the last message that it sent, if it numbers them. Locked
     /// before any state.
     pub last_sent: Mutex<u64>,
+    /// Locked while it broadcasts what has a number.
+    pub broadcasting: tokio::sync::Mutex<()>,
     pub state: Mutex<PeerState>,
 }
 
@@ -50,6 +52,7 @@ impl Peer {
             is_member: false,
             room: Notify::new(),
             last_sent: Mutex::new(0),
+            broadcasting: tokio::sync::Mutex::default(),
             state: Mutex::new(PeerState {
                 mailbox: Mailbox::default(),
                 way,

@@ -211,6 +211,9 @@ impl Wait {
             match self.next(&state) {
                 Ok(Some((news, hears))) => {
                     state.lent = true;
+                    if let Hears::Message { .. } = hears {
+                        state.mailbox.lend();
+                    }
                     let lease = Lease {
                         peer: self.peer.clone(),
                         session: state.session,

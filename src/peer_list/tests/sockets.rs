@@ -65,6 +65,46 @@ async fn who_watches_for_the_end_of_a_socket_takes_no_news_from_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_that_waits_for_room_is_delivered_though_its_sender_comes_back_meanwhile() {
+    let list = TimeoutPeerList::new(HeartbeatOpts {
+        max_pending_bytes: 1000,
+        ..HeartbeatOpts::default()
+    });
+    let (a, _a) = member(&list, Some("the key of a, 16")).await;
+    let (_, b) = member(&list, None).await;
+    let long = Bytes::from_static(&[b'x'; 700]);
+    list.broadcast_once(a, long.clone(), 1).await.unwrap();
+    let mut second = task::spawn(list.broadcast_once(a, long.clone(), 2));
+    assert_pending!(second.poll());
+    pass(Duration::from_millis(10)).await;
+    // Its socket is replaced, and its client says it again.
+    drop(second);
+    let mut again = task::spawn(list.broadcast_once(a, long.clone(), 2));
+    assert_pending!(again.poll());
+    assert_eq!(take(&b).await.0, 1);
+    again.await.unwrap();
+    assert_eq!(take(&b).await.0, 2);
+    nothing_for(&b);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_counts_before_its_delivery_is_done() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (a, _a) = member(&list, None).await;
+    let (b, socket) = member(&list, Some("the key of b, 16")).await;
+    list.broadcast(a, "hi".into()).await.unwrap();
+    let delivery = assert_ready!(task::spawn(socket.wait()).poll());
+    // Written, and answered, before its task went on.
+    list.acknowledge(b, 1).await;
+    delivery.done().await;
+    drop(socket);
+    let socket = list.open_socket(b, false).await.unwrap();
+    nothing_for(&socket);
+    list.broadcast(a, "ho".into()).await.unwrap();
+    assert_eq!(take(&socket).await, group_message(2, "ho"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_peer_hears_messages_and_nothing_of_the_list() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let silent = list
@@ -260,9 +300,9 @@ async fn a_name_of_the_group_is_given_once_and_is_an_address() {
     assert!(listed.unwrap().is_some());
     let taken = list.list_member(b, "A", introduction()).await;
     assert!(taken.unwrap().is_none());
-    list.send_to_member("A", "hi".into()).await.unwrap();
+    list.send_to_member(b, "A", "hi".into()).await.unwrap();
     assert_eq!(take(&socket).await, group_message(1, "hi"));
-    let unknown = list.send_to_member("B", "hi".into()).await;
+    let unknown = list.send_to_member(b, "B", "hi".into()).await;
     assert_eq!(unknown.unwrap_err(), SendError::UnknownReceiver);
 }
 

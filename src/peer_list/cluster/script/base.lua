@@ -37,7 +37,8 @@
 --                        the node that sends the webhook, and the last event sent
 --   ready                written to see whether that can be done
 --   op:OP                what was done already, for those who ask again
---   g:members, g:names, g:keys, g:cards, r:k:ROOM, r:a:ROOM, p:ID:rooms
+--   g:members, g:names, g:keys, g:cards, r:k:ROOM, r:a:ROOM, p:ID:rooms,
+--   p:ID:owed, p:ID:owed:numbered
 --                        the group
 --
 -- A peer's fields: name, joined, door, dialect, token (its SHA-256), since,
@@ -50,7 +51,8 @@
 -- last, if nobody came after it), heard, given, acks, gone, handed, delivered,
 -- bytes (its mailbox), sent (the last number that it sent), doomed
 -- (why its door is to remove it), stale and shown (what the sets of these names
--- have for it), member, key, title, farewell, rooms (the group).
+-- have for it), member, key, title, farewell, rooms, op (the last
+-- operation that it asked for; the group).
 
 -- Of the call that is carried out: what keys begin with, the node that asks, the
 -- time as Redis tells it, and in ms.

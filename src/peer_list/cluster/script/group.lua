@@ -19,13 +19,15 @@ end
 local PUSHED_AT_ONCE = 500
 local pushed
 
--- Returns those that have no room. Who is to go is passed over.
+-- Returns those that have no room, and whether nobody was there: who is to go is
+-- passed over.
 local function push_to(members, kind, body)
-  local full = {}
+  local full, none = {}, true
   pushed = pushed + #members
   for _, id in ipairs(members) do
     local peer = find(id)
     if peer and not peer.is.doomed then
+      none = false
       if push(peer, kind, '0', '0', body) then
         peer:store()
       else
@@ -33,31 +35,37 @@ local function push_to(members, kind, body)
       end
     end
   end
-  return full
+  return full, none
 end
 
--- Pushes to members on behalf of an operation, once. `work` returns who has no
--- room; or nil, and the answer that nothing was done.
-local function push_once(op, work)
-  local before = done_before(op)
-  if before then
-    local full = {}
-    for id in string.gmatch(before, '%S+') do
-      full[#full + 1] = id
-    end
-    return { 'ok', full }
-  end
-  local full, refused = work()
-  if not full then
-    return refused
-  end
-  remember(op, table.concat(full, ' '))
-  return { 'ok', full }
+-- To whom a member owes what it said last, or broadcast with a number.
+local function owed_by(id, number)
+  return key('p:', id .. (number == '' and ':owed' or ':owed:numbered'))
 end
 
-local function is_there(id)
+-- Carries out what a member says, once: it says one thing after the other, and
+-- only the last may be asked for again. `work` returns to whom it is owed, as
+-- there was no room; or nil, and another answer.
+local function say(op, id, number, work)
+  local owed = owed_by(id, number)
   local peer = find(id)
-  return peer and not peer.is.doomed
+  if peer and peer.is.op == op then
+    return { 'ok', call('SMEMBERS', owed) }
+  end
+  local full, answer = work(peer)
+  if not full then
+    return answer
+  end
+  peer = find(id)
+  if peer then
+    peer:set('op', op)
+    peer:store()
+  end
+  call('DEL', owed)
+  for _, other in ipairs(full) do
+    call('SADD', owed, other)
+  end
+  return { 'ok', full }
 end
 
 local function leave_rooms(id)
@@ -66,6 +74,10 @@ local function leave_rooms(id)
     call('SREM', key('r:a:', room), id)
   end
   call('DEL', key('p:', id .. ':rooms'))
+  -- What it still owes may be on its way.
+  for _, number in ipairs({ '', '1' }) do
+    call('PEXPIRE', owed_by(id, number), OP_LIFE)
+  end
 end
 
 local function leave_group(peer)
@@ -170,11 +182,10 @@ function verbs.cards()
 end
 
 function verbs.list_member(op, id, name, title, card, hello, farewell)
-  local peer = find(id)
-  if not peer or peer.is.doomed then
-    return { 'unknown' }
-  end
-  local answer = push_once(op, function()
+  local answer = say(op, id, '', function(peer)
+    if not peer or peer.is.doomed then
+      return nil, { 'unknown' }
+    end
     if peer.is.title or call('HEXISTS', key('g:names'), title) == 1 then
       return nil, { 'taken' }
     end
@@ -202,47 +213,53 @@ function verbs.show_family(id, family)
   return { 'ok' }
 end
 
--- `number`: the sender's number of it ('': none); not if it has sent a later one.
+-- `number`: the sender's number of it ('': none). Of one that it has sent before,
+-- those are told who are still owed it.
 function verbs.broadcast(op, id, number, body)
-  return push_once(op, function()
+  return say(op, id, number, function(peer)
+    local family = call('HGET', key('g:members'), id)
+    if not peer or not family then
+      return nil, { 'unknown' }
+    end
     if number ~= '' then
-      local peer = find(id)
-      if not peer or not is_after(number, peer.is.sent or '0') then
-        return nil, { peer and 'ok' or 'unknown' }
+      local sent = peer.is.sent or '0'
+      if number == sent then
+        return nil, { 'ok', call('SMEMBERS', owed_by(id, number)) }
+      end
+      if not is_after(number, sent) then
+        return nil, { 'ok', {} }
       end
       peer:set('sent', number)
       peer:store()
-    end
-    local family = call('HGET', key('g:members'), id)
-    if not family then
-      return nil, { 'unknown' }
     end
     return push_to(audience(id, family), 'g', body)
   end)
 end
 
-function verbs.send_to_member(op, title, body)
-  return push_once(op, function()
-    local id = call('HGET', key('g:names'), title)
-    if not id or not is_there(id) then
+function verbs.send_to_member(op, id, title, body)
+  return say(op, id, '', function()
+    local to = call('HGET', key('g:names'), title)
+    local full, none = push_to({ to }, 'g', body)
+    if none then
       return nil, { 'unknown' }
-    end
-    return push_to({ id }, 'g', body)
-  end)
-end
-
--- For a member that had no room. Returns whether it still has none, or is gone.
-function verbs.push_to_member(op, id, kind, body)
-  return push_once(op, function()
-    if not is_there(id) then
-      return nil, { 'unknown' }
-    end
-    local full = push_to({ id }, kind, body)
-    if #full > 0 then
-      return nil, { 'full' }
     end
     return full
   end)
+end
+
+-- To a member to whom it is owed, as it had no room. Returns whether it still has
+-- none, or is gone.
+function verbs.push_owed(from, number, id, kind, body)
+  local owed = owed_by(from, number)
+  if call('SISMEMBER', owed, id) == 0 then
+    return { 'ok' }
+  end
+  local full, none = push_to({ id }, kind, body)
+  if #full > 0 then
+    return { 'full' }
+  end
+  call('SREM', owed, id)
+  return { none and 'unknown' or 'ok' }
 end
 
 -- A member keeps a room or asks for it, as long as that costs no more than a
@@ -261,8 +278,7 @@ local function enter(peer, room)
 end
 
 function verbs.keep_room(op, id, room)
-  return push_once(op, function()
-    local peer = find(id)
+  return say(op, id, '', function(peer)
     if not peer or not enter(peer, room) then
       return nil, { 'costly' }
     end
@@ -281,8 +297,7 @@ function verbs.keep_room(op, id, room)
 end
 
 function verbs.ask_for_room(op, id, room)
-  return push_once(op, function()
-    local peer = find(id)
+  return say(op, id, '', function(peer)
     if not peer then
       return nil, { 'costly' }
     end

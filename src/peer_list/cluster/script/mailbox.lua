@@ -25,8 +25,8 @@ local function pop(peer)
   return raw
 end
 
--- Numbers from this on are none that this script gave.
-local LARGEST = 2 ^ 53
+-- Numbers from this on are none that this script gave; as many may follow it.
+local LARGEST = 2 ^ 52
 
 -- The peer has all messages up to this number.
 local function acknowledge(peer, number)

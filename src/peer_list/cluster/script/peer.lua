@@ -179,9 +179,11 @@ end
 -- What waits for it is given nothing any more.
 function Peer:begin_session()
   if self.is.socket then
+    -- To those before this one.
     tell(self.is.node, string.format('x%s %.0f', self.id, self:number('session') + 1))
   end
-  self:add('session', 1)
+  -- None comes twice, not even when this server has lost the last.
+  self:set_number('session', math.max(self:number('session') + 1, now))
   self:set('closed', nil)
   self:set('wait', nil)
   self:unlend()
