@@ -663,6 +663,37 @@ test('a node that is taken for dead, and lives, says anew what is open there', a
   assert.equal((await script(redis, name, 'live', '0'))[0], '1');
 });
 
+test('who left in a second that Redis has lost is not there after it', async (t) => {
+  const redis = await persistentRedis(t);
+  const settings = {WEBRTC_HEARTBEAT_MS: '1000', WEBRTC_HEARTBEAT_GC_MS: '100', WEBRTC_WAIT_MS: '0'};
+  const {all: [node]} = await startNodes(t, redis.url, 1, settings);
+  const stays = await webSocketPeer(t, node, '?peer_name=stays');
+  const socket = await webSocketPeer(t, node, '?peer_name=socket');
+  const {socket: member} = await readyClient(t, node, 'member');
+  const polls = await pollingPeer(node, 'polls');
+  const leaving = new AbortController();
+  const wait = fetch(`${node.http}/wait?peer_id=${polls.id}`, {signal: leaving.signal}).catch(() => {});
+  await until(async () => (await redis.cli('hget', `{signal}:p:${polls.id}`, 'wait')) !== '');
+  const log = path.join(redis.dir, 'appendonlydir');
+  await redis.cli('config', 'set', 'appendfsync', 'always');
+  await redis.cli('wait', '0', '0');
+  cpSync(log, `${log}.before`, {recursive: true});
+  leaving.abort();
+  await wait;
+  member.close();
+  socket.socket.terminate();
+  await until(async () => (await node.peers()).length === 1);
+  await redis.kill();
+  rmSync(log, {recursive: true});
+  cpSync(`${log}.before`, log, {recursive: true});
+  await redis.restart();
+  await until(() => node.log.some(({message}) => /lost its last changes/.test(message)));
+  await until(async () => (await node.peers()).length === 1);
+  assert.equal((await node.peers())[0].name, 'stays');
+  await fetch(`${node.http}/message?peer_id=${(await pollingPeer(node, 'x')).id}&to=${stays.id}`, {method: 'POST', body: '{"hi":1}'});
+  assert.equal(JSON.parse(await stays.frames.next()).hi, 1);
+});
+
 test('the sockets of a node that is taken for dead are closed, to come back', async (t) => {
   const redis = await inMemory(t);
   const {all: [node]} = await startNodes(t, redis.url, 1);

@@ -548,9 +548,7 @@ impl ClusterList {
     }
 
     pub fn link_lost(&self, id: PeerId, link: u64) {
-        self.0.later("unlink", move |verb| {
-            verb.arg(id.get()).arg(link);
-        });
+        self.0.link_is_over(id, link);
     }
 
     /// The events that the webhook is to be sent: those that it was not.

@@ -34,8 +34,11 @@ use crate::peer_list::{
     telling::{Half, Schedule, Telling},
 };
 
-/// So many ends of waits are told at once.
+/// Of so many peers is told at once that something is over.
 const OVER_AT_ONCE: usize = 100;
+
+/// See [`Over::links`].
+const LINKS_KEPT: usize = 4;
 
 pub(super) struct Node {
     pub opts: HeartbeatOpts,
@@ -49,9 +52,8 @@ pub(super) struct Node {
     ending: CancellationToken,
     /// The number of the last wait that began here.
     waits: AtomicU64,
-    /// Peers whose waits here are over, up to the one with this number, and
-    /// that Redis has to be told of.
-    over: Mutex<HashMap<PeerId, u64>>,
+    /// Peers of whom Redis has to be told that something here is over.
+    over: Mutex<HashMap<PeerId, Over>>,
     /// Somebody tells it.
     is_telling_over: AtomicBool,
     /// Nodes with other settings use the list too, as far as the log has told.
@@ -66,6 +68,16 @@ pub(super) struct Node {
     created: AtomicU64,
     start: Instant,
     tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// What of a peer is over here.
+#[derive(Default)]
+struct Over {
+    /// Its waits, up to the one with this number.
+    wait: Option<u64>,
+    /// Connections that it used. Redis has one at most: while it is away the
+    /// first few are kept, as it heard of no others.
+    links: Vec<u64>,
 }
 
 /// A wait or socket that is open at this node.
@@ -366,21 +378,20 @@ impl Node {
         }
     }
 
-    /// The peers whose waits here are over, with nothing else open.
-    fn over_now(&self) -> impl Iterator<Item = (PeerId, u64)> + use<> {
+    /// Some of the peers of whom something here is over, with nothing else open.
+    fn over_now(&self) -> Vec<PeerId> {
         let open = self.open.lock();
         let over = self.over.lock();
-        let now = over.iter().filter(|(id, _)| !open.contains_key(id));
-        let now: Vec<_> = now.map(|(id, number)| (*id, *number)).collect();
-        now.into_iter()
+        let now = over.keys().filter(|id| !open.contains_key(id));
+        now.take(OVER_AT_ONCE).copied().collect()
     }
 
-    /// Takes some of them.
-    fn take_over(&self) -> Vec<(PeerId, u64)> {
-        let some: Vec<_> = self.over_now().take(OVER_AT_ONCE).collect();
+    /// Takes them.
+    fn take_over(&self) -> Vec<(PeerId, Over)> {
+        let some = self.over_now();
         let mut over = self.over.lock();
         some.into_iter()
-            .filter_map(|(id, _)| Some((id, over.remove(&id)?)))
+            .filter_map(|id| Some((id, over.remove(&id)?)))
             .collect()
     }
 
@@ -422,6 +433,33 @@ impl Node {
         self.ending.cancelled().await;
     }
 
+    /// Tells Redis what is not open here, though Redis says so: it has lost that
+    /// it was closed.
+    async fn deny(&self) -> Result<(), Unavailable> {
+        let mut cursor = "0".to_owned();
+        loop {
+            let row = self.run("open_here", Some(PATIENCE), |verb| verb.arg(&cursor));
+            let mut row = row.await?;
+            cursor = row.text().ok_or(Unavailable)?;
+            let claimed = row.row().map(Row::texts).unwrap_or_default();
+            let (claimed, _) = claimed.as_chunks::<2>();
+            for [id, name] in claimed {
+                let Some(id) = PeerId::parse(id) else {
+                    continue;
+                };
+                if self.open_of(id).is_empty() {
+                    let denied = self.run("not_open", Some(PATIENCE), |verb| {
+                        verb.arg(id.get()).arg(name)
+                    });
+                    denied.await?;
+                }
+            }
+            if cursor == "0" {
+                return Ok(());
+            }
+        }
+    }
+
     /// A name for a wait that begins here: it tells the node, and which waits
     /// of it were before.
     pub fn next_wait(&self) -> (u64, String) {
@@ -438,8 +476,19 @@ impl Node {
     /// before.
     pub fn wait_is_over(self: &Arc<Self>, id: PeerId, number: u64) {
         let mut over = self.over.lock();
-        let newest = over.entry(id).or_default();
-        *newest = number.max(*newest);
+        let wait = &mut over.entry(id).or_default().wait;
+        *wait = (*wait).max(Some(number));
+        drop(over);
+        self.start_telling_over();
+    }
+
+    /// A connection that a peer used last is closed.
+    pub fn link_is_over(self: &Arc<Self>, id: PeerId, link: u64) {
+        let mut over = self.over.lock();
+        let links = &mut over.entry(id).or_default().links;
+        if links.len() < LINKS_KEPT {
+            links.push(link);
+        }
         drop(over);
         self.start_telling_over();
     }
@@ -454,26 +503,30 @@ impl Node {
         }
     }
 
-    /// Tells Redis which waits are over.
+    /// Tells Redis what is over.
     async fn tell_over(&self) {
         loop {
             let some = self.take_over();
             if some.is_empty() {
                 self.is_telling_over.store(false, Ordering::Release);
                 // One may have come in between.
-                if self.over_now().next().is_none()
-                    || self.is_telling_over.swap(true, Ordering::AcqRel)
-                {
+                if self.over_now().is_empty() || self.is_telling_over.swap(true, Ordering::AcqRel) {
                     return;
                 }
                 continue;
             }
-            join_all(some.into_iter().map(async |(id, number)| {
-                let name = self.wait_name(number);
-                let told = self.run("end_wait", None, |verb| {
-                    verb.arg(id.get()).arg(name).arg("0").arg("").arg("0")
-                });
-                let _ = told.await;
+            join_all(some.into_iter().map(async |(id, over)| {
+                if let Some(number) = over.wait {
+                    let name = self.wait_name(number);
+                    let told = self.run("end_wait", None, |verb| {
+                        verb.arg(id.get()).arg(name).arg("0").arg("").arg("0")
+                    });
+                    let _ = told.await;
+                }
+                for link in over.links {
+                    let told = self.run("unlink", None, |verb| verb.arg(id.get()).arg(link));
+                    let _ = told.await;
+                }
             }))
             .await;
         }
@@ -593,6 +646,7 @@ fn catch_up(node: &Arc<Node>) {
                 node.forget_lost_changes();
             }
             node.sync_events(false, Some(PATIENCE)).await.ok()?;
+            node.deny().await.ok()?;
             node.recheck();
             node.changed();
             Some(())

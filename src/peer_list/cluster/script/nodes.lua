@@ -61,6 +61,41 @@ function verbs.live(highest)
   return { is_new and '1' or '0', string.format('%.0f', now), call('GET', key('created')) }
 end
 
+local CLAIMED_AT_ONCE = 100
+
+-- Some of what is open at this node, as far as this server knows: of each peer its
+-- id, and the name of its wait, or `s` and its session. Returns first where to go
+-- on; '0': that was all.
+function verbs.open_here(cursor)
+  local some = call('SSCAN', key('open:', NODE), cursor, 'COUNT', CLAIMED_AT_ONCE)
+  local claimed = {}
+  for _, id in ipairs(some[2]) do
+    local peer = find(id)
+    if peer and peer.is.node == NODE then
+      claimed[#claimed + 1] = id
+      claimed[#claimed + 1] = peer.is.socket and 's' .. peer.is.session or peer.is.wait or ''
+    end
+  end
+  return { some[1], claimed }
+end
+
+-- It is not.
+function verbs.not_open(id, name)
+  local peer = find(id)
+  if not peer or peer.is.node ~= NODE then
+    return { 'ok' }
+  end
+  if peer.is.socket then
+    if name == 's' .. peer.is.session then
+      close_socket(peer, peer.is.session, 'closed')
+    end
+  elseif name == (peer.is.wait or '') then
+    end_wait(peer, true, '0')
+    peer:store()
+  end
+  return { 'ok' }
+end
+
 -- Dead nodes. Returns who is removed with one, and whether there is more to do.
 function verbs.bury()
   mind_standstill()
