@@ -40,13 +40,20 @@ impl OpenRequest {
         }
     }
 
-    /// Redis is told of it by a verb.
-    fn tell(&self) -> Telling<'_> {
+    /// Tells Redis of it by a verb.
+    async fn tell<T, E>(
+        &self,
+        verb: impl Future<Output = Result<T, E>>,
+        is_refusal: fn(&E) -> bool,
+    ) -> Result<T, E> {
         self.is_told.store(true, Ordering::Relaxed);
-        Telling {
+        let mut telling = Telling {
             request: self,
             is_refused: false,
-        }
+        };
+        let told = verb.await;
+        telling.is_refused = told.as_ref().is_err_and(is_refusal);
+        told
     }
 
     fn uses_link(&self) {
@@ -59,10 +66,8 @@ impl OpenRequest {
         acknowledged: Option<u64>,
         limit: Option<Duration>,
     ) -> Result<Delivery, PeerError> {
-        let mut telling = self.tell();
-        let waited = wait(&self.list.0, &self.caller, acknowledged, limit).await;
-        telling.is_refused = waited.as_ref().is_err_and(is_refusal);
-        waited
+        let waiting = wait(&self.list.0, &self.caller, acknowledged, limit);
+        self.tell(waiting, is_refusal).await
     }
 
     pub async fn send(
@@ -71,27 +76,21 @@ impl OpenRequest {
         body: Bytes,
         number: Option<u64>,
     ) -> Result<(), SendError> {
-        let mut telling = self.tell();
-        let sent = self
-            .list
-            .send_as(&self.caller, to, body, number, true, PATIENCE)
-            .await;
-        telling.is_refused = matches!(sent, Err(SendError::WrongToken | SendError::UnknownSender));
-        sent
+        let list = &self.list;
+        let sending = list.send_as(&self.caller, to, body, number, true, PATIENCE);
+        self.tell(sending, |error| {
+            matches!(error, SendError::WrongToken | SendError::UnknownSender)
+        })
+        .await
     }
 
     pub async fn heartbeat(&self) -> Result<(), PeerError> {
-        let mut telling = self.tell();
-        let beaten = self.list.heartbeat(&self.caller).await;
-        telling.is_refused = beaten.as_ref().is_err_and(is_refusal);
-        beaten
+        self.tell(self.list.heartbeat(&self.caller), is_refusal)
+            .await
     }
 
     pub async fn seen(&self) -> Result<(), PeerError> {
-        let mut telling = self.tell();
-        let seen = self.list.seen(&self.caller).await;
-        telling.is_refused = seen.as_ref().is_err_and(is_refusal);
-        seen
+        self.tell(self.list.seen(&self.caller), is_refusal).await
     }
 
     /// A sign-in, if no verb has told of it.

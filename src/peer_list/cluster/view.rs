@@ -280,9 +280,9 @@ impl Cached {
         }
     }
 
-    /// The list for a peer that waits here: it is connected, even if Redis was
-    /// away and could not say so.
-    pub fn list_for_waiting(&mut self, id: PeerId) -> Bytes {
+    /// Shows a peer that waits here as connected, even if Redis was away and could
+    /// not say so. Returns the list.
+    pub fn show_waiting(&mut self, id: PeerId) -> Bytes {
         if let Some(place) = self.peers.get(&id) {
             self.roster.set_connected(place.joined, Connected::Yes);
         }

@@ -294,7 +294,7 @@ impl Wait {
         Ok(Delivery::last(News::Nothing(match dialect {
             Dialect::Bare => Bytes::from_static(b"\n"),
             Dialect::Silent => Bytes::new(),
-            Dialect::Listed => cached.list_for_waiting(*id),
+            Dialect::Listed => cached.show_waiting(*id),
         })))
     }
 }

@@ -43,7 +43,9 @@ local function acknowledge(peer, number)
     peer:set('handed', nil)
     peer:unlend()
     peer:wake()
-  elseif number > peer:number('delivered') then
+    return
+  end
+  if number > peer:number('delivered') then
     -- Of a reply that the client has before its node has said so.
     peer:set_number('delivered', number)
     if peer.is.lent_number and peer:number('lent_number') <= number then

@@ -48,7 +48,7 @@ function Peer:stale_at()
     return math.huge
   end
   if self.is.doomed then
-    -- No door removes it.
+    -- There is no door that removes it.
     return 0
   end
   local beat, seen = tonumber(self.is.beat), self:number('seen')
@@ -122,8 +122,9 @@ function Peer:nodes()
   if self.is.node then
     nodes[#nodes + 1] = self.is.node
   end
-  if self.is.link then
-    nodes[#nodes + 1] = node_of(self.is.link)
+  local linked = node_of(self.is.link)
+  if linked and linked ~= self.is.node then
+    nodes[#nodes + 1] = linked
   end
   return nodes
 end
