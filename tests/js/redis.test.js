@@ -687,7 +687,7 @@ test('who left in a second that Redis has lost is not there after it', async (t)
   rmSync(log, {recursive: true});
   cpSync(`${log}.before`, log, {recursive: true});
   await redis.restart();
-  await until(() => node.log.some(({message}) => /lost its last changes/.test(message)));
+  await until(async () => (await fetch(`${node.http}/readyz`)).status === 200);
   await until(async () => (await node.peers()).length === 1);
   assert.equal((await node.peers())[0].name, 'stays');
   await fetch(`${node.http}/message?peer_id=${(await pollingPeer(node, 'x')).id}&to=${stays.id}`, {method: 'POST', body: '{"hi":1}'});
