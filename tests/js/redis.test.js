@@ -532,7 +532,7 @@ test('a member that is to go is none any more', async (t) => {
   assert.deepEqual(await verb('send_to_member', 'two', '1', 'B', 'x'), ['ok', '2']);
   const [, taken] = await verb('has_room', '2', '1');
   assert.deepEqual(await verb('give_up', '2', '1', taken), ['gone']);
-  assert.deepEqual(await verb('push_owed', '1', '', '2', 'g', 'x'), ['unknown']);
+  assert.deepEqual(await verb('push_owed', 'two', '1', '', '2', 'g', 'x'), ['unknown']);
   assert.deepEqual(await verb('send_to_member', 'three', '1', 'B', 'x'), ['unknown']);
   // Its name is free before its time is over.
   await until(async () => (await ready(`again${Math.random()}`, '1'))[0] === 'ok');
@@ -550,18 +550,41 @@ test('a copy that waits for room is delivered once, also when its sender comes b
   // Its client says it again through another socket, which keeps a room first.
   assert.deepEqual(await verb('keep_room', 'three', '1', 'room'), ['ok']);
   assert.deepEqual(await verb('broadcast', 'four', '1', '2', full), ['ok', '2']);
-  assert.deepEqual(await verb('push_owed', '1', '2', '2', 'g', full), ['full']);
+  const push = (op, number) => verb('push_owed', op, '1', number, '2', 'g', full);
+  assert.deepEqual(await push('two', '2'), ['full']);
   await redis.cli('del', '{signal}:m:2');
   await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
-  for (let count = 0; count < 2; count += 1) {
-    assert.deepEqual(await verb('push_owed', '1', '2', '2', 'g', full), ['ok']);
-  }
+  for (const op of ['four', 'two']) assert.deepEqual(await push(op, '2'), ['ok']);
   assert.equal(await redis.cli('llen', '{signal}:m:2'), '1');
   assert.deepEqual(await verb('broadcast', 'five', '1', '2', full), ['ok']);
   assert.deepEqual(await verb('broadcast', 'six', '1', '1', full), ['ok']);
+  // What a socket before says is late, and takes nothing from what is owed now.
+  assert.deepEqual(await verb('broadcast', 'later', '1', '3', full), ['ok', '2']);
+  await redis.cli('del', '{signal}:m:2');
+  await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
+  assert.deepEqual(await push('two', '2'), ['ok']);
+  assert.equal(await redis.cli('llen', '{signal}:m:2'), '0');
+  assert.deepEqual(await push('later', '3'), ['ok']);
+  assert.equal(await redis.cli('llen', '{signal}:m:2'), '1');
   // However long Redis was away in between.
   for (const op of ['seven', 'seven']) assert.deepEqual(await verb('keep_room', op, '2', 'room'), ['ok']);
   assert.equal(await redis.cli('exists', '{signal}:op:seven'), '0');
+});
+
+test('who signed out while Redis was away is not kept because that is told late', async (t) => {
+  const redis = await inMemory(t);
+  await startNodes(t, redis.url, 1);
+  const verb = (...args) => script(redis, 'node', ...args);
+  const soon = () => String(Date.now() + 5000);
+  await verb('add_member', soon(), 'a', 'key', 'socketio', 'x', '0');
+  const [, session] = await verb('open_socket', soon(), 'attempt', '1', '0');
+  assert.deepEqual(await verb('open_here', '0'), ['0', '1', `s${session}`]);
+  assert.deepEqual(await verb('not_open', '1', `s${Number(session) + 1}`), ['ok']);
+  assert.equal(await redis.cli('hget', '{signal}:p:1', 'socket'), '1');
+  assert.deepEqual(await verb('not_open', '1', `s${session}`), ['ok']);
+  assert.equal(await redis.cli('hget', '{signal}:p:1', 'socket'), '');
+  assert.deepEqual((await verb('close_socket', '1', session, 'signed_out')).slice(0, 2), ['1', 'signed_out']);
+  assert.equal(await redis.cli('exists', '{signal}:p:1'), '0');
 });
 
 test('the webhook is sent no event again because one was told of late', async (t) => {
@@ -796,7 +819,7 @@ test('what is asked again because its answer was lost is done once, and answered
   await redis.cli('del', '{signal}:m:2');
   await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
   for (let count = 0; count < 2; count += 1) {
-    assert.deepEqual(await verb('push_owed', '1', '', '2', 'g', full), ['ok']);
+    assert.deepEqual(await verb('push_owed', 'second', '1', '', '2', 'g', full), ['ok']);
   }
   assert.equal(await waiting(2), 1);
   await redis.cli('del', '{signal}:m:2');

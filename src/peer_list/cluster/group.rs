@@ -75,8 +75,9 @@ impl ClusterList {
         introduction: Introduction,
     ) -> Result<Option<Vec<Card>>, PeerError> {
         let listed = name_for_list(name);
+        let op = op();
         let row = self.0.run("list_member", None, |verb| {
-            verb.arg(op())
+            verb.arg(&op)
                 .arg(id.get())
                 .arg(&*listed)
                 .arg(name)
@@ -94,7 +95,7 @@ impl ClusterList {
         info!(peer_id = id.get(), name = &*listed, "peer signed in");
         let full = row.row();
         let cards = row.row().map(cards).unwrap_or_default();
-        self.push_owed(id, None, full, "g", introduction.hello)
+        self.push_owed(&op, id, None, full, "g", introduction.hello)
             .await;
         Ok(Some(cards))
     }
@@ -134,8 +135,9 @@ impl ClusterList {
         body: Bytes,
         number: Option<u64>,
     ) -> Result<(), PeerError> {
+        let op = op();
         let row = self.0.run("broadcast", None, |verb| {
-            verb.arg(op())
+            verb.arg(&op)
                 .arg(from.get())
                 .arg(number_arg(number))
                 .arg(&body[..])
@@ -144,7 +146,8 @@ impl ClusterList {
         if kind != "ok" {
             return Err(PeerError::Unknown);
         }
-        self.push_owed(from, number, row.row(), "g", body).await;
+        self.push_owed(&op, from, number, row.row(), "g", body)
+            .await;
         Ok(())
     }
 
@@ -154,14 +157,19 @@ impl ClusterList {
         name: &str,
         body: Bytes,
     ) -> Result<(), SendError> {
+        let op = op();
         let row = self.0.run("send_to_member", Some(LONG_PATIENCE), |verb| {
-            verb.arg(op()).arg(from.get()).arg(name).arg(&body[..])
+            verb.arg(&op).arg(from.get()).arg(name).arg(&body[..])
         });
         let (kind, mut row) = split(row.await).map_err(|_| SendError::Unavailable)?;
         if kind != "ok" {
             return Err(SendError::UnknownReceiver);
         }
-        match self.push_owed(from, None, row.row(), "g", body).await.pop() {
+        match self
+            .push_owed(&op, from, None, row.row(), "g", body)
+            .await
+            .pop()
+        {
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -176,14 +184,15 @@ impl ClusterList {
     }
 
     async fn room(&self, verb: &str, id: PeerId, room: &str) -> bool {
+        let op = op();
         let row = self
             .0
-            .run(verb, None, |verb| verb.arg(op()).arg(id.get()).arg(room));
+            .run(verb, None, |verb| verb.arg(&op).arg(id.get()).arg(room));
         let Ok((kind, mut row)) = split(row.await) else {
             return false;
         };
         let name = Bytes::copy_from_slice(room.as_bytes());
-        self.push_owed(id, None, row.row(), "r", name).await;
+        self.push_owed(&op, id, None, row.row(), "r", name).await;
         kind == "ok"
     }
 
@@ -191,6 +200,7 @@ impl ClusterList {
     /// that made none is not told.
     async fn push_owed(
         &self,
+        op: &str,
         from: PeerId,
         number: Option<u64>,
         full: Option<Row>,
@@ -200,13 +210,14 @@ impl ClusterList {
         let full = full.map(Row::texts).unwrap_or_default();
         let full = full.iter().filter_map(|id| PeerId::parse(id));
         // Side by side, so that many that do not read take no longer than one.
-        let pushed = full.map(|id| self.push_patiently(from, number, id, kind, body.clone()));
+        let pushed = full.map(|id| self.push_patiently(op, from, number, id, kind, body.clone()));
         let pushed = join_all(pushed).await;
         pushed.into_iter().filter_map(Result::err).collect()
     }
 
     async fn push_patiently(
         &self,
+        op: &str,
         from: PeerId,
         number: Option<u64>,
         id: PeerId,
@@ -216,7 +227,8 @@ impl ClusterList {
         loop {
             self.until_room(id, body.len(), None).await?;
             let row = self.0.run("push_owed", None, |verb| {
-                verb.arg(from.get())
+                verb.arg(op)
+                    .arg(from.get())
                     .arg(number_arg(number))
                     .arg(id.get())
                     .arg(kind)

@@ -75,8 +75,8 @@ pub(super) struct Node {
 struct Over {
     /// Its waits, up to the one with this number.
     wait: Option<u64>,
-    /// Connections that it used. Redis has one at most: while it is away the
-    /// first few are kept, as it heard of no others.
+    /// Connections that it used. Redis has one at most: the last, or one of the
+    /// first, if it is away since.
     links: Vec<u64>,
 }
 
@@ -486,9 +486,8 @@ impl Node {
     pub fn link_is_over(self: &Arc<Self>, id: PeerId, link: u64) {
         let mut over = self.over.lock();
         let links = &mut over.entry(id).or_default().links;
-        if links.len() < LINKS_KEPT {
-            links.push(link);
-        }
+        links.truncate(LINKS_KEPT - 1);
+        links.push(link);
         drop(over);
         self.start_telling_over();
     }

@@ -49,7 +49,10 @@ end
 local function say(op, id, number, work)
   local owed = owed_by(id, number)
   local peer = find(id)
-  if peer and peer.is.op == op then
+  if not peer then
+    return { 'unknown' }
+  end
+  if peer.is.op == op then
     return { 'ok', call('SMEMBERS', owed) }
   end
   local full, answer = work(peer)
@@ -183,7 +186,7 @@ end
 
 function verbs.list_member(op, id, name, title, card, hello, farewell)
   local answer = say(op, id, '', function(peer)
-    if not peer or peer.is.doomed then
+    if peer.is.doomed then
       return nil, { 'unknown' }
     end
     if peer.is.title or call('HEXISTS', key('g:names'), title) == 1 then
@@ -218,7 +221,7 @@ end
 function verbs.broadcast(op, id, number, body)
   return say(op, id, number, function(peer)
     local family = call('HGET', key('g:members'), id)
-    if not peer or not family then
+    if not family then
       return nil, { 'unknown' }
     end
     if number ~= '' then
@@ -249,7 +252,13 @@ end
 
 -- To a member to whom it is owed, as it had no room. Returns whether it still has
 -- none, or is gone.
-function verbs.push_owed(from, number, id, kind, body)
+function verbs.push_owed(op, from, number, id, kind, body)
+  local sender = find(from)
+  local said = sender and (number == '' and sender.is.op == op or sender.is.sent == number)
+  if sender and not said then
+    -- It has come back by another socket, and gone on.
+    return { 'ok' }
+  end
   local owed = owed_by(from, number)
   if call('SISMEMBER', owed, id) == 0 then
     return { 'ok' }
@@ -279,7 +288,7 @@ end
 
 function verbs.keep_room(op, id, room)
   return say(op, id, '', function(peer)
-    if not peer or not enter(peer, room) then
+    if not enter(peer, room) then
       return nil, { 'costly' }
     end
     call('SADD', key('r:k:', room), id)
@@ -298,9 +307,6 @@ end
 
 function verbs.ask_for_room(op, id, room)
   return say(op, id, '', function(peer)
-    if not peer then
-      return nil, { 'costly' }
-    end
     if call('EXISTS', key('r:k:', room)) == 1 then
       return push_to({ id }, 'r', room)
     end

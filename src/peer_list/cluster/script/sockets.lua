@@ -28,10 +28,12 @@ local function close_socket(peer, session, reason)
   if peer.is.doomed then
     return remove(peer, reason)
   end
-  if not is_ours then
-    return false
-  end
   local lost = reason == 'closed' or reason == 'timed_out' or reason == 'shutdown'
+  if not is_ours then
+    -- It was taken for closed before its node could say why.
+    local is_late = peer.is.closed == session and not lost
+    return is_late and remove(peer, reason) or false
+  end
   if not (peer.is.resumes and lost) then
     return remove(peer, reason)
   end
