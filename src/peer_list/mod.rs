@@ -360,6 +360,8 @@ impl TimeoutPeerList {
 
     /// Puts a message into the mailbox of the member of the group that has
     /// this name. Waits for room as [`TimeoutPeerList::send_patiently`] does.
+    /// `from`: the member that says it; a list in Redis remembers of each what
+    /// it said last, so that it is done once.
     pub async fn send_to_member(
         &self,
         from: PeerId,
