@@ -5,7 +5,9 @@ use axum::{
     extract::Request,
     http::{
         Method, StatusCode,
-        header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{
+            ALLOW, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
+        },
     },
     response::{IntoResponse, Response},
 };
@@ -53,6 +55,10 @@ pub(crate) enum RequestError {
     NotFound,
     /// The path is for upgrades only.
     OnlyWebSockets,
+    /// The client speaks another version of the WebSocket protocol.
+    WebSocketVersion,
+    /// The opening handshake of a WebSocket lacks what RFC 6455 demands.
+    BrokenHandshake,
     /// Pages of this origin may not use the server.
     ForeignOrigin,
     /// The operator's API is not for pages.
@@ -71,7 +77,9 @@ impl RequestError {
             | Self::MalformedSeq
             | Self::TooHigh(..)
             | Self::Repeated(_)
+            | Self::BrokenHandshake
             | Self::BrokenBody => StatusCode::BAD_REQUEST,
+            Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::NotSignedIn(_) | Self::NotFound | Self::OnlyWebSockets => StatusCode::NOT_FOUND,
             Self::OperatorsOnly | Self::ForeignOrigin | Self::MissingToken | Self::WrongToken => {
                 StatusCode::FORBIDDEN
@@ -128,6 +136,12 @@ impl RequestError {
             Self::OnlyWebSockets => {
                 "there are only WebSockets here: connect to it with ws: or wss:".into()
             }
+            Self::WebSocketVersion => {
+                "this server speaks version 13 of the WebSocket protocol (RFC 6455)".into()
+            }
+            Self::BrokenHandshake => "this is not a WebSocket handshake: send a GET in HTTP/1.1 \
+                 with Connection: Upgrade and a Sec-WebSocket-Key of 16 bytes in base64"
+                .into(),
             Self::Unauthorized => {
                 "the operator's token is missing or wrong: Authorization: Bearer TOKEN".into()
             }
@@ -146,6 +160,7 @@ impl RequestError {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }
             Self::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Self::WebSocketVersion => Some((SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))),
             Self::MethodNotAllowed(allowed) => {
                 let allowed = HeaderValue::try_from(names(allowed, ", "));
                 allowed.ok().map(|allowed| (ALLOW, allowed))
@@ -202,6 +217,7 @@ impl From<SendError> for RequestError {
             SendError::MailboxFull => Self::MailboxFull,
             SendError::OutOfOrder => Self::OutOfOrder,
             SendError::WrongToken => Self::WrongToken,
+            SendError::MissingToken => Self::MissingToken,
             SendError::Unavailable => Self::Unavailable,
         }
     }
@@ -212,6 +228,7 @@ impl From<PeerError> for RequestError {
         match error {
             PeerError::Unknown => Self::NotSignedIn("peer_id"),
             PeerError::WrongToken => Self::WrongToken,
+            PeerError::MissingToken => Self::MissingToken,
             PeerError::Unavailable => Self::Unavailable,
         }
     }

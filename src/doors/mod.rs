@@ -3,6 +3,7 @@
 
 mod error;
 pub mod http;
+mod kit;
 pub mod operator;
 mod origin;
 mod push;

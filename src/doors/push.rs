@@ -63,17 +63,14 @@ impl PushPeer {
         }
     }
 
-    /// Writes to the socket, and gives it up when the peer does not read: one
-    /// whose mailbox is full is removed.
-    pub async fn write<T, E>(&self, write: impl Future<Output = Result<T, E>>) -> Result<T, End> {
-        tokio::select! {
-            biased;
-            written = write => written.map_err(|_| End::CLOSED),
-            () = self.socket.ended() => Err(match self.news().await {
-                Err(end) => end,
-                // There is more to be told, and no time to tell it.
-                Ok(_) => End::Stopping,
-            }),
+    /// Ready when the peer is to be told nothing more, whatever is being written
+    /// to it: one whose mailbox is full, because it does not read, is removed.
+    pub async fn ended(&self) -> End {
+        self.socket.ended().await;
+        match self.news().await {
+            Err(end) => end,
+            // There is more to be told, and no time to tell it.
+            Ok(_) => End::Stopping,
         }
     }
 

@@ -12,56 +12,49 @@
 //! take every frame for a peer's. With `resume=true` it gets the token that it
 //! can come back with: `peer_id` and `peer_token` in the query.
 
-use std::{convert::Infallible, pin::pin, str, time::Duration};
+use std::{str, sync::Arc};
 
 use axum::{
     Router,
-    extract::{
-        Request, State,
-        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code},
-    },
-    http::{Method, header::UPGRADE},
-    response::{IntoResponse, Response},
+    extract::{Request, State},
+    http::Method,
+    response::Response,
     routing::any,
 };
 use bytes::Bytes;
-use futures_util::{SinkExt, Stream, StreamExt};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, interval_at, sleep_until, timeout},
-};
+use tokio::sync::mpsc;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
-    RequestError, only,
+    RequestError,
+    kit::{
+        talk::{Life, Lost, Talk, WebSocket},
+        upgrade::{self, Stream, Upgrade},
+    },
+    only,
     push::{End, PushPeer, Return, ping_interval},
 };
 use crate::peer_list::{
-    AddPeerError, Dialect, News, PeerError, PeerId, PeerToken, Reason, ResumeError, SendError,
-    SignedIn, TimeoutPeerList, WayIn, WrongToken,
+    AddPeerError, Delivery, Dialect, Lines, News, PeerError, PeerId, PeerToken, Reason,
+    ResumeError, SendError, SignedIn, TimeoutPeerList, WayIn, WrongToken,
 };
+
+mod peers_json;
+
+use peers_json::PeersJson;
 
 /// What those who watch the list know this door by.
 const DOOR: &str = "websocket";
-
-/// tungstenite sets aside 128 KiB by default; most peers are idle.
-const READ_BUFFER_BYTES: usize = 2 * 1024;
-
-/// A frame that is too large is read and discarded up to this many times the
-/// limit, so that its sender sees the reason and no reset.
-const DISCARDED: usize = 4;
 
 /// How many errors may wait to be told. A client that does not read them
 /// misses some.
 const UNTOLD_ERRORS: usize = 16;
 
-/// How long the last frame may take.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// RFC 6455's 1013, "try again later", is what `close_code` calls AGAIN.
-const NOT_READING: u16 = close_code::AGAIN;
+/// RFC 6455's 1013, "try again later".
+const TRY_AGAIN: u16 = 1013;
 
 /// Of the codes that are free for applications.
 const REPLACED: u16 = 4001;
@@ -70,6 +63,8 @@ const REPLACED: u16 = 4001;
 struct Door {
     peer_list: TimeoutPeerList,
     max_message_bytes: usize,
+    /// The list as it was last told, for all sockets.
+    peers: Arc<PeersJson>,
 }
 
 /// The routes of this door: `/` and `/ws`.
@@ -77,6 +72,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, max_message_bytes: usize) -> Ro
     let door = Door {
         peer_list,
         max_message_bytes,
+        peers: Arc::default(),
     };
     Router::new()
         .route("/", any(upgrade))
@@ -108,37 +104,24 @@ impl Joining {
     }
 }
 
-async fn upgrade(
-    State(door): State<Door>,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
-    request: Request,
-) -> Result<Response, RequestError> {
+async fn upgrade(State(door): State<Door>, mut request: Request) -> Result<Response, RequestError> {
     only(&[Method::GET], &request)?;
-    let wanted = request.headers().get(UPGRADE);
-    if wanted.is_none_or(|wanted| !wanted.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+    if !upgrade::is_asked_for(request.headers()) {
         return Err(RequestError::OnlyWebSockets);
     }
     let joining = Joining::of(&request)?;
+    let upgrade = Upgrade::of(&mut request)?;
     if let Some((id, token)) = &joining.back.claim {
-        door.peer_list.check_token(*id, token).await?;
+        door.peer_list.check_token(*id, Some(token)).await?;
     } else if door.peer_list.is_full() {
         return Err(RequestError::ServerFull);
     }
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(rejection) => return Ok(rejection.into_response()),
-    };
-    let discarded = door.max_message_bytes.saturating_mul(DISCARDED);
-    let upgrade = upgrade
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_message_size(discarded)
-        .max_frame_size(discarded);
-    Ok(upgrade.on_upgrade(move |socket| serve(door, joining, socket)))
+    Ok(upgrade.accept(move |stream| serve(door, joining, stream)))
 }
 
 /// Serves a WebSocket: a peer that is signed in as long as it is open.
-async fn serve(door: Door, joining: Joining, mut socket: WebSocket) {
+async fn serve(door: Door, joining: Joining, stream: Stream) {
+    let mut socket = WebSocket::new(stream, door.max_message_bytes);
     let dialect = if joining.events {
         Dialect::Listed
     } else {
@@ -147,38 +130,36 @@ async fn serve(door: Door, joining: Joining, mut socket: WebSocket) {
     let way = WayIn {
         door: DOOR,
         dialect,
+        protected: joining.back.resumes,
     };
     let SignedIn { id, token, list } = match sign_in(&door.peer_list, &joining, way).await {
         Ok(signed_in) => signed_in,
-        Err((code, reason)) => return close(&mut socket, code, reason).await,
+        Err((code, reason)) => return socket.close(code, reason).await,
     };
     let peer = match PushPeer::new(&door.peer_list, id, joining.back.resumes).await {
         Ok(peer) => peer,
         Err(PeerError::Unavailable) => {
             let (code, reason) = UNAVAILABLE;
-            return close(&mut socket, code, reason).await;
+            return socket.close(code, reason).await;
         }
-        Err(PeerError::Unknown | PeerError::WrongToken) => {
-            return close(&mut socket, close_code::NORMAL, "signed out").await;
+        Err(PeerError::Unknown | PeerError::WrongToken | PeerError::MissingToken) => {
+            return socket.close(CloseCode::Normal.into(), "signed out").await;
         }
     };
-    let session = Session {
-        peer: &peer,
-        token: joining.back.resumes.then_some(token),
-        max_message_bytes: door.max_message_bytes,
-        events: joining.events,
-        heard: Mutex::new(Some(Instant::now())),
+    let life = Life {
+        ping_interval: Some(ping_interval(&door.peer_list)),
+        patience: door.peer_list.opts().timeout_period,
     };
-    // Not kept any longer than it is needed: it is as long as the room is
-    // large.
-    let list = joining.events.then_some(list);
-    let closing = session.run(&mut socket, list).await;
+    let token = joining.back.resumes.then_some(token);
+    let session = Session::new(&peer, &door.peers, token, joining.events.then_some(list));
+    let closing = socket.talk(&session, life).await;
+    drop(session);
     peer.leave(closing.end).await;
-    close(&mut socket, closing.code, closing.reason).await;
+    socket.close(closing.code, closing.reason).await;
 }
 
 /// How a socket is closed when the list cannot be reached.
-const UNAVAILABLE: (u16, &str) = (close_code::AGAIN, "try again soon");
+const UNAVAILABLE: (u16, &str) = (TRY_AGAIN, "try again soon");
 
 /// Signs a peer in, under the id that it proves to have if the list still
 /// holds it. An error is how the socket is to be closed.
@@ -191,7 +172,9 @@ async fn sign_in(
     if let Some((id, token)) = &joining.back.claim {
         match list.resume_peer(*id, token, name, way).await {
             Ok(signed_in) => return Ok(signed_in),
-            Err(ResumeError::WrongToken) => return Err((close_code::POLICY, "not your token")),
+            Err(ResumeError::WrongToken) => {
+                return Err((CloseCode::Policy.into(), "not your token"));
+            }
             Err(ResumeError::Unavailable) => return Err(UNAVAILABLE),
             Err(ResumeError::Gone) => {}
         }
@@ -199,21 +182,8 @@ async fn sign_in(
     let added = list.add_peer(name, way).await;
     added.map_err(|error| match error {
         AddPeerError::Unavailable => UNAVAILABLE,
-        AddPeerError::Full | AddPeerError::NoName => (close_code::AGAIN, "the server is full"),
+        AddPeerError::Full | AddPeerError::NoName => (TRY_AGAIN, "the server is full"),
     })
-}
-
-async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
-    let reason = Utf8Bytes::from_static(reason);
-    let frame = Message::Close(Some(CloseFrame { code, reason }));
-    let _ = timeout(CLOSE_PATIENCE, async {
-        // Until the client has closed too, so that what it still sends does
-        // not reset the connection before it has read the reason.
-        if socket.send(frame).await.is_ok() {
-            while let Some(Ok(_)) = socket.recv().await {}
-        }
-    })
-    .await;
 }
 
 /// How a session ended.
@@ -224,7 +194,21 @@ struct Closing {
 }
 
 impl Closing {
-    fn new(end: End, code: u16, reason: &'static str) -> Self {
+    fn unavailable() -> Self {
+        let (code, reason) = UNAVAILABLE;
+        let end = End::CLOSED;
+        Self { end, code, reason }
+    }
+}
+
+impl From<Lost> for Closing {
+    fn from(lost: Lost) -> Self {
+        let (code, reason) = lost.closing();
+        let end = match lost {
+            Lost::Closed | Lost::Unreadable(_) => End::CLOSED,
+            Lost::Silent => End::Removed(Reason::TimedOut),
+            Lost::NotReading => End::Removed(Reason::NotReading),
+        };
         Self { end, code, reason }
     }
 }
@@ -232,109 +216,73 @@ impl Closing {
 impl From<End> for Closing {
     fn from(end: End) -> Self {
         let (code, reason) = match end {
-            End::Removed(Reason::NotReading) => (NOT_READING, "too much waits for this peer"),
-            End::Removed(Reason::Kicked) => (close_code::POLICY, "removed by the operator"),
-            End::Removed(Reason::TimedOut) => (close_code::AWAY, "no sign of life"),
+            End::Removed(Reason::NotReading) => (TRY_AGAIN, "too much waits for this peer"),
+            End::Removed(Reason::Kicked) => (CloseCode::Policy.into(), "removed by the operator"),
+            End::Removed(Reason::TimedOut) => (CloseCode::Away.into(), "no sign of life"),
             // Its node was cut off, and the others took it for dead.
-            End::Removed(Reason::Closed) => (close_code::AWAY, "the connection was taken for lost"),
-            End::Removed(_) => (close_code::NORMAL, "signed out"),
+            End::Removed(Reason::Closed) => {
+                (CloseCode::Away.into(), "the connection was taken for lost")
+            }
+            End::Removed(_) => (CloseCode::Normal.into(), "signed out"),
             End::Replaced => (REPLACED, "another session took over"),
-            End::Stopping => (close_code::AWAY, "the server stops"),
+            End::Stopping => (CloseCode::Away.into(), "the server stops"),
         };
-        Self::new(end, code, reason)
+        Self { end, code, reason }
     }
-}
-
-struct Session<'a> {
-    peer: &'a PushPeer,
-    /// Told to a client that can come back with it.
-    token: Option<PeerToken>,
-    max_message_bytes: usize,
-    events: bool,
-    /// When it was last heard. None: nothing is read from it, as what it sent
-    /// last is still being delivered.
-    heard: Mutex<Option<Instant>>,
 }
 
 /// What a frame went wrong with, as it is told with `events=true`.
 type FrameError = Value;
 
-impl Session<'_> {
-    async fn run(&self, socket: &mut WebSocket, list: Option<Bytes>) -> Closing {
-        let (mut sink, stream) = socket.split();
-        let (errors, untold) = if self.events {
-            let (errors, untold) = mpsc::channel(UNTOLD_ERRORS);
-            (Some(errors), Some(untold))
-        } else {
-            (None, None)
+struct Session<'a> {
+    peer: &'a PushPeer,
+    peers: &'a PeersJson,
+    /// What is told first.
+    first: Mutex<Vec<Vec<Bytes>>>,
+    /// Only with `events=true`.
+    errors: Option<mpsc::Sender<FrameError>>,
+    untold: tokio::sync::Mutex<Option<mpsc::Receiver<FrameError>>>,
+}
+
+impl<'a> Session<'a> {
+    /// `token`: told to a client that can come back with it. `list`: told to one
+    /// that wants to hear of the list.
+    fn new(
+        peer: &'a PushPeer,
+        peers: &'a PeersJson,
+        token: Option<PeerToken>,
+        list: Option<Lines>,
+    ) -> Self {
+        let mut hello = json!({"type": "id", "peerId": peer.id.to_string()});
+        if let Some(token) = &token {
+            hello["peerToken"] = token.digits().into();
+        }
+        let (errors, untold) = match &list {
+            Some(_) => {
+                let (errors, untold) = mpsc::channel(UNTOLD_ERRORS);
+                (Some(errors), Some(untold))
+            }
+            None => (None, None),
         };
-        // Side by side, so that one that is slow to read is still heard.
-        tokio::select! {
-            closing = self.read(stream, errors) => closing,
-            end = self.write(&mut sink, list, untold) => end.into(),
-            () = self.silence() => End::Removed(Reason::TimedOut).into(),
+        let list = list.map(|list| peers.frame(&list));
+        let first = list.into_iter().chain([text(hello.to_string())]).collect();
+        Self {
+            peer,
+            peers,
+            // The last is told first.
+            first: Mutex::new(first),
+            errors,
+            untold: tokio::sync::Mutex::new(untold),
         }
     }
 
-    /// Ready when nothing has come for the timeout of a peer.
-    async fn silence(&self) {
-        let patience = self.peer.list.opts().timeout_period;
-        loop {
-            let heard = *self.heard.lock();
-            let end = heard.unwrap_or_else(Instant::now) + patience;
-            if Instant::now() >= end {
-                return;
-            }
-            sleep_until(end).await;
-        }
-    }
-
-    async fn read(
-        &self,
-        stream: impl Stream<Item = Result<Message, axum::Error>>,
-        errors: Option<mpsc::Sender<FrameError>>,
-    ) -> Closing {
-        let mut stream = pin!(stream);
-        while let Some(frame) = stream.next().await {
-            *self.heard.lock() = Some(Instant::now());
-            let frame = match frame {
-                Ok(Message::Text(text)) => Bytes::from(text),
-                Ok(Message::Binary(bytes)) => bytes,
-                // A close is answered while the end of the stream is read.
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_)) => continue,
-                Err(error) => return unreadable(&error),
-            };
-            if frame.len() > self.max_message_bytes {
-                return Closing::new(End::CLOSED, close_code::SIZE, "the frame is too large");
-            }
-            *self.heard.lock() = None;
-            let received = self.receive(&frame).await;
-            *self.heard.lock() = Some(Instant::now());
-            match received {
-                Ok(()) => {}
-                Err(Refused::Sender) => return End::Removed(Reason::SignedOut).into(),
-                Err(Refused::Unavailable) => {
-                    let (code, reason) = UNAVAILABLE;
-                    return Closing::new(End::CLOSED, code, reason);
-                }
-                Err(Refused::Frame(error)) => {
-                    let _ = errors.as_ref().map(|errors| errors.try_send(error));
-                }
-            }
-        }
-        Closing::new(End::CLOSED, close_code::NORMAL, "")
-    }
-
-    async fn receive(&self, frame: &Bytes) -> Result<(), Refused> {
-        let addressed = Addressed::of(frame);
+    async fn send(&self, frame: Bytes) -> Result<(), Refused> {
+        let addressed = Addressed::of(&frame);
         let target = addressed.and_then(|addressed| addressed.target());
         let target = target
             .ok_or_else(|| Refused::Frame(json!({"type": "error", "error": "bad_message"})))?;
-        // Copied out of the connection's read buffer: a slice would keep all
-        // of it while it waits in a mailbox that counts its bytes.
-        let body = Bytes::copy_from_slice(frame);
         let sent = match target.id() {
-            Some(to) => self.peer.list.send_patiently(self.peer.id, to, body).await,
+            Some(to) => self.peer.list.send_patiently(self.peer.id, to, frame).await,
             None => Err(SendError::UnknownReceiver),
         };
         let error = match sent {
@@ -343,7 +291,12 @@ impl Session<'_> {
             Err(SendError::UnknownReceiver) => "unknown_receiver",
             Err(SendError::MailboxFull) => "mailbox_full",
             // Its token was looked at when it came in, and nothing is numbered.
-            Err(SendError::Unavailable | SendError::WrongToken | SendError::OutOfOrder) => {
+            Err(
+                SendError::Unavailable
+                | SendError::WrongToken
+                | SendError::MissingToken
+                | SendError::OutOfOrder,
+            ) => {
                 return Err(Refused::Unavailable);
             }
         };
@@ -352,50 +305,10 @@ impl Session<'_> {
         ))
     }
 
-    async fn write(
-        &self,
-        sink: &mut (impl SinkExt<Message, Error = axum::Error> + Unpin),
-        list: Option<Bytes>,
-        mut untold: Option<mpsc::Receiver<FrameError>>,
-    ) -> End {
-        let written: Result<Infallible, End> = async {
-            let mut hello = json!({"type": "id", "peerId": self.peer.id.to_string()});
-            if let Some(token) = &self.token {
-                hello["peerToken"] = token.digits().into();
-            }
-            self.peer.write(sink.send(text(hello.to_string()))).await?;
-            if let Some(list) = list {
-                self.peer.write(sink.send(peers_frame(&list))).await?;
-            }
-            let interval = ping_interval(&self.peer.list);
-            let mut pings = interval_at(Instant::now() + interval, interval);
-            loop {
-                tokio::select! {
-                    delivery = self.peer.news() => {
-                        let delivery = delivery?;
-                        if let Some(frame) = self.frame(delivery.news()) {
-                            self.peer.write(sink.send(frame)).await?;
-                        }
-                        delivery.done().await;
-                    }
-                    Some(error) = next(&mut untold) => {
-                        self.peer.write(sink.send(text(error.to_string()))).await?;
-                    }
-                    _ = pings.tick() => {
-                        self.peer.write(sink.send(Message::Ping(Bytes::new()))).await?;
-                    }
-                }
-            }
-        }
-        .await;
-        let Err(end) = written;
-        end
-    }
-
-    fn frame(&self, news: &News) -> Option<Message> {
+    fn frame(&self, news: &News) -> Option<Vec<Bytes>> {
         match news {
-            News::Message { from, body } => Some(message_frame(*from, self.peer.id, body)),
-            News::Status(list) => Some(peers_frame(list)),
+            News::Message { from, body } => Some(vec![message_frame(*from, self.peer.id, body)]),
+            News::Status(list) => Some(self.peers.frame(list)),
             // A WebSocket peer is in no group and asks for no room, and how
             // its wait ends is no news.
             News::GroupMessage(_)
@@ -407,17 +320,60 @@ impl Session<'_> {
     }
 }
 
-/// The next error that is to be told, to a client that wants that.
-async fn next(untold: &mut Option<mpsc::Receiver<FrameError>>) -> Option<FrameError> {
-    untold.as_mut()?.recv().await
-}
+impl Talk for Session<'_> {
+    type End = Closing;
+    type Receipt = Option<Delivery>;
 
-/// Why a frame could not be read. The library's error has no other name here.
-fn unreadable(error: &axum::Error) -> Closing {
-    if error.to_string().starts_with("Space limit exceeded") {
-        return Closing::new(End::CLOSED, close_code::SIZE, "the frame is too large");
+    async fn receive(&self, message: Bytes, _: bool) -> Result<(), Closing> {
+        match self.send(message).await {
+            Ok(()) => Ok(()),
+            Err(Refused::Sender) => Err(End::Removed(Reason::SignedOut).into()),
+            Err(Refused::Unavailable) => Err(Closing::unavailable()),
+            Err(Refused::Frame(error)) => {
+                let _ = self.errors.as_ref().map(|errors| errors.try_send(error));
+                Ok(())
+            }
+        }
     }
-    Closing::new(End::CLOSED, close_code::PROTOCOL, "not a WebSocket frame")
+
+    async fn next(&self) -> Result<(Vec<Bytes>, Option<Delivery>), Closing> {
+        if let Some(first) = self.first.lock().pop() {
+            return Ok((first, None));
+        }
+        loop {
+            let mut untold = self.untold.lock().await;
+            let error = async {
+                match &mut *untold {
+                    Some(untold) => untold.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                delivery = self.peer.news() => {
+                    let delivery = delivery?;
+                    match self.frame(delivery.news()) {
+                        Some(frame) => return Ok((frame, Some(delivery))),
+                        None => delivery.done().await,
+                    }
+                }
+                Some(error) = error => return Ok((text(error.to_string()), None)),
+            }
+        }
+    }
+
+    async fn written(&self, delivery: Option<Delivery>) {
+        if let Some(delivery) = delivery {
+            delivery.done().await;
+        }
+    }
+
+    async fn ended(&self) -> Closing {
+        self.peer.ended().await.into()
+    }
+
+    fn lost(&self, why: Lost) -> Closing {
+        why.into()
+    }
 }
 
 /// What became of a frame.
@@ -429,8 +385,8 @@ enum Refused {
     Frame(FrameError),
 }
 
-fn text(text: impl Into<Utf8Bytes>) -> Message {
-    Message::Text(text.into())
+fn text(text: String) -> Vec<Bytes> {
+    vec![text.into()]
 }
 
 /// Whom a frame is for, and who says that it is from them.
@@ -495,8 +451,8 @@ impl Target {
 /// A message as a WebSocket peer gets it. What names its receiver is a frame
 /// of this protocol and stays as it is; another object gets the ids, and
 /// anything else becomes one.
-fn message_frame(from: PeerId, to: PeerId, body: &Bytes) -> Message {
-    let frame = match Addressed::of(body) {
+fn message_frame(from: PeerId, to: PeerId, body: &Bytes) -> Bytes {
+    match Addressed::of(body) {
         Some(addressed) if addressed.is_addressed() => body.clone(),
         Some(addressed) => with_ids(body, from, to, addressed.sender_id.is_some()),
         None => {
@@ -505,11 +461,6 @@ fn message_frame(from: PeerId, to: PeerId, body: &Bytes) -> Message {
                 json!({"senderId": from.to_string(), "receiverId": to.to_string(), "data": data});
             wrapped.to_string().into()
         }
-    };
-    match Utf8Bytes::try_from(frame) {
-        Ok(frame) => Message::Text(frame),
-        // Not reached: an object is UTF-8, and JSON of ours is.
-        Err(_) => text(""),
     }
 }
 
@@ -529,18 +480,6 @@ fn with_ids(object: &[u8], from: PeerId, to: PeerId, has_sender: bool) -> Bytes 
     add("receiverId", to, !(is_empty && has_sender));
     frame.push(b'}');
     frame.into()
-}
-
-/// The peer list, from its lines `NAME,ID,STATUS`.
-fn peers_frame(list: &[u8]) -> Message {
-    let list = String::from_utf8_lossy(list);
-    let peers = list.lines().filter_map(|line| {
-        let (line, status) = line.rsplit_once(',')?;
-        let (name, id) = line.rsplit_once(',')?;
-        Some(json!({"peerId": id, "name": name, "connected": status == "1"}))
-    });
-    let peers: Vec<Value> = peers.collect();
-    text(json!({"type": "peers", "peers": peers}).to_string())
 }
 
 #[cfg(test)]
@@ -592,7 +531,7 @@ mod tests {
 
     fn framed(body: &str) -> String {
         let frame = message_frame(id(3), id(7), &Bytes::copy_from_slice(body.as_bytes()));
-        frame.into_text().unwrap().as_str().to_owned()
+        str::from_utf8(&frame).unwrap().to_owned()
     }
 
     #[test]
@@ -626,21 +565,8 @@ mod tests {
             r#"{"senderId":"3","receiverId":"7","data":"hi \"Bob\""}"#
         );
         let rubbish = Bytes::from_static(b"\xff[");
-        let frame = message_frame(id(3), id(7), &rubbish).into_text().unwrap();
-        let frame: Value = serde_json::from_str(&frame).unwrap();
+        let frame = message_frame(id(3), id(7), &rubbish);
+        let frame: Value = serde_json::from_slice(&frame).unwrap();
         assert_eq!(frame["data"], "\u{fffd}[");
-    }
-
-    #[test]
-    fn the_list_is_told_as_objects() {
-        let frame = peers_frame("a \"b\",2,1\né,1,0\n".as_bytes())
-            .into_text()
-            .unwrap();
-        let frame: Value = serde_json::from_str(&frame).unwrap();
-        let peers = json!([
-            {"peerId": "2", "name": "a \"b\"", "connected": true},
-            {"peerId": "1", "name": "é", "connected": false},
-        ]);
-        assert_eq!(frame, json!({"type": "peers", "peers": peers}));
     }
 }

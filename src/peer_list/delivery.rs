@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{PeerId, Reason, cluster, local};
+use super::{Lines, PeerId, Reason, cluster, local};
 
 /// What a peer hears when it waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +20,11 @@ pub enum News {
     Room(Bytes),
     /// Peers joined or left. To the listed dialect this is the whole list, to
     /// the bare dialect the line of one change.
-    Status(Bytes),
+    Status(Lines),
     /// The wait is over and nothing happened. The bytes are what such a peer
     /// takes no harm from: the list as it is, or to the bare dialect (which
     /// reads a list as the news of one peer) a lone line feed.
-    Nothing(Bytes),
+    Nothing(Lines),
     /// The peer was removed from the list.
     Removed(Reason),
     /// Told to a socket: another, or a sign-in, has taken over the peer.

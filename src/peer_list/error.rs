@@ -28,6 +28,8 @@ pub enum PeerError {
     Unknown,
     /// The token is not that of the peer.
     WrongToken,
+    /// The peer is protected, and no token was shown.
+    MissingToken,
     /// The list cannot be reached.
     Unavailable,
 }
@@ -62,6 +64,8 @@ pub enum SendError {
     OutOfOrder,
     /// The token is not that of the sender.
     WrongToken,
+    /// The sender is protected, and no token was shown.
+    MissingToken,
     /// The list cannot be reached.
     Unavailable,
 }
@@ -71,6 +75,8 @@ impl fmt::Display for UnknownPeer {
         f.write_str("the peer is not signed in")
     }
 }
+
+const MISSING_TOKEN: &str = "the peer is protected, and its token was not shown";
 
 impl fmt::Display for WrongToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,6 +95,7 @@ impl fmt::Display for PeerError {
         match self {
             PeerError::Unknown => UnknownPeer.fmt(f),
             PeerError::WrongToken => WrongToken.fmt(f),
+            PeerError::MissingToken => f.write_str(MISSING_TOKEN),
             PeerError::Unavailable => Unavailable.fmt(f),
         }
     }
@@ -122,6 +129,7 @@ impl fmt::Display for SendError {
             SendError::MailboxFull => "the receiver's mailbox is full",
             SendError::OutOfOrder => "a later message of the sender was accepted already",
             SendError::WrongToken => return WrongToken.fmt(f),
+            SendError::MissingToken => MISSING_TOKEN,
             SendError::Unavailable => return Unavailable.fmt(f),
         })
     }

@@ -153,7 +153,8 @@ pub(super) struct EventLog {
 
 #[derive(Default)]
 struct Kept {
-    events: VecDeque<PeerEvent>,
+    /// None: an event that this version does not know.
+    events: VecDeque<Option<PeerEvent>>,
     /// For each subscriber, the number of the last event that it took.
     taken: Vec<Weak<AtomicU64>>,
 }
@@ -194,9 +195,11 @@ impl EventLog {
         })
     }
 
-    pub fn add(&self, event: PeerEvent) {
+    /// The next event has happened. None: one of a newer version, which this one does
+    /// not know; it has a number like any other, and nobody hears of it.
+    pub fn add(&self, event: impl Into<Option<PeerEvent>>) {
         let mut kept = self.kept.lock();
-        kept.events.push_back(event);
+        kept.events.push_back(event.into());
         // While the log is locked, so that number and log agree.
         self.newest.send_modify(|newest| *newest += 1);
         kept.trim(*self.newest.borrow());
@@ -284,11 +287,13 @@ impl PeerEvents {
             self.taken.store(before_kept, Ordering::Relaxed);
             return Some(Err(missed));
         }
-        let index = usize::try_from(after - before_kept).ok()?;
-        let event = kept.events.get(index)?.clone();
-        self.taken.store(after + 1, Ordering::Relaxed);
+        let first = usize::try_from(after - before_kept).ok()?;
+        let mut ahead = (after + 1..).zip(kept.events.range(first..));
+        let found = ahead.find_map(|(number, event)| Some((number, event.clone()?)));
+        let taken = found.as_ref().map_or(newest, |(number, _)| *number);
+        self.taken.store(taken, Ordering::Relaxed);
         kept.trim(newest);
-        Some(Ok((after + 1, event)))
+        found.map(Ok)
     }
 }
 
@@ -348,6 +353,22 @@ mod tests {
         log.add(event(2));
         assert!(next.is_woken());
         assert_ready_eq!(next.poll(), Ok((2, event(2))));
+    }
+
+    #[test]
+    fn an_event_of_a_newer_version_is_passed_over_and_what_is_kept_stays() {
+        let log = log();
+        log.add(event(1));
+        log.add(None);
+        log.add(event(3));
+        log.add(None);
+        let mut events = log.subscribe(Some(0));
+        assert_ready_eq!(task::spawn(events.next()).poll(), Ok((1, event(1))));
+        assert_ready_eq!(task::spawn(events.next()).poll(), Ok((3, event(3))));
+        assert_pending!(task::spawn(events.next()).poll());
+        assert_eq!(events.left(), 0);
+        log.add(event(5));
+        assert_ready_eq!(task::spawn(events.next()).poll(), Ok((5, event(5))));
     }
 
     #[test]

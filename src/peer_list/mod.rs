@@ -15,8 +15,10 @@ mod cluster;
 mod delivery;
 mod error;
 mod events;
+mod lines;
 mod local;
 mod member;
+mod page;
 mod peer;
 mod request;
 mod roster;
@@ -34,9 +36,10 @@ pub use error::{
     AddPeerError, PeerError, ResumeError, SendError, Unavailable, UnknownPeer, WrongToken,
 };
 pub use events::{EVENTS_KEPT, Missed, PeerEvent, PeerEvents, PeerInfo, Reason};
+pub use lines::Lines;
 pub use member::{Added, Card, Family, Introduction};
 pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, WayIn};
-pub use request::{Caller, Link, OpenRequest, OpenSocket};
+pub use request::{Caller, Link, OpenRequest, OpenSocket, Proof};
 pub use token::PeerToken;
 
 use cluster::ClusterList;
@@ -89,7 +92,7 @@ pub struct SignedIn {
     pub token: PeerToken,
     /// The list at that moment. It begins with the peer's own line: some
     /// clients take their id from there.
-    pub list: Bytes,
+    pub list: Lines,
 }
 
 /// The list of signed-in peers. Clones are the same list.
@@ -189,11 +192,17 @@ impl TimeoutPeerList {
         }
     }
 
-    /// Whether this is the token of the peer. A peer that is not signed in has
-    /// none, and the verb that follows says so.
-    pub async fn check_token(&self, id: PeerId, token: &PeerToken) -> Result<(), PeerError> {
+    /// Whether a request with this token (None: it shows none) may act as the peer.
+    /// One that shows the right token protects the peer from then on: others have to
+    /// show it too. A peer that is not signed in has none, and the verb that follows
+    /// says so.
+    pub async fn check_token(
+        &self,
+        id: PeerId,
+        token: Option<&PeerToken>,
+    ) -> Result<(), PeerError> {
         match &self.0 {
-            Place::Local(list) => Ok(list.check_token(id, token).await?),
+            Place::Local(list) => list.check_token(id, token).await,
             Place::Cluster(list) => Box::pin(list.check_token(id, token)).await,
         }
     }
@@ -251,10 +260,17 @@ impl TimeoutPeerList {
 
     /// Whether as many peers are signed in as may be.
     pub fn is_full(&self) -> bool {
-        match &self.0 {
-            Place::Local(list) => list.is_full(),
-            Place::Cluster(list) => list.is_full(),
-        }
+        !self.has_room_beside(0)
+    }
+
+    /// Whether there is room for one more peer, beside so many that are about to
+    /// sign in.
+    pub fn has_room_beside(&self, coming: usize) -> bool {
+        let peers = match &self.0 {
+            Place::Local(list) => list.len(),
+            Place::Cluster(list) => list.len(),
+        };
+        peers.saturating_add(coming) < self.opts().max_peers
     }
 
     /// Waits for the next thing that a peer should hear, for `limit` at most
@@ -460,7 +476,7 @@ impl TimeoutPeerList {
     }
 
     /// The list as text, newest peer first: a line `NAME,ID,STATUS` for each.
-    pub fn format(&self) -> Bytes {
+    pub fn format(&self) -> Lines {
         match &self.0 {
             Place::Local(list) => list.format(),
             Place::Cluster(list) => list.format(),

@@ -70,21 +70,33 @@ pub struct WayIn {
     pub door: &'static str,
     /// How it hears of others.
     pub dialect: Dialect,
+    /// Whether each request that acts as the peer has to show its token, from the
+    /// start. (It has to anyway once one has shown it.)
+    pub protected: bool,
 }
 
-/// A name as it may stand in a line of the list: commas and control
-/// characters become `_`, and it is cut to [`MAX_NAME_BYTES`] on a character
-/// boundary. Without this a name could forge a line.
+/// A name as it may stand in a line of the list: commas, control characters, line
+/// separators and controls of the direction of writing become `_`, and it is cut to
+/// [`MAX_NAME_BYTES`] on a character boundary. Without this a name could forge a
+/// line, or look like another.
 pub(super) fn name_for_list(name: &str) -> Arc<str> {
     let mut clean = String::with_capacity(name.len().min(MAX_NAME_BYTES));
     for c in name.chars() {
-        let c = if c == ',' || c.is_control() { '_' } else { c };
+        let c = if is_misleading(c) { '_' } else { c };
         if clean.len() + c.len_utf8() > MAX_NAME_BYTES {
             break;
         }
         clean.push(c);
     }
     clean.into()
+}
+
+/// Whether a character has no place in a line of the list.
+fn is_misleading(c: char) -> bool {
+    let ends_line = matches!(c, ',' | '\u{2028}' | '\u{2029}');
+    // Unicode's Bidi_Control.
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    ends_line || turns || c.is_control()
 }
 
 #[cfg(test)]
@@ -105,6 +117,12 @@ mod tests {
         fn a_harmless_name_stays_as_it_is(name in "[a-zA-Z0-9@._ é🦀-]{1,100}") {
             prop_assert_eq!(&*name_for_list(&name), name.as_str());
         }
+    }
+
+    #[test]
+    fn a_name_can_neither_break_its_line_nor_turn_the_direction_of_writing() {
+        let name = "a\u{2028}b\u{2029}c\u{202e}d\u{2066}e\u{200f}f\u{61c}g\u{85}h\u{7f}";
+        assert_eq!(&*name_for_list(name), "a_b_c_d_e_f_g_h_");
     }
 
     #[test]

@@ -15,13 +15,30 @@ use super::{
     Delivery, PeerError, PeerId, PeerToken, Reason, SendError, TimeoutPeerList, cluster, local,
 };
 
+/// What a request proves with that it may act as its peer.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// It shows no token, and may act as peers that are not protected.
+    Nothing,
+    /// It shows this one.
+    Token(PeerToken),
+    /// It is the request that signed the peer in.
+    SignIn,
+}
+
+impl From<Option<PeerToken>> for Proof {
+    fn from(token: Option<PeerToken>) -> Self {
+        token.map_or(Self::Nothing, Self::Token)
+    }
+}
+
 /// Who makes a request, and what that shows of it.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The peer that it acts as.
     pub id: PeerId,
-    /// What it proves that with, if it does.
-    pub token: Option<PeerToken>,
+    /// What it proves that with.
+    pub proof: Proof,
     /// The connection that the request came on, if the door can see it and it
     /// stays open after the answer.
     pub link: Option<Arc<Link>>,
@@ -31,6 +48,14 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The token that it shows.
+    pub(super) fn token(&self) -> Option<&PeerToken> {
+        match &self.proof {
+            Proof::Token(token) => Some(token),
+            Proof::Nothing | Proof::SignIn => None,
+        }
+    }
+
     /// It is the last peer that used its connection.
     pub(super) fn uses_link(&self, list: &TimeoutPeerList) {
         if let Some(link) = &self.link {

@@ -9,16 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Dialect, PeerId};
+use super::{Dialect, Lines, PeerId, page::Page};
 
 /// How many changes the log keeps for peers of the bare dialect.
 pub(super) const LOG_LENGTH: usize = 65_536;
-
-/// The flag byte stands this far from the end of its line: `..,1\n`.
-const FLAG_FROM_LINE_END: usize = 2;
 
 /// Whether a peer's STATUS is 1, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,22 +23,6 @@ pub(super) enum Connected {
     /// Connected until then, unless told otherwise before.
     Until(Instant),
     No,
-}
-
-/// One peer's place in the list.
-struct Slot {
-    id: PeerId,
-    /// The version at which it joined. Slots are sorted by it.
-    joined: u64,
-    dialect: Dialect,
-    /// Distance of the flag byte from the end of `lines`, in bytes. Counted
-    /// from the end, it only changes when an older peer leaves.
-    flag: usize,
-    /// Length of the peer's line, in bytes.
-    line: usize,
-    connected: Connected,
-    /// The soonest entry for this slot in `expiring`.
-    queued: Option<Instant>,
 }
 
 /// An entry of the log: one peer joined or left.
@@ -54,17 +34,14 @@ struct Change {
 
 /// The peer list as text, its versions, and what changed.
 pub(super) struct Roster {
-    /// `NAME,ID,STATUS\n` of each peer, newest first, in `lines[start..]`.
-    /// Filled from its end, so that a join only prepends.
-    lines: Vec<u8>,
-    start: usize,
-    /// Oldest first, that is in the reverse order of `lines`.
-    slots: VecDeque<Slot>,
+    /// Oldest first, that is in the reverse order of the lines. None is empty.
+    pages: VecDeque<Page>,
+    peers: usize,
     /// The lines as they were last handed out, while they are still right.
-    snapshot: Option<Bytes>,
+    snapshot: Option<Lines>,
     /// The same for the last update that announced a peer which is no longer
     /// connected, and the version that it was for: most have heard the same.
-    announcement: Option<(u64, Bytes)>,
+    announcement: Option<(u64, Lines)>,
     /// Slots whose connection counts until a moment, soonest first.
     expiring: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Rises by one with each join and each leave; a change of STATUS alone
@@ -80,9 +57,8 @@ pub(super) struct Roster {
 impl Roster {
     pub fn new() -> Self {
         Self {
-            lines: Vec::new(),
-            start: 0,
-            slots: VecDeque::new(),
+            pages: VecDeque::new(),
+            peers: 0,
             snapshot: None,
             announcement: None,
             expiring: BinaryHeap::new(),
@@ -107,15 +83,16 @@ impl Roster {
 
     /// How many peers are signed in.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.peers
     }
 
     /// The ids of all peers, oldest first.
     pub fn ids(&self) -> Vec<PeerId> {
-        self.slots.iter().map(|slot| slot.id).collect()
+        let slots = self.pages.iter().flat_map(Page::slots);
+        slots.map(|slot| slot.id).collect()
     }
 
-    /// Gives out the next id. Ids rise to 2^31 - 1 and then begin anew, past
+    /// Gives out the next id. Ids rise to 2^31 - 1 and then begin again, past
     /// those that are `taken`.
     pub fn next_id(&mut self, taken: impl Fn(PeerId) -> bool) -> PeerId {
         loop {
@@ -137,42 +114,32 @@ impl Roster {
         dialect: Dialect,
         connected: Connected,
     ) -> u64 {
-        let line = format!("{name},{id},1\n");
-        self.prepend(line.as_bytes());
-        let used = self.lines.len() - self.start;
         if dialect == Dialect::Bare {
             self.bare_peers += 1;
         }
         self.push_change(id, name, true);
         let joined = self.current;
-        self.slots.push_back(Slot {
-            id,
-            joined,
-            dialect,
-            flag: used - line.len() + FLAG_FROM_LINE_END,
-            line: line.len(),
-            connected: Connected::Yes,
-            queued: None,
-        });
+        if self.pages.back().is_none_or(Page::is_full) {
+            self.pages.push_back(Page::default());
+        }
+        if let Some(page) = self.pages.back_mut() {
+            page.join(id, name, dialect, joined);
+        }
+        self.peers += 1;
         self.set_connected(joined, connected);
         joined
     }
 
     /// Takes a peer off the list. False if it is not in it.
     pub fn leave(&mut self, joined: u64, name: &Arc<str>) -> bool {
-        let Some(index) = self.index(joined) else {
+        let Some((page, index)) = self.find(joined) else {
             return false;
         };
-        let Some(slot) = self.slots.remove(index) else {
+        let Some(slot) = self.pages[page].leave(index) else {
             return false;
         };
-        let line_start = self.lines.len() - slot.flag + FLAG_FROM_LINE_END - slot.line;
-        self.lines
-            .copy_within(self.start..line_start, self.start + slot.line);
-        self.start += slot.line;
-        for newer in self.slots.range_mut(index..) {
-            newer.flag -= slot.line;
-        }
+        self.peers -= 1;
+        self.join_pages(page);
         self.push_change(slot.id, name, false);
         if slot.dialect == Dialect::Bare {
             self.bare_peers -= 1;
@@ -185,10 +152,10 @@ impl Roster {
 
     /// Sets a peer's STATUS. Told to nobody.
     pub fn set_connected(&mut self, joined: u64, connected: Connected) {
-        let Some(index) = self.index(joined) else {
+        let Some((page, index)) = self.find(joined) else {
             return;
         };
-        let slot = &mut self.slots[index];
+        let slot = self.pages[page].slot(index);
         slot.connected = connected;
         if let Connected::Until(end) = connected
             && slot.queued.is_none_or(|queued| end < queued)
@@ -196,59 +163,59 @@ impl Roster {
             slot.queued = Some(end);
             self.expiring.push(Reverse((end, joined)));
         }
-        self.write_flag(index);
+        self.write_flag(page, index);
     }
 
     /// The list, newest peer first, with each STATUS as it is now.
-    pub fn list(&mut self, now: Instant) -> Bytes {
+    pub fn list(&mut self, now: Instant) -> Lines {
         self.expire(now);
-        let lines = &self.lines[self.start..];
+        let pages = self.pages.iter_mut().rev();
         self.snapshot
-            .get_or_insert_with(|| Bytes::copy_from_slice(lines))
+            .get_or_insert_with(|| pages.map(Page::snapshot).collect())
             .clone()
     }
 
     /// As [`Roster::list`], but this peer's line comes first.
-    pub fn list_from(&mut self, joined: u64, now: Instant) -> Bytes {
+    pub fn list_from(&mut self, joined: u64, now: Instant) -> Lines {
         let list = self.list(now);
-        let Some(slot) = self.index(joined).map(|index| &self.slots[index]) else {
+        let Some((at, index)) = self.find(joined) else {
             return list;
         };
-        let start = list.len() - slot.flag + FLAG_FROM_LINE_END - slot.line;
-        let end = start + slot.line;
-        [&list[start..end], &list[..start], &list[end..]]
-            .concat()
-            .into()
+        let [before, own, after] = self.pages[at].snapshot_around(index);
+        let newer = self.pages.range_mut(at + 1..).map(Page::snapshot);
+        let newer: Vec<_> = newer.collect();
+        let older = self.pages.range_mut(..at).rev().map(Page::snapshot);
+        let others = newer.into_iter().rev().chain([before, after]).chain(older);
+        [own].into_iter().chain(others).collect()
     }
 
     /// The list for a peer that last heard of version `heard`: as
     /// [`Roster::list`], but who joined since counts as connected, for this
     /// is the update that announces them.
-    pub fn update(&mut self, heard: u64, now: Instant) -> Bytes {
+    pub fn update(&mut self, heard: u64, now: Instant) -> Lines {
         let list = self.list(now);
         if let Some((version, announcement)) = &self.announcement
             && *version == heard
         {
             return announcement.clone();
         }
-        let mut patched: Option<Vec<u8>> = None;
-        for slot in self.slots.iter().rev().take_while(|s| s.joined > heard) {
-            let flag = list.len() - slot.flag;
-            if list[flag] == b'0' {
-                patched.get_or_insert_with(|| list.to_vec())[flag] = b'1';
-            }
-        }
-        let Some(patched) = patched else {
+        let mut is_patched = false;
+        let announcement = self.pages.iter_mut().rev().map(|page| {
+            let patched = page.announcement(heard);
+            is_patched |= patched.is_some();
+            patched.unwrap_or_else(|| page.snapshot())
+        });
+        let announcement: Lines = announcement.collect();
+        if !is_patched {
             return list;
-        };
-        let announcement = Bytes::from(patched);
+        }
         self.announcement = Some((heard, announcement.clone()));
         announcement
     }
 
     /// The one line that tells a peer of the bare dialect of the change after
     /// version `heard`. None if the log no longer holds it.
-    pub fn line_after(&self, heard: u64) -> Option<Bytes> {
+    pub fn line_after(&self, heard: u64) -> Option<Lines> {
         let back = usize::try_from(self.current.checked_sub(heard)?).ok()?;
         let change = self.log.get(self.log.len().checked_sub(back)?)?;
         let Change { id, name, joined } = change;
@@ -261,23 +228,33 @@ impl Roster {
         self.current - heard <= self.log.len() as u64
     }
 
-    fn index(&self, joined: u64) -> Option<usize> {
-        self.slots
-            .binary_search_by_key(&joined, |slot| slot.joined)
-            .ok()
+    /// The page of a peer, and its place there.
+    fn find(&self, joined: u64) -> Option<(usize, usize)> {
+        let newer = self.pages.partition_point(|page| {
+            let oldest = page.slots().front();
+            oldest.is_some_and(|slot| slot.joined <= joined)
+        });
+        let page = newer.checked_sub(1)?;
+        Some((page, self.pages[page].index(joined)?))
     }
 
-    fn prepend(&mut self, line: &[u8]) {
-        if self.start < line.len() {
-            let used = self.lines.len() - self.start;
-            let mut larger = vec![0; ((used + line.len()) * 2).max(1024)];
-            let start = larger.len() - used;
-            larger[start..].copy_from_slice(&self.lines[self.start..]);
-            self.lines = larger;
-            self.start = start;
+    /// Drops a page that has become empty, and makes one of it and a neighbour
+    /// where both have become short: pages of which little is left would add up.
+    fn join_pages(&mut self, page: usize) {
+        if self.pages[page].len() == 0 {
+            self.pages.remove(page);
+            return;
         }
-        self.start -= line.len();
-        self.lines[self.start..self.start + line.len()].copy_from_slice(line);
+        for older in [page.checked_sub(1), Some(page)].into_iter().flatten() {
+            let newer = older + 1;
+            if newer < self.pages.len()
+                && self.pages[older].should_merge(&self.pages[newer])
+                && let Some(text) = self.pages.remove(newer)
+            {
+                self.pages[older].merge(text);
+                return;
+            }
+        }
     }
 
     fn push_change(&mut self, id: PeerId, name: &Arc<str>, joined: bool) {
@@ -295,16 +272,8 @@ impl Roster {
         }
     }
 
-    fn write_flag(&mut self, index: usize) {
-        let slot = &self.slots[index];
-        let at = self.lines.len() - slot.flag;
-        let flag = if slot.connected == Connected::No {
-            b'0'
-        } else {
-            b'1'
-        };
-        if self.lines[at] != flag {
-            self.lines[at] = flag;
+    fn write_flag(&mut self, page: usize, index: usize) {
+        if self.pages[page].write_flag(index) {
             self.forget_snapshot();
         }
     }
@@ -321,10 +290,10 @@ impl Roster {
                 break;
             }
             self.expiring.pop();
-            let Some(index) = self.index(joined) else {
+            let Some((page, index)) = self.find(joined) else {
                 continue;
             };
-            let slot = &mut self.slots[index];
+            let slot = self.pages[page].slot(index);
             slot.queued = None;
             match slot.connected {
                 Connected::Until(later) if later > now => {
@@ -333,7 +302,7 @@ impl Roster {
                 }
                 Connected::Until(_) => {
                     slot.connected = Connected::No;
-                    self.write_flag(index);
+                    self.write_flag(page, index);
                 }
                 Connected::Yes | Connected::No => {}
             }
@@ -345,12 +314,13 @@ impl Roster {
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn text(bytes: &Bytes) -> String {
-        String::from_utf8(bytes.to_vec()).unwrap()
+    fn text(lines: &Lines) -> String {
+        String::from_utf8(lines.to_bytes().to_vec()).unwrap()
     }
 
     fn id(number: u32) -> PeerId {
@@ -390,7 +360,9 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            3 => (".{1,40}", any::<bool>()).prop_map(|(name, bare)| Step::Join(name, bare)),
+            // Long names, so that there are several pages.
+            4 => (".{1,40}", 0usize..4000, any::<bool>())
+                .prop_map(|(name, more, bare)| Step::Join(name + &"x".repeat(more), bare)),
             2 => any::<prop::sample::Index>().prop_map(Step::Leave),
             3 => (any::<prop::sample::Index>(), prop::option::of(0u64..3000))
                 .prop_map(|(peer, ms)| Step::Connected(peer, ms)),
@@ -400,8 +372,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_flat_list_always_equals_one_that_is_written_anew(
-            steps in prop::collection::vec(step(), 1..80),
+        fn the_list_in_pages_always_equals_one_that_is_written_again(
+            steps in prop::collection::vec(step(), 1..120),
         ) {
             let mut now = Instant::now();
             let mut roster = Roster::new();
@@ -452,6 +424,13 @@ mod tests {
                     .collect();
                 prop_assert_eq!(text(&roster.update(heard, now)), update);
                 prop_assert_eq!(roster.len(), model.len());
+                if let Some(peer) = model.get(model.len() / 2) {
+                    let others = model.iter().rev().filter(|other| other.id != peer.id);
+                    let list: String = [peer].into_iter().chain(others)
+                        .map(|p| p.line(p.status(now)))
+                        .collect();
+                    prop_assert_eq!(text(&roster.list_from(peer.joined, now)), list);
+                }
                 if let Some(joined) = first_bare {
                     for heard in joined..roster.current() {
                         let line = roster.line_after(heard).map(|line| text(&line));
@@ -471,7 +450,10 @@ mod tests {
         let gone = roster.join(id(2), &name, Dialect::Listed, Connected::No);
         let updates = [roster.update(heard, now), roster.update(heard, now)];
         assert_eq!(text(&updates[0]), "n,2,1\nn,1,1\n");
-        assert_eq!(updates[0].as_ptr(), updates[1].as_ptr());
+        assert_eq!(
+            updates[0].parts()[0].as_ptr(),
+            updates[1].parts()[0].as_ptr()
+        );
         roster.set_connected(heard, Connected::No);
         assert_eq!(text(&roster.update(heard, now)), "n,2,1\nn,1,0\n");
         assert_eq!(text(&roster.update(gone, now)), "n,2,0\nn,1,0\n");
@@ -501,5 +483,44 @@ mod tests {
         assert!(!roster.log_reaches(start));
         assert_eq!(roster.line_after(start), None);
         assert_eq!(text(&roster.line_after(start + 1).unwrap()), "n,2,0\n");
+    }
+
+    #[test]
+    fn lists_that_follow_each_other_share_all_but_what_changed() {
+        let mut roster = Roster::new();
+        let now = Instant::now();
+        let name: Arc<str> = "x".repeat(500).into();
+        let mut lists = Vec::new();
+        for number in 1..=2000 {
+            roster.join(id(number), &name, Dialect::Listed, Connected::Yes);
+            if number > 1900 {
+                lists.push(roster.list(now));
+            }
+        }
+        let whole = lists[0].len();
+        assert!(whole > 900_000);
+        let mut parts: Vec<&Bytes> = lists.iter().flat_map(Lines::parts).collect();
+        parts.sort_by_key(|part| part.as_ptr());
+        parts.dedup_by_key(|part| part.as_ptr());
+        let held: usize = parts.iter().map(|part| part.len()).sum();
+        assert!(held < 4 * whole, "{held} bytes for {} lists", lists.len());
+    }
+
+    #[test]
+    fn pages_of_which_little_is_left_become_one() {
+        let mut roster = Roster::new();
+        let name: Arc<str> = "x".repeat(100).into();
+        let mut joined = Vec::new();
+        for number in 1..=3000 {
+            joined.push(roster.join(id(number), &name, Dialect::Listed, Connected::Yes));
+        }
+        assert!(roster.pages.len() > 10);
+        for (number, joined) in joined.iter().enumerate() {
+            if number % 150 != 0 {
+                roster.leave(*joined, &name);
+            }
+        }
+        assert_eq!(roster.len(), 20);
+        assert!(roster.pages.len() <= 2, "{} pages", roster.pages.len());
     }
 }

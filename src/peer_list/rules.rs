@@ -28,5 +28,23 @@ pub(super) fn patience(opts: &HeartbeatOpts) -> Duration {
 /// never acknowledges must not become a hot loop.
 pub(super) const REPEAT_PAUSE: Duration = Duration::from_secs(1);
 
+/// A peer that signs out later, and whose wait is ended to see whether it is there,
+/// may take this long to poll again.
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How long a sender that cannot be refused waits for room in a mailbox.
 pub(super) const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A node that was not heard of for this long is dead.
+pub(super) const NODE_LIFE: Duration = Duration::from_secs(10);
+
+/// No sign of life is given more often than this, however soon peers are stale.
+const SHORTEST_SIGN: Duration = Duration::from_millis(100);
+
+/// How often the process that has a list (or Redis, for it) sees that time passes.
+/// When that did not happen twice in a row it stood still, and that is to be seen
+/// before a peer is stale for it.
+pub(super) fn sign_period(opts: &HeartbeatOpts) -> Duration {
+    let sign = (opts.timeout_period / 4).max(SHORTEST_SIGN);
+    sign.min(NODE_LIFE / 4)
+}

@@ -40,20 +40,21 @@ async fn pass(time: Duration) {
 fn caller(id: PeerId, link: Option<&Arc<Link>>) -> Caller {
     Caller {
         id,
-        token: None,
+        proof: Proof::Nothing,
         link: link.cloned(),
         lingers: false,
     }
 }
 
-fn text(bytes: &Bytes) -> &str {
-    std::str::from_utf8(bytes).unwrap()
+fn text(lines: &Lines) -> String {
+    String::from_utf8(lines.to_bytes().to_vec()).unwrap()
 }
 
 fn way(dialect: Dialect) -> WayIn {
     WayIn {
         door: "http",
         dialect,
+        protected: false,
     }
 }
 
@@ -80,7 +81,7 @@ async fn take(list: &TimeoutPeerList, id: PeerId) -> News {
 }
 
 fn status(news: &str) -> News {
-    News::Status(Bytes::copy_from_slice(news.as_bytes()))
+    News::Status(news.to_owned().into())
 }
 
 fn message(from: PeerId, body: &'static str) -> News {
@@ -99,7 +100,7 @@ async fn say(list: &TimeoutPeerList, from: PeerId, to: PeerId, body: &'static st
 async fn a_peer_signs_in_with_its_own_line_first_and_the_others_newest_first() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let added = list.add_peer("a", way(Dialect::Listed)).await.unwrap();
-    assert_eq!((added.id.get(), text(&added.list)), (1, "a,1,1\n"));
+    assert_eq!((added.id.get(), text(&added.list).as_str()), (1, "a,1,1\n"));
     sign_in(&list, "b").await;
     let added = list.add_peer("c,\n,9,1", way(Dialect::Bare)).await.unwrap();
     assert_eq!(text(&added.list), "c___9_1,3,1\nb,2,1\na,1,1\n");
@@ -190,7 +191,7 @@ async fn a_message_follows_the_list_that_names_its_sender_at_once() {
     say(&list, b, a, "hello").await;
     assert!(waiting.is_woken());
     let told = assert_ready!(waiting.poll()).unwrap();
-    assert!(matches!(told.news(), News::Status(news) if news.starts_with(b"c,")));
+    assert!(matches!(told.news(), News::Status(news) if news.to_bytes().starts_with(b"c,")));
     told.done().await;
     assert_eq!(take(&list, a).await, message(c, "offer"));
     assert_eq!(take(&list, a).await, message(b, "hello"));
@@ -251,20 +252,32 @@ async fn while_a_delivery_is_on_loan_nobody_else_takes_and_a_dropped_one_is_firs
 #[tokio::test(start_paused = true)]
 async fn every_open_wait_of_a_removed_peer_ends_at_once() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let a = sign_in(&list, "a").await;
-    let mut waits = [wait(&list, a), wait(&list, a), wait(&list, a)];
-    for wait in &mut waits {
-        assert_pending!(wait.poll());
+    let b = sign_in(&list, "b").await;
+    // Its own sign-out is no error to a peer, and its removal by others is one.
+    let reasons = [
+        (Reason::SignedOut, News::Nothing("b,1,1\n".into())),
+        (Reason::Kicked, News::Removed(Reason::Kicked)),
+    ];
+    let mut a = b;
+    for (reason, end) in reasons {
+        a = sign_in(&list, "a").await;
+        let mut waits = [wait(&list, a), wait(&list, a), wait(&list, a)];
+        for wait in &mut waits {
+            assert_pending!(wait.poll());
+        }
+        assert!(list.remove_peer(a, reason).await.unwrap());
+        assert!(!list.remove_peer(a, reason).await.unwrap());
+        for wait in &mut waits {
+            assert!(wait.is_woken());
+            assert_eq!(*assert_ready!(wait.poll()).unwrap().news(), end);
+        }
     }
-    assert!(list.remove_peer(a, Reason::SignedOut).await.unwrap());
-    assert!(!list.remove_peer(a, Reason::SignedOut).await.unwrap());
-    for wait in &mut waits {
-        assert!(wait.is_woken());
-        assert_eq!(
-            *assert_ready!(wait.poll()).unwrap().news(),
-            News::Removed(Reason::SignedOut)
-        );
-    }
+    let bare = list.add_peer("c", way(Dialect::Bare)).await.unwrap().id;
+    let mut polls = wait(&list, bare);
+    assert_pending!(polls.poll());
+    list.remove_peer(bare, Reason::SignedOut).await.unwrap();
+    let end = assert_ready!(polls.poll()).unwrap();
+    assert_eq!(*end.news(), News::Nothing("\n".into()));
     let late = list.send(a, a, Bytes::new()).await;
     assert_eq!(late.unwrap_err(), SendError::UnknownSender);
 }
@@ -457,7 +470,9 @@ async fn on_many_threads_every_message_arrives_once_and_in_order() {
         let received = received.expect("a message or a wake-up is lost").unwrap();
         for sender in &ids {
             let bodies = received.iter().filter(|(from, _)| from == sender);
-            let bodies: Vec<&str> = bodies.map(|(_, body)| text(body)).collect();
+            let bodies: Vec<&str> = bodies
+                .map(|(_, body)| std::str::from_utf8(body).unwrap())
+                .collect();
             let all: Vec<String> = (0..EACH).map(|number| number.to_string()).collect();
             assert_eq!(bodies, all);
         }
@@ -562,7 +577,8 @@ impl ModelPeer {
                 self.pending.pop_front();
             }
             News::Status(lines) => {
-                let mut lines = text(lines).lines().map(|line| {
+                let lines = text(lines);
+                let mut lines = lines.lines().map(|line| {
                     let mut fields = line.split(',');
                     let id: u32 = fields.nth(1).unwrap().parse().unwrap();
                     (PeerId::new(id).unwrap(), fields.next() == Some("1"))
@@ -615,7 +631,7 @@ impl Model {
             Step::SignOut(peer) => {
                 if let Some(id) = self.nth(peer).map(|peer| peer.id) {
                     assert!(list.remove_peer(id, Reason::SignedOut).await.unwrap());
-                    self.removed(id);
+                    self.removed(id, true);
                 }
             }
             Step::Send { from, to } => {
@@ -714,19 +730,21 @@ impl Model {
             let stale = peers.filter(|peer| peer.stale(self.next_collection));
             let stale: Vec<PeerId> = stale.map(|peer| peer.id).collect();
             for id in stale {
-                self.removed(id);
+                self.removed(id, false);
             }
             self.next_collection += Duration::from_secs(15);
         }
     }
 
-    /// All waits of a removed peer end.
-    fn removed(&mut self, id: PeerId) {
+    /// All waits of a removed peer end. `signed_out`: it has asked for that itself.
+    fn removed(&mut self, id: PeerId, signed_out: bool) {
         let mut peer = self.peers.remove(&id).unwrap();
         for (wait, _) in &mut peer.waits {
             assert!(wait.is_woken());
             let delivery = assert_ready!(wait.poll()).unwrap();
-            assert!(matches!(delivery.news(), News::Removed(_)));
+            let end = delivery.news();
+            assert_eq!(matches!(end, News::Nothing(_)), signed_out, "{end:?}");
+            assert_eq!(matches!(end, News::Removed(_)), !signed_out, "{end:?}");
         }
     }
 

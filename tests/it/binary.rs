@@ -293,7 +293,7 @@ async fn the_log_tells_who_came_and_went_and_why_and_names_cannot_forge_it() {
     let signed_in = server.event("peer signed in").await;
     assert_eq!(signed_in["level"], "INFO");
     assert_eq!(signed_in["peer_id"], 1);
-    assert_eq!(signed_in["name"], "\"}_{\"level\":\"ERROR\u{2028}");
+    assert_eq!(signed_in["name"], "\"}_{\"level\":\"ERROR_");
     client.get("/sign_out?peer_id=1").await;
     let removed = server.event("peer removed").await;
     assert_eq!(removed.get("why"), None);

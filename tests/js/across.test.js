@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import {test} from 'node:test';
 
-import {pollingPeer, readyClient, startServer, webSocketPeer} from './support.js';
+import {pollingPeer, readyClient, socketIoClient, startServer, webSocketPeer} from './support.js';
 
 /** A peer of each door: `send` to an id, and `receive` as its protocol has it. */
 const doors = {
@@ -108,18 +108,31 @@ test('a long-poll peer sees the others join and leave', async (t) => {
 test('who is heard through a socket cannot be polled for', async (t) => {
   const server = await startServer(t);
   const pol = await pollingPeer(server, 'Pol');
-  const wes = await webSocketPeer(t, server);
-  assert.equal((await fetch(`${server.http}/wait?peer_id=${wes.id}`)).status, 404);
+  const wes = await webSocketPeer(t, server, '?resume=true');
+  assert.equal((await fetch(`${server.http}/wait?peer_id=${wes.id}`)).status, 403);
+  const own = `${server.http}/wait?peer_id=${wes.id}&peer_token=${wes.token}`;
+  assert.equal((await fetch(own)).status, 404);
   assert.equal(await pol.send(wes.id, '{"receiverId":2}'), 200);
   assert.equal(await wes.frames.next(), '{"receiverId":2}');
 });
 
-test('a long-poll sign-out for a socket closes it', async (t) => {
+test('a long-poll sign-out for a socket closes it, if it shows the token', async (t) => {
   const server = await startServer(t);
-  const wes = await webSocketPeer(t, server);
-  const sio = await readyClient(t, server, 'Sio');
-  assert.equal((await fetch(`${server.http}/sign_out?peer_id=${wes.id}`)).status, 200);
+  const wes = await webSocketPeer(t, server, '?resume=true');
+  const {socket, disconnect} = await socketIoClient(t, server.http, {query: {resume: 'true'}});
+  const session = new Promise((resolve) => socket.on('session', resolve));
+  socket.emit('ready', 'Sio');
+  const sio = await session;
+  for (const id of [wes.id, sio.peerId]) {
+    for (const query of ['', '&grace=1']) {
+      assert.equal((await fetch(`${server.http}/sign_out?peer_id=${id}${query}`)).status, 403);
+    }
+  }
+  assert.equal((await server.peers()).length, 2);
+  const leave = ({peerId, peerToken}) =>
+    fetch(`${server.http}/sign_out?peer_id=${peerId}`, {headers: {'X-Peer-Token': peerToken}});
+  assert.equal((await leave({peerId: wes.id, peerToken: wes.token})).status, 200);
   assert.equal(await wes.closed, 1000);
-  assert.equal((await fetch(`${server.http}/sign_out?peer_id=2`)).status, 200);
-  assert.equal((await sio.disconnect.next())[0], 'io server disconnect');
+  assert.equal((await leave(sio)).status, 200);
+  assert.equal((await disconnect.next())[0], 'io server disconnect');
 });

@@ -198,9 +198,9 @@ export async function webSocketPeer(t, server, query = '') {
   t.after(() => socket.terminate());
   const frames = new Inbox();
   socket.on('message', (data) => frames.put(data.toString()));
-  const id = JSON.parse(await frames.next()).peerId;
+  const {peerId: id, peerToken: token} = JSON.parse(await frames.next());
   const closed = once(socket, 'close').then(([code]) => code);
-  return {id, socket, frames, closed, send: (value) => socket.send(
+  return {id, token, socket, frames, closed, send: (value) => socket.send(
     typeof value === 'string' ? value : JSON.stringify(value))};
 }
 

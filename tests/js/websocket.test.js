@@ -7,7 +7,7 @@ import {test} from 'node:test';
 
 import WebSocket from 'ws';
 
-import {pollingPeer, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
+import {pause, pollingPeer, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
 
 test('a frame reaches its receiver byte for byte and nobody else', async (t) => {
   const server = await startServer(t);
@@ -188,6 +188,76 @@ test('what is no upgrade is answered, and adds nobody', async (t) => {
   const [answer] = await once(raw, 'data');
   assert.match(answer.toString(), /^HTTP\/1\.1 400 /);
   assert.deepEqual(await server.peers(), []);
+});
+
+/** The answer to a handshake with these headers. */
+async function handshake(t, server, headers, target = '/') {
+  const raw = net.connect(server.port, '127.0.0.1');
+  t.after(() => raw.destroy());
+  const lines = {
+    'Host': 'x', 'Connection': 'keep-alive, Upgrade', 'Upgrade': 'WebSocket',
+    'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==', ...headers,
+  };
+  const head = Object.entries(lines).map(([name, value]) => `${name}: ${value}\r\n`).join('');
+  raw.write(`GET ${target} HTTP/1.1\r\n${head}\r\n`);
+  const [answer] = await once(raw, 'data');
+  return answer.toString();
+}
+
+for (const target of ['/', '/socket.io/?EIO=4&transport=websocket']) {
+  test(`a handshake at ${target} is as RFC 6455 has it, or is refused`, async (t) => {
+    const server = await startServer(t);
+    const accepted = await handshake(t, server, {}, target);
+    assert.match(accepted, /^HTTP\/1\.1 101 /);
+    // The example of RFC 6455, 1.3.
+    assert.match(accepted, /\r\nSec-Websocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK\+xOo=\r\n/);
+    assert.doesNotMatch(accepted, /sec-websocket-protocol/i);
+    const version = await handshake(t, server, {'Sec-WebSocket-Version': '8'}, target);
+    assert.match(version, /^HTTP\/1\.1 426 /);
+    assert.match(version, /\r\nSec-Websocket-Version: 13\r\n/);
+    for (const key of ['', 'x', 'dGhlIHNhbXBsZSBub25jZQ', 'dGhlIHNhbXBsZSBub25jZT==', 'AAAA']) {
+      assert.match(await handshake(t, server, {'Sec-WebSocket-Key': key}, target), /^HTTP\/1\.1 400 /, key);
+    }
+    // Browsers close the connection if they offered some and none is chosen.
+    const protocol = await handshake(t, server, {'Sec-WebSocket-Protocol': 'json, other'}, target);
+    assert.match(protocol, /\r\nSec-Websocket-Protocol: json\r\n/);
+  });
+}
+
+test('a text that is not UTF-8 closes with 1007, and what is no frame with 1002', async (t) => {
+  const server = await startServer(t);
+  for (const [bytes, code] of [[[0x81, 0x81, 0, 0, 0, 0, 0xff], 1007], [[0x81, 1, 0x78], 1002], [[0x83, 0x80, 0, 0, 0, 0], 1002]]) {
+    const a = await webSocketPeer(t, server);
+    a.socket._socket.write(Buffer.from(bytes));
+    assert.equal(await a.closed, code);
+  }
+});
+
+test('a peer that does not read is closed with 1013, which it sees when it reads on', async (t) => {
+  const server = await startServer(t, {WEBRTC_MAX_PENDING_BYTES: '600000'});
+  const [a, deaf] = [await webSocketPeer(t, server), await webSocketPeer(t, server)];
+  deaf.socket.pause();
+  const pad = 'x'.repeat(500_000);
+  for (let number = 0; number < 30; number += 1) a.send({receiverId: deaf.id, pad});
+  await until(async () => (await server.peers()).length === 1);
+  await pause(1500);
+  deaf.socket.resume();
+  assert.equal(await deaf.closed, 1013);
+});
+
+test('a socket keeps no memory of a large message', ofOneProcess, async (t) => {
+  const server = await startServer(t);
+  const peers = [];
+  for (let number = 0; number < 60; number += 1) peers.push(await webSocketPeer(t, server));
+  const before = server.resident();
+  const pad = 'x'.repeat(500_000);
+  // To itself, so that each reads and is written such a message.
+  for (const peer of peers) {
+    peer.send({receiverId: peer.id, pad});
+    await peer.frames.next();
+  }
+  const grown = server.resident() - before;
+  assert.ok(grown < 16 * 1024, `${grown} KiB more`);
 });
 
 test('a full server refuses an upgrade', async (t) => {

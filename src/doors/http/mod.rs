@@ -12,14 +12,12 @@
 //! Success is exactly 200 on all of them: native clients disconnect or go
 //! deaf on anything else.
 
-mod body;
 mod scripts;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::Body,
     extract::{Request, State},
     http::{HeaderValue, Method, Version, header::CONNECTION},
     response::{IntoResponse, Response},
@@ -29,16 +27,17 @@ use tokio::time::sleep;
 use tower::{service_fn, util::option_layer};
 
 pub use super::reply::Cors;
-use body::WithReceipt;
 
 use super::{
-    Parking, RequestError, cors_layer, only,
+    Parking, RequestError, cors_layer,
+    kit::body,
+    only,
     query::Query,
     reply::{HEARTBEAT_INTERVAL, MESSAGE_SEQ, PEER_TOKEN, reply, reply_from},
 };
 use crate::peer_list::{
-    Caller, Link, News, OpenRequest, PeerError, PeerId, PeerToken, Reason, ResumeError, SignedIn,
-    TimeoutPeerList, WayIn,
+    Caller, Link, News, OpenRequest, PeerError, PeerId, PeerToken, Proof, Reason, ResumeError,
+    SignedIn, TimeoutPeerList, WayIn,
 };
 
 /// An error on `/wait` is answered after this pause: Unity and JavaScript
@@ -138,6 +137,10 @@ impl Door {
         Ok(token)
     }
 
+    fn proof(&self, request: &Request) -> Result<Proof, RequestError> {
+        Ok(self.token(request)?.into())
+    }
+
     /// How long a wait may take whose client asks for so many ms at most.
     fn wait_limit(&self, asked: Option<u64>) -> Option<Duration> {
         let own = self.opts.wait_timeout.map(with_jitter);
@@ -149,12 +152,12 @@ impl Door {
     fn open(
         &self,
         id: PeerId,
-        token: Option<PeerToken>,
+        proof: Proof,
         transport: Transport,
     ) -> Result<OpenRequest, PeerError> {
         self.peer_list.open_request(Caller {
             id,
-            token,
+            proof,
             link: transport.link,
             lingers: transport.closes_after_reply,
         })
@@ -168,6 +171,7 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     let way = WayIn {
         door: DOOR,
         dialect,
+        protected: query.text("resume")?.is_some_and(|resume| resume == "true"),
     };
     let claim = if query.has("peer_id") {
         let id = query.peer_id("peer_id")?;
@@ -195,10 +199,10 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     // An error means that it was removed already, which its next request
     // will tell it.
     let lingers = transport.closes_after_reply;
-    if let Ok(open) = door.open(id, None, transport) {
+    if let Ok(open) = door.open(id, Proof::SignIn, transport) {
         open.answered(lingers);
     }
-    let mut response = reply_from(id, list);
+    let mut response = reply_from(id, body::lines(list, None));
     let headers = response.headers_mut();
     // Digits of either base are a header's value.
     if let Ok(token) = HeaderValue::try_from(token.digits()) {
@@ -224,7 +228,7 @@ fn wait(
     let query = Query::of(&request);
     let asked = query
         .peer_id("peer_id")
-        .and_then(|id| Ok((id, door.token(&request)?, query.number("ack")?)));
+        .and_then(|id| Ok((id, door.proof(&request)?, query.number("ack")?)));
     let limit = query.number("limit");
     let transport = Transport::of(&request);
     if let Some(parking) = request.extensions().get::<Parking>() {
@@ -235,7 +239,7 @@ fn wait(
         let answer = match (allowed, asked, limit) {
             (Err(error), ..) => Err(error),
             (Ok(()), Err(error), _) | (Ok(()), _, Err(error)) => refuse_wait(error).await,
-            (Ok(()), Ok((id, token, ack)), Ok(limit)) => match door.open(id, token, transport) {
+            (Ok(()), Ok((id, proof, ack)), Ok(limit)) => match door.open(id, proof, transport) {
                 Ok(open) => parked(id, ack, door.wait_limit(limit), open).await,
                 Err(error) => refuse_wait(error.into()).await,
             },
@@ -259,7 +263,7 @@ async fn parked(
         _ => None,
     };
     let (from, news) = match delivery.news() {
-        News::Message { from, body } => (*from, body.clone()),
+        News::Message { from, body } => (*from, body.clone().into()),
         News::Status(lines) | News::Nothing(lines) => (id, lines.clone()),
         // At once: native clients then report that they are disconnected.
         // The others are for sockets, and nobody polls for those.
@@ -267,10 +271,7 @@ async fn parked(
             return Err(PeerError::Unknown.into());
         }
     };
-    let mut response = match delivery.receipt() {
-        Some(receipt) => reply_from(from, Body::new(WithReceipt::new(news, receipt))),
-        None => reply_from(from, news),
-    };
+    let mut response = reply_from(from, body::lines(news, delivery.receipt()));
     if let Some(number) = number {
         response.headers_mut().insert(MESSAGE_SEQ, number.into());
     }
@@ -294,7 +295,7 @@ fn message(
     let query = Query::of(&request);
     let ids = query
         .peer_id("peer_id")
-        .and_then(|from| Ok((from, query.peer_id("to")?, door.token(&request)?)));
+        .and_then(|from| Ok((from, query.peer_id("to")?, door.proof(&request)?)));
     let number = query.number("seq").and_then(|number| match number {
         Some(0) => Err(RequestError::MalformedSeq),
         number => Ok(number),
@@ -304,7 +305,7 @@ fn message(
     async move {
         allowed?;
         let lingers = transport.closes_after_reply;
-        let open = ids.and_then(|(from, to, token)| Ok((door.open(from, token, transport)?, to)));
+        let open = ids.and_then(|(from, to, proof)| Ok((door.open(from, proof, transport)?, to)));
         // Read before anything is answered, errors too: a hang-up while a POST
         // is in flight resets the native client.
         let body = body::read(body, door.opts.max_message_bytes).await;
@@ -326,7 +327,7 @@ async fn heartbeat(State(door): State<Door>, request: Request) -> Answer {
     let id = Query::of(&request).peer_id("peer_id")?;
     let transport = Transport::of(&request);
     let lingers = transport.closes_after_reply;
-    let open = door.open(id, door.token(&request)?, transport)?;
+    let open = door.open(id, door.proof(&request)?, transport)?;
     open.heartbeat().await?;
     open.answered(lingers);
     Ok(reply(()))
@@ -340,10 +341,9 @@ async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
     if grace > MAX_GRACE_MS {
         return Err(RequestError::TooHigh("grace", MAX_GRACE_MS));
     }
-    if let Some(token) = door.token(&request)? {
-        // One that is not signed in has none to be wrong.
-        door.peer_list.check_token(id, &token).await?;
-    }
+    // Of a peer that is not signed in no token is wrong.
+    let token = door.token(&request)?;
+    door.peer_list.check_token(id, token.as_ref()).await?;
     if grace == 0 {
         door.peer_list.remove_peer(id, Reason::SignedOut).await?;
     } else {

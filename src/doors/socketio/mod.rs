@@ -11,11 +11,12 @@
 //! | `get-session-info` | `ask_for_room` |
 //! | disconnect | `remove_peer` |
 
-mod call;
+mod engineio;
 mod events;
 mod member;
+mod packet;
 
-use std::{fmt, future::ready, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -25,39 +26,22 @@ use axum::{
     routing::any,
 };
 use serde::Deserialize;
-use socketioxide::{
-    SocketIo,
-    extract::{SocketRef, TryData},
-    handler::ConnectHandler,
-    socket::DisconnectReason,
-};
 use subtle::ConstantTimeEq;
+use tower::service_fn;
 
 use super::{
     RequestError, only,
-    push::{Return, ping_interval},
     reply::{self, reply},
 };
-use crate::peer_list::{PeerError, TimeoutPeerList};
-use call::{Call, Gone, calls};
+use crate::peer_list::TimeoutPeerList;
+use engineio::{EngineIo, Handshake, Place, Serve, Session};
+use member::Members;
 
 /// A small client of our own, for pages that have none.
 const CLIENT: &str = include_str!("client.js");
 
 /// Reliable-Signaler's script, which brings the client along.
 const SIGNALER: &str = concat!(include_str!("client.js"), include_str!("signaler.js"));
-
-/// How many packets a socket may have besides its mailbox, which counts bytes.
-/// The library closes a socket whose buffer is full when it is to be pinged,
-/// so it must have room for a burst.
-const BUFFERED_PACKETS: usize = 128;
-
-/// What a client sent may wait to be obeyed, up to so many times the bound of a
-/// mailbox: the library reads on whatever waits.
-const UNOBEYED_MAILBOXES: usize = 8;
-
-/// How long a client may take to answer a ping, as in the original.
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The routes of this door. With a token, only clients that send it as
 /// `auth.token` may connect.
@@ -66,65 +50,12 @@ pub(crate) fn routes(
     max_message_bytes: usize,
     token: Option<String>,
 ) -> Router {
-    let (service, io) = SocketIo::builder()
-        .ping_interval(ping_interval(&peer_list))
-        .ping_timeout(PING_TIMEOUT)
-        .max_buffer_size(BUFFERED_PACKETS)
-        .max_payload(u64::try_from(max_message_bytes).unwrap_or(u64::MAX))
-        .ws_max_message_size(max_message_bytes)
-        .ws_max_frame_size(max_message_bytes)
-        .build_svc();
-    let token: Option<Arc<str>> = token.map(Into::into);
-    let list = peer_list.clone();
-    let may_connect = move |socket: SocketRef, auth: TryData<Auth>| {
-        let auth = auth.0.unwrap_or_default();
-        let shown = auth.shows(token.as_deref());
-        let comes_back = auth.session.is_some();
-        let request = socket.req_parts();
-        let back = Return::of(&request.uri, &request.headers);
-        let list = list.clone();
-        async move {
-            if !shown {
-                return Err(Refused::Token);
-            }
-            match back.map_err(|_| Refused::PeerToken)?.claim {
-                Some((id, token)) => {
-                    match list.check_token(id, &token).await {
-                        Err(PeerError::WrongToken) => Err(Refused::PeerToken),
-                        // Whoever joins is looked at again.
-                        Ok(()) | Err(PeerError::Unknown | PeerError::Unavailable) => Ok(()),
-                    }
-                }
-                None if list.is_full() && !comes_back => Err(Refused::Full),
-                None => Ok(()),
-            }
-        }
+    let members = Members {
+        list: peer_list.clone(),
+        token: token.map(Into::into),
     };
-    let list = peer_list.clone();
-    // The body runs before any event of the socket is looked at; what it
-    // returned would run beside them.
-    let connected = move |socket: SocketRef, io: SocketIo, auth: TryData<Auth>| {
-        let key = auth.0.unwrap_or_default().session.filter(|key| is_key(key));
-        let (inbox, calls) = calls(UNOBEYED_MAILBOXES * list.opts().max_pending_bytes);
-        let gone = inbox.clone();
-        socket.on_fallback(move |call: Call| {
-            inbox.put(call);
-            ready(())
-        });
-        socket.on_disconnect(move |reason: DisconnectReason| {
-            gone.close(match reason {
-                DisconnectReason::ClientNSDisconnect => Gone::Disconnected,
-                _ => Gone::Lost,
-            });
-            ready(())
-        });
-        // Looked at before it was let in.
-        let request = socket.req_parts();
-        let back = Return::of(&request.uri, &request.headers).unwrap_or_default();
-        tokio::spawn(member::serve(list.clone(), io, socket, calls, key, back));
-        ready(())
-    };
-    io.ns("/", connected.with(may_connect));
+    let engine = EngineIo::new(peer_list.clone(), max_message_bytes, members);
+    let answer = service_fn(move |request| engine.clone().answer(request));
     Router::new()
         .route("/connections", any(connections))
         .route("/socket.io/socket.io.js", any(async |r| script(r, CLIENT)))
@@ -132,8 +63,14 @@ pub(crate) fn routes(
             "/reliable-signaler/signaler.js",
             any(async |r| script(r, SIGNALER)),
         )
-        .route_service("/socket.io/", service)
+        .route_service("/socket.io/", answer)
         .with_state(peer_list)
+}
+
+impl Serve for Members {
+    async fn serve(&self, session: &Arc<Session>, handshake: Handshake, place: Place) {
+        Members::serve(self, session, handshake, place).await;
+    }
 }
 
 /// What a client shows when it connects.
@@ -144,12 +81,14 @@ struct Auth {
     session: Option<String>,
 }
 
-/// Long enough not to be guessed, and no longer than it need be.
-fn is_key(key: &str) -> bool {
-    (16..=64).contains(&key.len())
-}
-
 impl Auth {
+    /// The key of the session of our own client: long enough not to be guessed, and
+    /// no longer than it need be.
+    fn session_key(&self) -> Option<&str> {
+        let key = self.session.as_deref();
+        key.filter(|key| (16..=64).contains(&key.len()))
+    }
+
     fn shows(&self, wanted: Option<&str>) -> bool {
         let Some(wanted) = wanted else { return true };
         let shown = self.token.as_deref().unwrap_or_default();
@@ -157,26 +96,6 @@ impl Auth {
         shown.as_bytes().ct_eq(wanted.as_bytes()).into()
     }
 }
-
-/// Why a client may not connect, as its `connect_error` tells it.
-#[derive(Clone, Copy, Debug)]
-enum Refused {
-    Token,
-    PeerToken,
-    Full,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Token => "Authentication error",
-            Self::PeerToken => "The peer token is wrong",
-            Self::Full => "The server is full",
-        })
-    }
-}
-
-impl std::error::Error for Refused {}
 
 async fn connections(
     State(peer_list): State<TimeoutPeerList>,

@@ -6,19 +6,19 @@ use parking_lot::Mutex;
 use redis::{
     Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
     ServerErrorKind, TlsCertificates,
-    aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
+    aio::{ConnectionManagerConfig, MultiplexedConnection},
     io::tcp::TcpSettings,
 };
 use socket2::TcpKeepalive;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
     ClusterOpts,
     library::{Library, is_unknown_function},
-    redis::{Commands, Current, Health, Redis},
+    redis::{Commands, Health, Redis},
 };
 use crate::peer_list::HeartbeatOpts;
 
@@ -85,10 +85,10 @@ pub(super) fn explain(error: &RedisError) -> String {
             "it is a replica, which cannot be written to: WEBRTC_REDIS_URL is to name the primary"
                 .to_owned()
         }
-        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot) => {
-            "it is one of several shards of a Redis Cluster: one that has all keys is needed"
-                .to_owned()
-        }
+        ErrorKind::Server(
+            ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
+        ) => "it is one of several shards of a Redis Cluster: one that has all keys is needed"
+            .to_owned(),
         ErrorKind::Server(_) if !detail.is_empty() => detail.to_owned(),
         _ => text.lines().next().unwrap_or_default().to_owned(),
     }
@@ -136,35 +136,25 @@ impl Redis {
             .set_response_timeout(Some(ANSWER_PATIENCE))
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_secs(1));
-        let connect = |config| ConnectionManager::new_with_config(client.clone(), config);
-        let commands = Commands {
-            client: client.clone(),
-            config: config.clone(),
-            current: Mutex::new(Current {
-                connection: connect(config.clone()).await?,
-                made: Instant::now(),
-            }),
-        };
+        let commands = Commands::connect(client.clone(), config.clone()).await?;
         let (sender, pushes) = unbounded_channel();
         let listening = config
             .set_push_sender(sender)
             .set_automatic_resubscription()
             .set_number_of_retries(usize::MAX);
-        let mut subscription = connect(listening).await?;
-        for channel in [
-            format!("{prefix}{db}:all"),
-            format!("{prefix}{db}:n:{node}"),
-        ] {
-            subscription.subscribe(channel).await?;
-        }
         let redis = Self {
+            channels: [
+                format!("{prefix}{db}:all"),
+                format!("{prefix}{db}:n:{node}"),
+            ],
             library,
             prefix,
             node,
             commands,
-            _pushes: subscription,
+            subscription: Commands::connect(client, listening).await?,
             health: Health::default(),
         };
+        redis.subscribe().await?;
         Ok((redis, pushes))
     }
 }
@@ -258,9 +248,14 @@ async fn unfit(connection: &mut MultiplexedConnection) -> Result<Option<String>,
         return Ok(Some(too_old(&format!("version {version}"))));
     }
     let policy = field("maxmemory_policy");
-    Ok(policy.starts_with("allkeys").then(|| {
+    // Signs of life, and what was done already, are keys with a time limit: to lose
+    // those is as bad.
+    let forgets = ["allkeys", "volatile"]
+        .iter()
+        .any(|forgets| policy.starts_with(forgets));
+    Ok(forgets.then(|| {
         format!(
-            "when it is full it forgets peers and messages (maxmemory-policy {policy}): \
+            "when it is full it forgets what the peer list needs (maxmemory-policy {policy}): \
              set noeviction"
         )
     }))

@@ -10,6 +10,9 @@ use crate::peer_list::{
     SendError, Unavailable, peer::name_for_list,
 };
 
+/// The cards of so many peers are asked for at once: others wait for it.
+const CARDS_AT_ONCE: usize = 500;
+
 impl ClusterList {
     pub async fn add_member(
         &self,
@@ -94,15 +97,31 @@ impl ClusterList {
         }
         info!(peer_id = id.get(), name = &*listed, "peer signed in");
         let full = row.row();
-        let cards = row.row().map(cards).unwrap_or_default();
+        let version = row.number().ok_or(PeerError::Unavailable)?;
         self.push_owed(&op, id, None, full, "g", introduction.hello)
             .await;
+        self.0.sync_to(version, None).await?;
+        let mut cards = self.cards().await?;
+        cards.retain(|card| card.id != id);
         Ok(Some(cards))
     }
 
+    /// Every peer in the list, from this node's copy.
     pub async fn cards(&self) -> Result<Vec<Card>, Unavailable> {
-        let row = self.0.run("cards", Some(PATIENCE), |verb| verb);
-        Ok(cards(row.await?))
+        let unknown = self.0.cached.lock().without_card();
+        for ids in unknown.chunks(CARDS_AT_ONCE) {
+            let row = self.0.run("cards_of", Some(PATIENCE), |verb| {
+                ids.iter().fold(verb, |verb, id| verb.arg(id.get()))
+            });
+            let shown = row.await?.all_bytes();
+            let mut cached = self.0.cached.lock();
+            for (id, shown) in ids.iter().zip(shown) {
+                // A member of whom nothing is shown has an empty card.
+                let card = shown.map(|card| Some(card).filter(|card| !card.is_empty()));
+                cached.set_card(*id, card);
+            }
+        }
+        Ok(self.0.cached.lock().cards())
     }
 
     pub async fn show_family(&self, id: PeerId, family: Family) {
@@ -242,17 +261,4 @@ impl ClusterList {
             }
         }
     }
-}
-
-fn cards(row: Row) -> Vec<Card> {
-    let cards = row.rows().into_iter().filter_map(|mut row| {
-        Some(Card {
-            id: row.text().and_then(|id| PeerId::parse(&id))?,
-            name: row.text()?.into(),
-            card: row.bytes(),
-        })
-    });
-    let mut cards: Vec<Card> = cards.collect();
-    cards.sort_unstable_by_key(|card| card.id);
-    cards
 }

@@ -9,11 +9,8 @@ use crate::peer_list::{
     EVENTS_KEPT, HeartbeatOpts, MESSAGE_OVERHEAD_BYTES,
     events::EVENTS_QUEUED,
     roster::LOG_LENGTH,
-    rules::{LINGER, REPEAT_PAUSE, patience},
+    rules::{ANSWER_PATIENCE, LINGER, NODE_LIFE, REPEAT_PAUSE, patience, sign_period},
 };
-
-/// A node that was not heard of for so long is dead.
-pub(super) const NODE_LIFE: Duration = Duration::from_secs(10);
 
 /// What is lent and not told of after this long may be lent to the next, even
 /// if the node that has it lives. Longer than Redis may stand still unseen, and
@@ -23,9 +20,6 @@ const LEASE: Duration = Duration::from_secs(15);
 /// An operation may be asked for again this long after it was done: longer than
 /// what cannot be refused is tried for.
 const OP_LIFE: Duration = Duration::from_secs(40);
-
-/// No sign of life is sent more often than this, however soon peers are stale.
-const SHORTEST_SIGN: Duration = Duration::from_millis(100);
 
 /// Verbs that are refused while Redis is out of memory: others make room.
 const GROWING: [&str; 9] = [
@@ -39,13 +33,6 @@ const GROWING: [&str; 9] = [
     "send",
     "send_to_member",
 ];
-
-/// How often a node tells that it lives. When none does twice in a row, Redis
-/// stood still, and that is to be seen before a peer is stale for it.
-pub(super) fn sign_period(opts: &HeartbeatOpts) -> Duration {
-    let sign = (opts.timeout_period / 4).max(SHORTEST_SIGN);
-    sign.min(NODE_LIFE / 4)
-}
 
 /// Its parts, each of which uses those before it.
 const SCRIPT: &str = concat!(
@@ -79,8 +66,7 @@ impl Library {
     pub fn new(heartbeat: &HeartbeatOpts, db: i64) -> Self {
         let body = format!("{}local DB = {db}\n{SCRIPT}", constants(heartbeat));
         let digest = Sha256::digest(&body);
-        let digits: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
-        let name = format!("signal_{digits}");
+        let name = format!("signal_{}", hex::encode(&digest[..8]));
         let growing = format!("{name}_growing");
         let text =
             format!("#!lua name={name}\nlocal NAME, GROWING = '{name}', '{growing}'\n{body}");
@@ -121,7 +107,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
         "local TIMEOUT, PATIENCE, ANY_REQUEST = {}, {}, {}\n\
          local BOUND, OVERHEAD, MAX_PEERS = {}, {MESSAGE_OVERHEAD_BYTES}, {}\n\
          local LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED = {LOG_LENGTH}, {EVENTS_KEPT}, {EVENTS_QUEUED}\n\
-         local LINGER, REPEAT_PAUSE, LEASE = {}, {}, {}\n\
+         local LINGER, REPEAT_PAUSE, ANSWER_PATIENCE, LEASE = {}, {}, {}, {}\n\
          local NODE_LIFE, STANDSTILL, OP_LIFE = {}, {}, {}\n",
         ms(opts.timeout_period),
         ms(patience(opts)),
@@ -130,6 +116,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
         opts.max_peers,
         ms(LINGER),
         ms(REPEAT_PAUSE),
+        ms(ANSWER_PATIENCE),
         ms(LEASE),
         ms(NODE_LIFE),
         ms(2 * sign_period(opts)),

@@ -32,15 +32,16 @@ pub(super) use lease::Lease;
 pub(super) use open::{OpenRequest, OpenSocket};
 
 use super::{
-    AddPeerError, Caller, Delivery, HeartbeatOpts, PeerError, PeerEvents, PeerId, PeerInfo,
-    PeerToken, Reason, ResumeError, SendError, SignedIn, Unavailable, WayIn, events::read_info,
-    peer::name_for_list, rules::ROOM_PATIENCE,
+    AddPeerError, Caller, Delivery, HeartbeatOpts, Lines, PeerError, PeerEvents, PeerId, PeerInfo,
+    PeerToken, Proof, Reason, ResumeError, SendError, SignedIn, Unavailable, WayIn,
+    events::read_info,
+    peer::name_for_list,
+    rules::{ANSWER_PATIENCE, ROOM_PATIENCE, sign_period},
 };
-use library::sign_period;
 use node::Node;
-use redis::Redis;
+use redis::{Redis, WATCH_PERIOD};
 use row::Row;
-use view::{View, dialect_letter};
+use view::dialect_letter;
 
 /// How long a verb is tried for whose client can be refused: a short
 /// stand-still of Redis is not seen.
@@ -106,6 +107,7 @@ impl ClusterList {
             .await
             .map_err(unreachable)?;
         node::start(&list.0, pushes);
+        list.start_watching();
         list.start_collector();
         Ok(list)
     }
@@ -158,8 +160,16 @@ impl ClusterList {
             let mut delete = ::redis::cmd("FUNCTION");
             delete.arg("DELETE").arg(&old);
             // Another node may have been faster.
-            let _ = delete.exec_async(&mut self.0.redis.connection()).await;
+            let mut connection = self.0.redis.commands.wire().connection.clone();
+            let _ = delete.exec_async(&mut connection).await;
         }
+    }
+
+    /// Finds out when a connection is to a Redis that hangs and is replaced.
+    fn start_watching(&self) {
+        let node = Arc::downgrade(&self.0);
+        let watching = every(WATCH_PERIOD, node, async |list| list.0.redis.watch().await);
+        self.0.keep([tokio::spawn(watching).abort_handle()]);
     }
 
     fn start_collector(&self) {
@@ -192,8 +202,11 @@ impl ClusterList {
         }
         let name = name.map(name_for_list);
         let token = PeerToken::random();
-        let (known, statuses) = self.0.wants();
         let op = op();
+        let mut asking = SignIn {
+            node: &self.0,
+            op: Some(op.clone()),
+        };
         let row = self.0.run_in_time("add_peer", PATIENCE, |verb| {
             verb.arg(&op)
                 .arg(name.as_deref().unwrap_or_default())
@@ -201,17 +214,20 @@ impl ClusterList {
                 .arg(dialect_letter(way.dialect))
                 .arg(hash_token(&token))
                 .arg(self.0.highest_id())
-                .arg(known_arg(known))
-                .arg(statuses)
+                .arg(flag(way.protected))
         });
         let (kind, row) = row.await.map_err(|_| AddPeerError::Unavailable)?;
         match kind.as_str() {
             "ok" => {}
-            "full" => return Err(AddPeerError::Full),
+            "full" => {
+                asking.op = None;
+                return Err(AddPeerError::Full);
+            }
             _ => return Err(AddPeerError::Unavailable),
         }
-        let signed_in = self.signed_in(row, known, token).await;
+        let signed_in = self.signed_in(row, token).await;
         let signed_in = signed_in.ok_or(AddPeerError::Unavailable)?;
+        asking.op = None;
         info!(
             peer_id = signed_in.id.get(),
             name = name.as_deref(),
@@ -228,7 +244,6 @@ impl ClusterList {
         way: WayIn,
     ) -> Result<SignedIn, ResumeError> {
         let name = name.map(name_for_list);
-        let (known, statuses) = self.0.wants();
         let op = op();
         let row = self.0.run_in_time("resume_peer", PATIENCE, |verb| {
             verb.arg(&op)
@@ -237,8 +252,6 @@ impl ClusterList {
                 .arg(name.as_deref().unwrap_or_default())
                 .arg(way.door)
                 .arg(dialect_letter(way.dialect))
-                .arg(known_arg(known))
-                .arg(statuses)
         });
         let (kind, row) = row.await.map_err(|_| ResumeError::Unavailable)?;
         match kind.as_str() {
@@ -247,28 +260,28 @@ impl ClusterList {
             "gone" => return Err(ResumeError::Gone),
             _ => return Err(ResumeError::Unavailable),
         }
-        let signed_in = self.signed_in(row, known, *token).await;
+        let signed_in = self.signed_in(row, *token).await;
         info!(peer_id = id.get(), "peer came back");
         signed_in.ok_or(ResumeError::Unavailable)
     }
 
     /// What a sign-in was answered with: id, and the list.
-    async fn signed_in(
-        &self,
-        mut row: Row,
-        known: Option<u64>,
-        token: PeerToken,
-    ) -> Option<SignedIn> {
+    async fn signed_in(&self, mut row: Row, token: PeerToken) -> Option<SignedIn> {
         let id = row.text().and_then(|id| PeerId::parse(&id))?;
-        let view = View::read(row.row()?, known)?;
-        self.0.bring(view).await.ok()?;
+        let version = row.number()?;
+        self.0.sync_to(version, Some(PATIENCE)).await.ok()?;
         let list = self.0.cached.lock().list_from(id);
         Some(SignedIn { id, token, list })
     }
 
-    pub async fn check_token(&self, id: PeerId, token: &PeerToken) -> Result<(), PeerError> {
+    pub async fn check_token(
+        &self,
+        id: PeerId,
+        token: Option<&PeerToken>,
+    ) -> Result<(), PeerError> {
         let row = self.0.run("check_token", Some(PATIENCE), |verb| {
-            verb.arg(id.get()).arg(hash_token(token))
+            verb.arg(id.get())
+                .arg(token.map(hash_token).unwrap_or_default())
         });
         accepted(row.await)
     }
@@ -317,7 +330,7 @@ impl ClusterList {
         let row = self.0.run_in_time("send", patience, |verb| {
             verb.arg(&op)
                 .arg(caller.id.get())
-                .arg(caller.token.as_ref().map(hash_token).unwrap_or_default())
+                .arg(token_arg(caller))
                 .arg(to.get())
                 .arg(link_arg(caller))
                 .arg(flag(caller.lingers))
@@ -331,6 +344,7 @@ impl ClusterList {
             "sender" => Err(SendError::UnknownSender),
             "receiver" => Err(SendError::UnknownReceiver),
             "wrong" => Err(SendError::WrongToken),
+            "token" => Err(SendError::MissingToken),
             "order" => Err(SendError::OutOfOrder),
             "mailbox" => Err(SendError::MailboxFull),
             _ => Err(SendError::Unavailable),
@@ -424,13 +438,20 @@ impl ClusterList {
             .await?;
         let node = Arc::downgrade(&self.0);
         tokio::spawn(async move {
-            sleep(grace).await;
-            if let Some(node) = node.upgrade() {
-                let removed = node.run("leave", Some(LONG_PATIENCE), |verb| verb.arg(id.get()));
+            let mut pause = grace;
+            loop {
+                sleep(pause).await;
+                let Some(node) = node.upgrade() else { return };
+                let left = node.run("leave", Some(LONG_PATIENCE), |verb| verb.arg(id.get()));
                 // Else the collector finds it.
-                if let Ok(row) = removed.await {
-                    log_removed(Some(row));
+                let Ok(mut row) = left.await else { return };
+                if let Some(removed) = row.row() {
+                    log_one_removed(removed);
                 }
+                if row.kind() != "1" {
+                    return;
+                }
+                pause = ANSWER_PATIENCE;
             }
         });
         Ok(())
@@ -450,16 +471,12 @@ impl ClusterList {
     pub async fn purge(&self) -> Result<Vec<PeerId>, Unavailable> {
         let mut all = Vec::new();
         loop {
-            let row = self.0.run("collect", Some(PATIENCE), |verb| verb).await?;
-            let removed = log_removed(Some(row));
-            if removed.is_empty() {
+            let mut row = self.0.run("collect", Some(PATIENCE), |verb| verb).await?;
+            let removed = log_removed(row.row()).into_iter();
+            all.extend(removed.filter_map(|(id, is_listed)| is_listed.then_some(id)));
+            if row.kind() != "1" {
                 return Ok(all);
             }
-            all.extend(
-                removed
-                    .into_iter()
-                    .filter_map(|(id, is_listed)| is_listed.then_some(id)),
-            );
         }
     }
 
@@ -485,9 +502,10 @@ impl ClusterList {
         Ok(infos)
     }
 
-    pub fn is_full(&self) -> bool {
-        // As far as is known here; a sign-in is told exactly.
-        self.0.cached.lock().roster.len() >= self.0.opts.max_peers
+    /// How many peers are in the list, as far as is known here; a sign-in is told
+    /// exactly.
+    pub fn len(&self) -> usize {
+        self.0.cached.lock().roster.len()
     }
 
     pub fn opts(&self) -> &HeartbeatOpts {
@@ -498,7 +516,7 @@ impl ClusterList {
         self.0.cached.lock().roster.ids()
     }
 
-    pub fn format(&self) -> Bytes {
+    pub fn format(&self) -> Lines {
         self.0.cached.lock().roster.list(Instant::now())
     }
 
@@ -593,7 +611,7 @@ async fn every(period: Duration, node: Weak<Node>, work: impl AsyncFn(&ClusterLi
 fn caller(id: PeerId) -> Caller {
     Caller {
         id,
-        token: None,
+        proof: Proof::Nothing,
         link: None,
         lingers: false,
     }
@@ -602,9 +620,30 @@ fn caller(id: PeerId) -> Caller {
 /// Id, token, link, and whether it lingers.
 fn as_caller<'a>(verb: &'a mut Cmd, caller: &Caller) -> &'a mut Cmd {
     verb.arg(caller.id.get())
-        .arg(caller.token.as_ref().map(hash_token).unwrap_or_default())
+        .arg(token_arg(caller))
         .arg(link_arg(caller))
         .arg(flag(caller.lingers))
+}
+
+fn token_arg(caller: &Caller) -> String {
+    caller.token().map(hash_token).unwrap_or_default()
+}
+
+/// A sign-in that was asked for. If it is dropped while it has its name, whoever asked
+/// was refused, or has left: it is undone.
+struct SignIn<'a> {
+    node: &'a Arc<Node>,
+    op: Option<String>,
+}
+
+impl Drop for SignIn<'_> {
+    fn drop(&mut self) {
+        if let Some(op) = self.op.take() {
+            self.node.later("give_up_sign_in", |verb| {
+                verb.arg(op);
+            });
+        }
+    }
 }
 
 fn link_arg(caller: &Caller) -> String {
@@ -627,8 +666,7 @@ fn op() -> String {
 
 /// What is kept of a token or a key: whoever reads Redis cannot act as a peer.
 fn hash(secret: impl AsRef<[u8]>) -> String {
-    let digest = Sha256::digest(secret);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(secret))
 }
 
 fn hash_token(token: &PeerToken) -> String {
@@ -643,6 +681,7 @@ fn accepted(row: Result<Row, Unavailable>) -> Result<(), PeerError> {
     match split(row)?.0.as_str() {
         "ok" => Ok(()),
         "wrong" => Err(PeerError::WrongToken),
+        "token" => Err(PeerError::MissingToken),
         "unknown" => Err(PeerError::Unknown),
         _ => Err(PeerError::Unavailable),
     }

@@ -37,6 +37,9 @@ use crate::peer_list::{
 /// Of so many peers is told at once that something is over.
 const OVER_AT_ONCE: usize = 100;
 
+/// The part of the time for which a verb is tried in which Redis may begin with it.
+const DONE_BY: f64 = 0.8;
+
 /// See [`Over::links`].
 const LINKS_KEPT: usize = 4;
 
@@ -58,6 +61,8 @@ pub(super) struct Node {
     is_telling_over: AtomicBool,
     /// Nodes with other settings use the list too, as far as the log has told.
     pub differ: AtomicBool,
+    /// Only one asks for changes of the list at a time: its answer is for all.
+    asking_for_changes: tokio::sync::Mutex<()>,
     /// Only one asks for events at a time, or they would come twice.
     asking_for_events: tokio::sync::Mutex<()>,
     /// Somebody is about to ask for events.
@@ -102,6 +107,9 @@ struct OpenState {
     heard: Option<u64>,
     /// The highest number that its client has acknowledged. None: it does not.
     acknowledged: Option<u64>,
+    /// If it is a wait, it is over: its peer has to poll again to show that it is
+    /// there.
+    is_over: bool,
 }
 
 impl OpenHere {
@@ -122,6 +130,10 @@ impl OpenHere {
 
     pub fn removed(&self) -> Option<Reason> {
         self.state.lock().removed
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.state.lock().is_over
     }
 
     pub fn is_replaced(&self) -> bool {
@@ -177,6 +189,7 @@ impl Node {
             over: Mutex::default(),
             is_telling_over: AtomicBool::new(false),
             differ: AtomicBool::new(false),
+            asking_for_changes: tokio::sync::Mutex::new(()),
             asking_for_events: tokio::sync::Mutex::new(()),
             is_asking: AtomicBool::new(false),
             clock: AtomicU64::new(0),
@@ -209,7 +222,8 @@ impl Node {
     ) -> Answer {
         let args = &args;
         let ask = || {
-            let end = self.clock_in(patience);
+            // What Redis does at the last moment is still answered in time.
+            let end = self.clock_in(patience.mul_f64(DONE_BY));
             self.run(verb, Some(patience), move |verb| args(verb.arg(end)))
         };
         let (kind, mut row) = split(ask().await)?;
@@ -268,31 +282,48 @@ impl Node {
 
     // The list -------------------------------------------------------------
 
-    /// What a view is asked for with: the version that is known, and whether
-    /// STATUS is wanted.
-    pub fn wants(&self) -> (Option<u64>, &'static str) {
-        let cached = self.cached.lock();
-        (cached.known(), flag(cached.wants_statuses()))
+    /// Brings the list up to this version, and knows who is connected. Calls that
+    /// come together have one question between them.
+    pub async fn sync_to(
+        &self,
+        version: u64,
+        patience: Option<Duration>,
+    ) -> Result<(), Unavailable> {
+        let is_done = || {
+            let cached = self.cached.lock();
+            cached.known().is_some_and(|known| known >= version) && !cached.wants_statuses()
+        };
+        if is_done() {
+            return Ok(());
+        }
+        let _alone = self.asking_for_changes.lock().await;
+        if is_done() {
+            return Ok(());
+        }
+        self.ask_for_changes(patience).await
     }
 
     /// Brings the list up to date. `patience`: how long this is tried.
     pub async fn sync(&self, patience: Option<Duration>) -> Result<(), Unavailable> {
-        let (known, statuses) = self.wants();
+        let _alone = self.asking_for_changes.lock().await;
+        self.ask_for_changes(patience).await
+    }
+
+    async fn ask_for_changes(&self, patience: Option<Duration>) -> Result<(), Unavailable> {
+        let (known, statuses) = {
+            let mut cached = self.cached.lock();
+            (cached.known(), flag(cached.asks_for_statuses()))
+        };
         let row = self.run("view", patience, |verb| {
             verb.arg(known_arg(known)).arg(statuses)
         });
         let view = View::read(row.await?, known).ok_or(Unavailable)?;
-        self.apply(view);
-        Ok(())
-    }
-
-    fn apply(&self, view: View) -> bool {
         let is_older = view.is_older();
-        let fits = self.cached.lock().apply(view);
+        self.cached.lock().apply(view);
         if is_older {
             self.lost_changes();
         }
-        fits
+        Ok(())
     }
 
     fn lost_changes(&self) {
@@ -316,15 +347,6 @@ impl Node {
         }
     }
 
-    /// Brings the list up to date with what an answer brought along.
-    pub async fn bring(&self, view: View) -> Result<(), Unavailable> {
-        if self.apply(view) {
-            Ok(())
-        } else {
-            self.sync(Some(PATIENCE)).await
-        }
-    }
-
     // Events ---------------------------------------------------------------
 
     /// Asks for the events that happened. `all`: those that are kept from
@@ -345,10 +367,14 @@ impl Node {
         let first = newest + 1 - lines.len() as u64;
         for (number, line) in (first..).zip(&lines) {
             self.events.go_on_at(number);
-            match read_event(line) {
-                Some(event) => self.events.add(event),
-                None => warn!(line, "an event in Redis cannot be understood"),
+            let event = read_event(line);
+            if event.is_none() {
+                warn!(
+                    line,
+                    "an event in Redis is of a newer version: it is passed over"
+                );
             }
+            self.events.add(event);
         }
         self.events.go_on_at(newest + 1);
         Ok(())
@@ -518,7 +544,7 @@ impl Node {
                 if let Some(number) = over.wait {
                     let name = self.wait_name(number);
                     let told = self.run("end_wait", None, |verb| {
-                        verb.arg(id.get()).arg(name).arg("0").arg("").arg("0")
+                        verb.arg(id.get()).arg(name).arg("0")
                     });
                     let _ = told.await;
                 }
@@ -675,6 +701,15 @@ fn hear(node: &Arc<Node>, text: &str) {
                 .map(|id| node.open_of(id))
                 .unwrap_or_default()
             {
+                here.news.notify_one();
+            }
+        }
+        "b" => {
+            for here in PeerId::parse(word())
+                .map(|id| node.open_of(id))
+                .unwrap_or_default()
+            {
+                here.state.lock().is_over = true;
                 here.news.notify_one();
             }
         }

@@ -79,7 +79,8 @@ impl OpenRequest {
         let list = &self.list;
         let sending = list.send_as(&self.caller, to, body, number, true, PATIENCE);
         self.tell(sending, |error| {
-            matches!(error, SendError::WrongToken | SendError::UnknownSender)
+            use SendError::{MissingToken, UnknownSender, WrongToken};
+            matches!(error, WrongToken | MissingToken | UnknownSender)
         })
         .await
     }
@@ -122,7 +123,7 @@ impl Drop for Telling<'_> {
 }
 
 fn is_refusal(error: &PeerError) -> bool {
-    matches!(error, PeerError::WrongToken | PeerError::Unknown)
+    !matches!(error, PeerError::Unavailable)
 }
 
 /// An attempt to open a socket. If it is dropped while it has its name, nobody
@@ -211,7 +212,7 @@ impl OpenSocket {
                 Found::Nothing => {}
             }
             if node.is_ending() {
-                return Delivery::last(News::Nothing(Bytes::new()));
+                return Delivery::last(News::Nothing("".into()));
             }
             news.await;
         }

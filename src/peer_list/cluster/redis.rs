@@ -1,16 +1,20 @@
 //! The connection to Redis: verbs, tried until they are carried out.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use redis::{
-    Client, Cmd, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
+    Client, Cmd, RedisResult, Value,
+    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
@@ -27,44 +31,132 @@ pub(super) const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// It is told no more often than this that Redis is out of memory.
 const FULL_PAUSE: Duration = Duration::from_secs(60);
 
+/// How often the connections are looked at.
+pub(super) const WATCH_PERIOD: Duration = Duration::from_millis(250);
+
+/// A connection on which a question is open and no answer has come for this long may
+/// be to a Redis that hangs.
+const SUSPICION: Duration = Duration::from_millis(1000);
+
+/// A Redis that lives answers a new connection within this time.
+const PROBE_PATIENCE: Duration = Duration::from_millis(500);
+
 pub(super) struct Redis {
     pub library: Library,
     /// What all keys begin with.
     pub prefix: String,
     /// The name of this node.
     pub node: String,
+    /// The connection for commands.
     pub commands: Commands,
-    /// Kept for its subscription.
-    pub _pushes: ConnectionManager,
+    /// The connection for the subscription.
+    pub subscription: Commands,
+    /// What is subscribed to.
+    pub channels: [String; 2],
     /// As far as the log has told.
     pub health: Health,
 }
 
-/// The connection for commands. One that is refused when it is made anew (a
-/// password that is wrong for a moment) refuses for ever: then another is made.
+/// A connection that can be replaced by a new one. The library makes one again when it
+/// is cut, but goes on for ever with one that is refused when it is made again (a
+/// password that is wrong for a moment), or whose Redis hangs (a stalled machine)
+/// while another has taken its place under the same name.
 pub(super) struct Commands {
-    pub client: Client,
-    pub config: ConnectionManagerConfig,
-    pub current: Mutex<Current>,
+    client: Client,
+    config: ConnectionManagerConfig,
+    current: Mutex<Arc<Wire>>,
 }
 
-pub(super) struct Current {
+/// A connection, and when it was last heard.
+pub(super) struct Wire {
     pub connection: ConnectionManager,
-    pub made: Instant,
+    made: Instant,
+    heard: Mutex<Instant>,
+    /// Another has taken its place: what was asked on it is asked there.
+    replaced: CancellationToken,
+}
+
+impl Wire {
+    fn new(connection: ConnectionManager) -> Arc<Self> {
+        let now = Instant::now();
+        Arc::new(Self {
+            connection,
+            made: now,
+            heard: Mutex::new(now),
+            replaced: CancellationToken::new(),
+        })
+    }
+
+    /// Asks on this connection, as long as it is the one.
+    async fn ask(&self, call: &Cmd) -> RedisResult<Value> {
+        let mut connection = self.connection.clone();
+        let answer = tokio::select! {
+            answer = call.query_async::<Value>(&mut connection) => answer,
+            () = self.replaced.cancelled() => Err(late()),
+        };
+        if answer.is_ok() {
+            *self.heard.lock() = Instant::now();
+        }
+        answer
+    }
+
+    /// Whether it answers, or has answered something not long ago.
+    async fn lives(&self) -> bool {
+        let answered = timeout(WATCH_PERIOD, self.ask(&redis::cmd("PING"))).await;
+        // An error is a cut connection, which the library makes again.
+        answered.is_ok() || self.heard.lock().elapsed() < SUSPICION
+    }
 }
 
 impl Commands {
-    fn renew(&self) {
+    pub async fn connect(client: Client, config: ConnectionManagerConfig) -> RedisResult<Self> {
+        let connection = ConnectionManager::new_with_config(client.clone(), config.clone()).await?;
+        Ok(Self {
+            client,
+            config,
+            current: Mutex::new(Wire::new(connection)),
+        })
+    }
+
+    pub fn wire(&self) -> Arc<Wire> {
+        self.current.lock().clone()
+    }
+
+    /// Makes a new connection in place of this one, unless that was done just now.
+    fn renew(&self, wire: &Arc<Wire>) {
         let mut current = self.current.lock();
-        if current.made.elapsed() < LONGEST_RETRY_PAUSE {
+        if !Arc::ptr_eq(&current, wire) || wire.made.elapsed() < LONGEST_RETRY_PAUSE {
             return;
         }
         let made =
             ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone());
         if let Ok(connection) = made {
-            let made = Instant::now();
-            *current = Current { connection, made };
+            *current = Wire::new(connection);
+            wire.replaced.cancel();
         }
+    }
+
+    /// Whether a new connection is answered.
+    async fn is_answered_anew(&self) -> bool {
+        let asking = async {
+            let mut connection = self.client.get_multiplexed_async_connection().await?;
+            connection.req_packed_command(&redis::cmd("PING")).await
+        };
+        matches!(timeout(PROBE_PATIENCE, asking).await, Ok(Ok(_)))
+    }
+
+    /// Looks at the connection. Returns whether another has taken its place.
+    async fn watch(&self) -> bool {
+        let wire = self.wire();
+        if wire.lives().await || !self.is_answered_anew().await {
+            return false;
+        }
+        // It may only have been slow.
+        if wire.heard.lock().elapsed() < SUSPICION {
+            return false;
+        }
+        self.renew(&wire);
+        !Arc::ptr_eq(&wire, &self.wire())
     }
 }
 
@@ -84,8 +176,28 @@ impl Redis {
         call
     }
 
-    pub fn connection(&self) -> ConnectionManager {
-        self.commands.current.lock().connection.clone()
+    /// Looks whether the connections are to a Redis that lives, and makes new ones
+    /// where one that lives has taken the place of one that hangs.
+    pub async fn watch(&self) {
+        let (renewed, resubscribe) = tokio::join!(self.commands.watch(), self.subscription.watch());
+        if renewed || resubscribe {
+            warn!("Redis hangs, and another has its address: connecting to that");
+        }
+        if resubscribe {
+            // The library subscribes again after a cut, but this one is new.
+            while self.subscribe().await.is_err() {
+                sleep(LONGEST_RETRY_PAUSE).await;
+            }
+        }
+    }
+
+    /// Subscribes to what concerns this node.
+    pub async fn subscribe(&self) -> RedisResult<()> {
+        let mut connection = self.subscription.wire().connection.clone();
+        for channel in &self.channels {
+            connection.subscribe(channel).await?;
+        }
+        Ok(())
     }
 
     /// Carries a verb out. While Redis cannot be reached it is tried again, for
@@ -96,8 +208,8 @@ impl Redis {
         let trying = async {
             let mut pause = RETRY_PAUSE;
             loop {
-                let mut connection = self.connection();
-                match call.query_async::<Value>(&mut connection).await {
+                let wire = self.commands.wire();
+                match wire.ask(call).await {
                     Ok(value) => {
                         self.health.set_away(None);
                         return Row::of(value);
@@ -111,6 +223,7 @@ impl Redis {
                     }
                     // New, or without its memory.
                     Err(error) if is_unknown_function(&error) => {
+                        let mut connection = wire.connection.clone();
                         if let Err(error) = self.library.load(&mut connection).await {
                             self.health.set_away(Some(&error));
                         }
@@ -120,7 +233,7 @@ impl Redis {
                         // If another has taken its place, under the same name, a
                         // new connection is one to that.
                         if !error.is_io_error() {
-                            self.commands.renew();
+                            self.commands.renew(&wire);
                         }
                     }
                 }

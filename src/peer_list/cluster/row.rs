@@ -31,6 +31,15 @@ impl Row {
         }
     }
 
+    /// What is left, each as bytes if it is a string.
+    pub fn all_bytes(mut self) -> Vec<Option<Bytes>> {
+        let mut all = Vec::new();
+        while !self.0.as_slice().is_empty() {
+            all.push(self.bytes());
+        }
+        all
+    }
+
     pub fn text(&mut self) -> Option<String> {
         let bytes = self.bytes()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::row::Row;
 use crate::peer_list::{
-    Dialect, PeerId,
+    Card, Dialect, Lines, PeerId,
     roster::{Connected, Roster},
 };
 
@@ -121,7 +121,7 @@ pub(super) fn read_dialect(letter: &str) -> Option<Dialect> {
 }
 
 /// The line that tells a native client of a change.
-pub(super) fn bare_line(line: &str) -> Option<Bytes> {
+pub(super) fn bare_line(line: &str) -> Option<Lines> {
     let change = Change::read(line)?;
     let Change {
         name, id, joins, ..
@@ -140,12 +140,17 @@ pub(super) struct Cached {
     statuses_of: u64,
     highest_id: u32,
     is_known: bool,
+    /// What the group shows of peers in the list, as far as it was asked for: the
+    /// outer none for those that are no members, the inner for those of whom nothing
+    /// is shown.
+    cards: HashMap<PeerId, Option<Option<Bytes>>>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Place {
     joined: u64,
     dialect: Dialect,
+    name: Arc<str>,
 }
 
 impl Cached {
@@ -158,6 +163,7 @@ impl Cached {
             statuses_of: 0,
             highest_id: 0,
             is_known: false,
+            cards: HashMap::new(),
         }
     }
 
@@ -189,6 +195,16 @@ impl Cached {
         self.statuses_at.is_none_or(|at| at.elapsed() >= pause)
     }
 
+    /// As [`Cached::wants_statuses`], and if so, notes that it is asked: those that
+    /// come before the answer need not ask too.
+    pub fn asks_for_statuses(&mut self) -> bool {
+        let asks = self.wants_statuses();
+        if asks {
+            self.statuses_at = Some(Instant::now());
+        }
+        asks
+    }
+
     /// How a peer in it is told of changes, as far as is known here.
     pub fn dialect(&self, id: PeerId) -> Option<Dialect> {
         self.peers.get(&id).map(|place| place.dialect)
@@ -200,6 +216,7 @@ impl Cached {
             None if view.is_older() || self.known().is_none_or(|known| known < view.version) => {
                 self.roster = Roster::new();
                 self.peers.clear();
+                self.cards.clear();
                 self.lingering.clear();
                 for change in &view.changes {
                     self.roster.continue_at(change.joined - 1);
@@ -234,6 +251,34 @@ impl Cached {
         true
     }
 
+    /// Peers in the list of whom it is not known what the group shows.
+    pub fn without_card(&self) -> Vec<PeerId> {
+        let unknown = self.peers.keys().filter(|id| !self.cards.contains_key(id));
+        unknown.copied().collect()
+    }
+
+    /// What the group shows of a peer.
+    pub fn set_card(&mut self, id: PeerId, card: Option<Option<Bytes>>) {
+        if self.peers.contains_key(&id) {
+            self.cards.insert(id, card);
+        }
+    }
+
+    /// Every peer in the list but those members of the group of whom nothing is shown,
+    /// oldest first.
+    pub fn cards(&self) -> Vec<Card> {
+        let ids = self.roster.ids().into_iter();
+        let cards = ids.filter_map(|id| {
+            let card = match self.cards.get(&id)? {
+                None => None,
+                Some(card) => Some(card.clone()?),
+            };
+            let name = self.peers.get(&id)?.name.clone();
+            Some(Card { id, name, card })
+        });
+        cards.collect()
+    }
+
     fn change(&mut self, change: &Change) {
         let Change {
             id, joined, name, ..
@@ -242,7 +287,13 @@ impl Cached {
             self.note_id(*id);
             let dialect = change.dialect;
             let joined = self.roster.join(*id, name, dialect, Connected::Yes);
-            self.peers.insert(*id, Place { joined, dialect });
+            let name = name.clone();
+            let place = Place {
+                joined,
+                dialect,
+                name,
+            };
+            self.peers.insert(*id, place);
         } else if self.roster.leave(*joined, name) {
             // One that has another name now joined before it left.
             if self
@@ -251,6 +302,7 @@ impl Cached {
                 .is_some_and(|place| place.joined == *joined)
             {
                 self.peers.remove(id);
+                self.cards.remove(id);
             }
         } else {
             // Not known to have joined: the version counts all the same.
@@ -282,7 +334,7 @@ impl Cached {
 
     /// Shows a peer that waits here as connected, even if Redis was away and could
     /// not say so. Returns the list.
-    pub fn show_waiting(&mut self, id: PeerId) -> Bytes {
+    pub fn show_waiting(&mut self, id: PeerId) -> Lines {
         if let Some(place) = self.peers.get(&id) {
             self.roster.set_connected(place.joined, Connected::Yes);
         }
@@ -290,7 +342,7 @@ impl Cached {
     }
 
     /// The list, with this peer's line first.
-    pub fn list_from(&mut self, id: PeerId) -> Bytes {
+    pub fn list_from(&mut self, id: PeerId) -> Lines {
         let now = Instant::now();
         match self.peers.get(&id) {
             Some(place) => self.roster.list_from(place.joined, now),

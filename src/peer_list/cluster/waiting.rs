@@ -2,19 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
-    hash_token, known_arg,
     lease::{Hears, Lease},
     link_arg,
     node::{Node, OpenHere},
     number_arg,
     redis::LONGEST_RETRY_PAUSE,
     row::Row,
-    split,
-    view::{View, bare_line, read_dialect},
+    split, token_arg,
+    view::{bare_line, read_dialect},
 };
 use crate::peer_list::{Caller, Delivery, Dialect, News, PeerError, PeerId, Reason};
 
@@ -51,7 +49,7 @@ impl Looking {
     }
 
     /// Reads what the script found.
-    async fn read(&self, mut row: Row, known: Option<u64>) -> Option<Found> {
+    async fn read(&self, mut row: Row) -> Option<Found> {
         let kind = row.kind();
         let found = match kind.as_str() {
             "message" => {
@@ -71,8 +69,8 @@ impl Looking {
             }
             "list" => {
                 let heard: u64 = row.number()?;
-                let view = View::read(row.row()?, known)?;
-                self.node.bring(view).await.ok()?;
+                let version: u64 = row.number()?;
+                self.node.sync_to(version, None).await.ok()?;
                 let mut cached = self.node.cached.lock();
                 let list = cached.roster.update(heard, Instant::now());
                 let version = Hears::Version(cached.roster.current());
@@ -96,7 +94,6 @@ impl Looking {
     /// `began`: when the wait did, by Redis' clock in ms (a socket: 0).
     pub async fn look(&self, lease: &str, began: u64) -> Found {
         loop {
-            let (known, statuses) = self.node.wants();
             let told = self.node.told(self.id);
             let row = self.node.run("take", None, |verb| {
                 verb.arg(began)
@@ -104,11 +101,9 @@ impl Looking {
                     .arg(lease)
                     .arg(number_arg(self.here.acknowledged()))
                     .arg(told)
-                    .arg(known_arg(known))
-                    .arg(statuses)
             });
             if let Ok(row) = row.await
-                && let Some(found) = self.read(row, known).await
+                && let Some(found) = self.read(row).await
             {
                 return found;
             }
@@ -196,7 +191,6 @@ impl Wait {
         acknowledged: Option<u64>,
     ) -> Result<Begun, PeerError> {
         let Looking { node, id, here } = &self.looking;
-        let (known, statuses) = node.wants();
         let told = node.told(*id);
         here.set_acknowledged(acknowledged);
         // It may have it even when the answer is lost.
@@ -205,12 +199,10 @@ impl Wait {
             verb.arg(self.began)
                 .arg(&self.name)
                 .arg(id.get())
-                .arg(caller.token.as_ref().map(hash_token).unwrap_or_default())
+                .arg(token_arg(caller))
                 .arg(link_arg(caller))
                 .arg(number_arg(acknowledged))
                 .arg(told)
-                .arg(known_arg(known))
-                .arg(statuses)
         });
         // What is there already is given to the shortest, too.
         let end = self.end.map(|end| end.max(Instant::now() + END_PATIENCE));
@@ -222,6 +214,7 @@ impl Wait {
             self.is_open = false;
             return Err(match kind.as_str() {
                 "wrong" => PeerError::WrongToken,
+                "token" => PeerError::MissingToken,
                 "unknown" => PeerError::Unknown,
                 _ => PeerError::Unavailable,
             });
@@ -232,7 +225,7 @@ impl Wait {
         here.set_heard(heard);
         // Told while Redis answered, to one that was not known to be behind.
         let is_behind = heard.is_some_and(|heard| heard < node.told(*id));
-        Ok(match self.looking.read(found, known).await {
+        Ok(match self.looking.read(found).await {
             Some(found) if !is_behind || !matches!(found, Found::Nothing) => Begun::With(found),
             _ => Begun::With(self.look().await),
         })
@@ -268,32 +261,45 @@ impl Wait {
     async fn nothing(mut self) -> Result<Delivery, PeerError> {
         let Looking { node, id, here } = &self.looking;
         if let Some(reason) = here.removed() {
-            return Ok(self.with(|_| removed(reason)));
+            return self.removed(reason).await;
         }
-        let (known, statuses) = node.wants();
         let ended = node.run("end_wait", Some(END_PATIENCE), |verb| {
-            verb.arg(id.get())
-                .arg(&self.name)
-                .arg("1")
-                .arg(known_arg(known))
-                .arg(statuses)
+            verb.arg(id.get()).arg(&self.name).arg("1")
         });
         if let Ok((kind, mut row)) = split(ended.await) {
             self.is_open = false;
             if kind == "gone" {
-                return Ok(removed(gone(here, &mut row)));
+                let reason = gone(here, &mut row);
+                return self.removed(reason).await;
             }
-            if let Some(view) = row.row().and_then(|row| View::read(row, known)) {
-                let _ = node.bring(view).await;
+            if let Some(version) = row.number() {
+                let _ = node.sync_to(version, Some(END_PATIENCE)).await;
             }
         }
+        self.list()
+    }
+
+    /// Its peer is gone. To a client that has signed out itself that is no error:
+    /// 3DStreamingToolkit's ends with an unhandled one on anything but a 200.
+    async fn removed(mut self, reason: Reason) -> Result<Delivery, PeerError> {
+        self.is_open = false;
+        if reason != Reason::SignedOut {
+            return Ok(Delivery::last(News::Removed(reason)));
+        }
+        let _ = self.looking.node.sync(Some(END_PATIENCE)).await;
+        self.list()
+    }
+
+    /// What a wait ends with for which there is nothing.
+    fn list(&self) -> Result<Delivery, PeerError> {
+        let Looking { node, id, .. } = &self.looking;
         let mut cached = node.cached.lock();
         let dialect = self.dialect.or_else(|| cached.dialect(*id));
         // Of a peer that nobody knows here, nothing can be said.
         let dialect = dialect.ok_or(PeerError::Unavailable)?;
         Ok(Delivery::last(News::Nothing(match dialect {
-            Dialect::Bare => Bytes::from_static(b"\n"),
-            Dialect::Silent => Bytes::new(),
+            Dialect::Bare => "\n".into(),
+            Dialect::Silent => "".into(),
             Dialect::Listed => cached.show_waiting(*id),
         })))
     }
@@ -328,15 +334,15 @@ pub(super) async fn wait(
             Found::Lent(news, message, hears) => {
                 return Ok(wait.with(|wait| wait.looking.lend(&wait.name, news, message, hears)));
             }
-            Found::Removed(reason) => return Ok(wait.with(|_| removed(reason))),
+            Found::Removed(reason) => return wait.removed(reason).await,
             Found::Outdated => wait.looking.here.set_outdated(),
             Found::Later(soon) => left = Some(soon),
             Found::Nothing => {}
         }
         if let Some(reason) = wait.looking.here.removed() {
-            return Ok(wait.with(|_| removed(reason)));
+            return wait.removed(reason).await;
         }
-        if !wait.until_news(left).await {
+        if wait.looking.here.is_over() || !wait.until_news(left).await {
             return wait.nothing().await;
         }
         // One that is outdated has only its end to wait for.
@@ -350,8 +356,4 @@ pub(super) async fn wait(
 fn gone(here: &OpenHere, row: &mut Row) -> Reason {
     let told = row.text().and_then(|reason| Reason::read(&reason));
     here.removed().or(told).unwrap_or(Reason::TimedOut)
-}
-
-fn removed(reason: Reason) -> Delivery {
-    Delivery::last(News::Removed(reason))
 }

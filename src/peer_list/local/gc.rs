@@ -1,32 +1,83 @@
 //! The collector: removes stale peers at an interval.
 
-use std::sync::Weak;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::{
     task::AbortHandle,
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
-use super::{LocalList, Removal, Shared};
-use crate::peer_list::PeerId;
+use super::{LocalList, Removal, Shared, TakenOff};
+use crate::peer_list::{HeartbeatOpts, PeerId, rules::sign_period};
+
+/// Whether this process runs, and has done so for long enough.
+///
+/// While it stood still (a suspended machine, SIGSTOP) nobody could show that they
+/// are there: that time counts for nobody. The list in Redis has the same rule.
+pub(super) struct Awake {
+    period: Duration,
+    timeout: Duration,
+    /// When it last looked. It does each period.
+    looked: Instant,
+    /// Until then nobody is collected.
+    grace: Option<Instant>,
+}
+
+impl Awake {
+    pub fn new(opts: &HeartbeatOpts, now: Instant) -> Self {
+        Self {
+            period: sign_period(opts),
+            timeout: opts.timeout_period,
+            looked: now,
+            grace: None,
+        }
+    }
+
+    /// Looks at the clock. Returns whether peers may be collected.
+    fn look(&mut self, now: Instant) -> bool {
+        // A look may be late on a busy machine, but not for as long as it takes to the
+        // next.
+        if now.saturating_duration_since(self.looked) > 2 * self.period {
+            self.grace = Some(now + self.timeout);
+        }
+        self.looked = now;
+        self.grace.is_none_or(|grace| now >= grace)
+    }
+}
 
 /// Starts the collector of a list. It ends when the list is dropped or the
 /// handle is aborted.
 pub(super) fn start(list: &LocalList) -> AbortHandle {
-    let period = list.0.opts.gc_interval;
-    let list = std::sync::Arc::downgrade(&list.0);
+    let mut looks = every(sign_period(&list.0.opts));
+    let mut collections = every(list.0.opts.gc_interval);
+    let list = Arc::downgrade(&list.0);
     tokio::spawn(async move {
-        let mut ticks = interval_at(Instant::now() + period, period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            let collects = tokio::select! {
+                biased;
+                _ = looks.tick() => false,
+                _ = collections.tick() => true,
+            };
             let Some(list) = Weak::<Shared>::upgrade(&list) else {
                 return;
             };
-            LocalList(list).collect();
+            if collects {
+                LocalList(list).collect();
+            } else {
+                list.awake.lock().look(Instant::now());
+            }
         }
     })
     .abort_handle()
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 impl LocalList {
@@ -34,9 +85,12 @@ impl LocalList {
     /// removed.
     pub(super) fn collect(&self) -> Vec<PeerId> {
         let now = Instant::now();
+        if !self.0.awake.lock().look(now) {
+            return Vec::new();
+        }
         let mut removed = Vec::new();
         for peer in self.peers_where(|_| true) {
-            let is_stale = self.take_off_if(&peer, |state| {
+            let taken_off = self.take_off_if(&peer, |state| {
                 if let Some(reason) = state.removed {
                     return Some(Removal::Asked(reason));
                 }
@@ -44,7 +98,7 @@ impl LocalList {
                 let stale = stale.or_else(|| self.fell_behind(state));
                 stale.map(Removal::Stale)
             });
-            if is_stale && peer.listed().is_some() {
+            if taken_off == TakenOff::Listed {
                 removed.push(peer.id);
             }
         }
@@ -52,5 +106,30 @@ impl LocalList {
             self.changed();
         }
         removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_stand_still_nobody_is_collected_for_a_timeout() {
+        let opts = HeartbeatOpts::default();
+        let start = Instant::now();
+        let mut awake = Awake::new(&opts, start);
+        let period = sign_period(&opts);
+        let mut now = start;
+        for _ in 0..3 {
+            now += period;
+            assert!(awake.look(now));
+        }
+        now += 2 * period + Duration::from_millis(1);
+        let woken = now;
+        while now < woken + opts.timeout_period {
+            assert!(!awake.look(now));
+            now += period;
+        }
+        assert!(awake.look(now));
     }
 }

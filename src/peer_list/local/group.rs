@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::peer_list::{Family, Introduction, MESSAGE_OVERHEAD_BYTES, PeerId};
+use crate::peer_list::{Family, Introduction, MESSAGE_OVERHEAD_BYTES, PeerId, UnknownPeer};
 
 #[derive(Default)]
 pub(super) struct Group {
@@ -20,6 +20,9 @@ pub(super) struct Group {
     keys: HashMap<Arc<str>, PeerId>,
     rooms: HashMap<Arc<str>, Room>,
 }
+
+/// Who is to hear a hello, and the cards of those that are in the list before.
+type Claimed = (Vec<PeerId>, HashMap<PeerId, Bytes>);
 
 #[derive(Default)]
 struct Member {
@@ -46,8 +49,12 @@ struct Room {
 }
 
 impl Group {
-    /// A member that has shown nothing yet.
-    pub fn join(&mut self, id: PeerId, key: Option<&str>) {
+    /// A member that has shown nothing yet. An error if there is one with this key:
+    /// it is that one.
+    pub fn join(&mut self, id: PeerId, key: Option<&str>) -> Result<(), PeerId> {
+        if let Some(first) = key.and_then(|key| self.with_key(key)) {
+            return Err(first);
+        }
         let key: Option<Arc<str>> = key.map(Into::into);
         if let Some(key) = &key {
             self.keys.insert(key.clone(), id);
@@ -57,6 +64,12 @@ impl Group {
             ..Member::default()
         };
         self.members.insert(id, member);
+        Ok(())
+    }
+
+    /// A member does not come back by its key any more.
+    pub fn forget_key(&mut self, id: PeerId) {
+        self.keys.retain(|_, holder| *holder != id);
     }
 
     /// The member that has this key.
@@ -67,17 +80,17 @@ impl Group {
     /// Gives a member its name. Returns who is to hear its hello, and the cards
     /// of those that are in the list before it: of any two, one hears of the
     /// other here, and the other's hello later. None if another member holds
-    /// the name, or this one has one already.
+    /// the name, or this one has one already; an error if this one is gone.
     pub fn claim(
         &mut self,
         id: PeerId,
         name: &Arc<str>,
         introduction: &Introduction,
-    ) -> Option<(Vec<PeerId>, HashMap<PeerId, Bytes>)> {
+    ) -> Result<Option<Claimed>, UnknownPeer> {
         let cards = self.cards();
-        let member = self.members.get_mut(&id)?;
+        let member = self.members.get_mut(&id).ok_or(UnknownPeer)?;
         if member.listed.is_some() || self.names.contains_key(name) {
-            return None;
+            return Ok(None);
         }
         member.listed = Some(Listed {
             name: name.clone(),
@@ -85,7 +98,7 @@ impl Group {
             farewell: introduction.farewell.clone(),
         });
         self.names.insert(name.clone(), id);
-        Some((self.audience(id), cards))
+        Ok(Some((self.audience(id), cards)))
     }
 
     /// The name of a member that is in the list.
@@ -220,7 +233,7 @@ mod tests {
     fn group(members: u32) -> Group {
         let mut group = Group::default();
         for number in 1..=members {
-            group.join(id(number), None);
+            group.join(id(number), None).unwrap();
         }
         group
     }
@@ -254,13 +267,12 @@ mod tests {
     fn a_name_is_held_by_one_member_until_it_leaves() {
         let mut group = group(2);
         let name: Arc<str> = "constructor".into();
-        assert!(group.claim(id(1), &name, &introduction()).is_some());
-        assert!(group.claim(id(2), &name, &introduction()).is_none());
-        assert!(
-            group
-                .claim(id(1), &"other".into(), &introduction())
-                .is_none()
-        );
+        let claim = |group: &mut Group, id, name: &Arc<str>| {
+            group.claim(id, name, &introduction()).unwrap().is_some()
+        };
+        assert!(claim(&mut group, id(1), &name));
+        assert!(!claim(&mut group, id(2), &name));
+        assert!(!claim(&mut group, id(1), &"other".into()));
         assert_eq!(group.named("constructor"), Some(id(1)));
         let (farewell, audience) = group.leave(id(1)).unwrap();
         assert_eq!(
@@ -268,15 +280,28 @@ mod tests {
             (b"farewell".as_ref(), vec![id(2)])
         );
         assert_eq!(group.named("constructor"), None);
-        assert!(group.claim(id(2), &name, &introduction()).is_some());
+        assert!(claim(&mut group, id(2), &name));
+        // It is gone, which is not the same as a name that is taken.
+        assert!(group.claim(id(1), &name, &introduction()).is_err());
+    }
+
+    #[test]
+    fn a_key_is_of_one_member() {
+        let mut group = Group::default();
+        assert_eq!(group.join(id(1), Some("key")), Ok(()));
+        assert_eq!(group.join(id(2), Some("key")), Err(id(1)));
+        group.leave(id(1));
+        assert_eq!(group.join(id(2), Some("key")), Ok(()));
     }
 
     #[test]
     fn of_two_members_each_hears_of_the_other_once() {
         let mut group = group(2);
-        let (hear, cards) = group.claim(id(1), &"a".into(), &introduction()).unwrap();
+        let claimed = group.claim(id(1), &"a".into(), &introduction()).unwrap();
+        let (hear, cards) = claimed.unwrap();
         assert_eq!((hear, cards.len()), (vec![id(2)], 0));
-        let (hear, cards) = group.claim(id(2), &"b".into(), &introduction()).unwrap();
+        let claimed = group.claim(id(2), &"b".into(), &introduction()).unwrap();
+        let (hear, cards) = claimed.unwrap();
         assert_eq!(hear, [id(1)]);
         assert_eq!(cards.into_keys().collect::<Vec<_>>(), [id(1)]);
     }

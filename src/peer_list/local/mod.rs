@@ -33,18 +33,19 @@ pub(super) use presence::{OpenRequest, OpenSocket};
 pub(super) use wait::Lease;
 
 use super::{
-    AddPeerError, Added, Card, Delivery, Dialect, Family, HeartbeatOpts, Introduction, PeerEvent,
-    PeerEvents, PeerId, PeerInfo, PeerToken, Reason, ResumeError, SendError, SignedIn, UnknownPeer,
-    WayIn, WrongToken,
+    AddPeerError, Added, Card, Delivery, Dialect, Family, HeartbeatOpts, Introduction, Lines,
+    PeerError, PeerEvent, PeerEvents, PeerId, PeerInfo, PeerToken, Reason, ResumeError, SendError,
+    SignedIn, UnknownPeer, WayIn,
     events::EventLog,
     peer::name_for_list,
     roster::{Connected, Roster},
-    rules::ROOM_PATIENCE,
+    rules::{ANSWER_PATIENCE, ROOM_PATIENCE},
     telling::{Half, Schedule, Telling},
 };
+use gc::Awake;
 use group::Group;
 use mailbox::{Kind, Message};
-use peer::{Listed, Peer, PeerState, Presence, Stale};
+use peer::{Leaving, Listed, Peer, PeerState, Presence, Stale};
 use wait::Wait;
 
 /// Why a peer is taken off, in the detail that the log tells.
@@ -68,6 +69,17 @@ impl Removal {
             Removal::Stale(why) => Some(why),
         }
     }
+}
+
+/// What came of taking a peer off the list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TakenOff {
+    /// There was no reason to, or it was done before.
+    Nothing,
+    /// It was in no list: nobody is to be told.
+    Unlisted,
+    /// It was in the list.
+    Listed,
 }
 
 /// The list in this process. Clones are the same list.
@@ -96,6 +108,8 @@ struct Shared {
     ending: AtomicBool,
     events: Arc<EventLog>,
     gc: Mutex<Option<AbortHandle>>,
+    /// Never locked together with anything else.
+    awake: Mutex<Awake>,
 }
 
 impl LocalList {
@@ -105,6 +119,7 @@ impl LocalList {
     ///
     /// Outside of a tokio runtime, or if `gc_interval` is zero.
     pub fn new(opts: HeartbeatOpts) -> Self {
+        let awake = Awake::new(&opts, Instant::now());
         let list = Self(Arc::new(Shared {
             opts,
             peers: DashMap::new(),
@@ -115,6 +130,7 @@ impl LocalList {
             ending: AtomicBool::new(false),
             events: EventLog::new(),
             gc: Mutex::new(None),
+            awake: Mutex::new(awake),
         }));
         *list.0.gc.lock() = Some(gc::start(&list));
         list
@@ -156,7 +172,7 @@ impl LocalList {
         way: WayIn,
     ) -> Result<SignedIn, ResumeError> {
         let peer = self.polled_peer(id).map_err(|_| ResumeError::Gone)?;
-        if !peer.token.is(token) {
+        if peer.admit(Some(token)).is_err() {
             return Err(ResumeError::WrongToken);
         }
         let now = Instant::now();
@@ -197,10 +213,14 @@ impl LocalList {
         Ok(SignedIn { id, token, list })
     }
 
-    pub async fn check_token(&self, id: PeerId, token: &PeerToken) -> Result<(), WrongToken> {
+    pub async fn check_token(
+        &self,
+        id: PeerId,
+        token: Option<&PeerToken>,
+    ) -> Result<(), PeerError> {
         match self.peer(id) {
-            Ok(peer) if !peer.token.is(token) => Err(WrongToken),
-            _ => Ok(()),
+            Ok(peer) => peer.admit(token),
+            Err(UnknownPeer) => Ok(()),
         }
     }
 
@@ -220,7 +240,11 @@ impl LocalList {
             let id = self.next_id(&mut roster)?;
             let presence = Presence::new(Instant::now());
             let dialect = Dialect::Silent;
-            let way = WayIn { door, dialect };
+            let way = WayIn {
+                door,
+                dialect,
+                protected: key.is_some(),
+            };
             let mut peer = Peer::new(id, way, roster.current(), presence);
             peer.is_member = true;
             let peer = Arc::new(peer);
@@ -232,7 +256,18 @@ impl LocalList {
             self.0.peers.insert(id, peer.clone());
             peer
         };
-        self.0.group.lock().join(peer.id, key);
+        loop {
+            let joined = self.0.group.lock().join(peer.id, key);
+            let Err(first) = joined else { break };
+            // Of two sockets that come with the same key at once, one is first; or
+            // that one is about to be removed.
+            let lives = |first: &Arc<Peer>| first.state.lock().removed.is_none();
+            if let Some(first) = self.peer(first).ok().filter(lives) {
+                self.0.peers.remove(&peer.id);
+                return Ok(self.returned_member(&first));
+            }
+            self.0.group.lock().forget_key(first);
+        }
         Ok(Added {
             id: peer.id,
             token: peer.token,
@@ -246,7 +281,7 @@ impl LocalList {
         if !peer.is_member {
             return Err(ResumeError::Gone);
         }
-        if !peer.token.is(token) {
+        if peer.admit(Some(token)).is_err() {
             return Err(ResumeError::WrongToken);
         }
         if peer.state.lock().removed.is_some() {
@@ -291,7 +326,7 @@ impl LocalList {
         introduction: Introduction,
     ) -> Result<Option<Vec<Card>>, UnknownPeer> {
         let peer = self.peer(id)?;
-        let claimed = self.0.group.lock().claim(id, &name.into(), &introduction);
+        let claimed = self.0.group.lock().claim(id, &name.into(), &introduction)?;
         let Some((audience, cards)) = claimed else {
             return Ok(None);
         };
@@ -310,6 +345,9 @@ impl LocalList {
         };
         if let Some((reason, info)) = removed {
             self.unlist(&peer, Removal::Asked(reason), info);
+            self.changed();
+            // Its farewell was said already.
+            return Err(UnknownPeer);
         }
         self.changed();
         let hello = Message::of_group(Kind::Group, introduction.hello);
@@ -318,14 +356,15 @@ impl LocalList {
     }
 
     fn next_id(&self, roster: &mut Roster) -> Result<PeerId, AddPeerError> {
-        if self.is_full() {
+        if self.len() >= self.0.opts.max_peers {
             return Err(AddPeerError::Full);
         }
         Ok(roster.next_id(|id| self.0.peers.contains_key(&id)))
     }
 
-    pub fn is_full(&self) -> bool {
-        self.0.peers.len() >= self.0.opts.max_peers
+    /// How many peers there are, with those that are in no list.
+    pub fn len(&self) -> usize {
+        self.0.peers.len()
     }
 
     /// Called with the roster locked, where the peer has joined.
@@ -364,20 +403,31 @@ impl LocalList {
     ) -> Result<Delivery, UnknownPeer> {
         let mut wait = Wait::of_poll(self, peer)?;
         let end = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let delivery = self.news_until(&mut wait, acknowledged, end).await;
+        wait.answered();
+        Ok(delivery)
+    }
+
+    async fn news_until(
+        &self,
+        wait: &mut Wait,
+        acknowledged: Option<u64>,
+        end: Option<Instant>,
+    ) -> Delivery {
         if let Some(moment) = wait.acknowledge(acknowledged) {
             let too_late = end.filter(|end| *end <= moment);
             // Over before if the peer is removed, which it hears of at once.
             let _ = timeout_at(too_late.unwrap_or(moment), wait.end()).await;
             if too_late.is_some() {
-                return Ok(wait.nothing());
+                return wait.nothing();
             }
         }
         let Some(end) = end else {
-            return Ok(wait.news().await);
+            return wait.news().await;
         };
         match timeout_at(end, wait.news()).await {
-            Ok(delivery) => Ok(delivery),
-            Err(_) => Ok(wait.nothing()),
+            Ok(delivery) => delivery,
+            Err(_) => wait.nothing(),
         }
     }
 
@@ -606,28 +656,55 @@ impl LocalList {
     pub async fn sign_out_later(&self, id: PeerId, grace: Duration) {
         let Ok(peer) = self.peer(id) else { return };
         let end = Instant::now() + grace;
-        {
+        let wakers = {
             let mut state = peer.state.lock();
             // Asked again: it is on its way.
-            if state.leaving.is_some_and(|leaving| leaving <= end) {
+            if state.leaving.is_some_and(|leaving| leaving.end <= end) {
                 return;
             }
-            state.leaving = Some(end);
-        }
+            // Its page may be frozen, or have been loaded again before this came:
+            // whoever polls again is there.
+            let is_asked = state.waits.is_parked();
+            state.leaving = Some(Leaving { end, is_asked });
+            state.waits.end_all()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        self.leave_at(peer, end);
+    }
+
+    /// Takes a peer off when its grace ends, unless it shows before that it is there.
+    fn leave_at(&self, peer: Arc<Peer>, end: Instant) {
         let list = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             sleep_until(end).await;
             let Some(list) = list.upgrade() else { return };
             let list = Self(list);
-            let removed = list.take_off_if(&peer, |state| {
-                // A page that was loaded anew may have come before the
-                // farewell of the one before it.
-                let leaves = state.leaving == Some(end) && state.presence.open == 0;
+            let asked = {
+                let mut state = peer.state.lock();
+                match &mut state.leaving {
+                    Some(leaving) if leaving.end == end && !leaving.is_asked => {
+                        leaving.is_asked = true;
+                        let asked = state.waits.is_parked();
+                        asked.then(|| state.waits.end_all())
+                    }
+                    _ => None,
+                }
+            };
+            if let Some(wakers) = asked {
+                // A wait that came after the farewell is open: of a page that lives, or
+                // its last request, which was late.
+                let end = end + ANSWER_PATIENCE;
+                peer.state.lock().leaving = Some(Leaving {
+                    end,
+                    is_asked: true,
+                });
+                wakers.into_iter().for_each(Waker::wake);
+                return list.leave_at(peer, end);
+            }
+            list.remove_if(&peer, |state| {
+                let leaves = state.leaving.is_some_and(|leaving| leaving.end == end);
                 leaves.then_some(Removal::Asked(Reason::SignedOut))
             });
-            if removed {
-                list.changed();
-            }
         });
     }
 
@@ -643,7 +720,7 @@ impl LocalList {
         self.0.roster.lock().ids()
     }
 
-    pub fn format(&self) -> Bytes {
+    pub fn format(&self) -> Lines {
         self.0.roster.lock().list(Instant::now())
     }
 
@@ -731,23 +808,30 @@ impl LocalList {
 
     /// Takes a peer off the list, if it is in it, and tells the others.
     fn remove_now(&self, id: PeerId, removal: Removal) -> bool {
-        let Ok(peer) = self.peer(id) else {
-            return false;
-        };
-        let removed = self.take_off_if(&peer, |_| Some(removal));
-        if removed {
+        let peer = self.peer(id);
+        peer.is_ok_and(|peer| self.remove_if(&peer, |_| Some(removal)))
+    }
+
+    /// Removes a peer as [`LocalList::take_off_if`] does, and tells the others.
+    fn remove_if(&self, peer: &Peer, reason: impl FnOnce(&PeerState) -> Option<Removal>) -> bool {
+        let taken_off = self.take_off_if(peer, reason);
+        if taken_off == TakenOff::Listed {
             self.changed();
         }
-        removed
+        taken_off != TakenOff::Nothing
     }
 
     /// Takes a peer off the list and ends its waits, if there is a reason
     /// when its state is locked. The caller tells the others.
-    fn take_off_if(&self, peer: &Peer, reason: impl FnOnce(&PeerState) -> Option<Removal>) -> bool {
+    fn take_off_if(
+        &self,
+        peer: &Peer,
+        reason: impl FnOnce(&PeerState) -> Option<Removal>,
+    ) -> TakenOff {
         let (removal, info, wakers) = {
             let mut state = peer.state.lock();
             let Some(removal) = reason(&state) else {
-                return false;
+                return TakenOff::Nothing;
             };
             state.removed.get_or_insert(removal.reason());
             state.mailbox.clear();
@@ -755,9 +839,8 @@ impl LocalList {
         };
         // Whoever takes it off the map removes it.
         if self.0.peers.remove(&peer.id).is_none() {
-            return false;
+            return TakenOff::Nothing;
         }
-        wakers.into_iter().for_each(Waker::wake);
         peer.room.notify_waiters();
         let farewell = self.0.group.lock().leave(peer.id);
         if let Some((farewell, audience)) = farewell {
@@ -768,21 +851,30 @@ impl LocalList {
                 }
             }
         }
-        self.unlist(peer, removal, info);
-        true
+        let was_listed = self.unlist(peer, removal, info);
+        // Those that wait may be told the list without the peer.
+        wakers.into_iter().for_each(Waker::wake);
+        if was_listed {
+            TakenOff::Listed
+        } else {
+            TakenOff::Unlisted
+        }
     }
 
-    /// Takes a removed peer off the list, if it is in it. `info`: what it was.
-    fn unlist(&self, peer: &Peer, removal: Removal, info: Option<PeerInfo>) {
-        let Some(mut info) = info else { return };
+    /// Takes a removed peer off the list. False if it is not in it. `info`: what it
+    /// was.
+    fn unlist(&self, peer: &Peer, removal: Removal, info: Option<PeerInfo>) -> bool {
+        let Some(mut info) = info else { return false };
         info.connected = false;
         let reason = removal.reason();
         let (listed, peers) = {
             // With the roster locked, so that events come in its order.
             let mut roster = self.0.roster.lock();
-            let Some(listed) = peer.listed() else { return };
+            let Some(listed) = peer.listed() else {
+                return false;
+            };
             if !roster.leave(listed.joined, &listed.name) {
-                return;
+                return false;
             }
             let removed = PeerEvent::PeerRemoved { peer: info, reason };
             self.0.events.add(removed);
@@ -796,6 +888,7 @@ impl LocalList {
             peers,
             "peer removed"
         );
+        true
     }
 
     fn fell_behind(&self, state: &PeerState) -> Option<Stale> {
@@ -814,9 +907,11 @@ impl LocalList {
 
     fn tell(&self, half: Half, when: fn(&mut Schedule, usize, Instant) -> Telling) {
         let telling = {
+            // To tell takes a look at each peer, also at those that are in no list.
+            let peers = self.len();
             let roster = self.0.roster.lock();
             let schedule = &mut self.0.schedules.lock()[half as usize];
-            let telling = when(schedule, roster.len(), Instant::now());
+            let telling = when(schedule, peers, Instant::now());
             if telling == Telling::Now {
                 self.0.told[half as usize].store(roster.current(), Ordering::Release);
             }

@@ -7,7 +7,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::mailbox::Mailbox;
 use crate::peer_list::{
-    HeartbeatOpts, PeerId, PeerInfo, PeerToken, Reason, WayIn,
+    HeartbeatOpts, PeerError, PeerId, PeerInfo, PeerToken, Reason, WayIn,
     roster::Connected,
     rules::{LINGER, patience},
 };
@@ -65,6 +65,7 @@ impl Peer {
                 by_socket: false,
                 resumes: false,
                 leaving: None,
+                protected: way.protected,
                 acknowledges: false,
                 last_given: None,
             }),
@@ -73,6 +74,31 @@ impl Peer {
 }
 
 impl Peer {
+    /// Whether a request that shows this token (None: it shows none) may act as the
+    /// peer. One with the right token protects the peer from then on.
+    pub fn admit(&self, token: Option<&PeerToken>) -> Result<(), PeerError> {
+        let Some(token) = token else {
+            let state = self.state.lock();
+            // Through its socket it needs no requests.
+            let is_protected = state.protected || state.resumes || state.by_socket;
+            return if is_protected {
+                Err(PeerError::MissingToken)
+            } else {
+                Ok(())
+            };
+        };
+        if !self.token.is(token) {
+            return Err(PeerError::WrongToken);
+        }
+        if !self.state.lock().protected {
+            let mut last_sent = self.last_sent.lock();
+            self.state.lock().protected = true;
+            // Whoever numbered messages before may have been anybody.
+            *last_sent = 0;
+        }
+        Ok(())
+    }
+
     /// Its place in the list.
     pub fn listed(&self) -> Option<Listed> {
         self.listed.lock().clone()
@@ -111,6 +137,14 @@ impl Peer {
     }
 }
 
+/// A peer that signs out later.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaving {
+    pub end: Instant,
+    /// Its waits were ended after it said so: if it polls again, it is there.
+    pub is_asked: bool,
+}
+
 /// What changes about a peer.
 #[derive(Debug)]
 pub(super) struct PeerState {
@@ -133,8 +167,10 @@ pub(super) struct PeerState {
     /// It may come back when its socket has closed, and stays until it is
     /// stale.
     pub resumes: bool,
-    /// It signs out then, unless it shows before that it is still there.
-    pub leaving: Option<Instant>,
+    /// It signs out later, unless it shows before that it is still there.
+    pub leaving: Option<Leaving>,
+    /// Requests that act as it have to show its token.
+    pub protected: bool,
     /// It acknowledges what it gets.
     pub acknowledges: bool,
     /// When it was last given a message.
@@ -166,6 +202,8 @@ pub(super) struct Waits {
     pub older: Vec<(u64, Waker)>,
     /// How many watches there have been.
     watches: u64,
+    /// Waits up to the one with this number are over.
+    over: u64,
 }
 
 impl Waits {
@@ -176,6 +214,22 @@ impl Waits {
         }
         self.newest += 1;
         self.newest
+    }
+
+    /// Ends all waits that are open. Returns who is to be told.
+    pub fn end_all(&mut self) -> Vec<Waker> {
+        self.over = self.newest;
+        self.take_all()
+    }
+
+    /// Whether a wait with this number is over.
+    pub fn is_over(&self, number: u64) -> bool {
+        number <= self.over
+    }
+
+    /// Whether the newest wait is open, and has nothing to be told.
+    pub fn is_parked(&self) -> bool {
+        self.waker.is_some()
     }
 
     /// Begins to watch for the end, beside the waits and after none of them.

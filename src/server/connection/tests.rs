@@ -24,6 +24,7 @@ fn way(dialect: Dialect) -> WayIn {
     WayIn {
         door: "http",
         dialect,
+        protected: false,
     }
 }
 
@@ -198,9 +199,7 @@ async fn an_error_on_wait_is_answered_after_a_pause_but_a_removal_at_once() {
     client.write_all(wait).await.unwrap();
     sleep(seconds(5)).await;
     let start = Instant::now();
-    list.remove_peer(id, crate::Reason::SignedOut)
-        .await
-        .unwrap();
+    list.remove_peer(id, crate::Reason::Kicked).await.unwrap();
     let reply = read_reply(&mut client).await;
     assert!(reply.starts_with("HTTP/1.1 404 "), "{reply}");
     assert!(start.elapsed() < Duration::from_millis(100));

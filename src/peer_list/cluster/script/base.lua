@@ -11,8 +11,8 @@
 -- are called that are refused while the server is out of memory, GROWING, and
 -- the settings of the list as constants, times in ms:
 -- TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD, MAX_PEERS, LOG_LENGTH,
--- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, LEASE, NODE_LIFE,
--- STANDSTILL, OP_LIFE; and DB, the number of the database.
+-- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, ANSWER_PATIENCE, LEASE,
+-- NODE_LIFE, STANDSTILL, OP_LIFE; and DB, the number of the database.
 --
 -- Keys, after the prefix:
 --   id, version, event   counters: the last id, change of the list, event
@@ -36,7 +36,9 @@
 --   webhook, webhook:sent
 --                        the node that sends the webhook, and the last event sent
 --   ready                written to see whether that can be done
---   op:OP                what was done already, for those who ask again
+--   op:OP                what was done already, for those who ask again; or that it is
+--                        not to be done any more
+--   gone:ID              why a peer was removed just now
 --   g:members, g:names, g:keys, g:cards, r:k:ROOM, r:a:ROOM, p:ID:rooms,
 --   p:ID:owed, p:ID:owed:numbered
 --                        the group
@@ -48,7 +50,9 @@
 -- being given, and the message's number), began (when the newest wait did, by its
 -- node), opening (the name of the last attempt to open a socket), offered (the
 -- highest number that was ever lent), closed (the session whose socket was closed
--- last, if nobody came after it), heard, given, acks, gone, handed, delivered,
+-- last, if nobody came after it), protected (requests have to show its token),
+-- asked and goodbye (of one that signs out later: its wait of this name was ended, to
+-- see whether it polls again), heard, given, acks, gone, handed, delivered,
 -- bytes (its mailbox), sent (the last number that it sent), doomed
 -- (why its door is to remove it), stale and shown (what the sets of these names
 -- have for it), member, key, title, farewell, rooms, op (the last

@@ -75,13 +75,17 @@ local function current()
   return tonumber(call('GET', key('version'))) or 0
 end
 
+-- So many changes are told at once. A node that knows less gets the list.
+local CHANGES_AT_ONCE = 1000
+
 -- How the list differs from what a node knows: `known` is the version, and
 -- `statuses` whether it wants to know who is not, or not long, connected.
 local function view(known, statuses)
   local version = current()
   local behind = version - tonumber(known)
   local lines, whole
-  if tonumber(known) >= 0 and behind >= 0 and behind <= call('LLEN', key('log')) then
+  local reach = math.min(call('LLEN', key('log')), CHANGES_AT_ONCE)
+  if tonumber(known) >= 0 and behind >= 0 and behind <= reach then
     whole = 0
     lines = behind > 0 and call('LRANGE', key('log'), -behind, -1) or {}
   else

@@ -152,36 +152,23 @@ verbs.resume_member = in_time(function(before, op, id, token)
   if not peer or not peer.is.member or peer.is.doomed then
     return { 'gone' }
   end
-  if peer.is.token ~= token then
-    return { 'wrong' }
+  local refused = peer:refuses(token)
+  if refused then
+    return refused
   end
   return returned(op, before, peer, token)
 end)
 
--- Everybody in the list but this one, and what the group shows of them.
-local function cards(own)
-  local shown, members = {}, {}
-  local all = call('HGETALL', key('g:cards'))
-  for at = 1, #all, 2 do
-    shown[all[at]] = all[at + 1]
+-- What the group shows of these peers, one after the other: false for those that are
+-- none of its members, '' for those of whom nothing is shown.
+function verbs.cards_of(...)
+  local shown = {}
+  for at, id in ipairs({ ... }) do
+    local card = call('HGET', key('g:cards'), id)
+    local is_member = card or call('HEXISTS', key('g:members'), id) == 1
+    shown[at] = card or (is_member and '') or false
   end
-  for _, id in ipairs(call('HKEYS', key('g:members'))) do
-    members[id] = true
-  end
-  local found = {}
-  local listed = call('HGETALL', key('listed'))
-  for at = 1, #listed, 2 do
-    local id, line = listed[at], listed[at + 1]
-    local name = string.match(line, '^%S+ %S+ %S+ (.*)$')
-    if id ~= own and (shown[id] or not members[id]) then
-      found[#found + 1] = { id, name, shown[id] or false }
-    end
-  end
-  return found
-end
-
-function verbs.cards()
-  return cards()
+  return shown
 end
 
 function verbs.list_member(op, id, name, title, card, hello, farewell)
@@ -204,7 +191,7 @@ function verbs.list_member(op, id, name, title, card, hello, farewell)
     return push_to(audience(id, family), 'g', hello)
   end)
   if answer[1] == 'ok' then
-    answer[3] = cards(id)
+    answer[3] = current()
   end
   return answer
 end

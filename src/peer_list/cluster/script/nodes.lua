@@ -90,7 +90,7 @@ function verbs.not_open(id, name)
       close_socket(peer, peer.is.session, 'closed')
     end
   elseif name == (peer.is.wait or '') then
-    end_wait(peer, true, '0')
+    end_wait(peer, name, true, '0')
     peer:store()
   end
   return { 'ok' }

@@ -188,8 +188,43 @@ function Peer:begin_session()
   self:set('closed', nil)
   self:set('wait', nil)
   self:unlend()
-  self:set('leaving', nil)
+  self:come_back()
   self:set('handed', nil)
+end
+
+-- It said that it signs out later, and is there.
+function Peer:come_back()
+  self:set('leaving', nil)
+  self:set('asked', nil)
+  self:set('goodbye', nil)
+end
+
+-- Ends its wait: if it polls again, it is there.
+function Peer:ask()
+  self:set('goodbye', self.is.wait)
+  self:set('asked', self.is.wait and '1' or nil)
+  if self.is.wait and self.is.node then
+    tell(self.is.node, 'b' .. self.id)
+  end
+end
+
+-- Whether a request that shows this token ('': none) may act as it. Returns why not.
+-- One with the right token protects the peer from then on.
+function Peer:refuses(token)
+  local is = self.is
+  if token == '' then
+    -- Through its socket it needs no requests.
+    return (is.protected or is.resumes or is.socket) and { 'token' } or nil
+  end
+  if token ~= is.token then
+    return { 'wrong' }
+  end
+  if not is.protected then
+    self:set('protected', '1')
+    -- Whoever numbered messages before may have been anybody.
+    self:set('sent', nil)
+  end
+  return nil
 end
 
 -- Removed peers do not come back because a reply came late.

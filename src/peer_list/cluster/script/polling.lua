@@ -6,22 +6,30 @@ local function polled(id, token)
   if not peer or peer.is.member or peer.is.doomed then
     return nil, { 'unknown' }
   end
-  if token ~= '' and token ~= peer.is.token then
-    return nil, { 'wrong' }
+  local refused = peer:refuses(token)
+  if refused then
+    return nil, refused
   end
   return peer
 end
 
-verbs.add_peer = in_time(function(before, op, name, door, dialect, token, highest, known, statuses)
+-- What an operation has become that nobody waits for any more.
+local GIVEN_UP = '-'
+
+verbs.add_peer = in_time(function(before, op, name, door, dialect, token, highest, protected)
   local known_id = done_before(op)
+  if known_id == GIVEN_UP then
+    return { 'given up' }
+  end
   local peer = known_id and find(known_id)
   if peer then
-    return { 'ok', peer.id, view(known, statuses) }
+    return { 'ok', peer.id, current() }
   end
   if is_full() then
     return { 'full' }
   end
   peer = new_peer(door, dialect, token, highest)
+  peer:set('protected', protected == '1' and '1' or nil)
   peer:set('name', name == '' and 'peer_' .. peer.id or name)
   -- Connected until its sign-in is answered.
   peer:set_number('linger', now + LINGER)
@@ -29,19 +37,31 @@ verbs.add_peer = in_time(function(before, op, name, door, dialect, token, highes
   event('connect', '-', peer)
   peer:store()
   remember(op, peer.id, before)
-  return { 'ok', peer.id, view(known, statuses) }
+  return { 'ok', peer.id, current() }
 end)
 
-verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect, known, statuses)
+-- Whoever asked for this sign-in was refused: it is undone, or not done.
+function verbs.give_up_sign_in(op)
+  local id = done_before(op)
+  local peer = id and find(id)
+  if peer then
+    remove(peer, 'closed')
+  end
+  remember(op, GIVEN_UP)
+  return { 'ok' }
+end
+
+verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect)
   local peer = find(id)
   if not peer or peer.is.member or peer.is.doomed then
     return { 'gone' }
   end
-  if peer.is.token ~= token then
-    return { 'wrong' }
+  local refused = peer:refuses(token)
+  if refused then
+    return refused
   end
   if done_before(op) then
-    return { 'ok', id, view(known, statuses) }
+    return { 'ok', id, current() }
   end
   peer:begin_session()
   peer:move(nil, peer.is.link)
@@ -66,12 +86,16 @@ verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect,
   event('reconnect', '-', peer)
   peer:store()
   remember(op, '1', before)
-  return { 'ok', id, view(known, statuses) }
+  return { 'ok', id, current() }
 end)
 
 function verbs.check_token(id, token)
-  local is = call('HGET', key('p:', id), 'token')
-  return { is and is ~= token and 'wrong' or 'ok' }
+  local peer = find(id)
+  local refused = peer and peer:refuses(token)
+  if peer and not refused then
+    peer:store()
+  end
+  return refused or { 'ok' }
 end
 
 local function address(from, to)
@@ -93,8 +117,9 @@ verbs.send = in_time(function(before, op, from, token, to, link, lingers, sequen
   if not sender then
     return refused
   end
-  if token ~= '' and token ~= sender.is.token then
-    return { 'wrong' }
+  local unproved = polls == '1' and sender:refuses(token)
+  if unproved then
+    return unproved
   end
   if polls == '1' and not sender.is.member then
     sender:request(link, lingers)
@@ -130,7 +155,7 @@ function verbs.heartbeat(id, token, link, lingers)
   end
   peer:request(link, lingers)
   peer:set_number('beat', now)
-  peer:set('leaving', nil)
+  peer:come_back()
   peer:store()
   return { 'ok' }
 end

@@ -1,9 +1,18 @@
 -- How a peer goes: removed, signed out, or collected.
 
+-- In ms: for this long it is known why a peer was removed. Its waits ask at once.
+local GONE_LIFE = 10000
+
+-- Why a peer is gone.
+local function why_gone(id)
+  return call('GET', key('gone:', id)) or 'timed_out'
+end
+
 local function remove(peer, reason)
   local is = peer.is
   reason = is.doomed or reason
   call('DEL', key('p:', peer.id), key('m:', peer.id))
+  call('SET', key('gone:', peer.id), reason, 'PX', GONE_LIFE)
   call('ZREM', key('stale'), peer.id)
   call('ZREM', key('linger'), peer.id)
   call('ZREM', key('bare'), peer.id)
@@ -32,48 +41,60 @@ end
 
 function verbs.sign_out_later(id, grace)
   local peer = find(id)
-  if peer then
-    peer:set_number('leaving', math.min(now + tonumber(grace), tonumber(peer.is.leaving) or math.huge))
+  local at = now + tonumber(grace)
+  if peer and (tonumber(peer.is.leaving) or math.huge) > at then
+    peer:set_number('leaving', at)
+    -- Its page may be frozen, or have been loaded again before this came.
+    peer:ask()
     peer:store()
   end
   return { 'ok' }
 end
 
--- The grace of one that signs out later is over.
+-- The grace of one that signs out later is over. It is removed, unless a wait is open
+-- that came after the farewell: of a page that lives, or its last request, which was
+-- late. Then it has to poll again.
+local function leave(peer)
+  if peer.is.wait and not peer.is.asked then
+    peer:ask()
+    peer:set_number('leaving', now + ANSWER_PATIENCE)
+    peer:store()
+    return nil
+  end
+  return remove(peer, 'signed_out')
+end
+
+-- Returns who is removed, and whether to ask again.
 function verbs.leave(id)
   local peer = find(id)
   if peer and peer.is.leaving and tonumber(peer.is.leaving) <= now then
-    if not peer:is_open() then
-      return { remove(peer, 'signed_out') }
-    end
-    -- A page that was loaded anew came before the farewell of the one before.
-    peer:set('leaving', nil)
-    peer:store()
+    local removed = leave(peer)
+    return { removed or false, removed and '0' or '1' }
   end
-  return {}
+  return { false, '0' }
 end
 
 local COLLECTED_AT_ONCE = 100
 
+-- Returns who is removed, and whether there is more to do.
 function verbs.collect()
   local removed = {}
   mind_standstill()
   if call('EXISTS', key('grace')) == 1 then
-    return removed
+    return { removed, '0' }
   end
   local stale = call('ZRANGEBYSCORE', key('stale'), '-inf', now, 'LIMIT', 0, COLLECTED_AT_ONCE)
   for _, id in ipairs(stale) do
     if pushed >= PUSHED_AT_ONCE then
-      return removed
+      return { removed, '1' }
     end
     local peer = find(id)
     if peer then
       local leaves = peer.is.leaving and tonumber(peer.is.leaving) <= now
-      if leaves and peer:is_open() then
-        peer:set('leaving', nil)
-        peer:store()
+      if leaves then
+        removed[#removed + 1] = leave(peer)
       else
-        removed[#removed + 1] = remove(peer, leaves and 'signed_out' or 'timed_out')
+        removed[#removed + 1] = remove(peer, 'timed_out')
       end
     else
       call('ZREM', key('stale'), id)
@@ -90,5 +111,6 @@ function verbs.collect()
       call('ZREM', key('bare'), id)
     end
   end
-  return removed
+  local is_more = #stale == COLLECTED_AT_ONCE or #fell_behind == COLLECTED_AT_ONCE
+  return { removed, is_more and '1' or '0' }
 end

@@ -18,7 +18,7 @@ local function lend(peer, lease, number)
 end
 
 -- The next thing that a peer is to hear, lent under `lease`.
-local function next_news(peer, lease, told, known, statuses)
+local function next_news(peer, lease, told)
   local is = peer.is
   if is.lent and is.lent ~= lease then
     local left = lent_for(peer)
@@ -55,7 +55,7 @@ local function next_news(peer, lease, told, known, statuses)
     lend(peer, lease)
     -- The list shows that it waits.
     peer:store()
-    return { 'list', string.format('%.0f', knows), view(known, statuses) }
+    return { 'list', string.format('%.0f', knows), current() }
   end
   local behind = current() - knows
   local line = behind > 0 and behind <= call('LLEN', key('log')) and call('LINDEX', key('log'), -behind)
@@ -77,7 +77,11 @@ local function is_over(wait, ended)
   return node == same and is_after(last, number)
 end
 
-local function end_wait(peer, is_newest, lingers)
+-- `name`: of the wait. `lingers`: it was answered.
+local function end_wait(peer, name, is_newest, lingers)
+  if lingers == '1' and name ~= peer.is.goodbye then
+    peer:come_back()
+  end
   peer:set_number('seen', now)
   if lingers == '1' then
     peer:set_number('linger', now + LINGER)
@@ -101,7 +105,7 @@ local function newest_began(peer)
   return began <= now + 1000 and began or 0
 end
 
-function verbs.wait(began, wait, id, token, link, acknowledged, told, known, statuses)
+function verbs.wait(began, wait, id, token, link, acknowledged, told)
   local peer, refused = polled(id, token)
   if not peer then
     return refused
@@ -114,7 +118,9 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, known, sta
     return { 'ok', { 'outdated' }, peer.is.dialect, '-' }
   end
   peer:set_number('began', math.max(tonumber(began), newest_began(peer)))
-  peer:set('leaving', nil)
+  if peer.is.asked then
+    peer:come_back()
+  end
   peer:request(link, '0')
   peer:move(NODE, peer.is.link)
   peer:set('wait', wait)
@@ -122,17 +128,17 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, known, sta
   if acknowledged ~= '' then
     acknowledge(peer, tonumber(acknowledged))
   end
-  local news = next_news(peer, wait, told, known, statuses)
+  local news = next_news(peer, wait, told)
   store_if_there(peer)
   return { 'ok', news, peer.is.dialect, peer.is.dialect == 's' and '-' or peer.is.heard }
 end
 
 -- Looks again. `lease` is the name of a wait, or `s` and a session.
 -- `acknowledged`: the highest number that its client has acknowledged there.
-function verbs.take(began, id, lease, acknowledged, told, known, statuses)
+function verbs.take(began, id, lease, acknowledged, told)
   local peer = find(id)
   if not peer then
-    return { 'gone', 'timed_out' }
+    return { 'gone', why_gone(id) }
   end
   if peer.is.doomed then
     return { 'gone', peer.is.doomed }
@@ -165,7 +171,7 @@ function verbs.take(began, id, lease, acknowledged, told, known, statuses)
   if acknowledged ~= '' and tonumber(acknowledged) > peer:number('offered') then
     acknowledge(peer, tonumber(acknowledged))
   end
-  local news = next_news(peer, lease, told, known, statuses)
+  local news = next_news(peer, lease, told)
   store_if_there(peer)
   return news
 end
@@ -195,7 +201,7 @@ function verbs.done(id, lease, hears, number, ends, lingers)
     end
   end
   if ends == '1' then
-    end_wait(peer, peer.is.wait == lease, lingers)
+    end_wait(peer, lease, peer.is.wait == lease, lingers)
   end
   if is_lent and peer.is.wait ~= lease then
     peer:wake()
@@ -204,22 +210,22 @@ function verbs.done(id, lease, hears, number, ends, lingers)
   return { 'ok' }
 end
 
--- A wait is over that was given nothing; and, if the list is not asked for
--- (`known` is ''), those of its node before it.
-function verbs.end_wait(id, wait, lingers, known, statuses)
+-- A wait is over that was given nothing; and, if it was not answered (`lingers` is
+-- '0'), those of its node before it.
+function verbs.end_wait(id, wait, lingers)
   local peer = find(id)
   if not peer or peer.is.doomed then
-    return { 'gone', peer and peer.is.doomed or 'timed_out' }
+    return { 'gone', peer and peer.is.doomed or why_gone(id) }
   end
   local was_lent = peer.is.lent == wait
   if was_lent then
     peer:unlend()
   end
-  local is_newest = peer.is.wait == wait or known == '' and is_over(peer.is.wait, wait)
-  end_wait(peer, is_newest, lingers)
+  local is_newest = peer.is.wait == wait or lingers == '0' and is_over(peer.is.wait, wait)
+  end_wait(peer, wait, is_newest, lingers)
   if was_lent and peer.is.wait ~= wait then
     peer:wake()
   end
   peer:store()
-  return { 'ok', known ~= '' and view(known, statuses) or false }
+  return { 'ok', current() }
 end

@@ -1,5 +1,5 @@
-//! The bodies of requests and replies: reading a message off the one, and
-//! knowing when it is written with the other.
+//! The bodies of requests and replies: a message is read from a request, and a
+//! reply says when it is written.
 
 use std::{
     convert::Infallible,
@@ -14,7 +14,10 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::timeout;
 
-use crate::{doors::RequestError, peer_list::Receipt};
+use crate::{
+    doors::RequestError,
+    peer_list::{Lines, Receipt},
+};
 
 /// A body that is too large is read and discarded up to this many times the
 /// limit before it is refused: a client that is still sending when the answer
@@ -29,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const TRUSTED: usize = 64 * 1024;
 
 /// Reads a body of at most `limit` bytes.
-pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, RequestError> {
+pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, RequestError> {
     let read = timeout(PATIENCE, read_patiently(body, limit)).await;
     read.unwrap_or(Err(RequestError::BodyTooSlow))
 }
@@ -62,24 +65,39 @@ async fn read_patiently(mut body: Body, limit: usize) -> Result<Bytes, RequestEr
     Ok(bytes.into_boxed_slice().into())
 }
 
-/// The body of a reply with news, which says when they are written: hyper drops
-/// a body when it has all of it, and then writes it in the same breath.
-pub(super) struct WithReceipt {
-    news: Option<Bytes>,
+/// The lines of the list as the body of a reply, part by part. `receipt`: what is
+/// told when they are written.
+pub(crate) fn lines(lines: Lines, receipt: Option<Receipt>) -> Body {
+    match (lines.parts(), receipt) {
+        ([whole], None) => Body::from(whole.clone()),
+        (_, receipt) => Body::new(Written::new(lines, receipt)),
+    }
+}
+
+/// A body that says when it is written: hyper drops a body when it has all of it,
+/// and then writes it in the same breath.
+struct Written {
+    lines: Lines,
+    /// How many parts hyper has.
+    taken: usize,
+    left: usize,
     receipt: Option<Receipt>,
 }
 
-impl WithReceipt {
-    pub fn new(news: Bytes, receipt: Receipt) -> Self {
+impl Written {
+    fn new(lines: Lines, receipt: Option<Receipt>) -> Self {
+        let left = lines.len();
         Self {
             // hyper does not ask for a body that has no bytes.
-            news: Some(news).filter(|news| !news.is_empty()),
-            receipt: Some(receipt),
+            taken: if left == 0 { lines.parts().len() } else { 0 },
+            left,
+            lines,
+            receipt,
         }
     }
 }
 
-impl HttpBody for WithReceipt {
+impl HttpBody for Written {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -87,22 +105,26 @@ impl HttpBody for WithReceipt {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.news.take().map(|news| Ok(Frame::data(news))))
+        let part = self.lines.parts().get(self.taken).cloned();
+        Poll::Ready(part.map(|part| {
+            self.taken += 1;
+            self.left -= part.len();
+            Ok(Frame::data(part))
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.news.is_none()
+        self.taken == self.lines.parts().len()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let length = self.news.as_ref().map_or(0, Bytes::len);
-        SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+        SizeHint::with_exact(self.left as u64)
     }
 }
 
-impl Drop for WithReceipt {
+impl Drop for Written {
     fn drop(&mut self) {
-        if self.news.is_none()
+        if self.is_end_stream()
             && let Some(receipt) = self.receipt.take()
         {
             receipt.written();

@@ -1,0 +1,510 @@
+//! WebSocket messages (RFC 6455), read and written with no more memory than the
+//! message at hand needs.
+//!
+//! `tungstenite` parses and formats the headers. Its own sockets keep two
+//! buffers as large as the largest message that ever passed for as long as they
+//! are open (100 idle pairs that exchanged 500 kB once held 96 MiB), and have no
+//! way to give them back; so the buffers are ours.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io::{self, Cursor, IoSlice},
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{CloseCode, Control, Data, OpCode},
+};
+
+/// A message that is too large is read and discarded up to this many times the
+/// limit, so that its sender sees the reason and not a reset.
+const DISCARDED: usize = 4;
+
+/// The room for one read while it is not known how much comes, in bytes. It is
+/// on the stack: a socket that waits has no buffer.
+const READ_STEP: usize = 4 * 1024;
+
+/// No more than this is set aside on the mere word of a header, in bytes.
+const TRUSTED: usize = 64 * 1024;
+
+/// RFC 6455, 5.5: control frames carry at most this much, in bytes.
+const MAX_CONTROL: u64 = 125;
+
+/// How many slices go into one write.
+const SLICES: usize = 16;
+
+/// What a client sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// UTF-8 text.
+    Text(Bytes),
+    Binary(Bytes),
+    /// To be answered with a pong that carries the same bytes.
+    Ping(Bytes),
+    Pong,
+    /// The client closes. The code that is to be sent back, if it named one.
+    Close(Option<u16>),
+}
+
+/// Why nothing more can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// The connection has ended.
+    HungUp,
+    /// The message is larger than the limit.
+    TooLarge,
+    /// A text is not UTF-8.
+    NotUtf8,
+    /// The bytes are not what RFC 6455 allows.
+    NotAFrame,
+}
+
+impl Unreadable {
+    /// The code and the reason to close with.
+    pub fn closing(self) -> (u16, &'static str) {
+        let (code, reason) = match self {
+            Self::HungUp => (CloseCode::Normal, ""),
+            Self::TooLarge => (CloseCode::Size, "the message is too large"),
+            Self::NotUtf8 => (CloseCode::Invalid, "the text is not UTF-8"),
+            Self::NotAFrame => (CloseCode::Protocol, "not a WebSocket frame"),
+        };
+        (code.into(), reason)
+    }
+}
+
+/// Reads the messages of a client.
+pub(crate) struct Reader<S> {
+    stream: S,
+    /// Read from the stream and not looked at yet.
+    buffer: BytesMut,
+    /// The largest message, in bytes.
+    limit: usize,
+}
+
+/// A message whose fragments have come so far.
+struct Partial {
+    kind: Data,
+    bytes: Vec<u8>,
+    /// With what was discarded.
+    length: usize,
+}
+
+impl<S: AsyncRead + Unpin> Reader<S> {
+    pub fn new(stream: S, limit: usize) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            limit,
+        }
+    }
+
+    /// The next message. Dropping the future loses what was read of it.
+    pub async fn receive(&mut self, partial: &mut Fragments) -> Result<Message, Unreadable> {
+        loop {
+            let (header, length) = self.header().await?;
+            let mask = header.mask.ok_or(Unreadable::NotAFrame)?;
+            if header.rsv1 || header.rsv2 || header.rsv3 {
+                return Err(Unreadable::NotAFrame);
+            }
+            match header.opcode {
+                OpCode::Control(control) => {
+                    if !header.is_final || length > MAX_CONTROL {
+                        return Err(Unreadable::NotAFrame);
+                    }
+                    let mut payload = Vec::new();
+                    self.payload(length, mask, &mut payload, usize::MAX).await?;
+                    return control_message(control, payload.into());
+                }
+                OpCode::Data(kind) => {
+                    let partial = match (kind, &mut partial.0) {
+                        (Data::Continue, Some(partial)) => partial,
+                        (Data::Text | Data::Binary, none @ None) => none.insert(Partial {
+                            kind,
+                            bytes: Vec::new(),
+                            length: 0,
+                        }),
+                        _ => return Err(Unreadable::NotAFrame),
+                    };
+                    let length = usize::try_from(length).map_err(|_| Unreadable::TooLarge)?;
+                    partial.length = partial.length.saturating_add(length);
+                    if partial.length > self.limit.saturating_mul(DISCARDED) {
+                        return Err(Unreadable::TooLarge);
+                    }
+                    let bytes = &mut partial.bytes;
+                    self.payload(length as u64, mask, bytes, self.limit).await?;
+                }
+            }
+            if header.is_final
+                && let Some(whole) = partial.0.take()
+            {
+                return self.data_message(whole);
+            }
+        }
+    }
+
+    fn data_message(&self, whole: Partial) -> Result<Message, Unreadable> {
+        if whole.length > self.limit {
+            return Err(Unreadable::TooLarge);
+        }
+        // Without room to spare: it may wait in a mailbox that counts its bytes.
+        let bytes = Bytes::from(whole.bytes.into_boxed_slice());
+        match whole.kind {
+            Data::Text if std::str::from_utf8(&bytes).is_err() => Err(Unreadable::NotUtf8),
+            Data::Text => Ok(Message::Text(bytes)),
+            _ => Ok(Message::Binary(bytes)),
+        }
+    }
+
+    async fn header(&mut self) -> Result<(FrameHeader, u64), Unreadable> {
+        loop {
+            let mut cursor = Cursor::new(&self.buffer[..]);
+            match FrameHeader::parse(&mut cursor) {
+                Ok(Some(found)) => {
+                    let length = cursor.position() as usize;
+                    self.buffer.advance(length);
+                    return Ok(found);
+                }
+                Ok(None) => self.fill().await?,
+                Err(_) => return Err(Unreadable::NotAFrame),
+            }
+        }
+    }
+
+    /// Reads the payload of a frame behind `into`, up to `limit` bytes there; the
+    /// rest is discarded.
+    async fn payload(
+        &mut self,
+        length: u64,
+        mask: [u8; 4],
+        into: &mut Vec<u8>,
+        limit: usize,
+    ) -> Result<(), Unreadable> {
+        let mut left = usize::try_from(length).map_err(|_| Unreadable::TooLarge)?;
+        let mut at = 0;
+        into.reserve_exact(left.min(TRUSTED).min(limit.saturating_sub(into.len())));
+        while left > 0 {
+            if self.buffer.is_empty() {
+                let room = limit.saturating_sub(into.len()).min(left);
+                if room >= READ_STEP {
+                    let start = into.len();
+                    into.reserve(room.min(TRUSTED));
+                    let mut room = (&mut *into).limit(room.min(TRUSTED));
+                    let read = self.stream.read_buf(&mut room).await;
+                    let read = read.map_err(|_| Unreadable::HungUp)?;
+                    if read == 0 {
+                        return Err(Unreadable::HungUp);
+                    }
+                    unmask(&mut into[start..], mask, at);
+                    at += read;
+                    left -= read;
+                    continue;
+                }
+                self.fill().await?;
+            }
+            let mut part = self.buffer.split_to(self.buffer.len().min(left));
+            unmask(&mut part, mask, at);
+            at += part.len();
+            left -= part.len();
+            let kept = limit.saturating_sub(into.len()).min(part.len());
+            into.extend_from_slice(&part[..kept]);
+        }
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Reads some bytes into the buffer.
+    async fn fill(&mut self) -> Result<(), Unreadable> {
+        let Self { stream, buffer, .. } = self;
+        poll_fn(|cx| {
+            let mut room = [const { MaybeUninit::uninit() }; READ_STEP];
+            let mut room = ReadBuf::uninit(&mut room);
+            let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut room));
+            if read.is_err() || room.filled().is_empty() {
+                return Poll::Ready(Err(Unreadable::HungUp));
+            }
+            buffer.extend_from_slice(room.filled());
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+}
+
+/// The fragments of a message between which control frames may come.
+#[derive(Default)]
+pub(crate) struct Fragments(Option<Partial>);
+
+fn control_message(control: Control, payload: Bytes) -> Result<Message, Unreadable> {
+    Ok(match control {
+        Control::Ping => Message::Ping(payload),
+        Control::Pong => Message::Pong,
+        Control::Close => Message::Close(close_code(&payload)?),
+        Control::Reserved(_) => return Err(Unreadable::NotAFrame),
+    })
+}
+
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Unreadable> {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return if payload.is_empty() {
+            Ok(None)
+        } else {
+            Err(Unreadable::NotAFrame)
+        };
+    };
+    let code = u16::from_be_bytes(*code);
+    if !CloseCode::from(code).is_allowed() {
+        return Err(Unreadable::NotAFrame);
+    }
+    if std::str::from_utf8(reason).is_err() {
+        return Err(Unreadable::NotUtf8);
+    }
+    Ok(Some(code))
+}
+
+/// `at`: how much of the payload came before these bytes.
+fn unmask(bytes: &mut [u8], mut mask: [u8; 4], at: usize) {
+    mask.rotate_left(at % 4);
+    for (byte, mask) in bytes.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
+}
+
+/// Writes messages to a client. What is not written yet stays here when a
+/// future is dropped, so that the next frame follows the end of the last.
+pub(crate) struct Writer<S> {
+    stream: S,
+    unwritten: VecDeque<Bytes>,
+}
+
+impl<S: AsyncWrite + Unpin> Writer<S> {
+    pub fn new(stream: S) -> Self {
+        Self {
+            stream,
+            unwritten: VecDeque::new(),
+        }
+    }
+
+    /// Puts a text last in line, in parts that need not be copied together.
+    pub fn text(&mut self, parts: impl IntoIterator<Item = Bytes>) {
+        self.frame(OpCode::Data(Data::Text), parts);
+    }
+
+    pub fn ping(&mut self) {
+        self.frame(OpCode::Control(Control::Ping), []);
+    }
+
+    pub fn pong(&mut self, payload: Bytes) {
+        self.frame(OpCode::Control(Control::Pong), [payload]);
+    }
+
+    pub fn close(&mut self, code: u16, reason: &'static str) {
+        let mut payload = Vec::with_capacity(2 + reason.len());
+        payload.put_u16(code);
+        payload.extend_from_slice(reason.as_bytes());
+        self.frame(OpCode::Control(Control::Close), [payload.into()]);
+    }
+
+    fn frame(&mut self, opcode: OpCode, parts: impl IntoIterator<Item = Bytes>) {
+        let header_at = self.unwritten.len();
+        self.unwritten.push_back(Bytes::new());
+        let mut length = 0;
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            length += part.len() as u64;
+            self.unwritten.push_back(part);
+        }
+        let header = FrameHeader {
+            opcode,
+            ..FrameHeader::default()
+        };
+        let mut bytes = Vec::with_capacity(header.len(length));
+        // A `Vec` takes whatever is written to it.
+        let _ = header.format(length, &mut bytes);
+        self.unwritten[header_at] = bytes.into();
+    }
+
+    /// Writes some of what is in line. Ready when at least a byte was written, or
+    /// there is nothing left.
+    pub async fn write_some(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_write_some(cx)).await
+    }
+
+    pub fn is_written(&self) -> bool {
+        self.unwritten.is_empty()
+    }
+
+    fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unwritten.is_empty() {
+            return Pin::new(&mut self.stream).poll_flush(cx);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        for (slice, bytes) in slices.iter_mut().zip(&self.unwritten) {
+            *slice = IoSlice::new(bytes);
+            count += 1;
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]);
+        let mut written = ready!(written)?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        while let Some(front) = self.unwritten.front_mut() {
+            if written < front.len() {
+                front.advance(written);
+                break;
+            }
+            written -= front.len();
+            self.unwritten.pop_front();
+        }
+        if self.unwritten.is_empty() {
+            self.unwritten = VecDeque::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
+    use tungstenite::protocol::frame::{Frame, FrameSocket};
+
+    use super::*;
+
+    /// What a client sends, masked.
+    fn frame(opcode: u8, is_final: bool, payload: &[u8]) -> Vec<u8> {
+        let header = FrameHeader {
+            is_final,
+            opcode: OpCode::from(opcode),
+            mask: Some([1, 2, 3, 4]),
+            ..FrameHeader::default()
+        };
+        let mut bytes = Vec::new();
+        let frame = Frame::from_payload(header, Bytes::copy_from_slice(payload));
+        frame.format(&mut bytes).unwrap();
+        bytes
+    }
+
+    async fn read(bytes: &[u8], limit: usize) -> Result<Message, Unreadable> {
+        let mut reader = Reader::new(bytes, limit);
+        reader.receive(&mut Fragments::default()).await
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_is_read_whole_however_it_is_cut_into_frames_and_reads(
+            text in ".{0,9000}",
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
+            step in 1usize..5000,
+        ) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+            cuts.sort_unstable();
+            let mut bytes = Vec::new();
+            let mut start = 0;
+            for (number, end) in cuts.iter().copied().chain([text.len()]).enumerate() {
+                let opcode = if number == 0 { 1 } else { 0 };
+                bytes.extend(frame(opcode, number == cuts.len(), &text.as_bytes()[start..end]));
+                start = end;
+            }
+            // One that follows is read from the rest.
+            bytes.extend(frame(9, true, b"ping"));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async move {
+                let (mut client, server) = tokio::io::duplex(step);
+                let sending = tokio::spawn(async move { client.write_all(&bytes).await });
+                let mut reader = Reader::new(server, 40_000);
+                let mut fragments = Fragments::default();
+                let message = reader.receive(&mut fragments).await;
+                assert_eq!(message, Ok(Message::Text(text.into())));
+                let ping = reader.receive(&mut fragments).await;
+                assert_eq!(ping, Ok(Message::Ping("ping".into())));
+                assert_eq!(reader.buffer.capacity(), 0);
+                sending.await.unwrap().unwrap();
+            });
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut reader = Reader::new(&bytes[..], 100);
+            let mut fragments = Fragments::default();
+            runtime.block_on(async {
+                while reader.receive(&mut fragments).await.is_ok() {}
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn what_rfc_6455_forbids_is_refused() {
+        let unmasked = [0x81, 1, b'x'];
+        let reserved = [0xc1, 0x81, 0, 0, 0, 0, b'x'];
+        let cases: [(&[u8], Unreadable); 9] = [
+            (&unmasked, Unreadable::NotAFrame),
+            (&reserved, Unreadable::NotAFrame),
+            (&frame(3, true, b""), Unreadable::NotAFrame),
+            (&frame(0, true, b"no beginning"), Unreadable::NotAFrame),
+            (&frame(9, false, b""), Unreadable::NotAFrame),
+            (&frame(9, true, &[0; 126]), Unreadable::NotAFrame),
+            (&frame(8, true, b"x"), Unreadable::NotAFrame),
+            (
+                &frame(8, true, &1005u16.to_be_bytes()),
+                Unreadable::NotAFrame,
+            ),
+            (&frame(1, true, b"\xff"), Unreadable::NotUtf8),
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(read(bytes, 1000).await, Err(error), "{bytes:?}");
+        }
+        let two = [frame(1, false, b"a"), frame(1, true, b"b")].concat();
+        assert_eq!(read(&two, 1000).await, Err(Unreadable::NotAFrame));
+        assert_eq!(read(&[0x81], 1000).await, Err(Unreadable::HungUp));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_large_is_read_to_its_end_without_being_kept() {
+        let limit = 10_000;
+        let bytes = frame(2, true, &vec![0; limit]);
+        assert!(
+            matches!(read(&bytes, limit).await, Ok(Message::Binary(bytes)) if bytes.len() == limit)
+        );
+        let bytes = [frame(2, true, &vec![0; 4 * limit]), frame(1, true, b"next")].concat();
+        let mut reader = Reader::new(&bytes[..], limit);
+        let refused = reader.receive(&mut Fragments::default()).await;
+        assert_eq!(refused, Err(Unreadable::TooLarge));
+        let next = reader.receive(&mut Fragments::default()).await;
+        assert_eq!(next, Ok(Message::Text("next".into())));
+        // Beyond four times the limit it is not read any further.
+        let bytes = frame(2, true, &vec![0; 4 * limit + 1]);
+        assert_eq!(read(&bytes, limit).await, Err(Unreadable::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn frames_are_written_whole_even_if_a_write_is_given_up() {
+        let (client, server) = tokio::io::duplex(10);
+        let mut writer = Writer::new(server);
+        writer.text(["hello, ".into(), "world".into()]);
+        writer.write_some().await.unwrap();
+        assert!(!writer.is_written());
+        writer.close(1013, "too slow");
+        let written = tokio::spawn(async move {
+            while !writer.is_written() {
+                writer.write_some().await.unwrap();
+            }
+        });
+        let mut bytes = Vec::new();
+        let mut client = client;
+        client.read_to_end(&mut bytes).await.unwrap();
+        written.await.unwrap();
+        let mut frames = FrameSocket::new(Cursor::new(bytes));
+        let text = frames.read(None).unwrap().unwrap();
+        assert_eq!(text.into_text().unwrap().as_str(), "hello, world");
+        let close = frames.read(None).unwrap().unwrap();
+        assert_eq!(close.payload(), b"\x03\xf5too slow");
+    }
+}

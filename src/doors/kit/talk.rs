@@ -1,0 +1,294 @@
+//! The loop of a WebSocket: it reads, writes, pings, finds out whether the client
+//! still lives, and closes.
+
+use std::{convert::Infallible, pin::pin, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    io::{ReadHalf, WriteHalf, split},
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
+};
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::{
+    frame::{Fragments, Message, Reader, Unreadable, Writer},
+    heard::Heard,
+    upgrade::Stream,
+};
+
+/// A client that takes nothing of what there is to be written for this long does
+/// not read any more. (One that is slow takes a little at a time.)
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the last frame may take. A client that has stopped reading and goes
+/// on within this time sees why it is closed.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the client is listened to after it was told that it is closed, so
+/// that what it still sends does not reset the connection before it has read the
+/// reason.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// RFC 6455's 1013, "try again later".
+const TRY_AGAIN: u16 = 1013;
+
+/// An open WebSocket.
+pub(crate) struct WebSocket {
+    reader: Reader<ReadHalf<Stream>>,
+    writer: Writer<WriteHalf<Stream>>,
+    /// What a client that closes is answered with.
+    answer: Option<u16>,
+}
+
+/// Why a client is not talked with any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// It closed, or its connection ended.
+    Closed,
+    /// What it sent cannot be read.
+    Unreadable(Unreadable),
+    /// It was silent for too long.
+    Silent,
+    /// It takes nothing of what is written.
+    NotReading,
+}
+
+impl Lost {
+    /// The code and the reason to close with.
+    pub fn closing(self) -> (u16, &'static str) {
+        match self {
+            Self::Closed => (CloseCode::Normal.into(), ""),
+            Self::Unreadable(error) => error.closing(),
+            Self::Silent => (CloseCode::Away.into(), "no sign of life"),
+            Self::NotReading => (TRY_AGAIN, "the client does not read"),
+        }
+    }
+}
+
+/// What a door says and hears through a WebSocket.
+pub(crate) trait Talk: Sync {
+    /// Why the talk ended.
+    type End: Send;
+
+    /// What is to be told when a text was written.
+    type Receipt: Send;
+
+    /// The client has sent a text or (`is_text` is false) bytes. No more is read
+    /// until this is done.
+    fn receive(
+        &self,
+        message: Bytes,
+        is_text: bool,
+    ) -> impl Future<Output = Result<(), Self::End>> + Send;
+
+    /// Waits for the next text, in parts.
+    fn next(&self) -> impl Future<Output = Result<(Vec<Bytes>, Self::Receipt), Self::End>> + Send;
+
+    /// The text is written, or (its receipt is dropped) was not.
+    fn written(&self, receipt: Self::Receipt) -> impl Future<Output = ()> + Send;
+
+    /// Ready when there is nothing more to be said, whatever is being written.
+    fn ended(&self) -> impl Future<Output = Self::End> + Send;
+
+    /// The client is lost.
+    fn lost(&self, why: Lost) -> Self::End;
+}
+
+/// How the life of a client is found out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    /// How often it is pinged. None: the door's protocol does that.
+    pub ping_interval: Option<Duration>,
+    /// A client that was silent for this long is lost.
+    pub patience: Duration,
+}
+
+impl WebSocket {
+    /// `limit`: the largest message of a client, in bytes.
+    pub fn new(stream: Stream, limit: usize) -> Self {
+        let (reader, writer) = split(stream);
+        Self {
+            reader: Reader::new(reader, limit),
+            writer: Writer::new(writer),
+            answer: None,
+        }
+    }
+
+    /// One message of a client before the talk begins, and the answer to it.
+    pub async fn receive_text(&mut self) -> Option<Bytes> {
+        match self.reader.receive(&mut Fragments::default()).await {
+            Ok(Message::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Writes a text before the talk begins.
+    pub async fn send_text(&mut self, text: Bytes) -> std::io::Result<()> {
+        self.writer.text([text]);
+        while !self.writer.is_written() {
+            self.writer.write_some().await?;
+        }
+        Ok(())
+    }
+
+    /// Talks until either side ends it.
+    pub async fn talk<T: Talk>(&mut self, talk: &T, life: Life) -> T::End {
+        let Self {
+            reader,
+            writer,
+            answer,
+        } = self;
+        let client = Client {
+            talk,
+            heard: Heard::new(),
+            ping: Mutex::new(None),
+            pinged: Notify::new(),
+        };
+        // What came is looked at before the time: when this process stood still,
+        // signs of life wait to be read. Side by side, so that a client that is
+        // slow to read is still heard.
+        tokio::select! {
+            biased;
+            end = client.read(reader, answer) => end,
+            end = client.write(writer, life.ping_interval) => end,
+            () = client.heard.silent_for(life.patience) => talk.lost(Lost::Silent),
+        }
+    }
+
+    /// Closes the socket. A client that closed first is sent its own code.
+    pub async fn close(&mut self, code: u16, reason: &'static str) {
+        let (code, reason) = self.answer.map_or((code, reason), |code| (code, ""));
+        self.writer.close(code, reason);
+        let written = async {
+            while !self.writer.is_written() {
+                self.writer.write_some().await?;
+            }
+            self.writer.write_some().await
+        };
+        if timeout(CLOSE_PATIENCE, written)
+            .await
+            .is_ok_and(|written| written.is_ok())
+        {
+            let _ = timeout(LAST_WORDS, async {
+                let mut fragments = Fragments::default();
+                while self.reader.receive(&mut fragments).await.is_ok() {}
+            })
+            .await;
+        }
+    }
+}
+
+/// What the parts of a talk know of each other.
+struct Client<'a, T> {
+    talk: &'a T,
+    heard: Heard,
+    /// The last ping of the client that was not answered.
+    ping: Mutex<Option<Bytes>>,
+    pinged: Notify,
+}
+
+impl<T: Talk> Client<'_, T> {
+    async fn read(
+        &self,
+        reader: &mut Reader<ReadHalf<Stream>>,
+        answer: &mut Option<u16>,
+    ) -> T::End {
+        let mut fragments = Fragments::default();
+        loop {
+            let message = match reader.receive(&mut fragments).await {
+                Ok(message) => message,
+                Err(Unreadable::HungUp) => return self.talk.lost(Lost::Closed),
+                Err(error) => return self.talk.lost(Lost::Unreadable(error)),
+            };
+            let (bytes, is_text) = match message {
+                Message::Text(text) => (text, true),
+                Message::Binary(bytes) => (bytes, false),
+                Message::Ping(payload) => {
+                    self.heard.now();
+                    *self.ping.lock() = Some(payload);
+                    self.pinged.notify_one();
+                    continue;
+                }
+                Message::Pong => {
+                    self.heard.now();
+                    continue;
+                }
+                Message::Close(code) => {
+                    *answer = Some(code.unwrap_or(CloseCode::Normal.into()));
+                    return self.talk.lost(Lost::Closed);
+                }
+            };
+            // Nothing is read meanwhile, and so nothing can be heard.
+            self.heard.pause();
+            let received = self.talk.receive(bytes, is_text).await;
+            self.heard.now();
+            if let Err(end) = received {
+                return end;
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        writer: &mut Writer<WriteHalf<Stream>>,
+        ping_interval: Option<Duration>,
+    ) -> T::End {
+        let Err(end) = self.write_all(writer, ping_interval).await;
+        end
+    }
+
+    async fn write_all(
+        &self,
+        writer: &mut Writer<WriteHalf<Stream>>,
+        ping_interval: Option<Duration>,
+    ) -> Result<Infallible, T::End> {
+        let mut pings = ping_interval.map(|every| {
+            let mut pings = interval_at(Instant::now() + every, every);
+            pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            pings
+        });
+        loop {
+            let mut receipt = None;
+            tokio::select! {
+                next = self.talk.next() => {
+                    let (parts, its) = next?;
+                    writer.text(parts);
+                    receipt = Some(its);
+                }
+                () = self.pinged.notified() => {
+                    if let Some(payload) = self.ping.lock().take() {
+                        writer.pong(payload);
+                    }
+                }
+                _ = async {
+                    match &mut pings {
+                        Some(pings) => pings.tick().await,
+                        None => std::future::pending().await,
+                    }
+                } => writer.ping(),
+            }
+            self.write_out(writer).await?;
+            if let Some(receipt) = receipt {
+                self.talk.written(receipt).await;
+            }
+        }
+    }
+
+    /// Writes all that is in line, and gives up a client that does not read.
+    async fn write_out(&self, writer: &mut Writer<WriteHalf<Stream>>) -> Result<(), T::End> {
+        let mut ended = pin!(self.talk.ended());
+        while !writer.is_written() {
+            tokio::select! {
+                biased;
+                written = writer.write_some() => {
+                    written.map_err(|_| self.talk.lost(Lost::Closed))?;
+                }
+                end = &mut ended => return Err(end),
+                () = sleep(WRITE_PATIENCE) => return Err(self.talk.lost(Lost::NotReading)),
+            }
+        }
+        Ok(())
+    }
+}

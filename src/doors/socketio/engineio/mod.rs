@@ -1,0 +1,391 @@
+//! Engine.IO, the transport of Socket.IO: sessions by long poll and by WebSocket, in
+//! the versions 3 and 4 of its protocol.
+//!
+//! It is written here because nothing less does: a library in its place published
+//! the secret of a session as its name, kept what waits for a client by count and
+//! not by size (51 MiB for one socket), gave a POST and a handshake no time limit,
+//! and told nobody that the client of an open poll had left.
+
+mod payload;
+mod queues;
+mod session;
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use dashmap::DashMap;
+use hmac::{Hmac, Mac};
+use serde_json::json;
+use sha2::Sha256;
+use tokio::sync::mpsc;
+
+use crate::{
+    doors::{
+        Parking, RequestError,
+        kit::{
+            body,
+            talk::WebSocket,
+            upgrade::{self, Stream, Upgrade},
+        },
+        only,
+        push::ping_interval,
+        reply::reply,
+    },
+    peer_list::{Link, TimeoutPeerList},
+};
+
+pub(super) use payload::Version;
+pub(super) use queues::Gone;
+pub(super) use session::Session;
+use session::{PING_TIMEOUT, Unexpected};
+
+/// How long a WebSocket may take until it has taken over from polls.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A body of version 3 may be this many times the largest message: its clients
+/// put all that waits into one, and do not know a limit.
+const BATCH: usize = 4;
+
+/// What runs a session as long as it lives.
+pub(super) trait Serve: Send + Sync + 'static {
+    /// Serves the client of a session until either is done. `place` counts the
+    /// session until its client has connected.
+    fn serve(
+        &self,
+        session: &Arc<Session>,
+        handshake: Handshake,
+        place: Place,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// A session's beginning.
+pub(super) struct Handshake {
+    /// What the session is known by to others. It opens nothing.
+    pub public_id: String,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+}
+
+/// The sessions of this server.
+pub(super) struct EngineIo<S> {
+    sessions: DashMap<String, Arc<Session>>,
+    server: S,
+    peer_list: TimeoutPeerList,
+    max_message_bytes: usize,
+    /// Makes public ids of secret ones.
+    key: [u8; 32],
+    /// How many sessions have no peer yet.
+    unconnected: Arc<AtomicUsize>,
+}
+
+/// A place among the sessions that have no peer yet.
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a request is refused, with the number that Engine.IO has for it.
+#[derive(Debug)]
+enum Refused {
+    UnknownTransport,
+    UnknownSession,
+    BadMethod,
+    BadRequest,
+    UnsupportedVersion,
+    /// For a reason that other doors know as well.
+    Other(RequestError),
+}
+
+impl From<Unexpected> for Refused {
+    fn from(_: Unexpected) -> Self {
+        Self::BadRequest
+    }
+}
+
+impl From<RequestError> for Refused {
+    fn from(error: RequestError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let (code, message) = match self {
+            Self::UnknownTransport => (0, "Transport unknown"),
+            Self::UnknownSession => (1, "Session ID unknown"),
+            Self::BadMethod => (2, "Bad handshake method"),
+            Self::BadRequest => (3, "Bad request"),
+            Self::UnsupportedVersion => (5, "Unsupported protocol version"),
+            Self::Other(error) => return error.into_response(),
+        };
+        let mut response = reply(json!({"code": code, "message": message}).to_string());
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        response
+    }
+}
+
+/// What the query of a request says.
+struct Asked {
+    version: Version,
+    is_web_socket: bool,
+    id: Option<String>,
+}
+
+impl Asked {
+    fn of(uri: &Uri) -> Result<Self, Refused> {
+        let query = uri.query().unwrap_or_default().as_bytes();
+        let value = |name| {
+            let mut pairs = form_urlencoded::parse(query);
+            let found = pairs.find(|(key, _)| key == name);
+            found.map(|(_, value)| value.into_owned())
+        };
+        let is_web_socket = match value("transport").as_deref() {
+            Some("polling") => false,
+            Some("websocket") => true,
+            _ => return Err(Refused::UnknownTransport),
+        };
+        let version = match value("EIO").as_deref() {
+            Some("3") => Version::V3,
+            Some("4") => Version::V4,
+            _ => return Err(Refused::UnsupportedVersion),
+        };
+        let id = value("sid");
+        Ok(Self {
+            version,
+            is_web_socket,
+            id,
+        })
+    }
+}
+
+impl<S: Serve> EngineIo<S> {
+    pub fn new(peer_list: TimeoutPeerList, max_message_bytes: usize, server: S) -> Arc<Self> {
+        Arc::new(Self {
+            sessions: DashMap::new(),
+            server,
+            peer_list,
+            max_message_bytes,
+            key: random(),
+            unconnected: Arc::default(),
+        })
+    }
+
+    /// Answers a request of a client.
+    pub async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
+        let answer = Box::pin(self.handle(request)).await;
+        Ok(answer.unwrap_or_else(IntoResponse::into_response))
+    }
+
+    async fn handle(self: Arc<Self>, mut request: Request) -> Result<Response, Refused> {
+        only(&[Method::GET, Method::POST], &request)?;
+        let asked = Asked::of(request.uri())?;
+        let is_get = request.method() == Method::GET;
+        let Some(id) = &asked.id else {
+            if !is_get {
+                return Err(Refused::BadMethod);
+            }
+            let place = self.place()?;
+            if asked.is_web_socket {
+                let upgrade = upgrade(&mut request)?;
+                let handshake = (request.uri().clone(), request.headers().clone());
+                return Ok(upgrade.accept(async move |stream| {
+                    self.begin(asked.version, handshake, place, stream).await;
+                }));
+            }
+            let (uri, headers) = (request.uri().clone(), request.headers().clone());
+            drop(request);
+            return Ok(self.begin_polls(asked.version, (uri, headers), place));
+        };
+        let session = self.sessions.get(id).map(|session| session.clone());
+        let session = session.filter(|session| session.version == asked.version);
+        let session = session.ok_or(Refused::UnknownSession)?;
+        if asked.is_web_socket {
+            let upgrade = upgrade(&mut request)?;
+            let probe = session.probe()?;
+            let limit = self.max_message_bytes;
+            return Ok(upgrade.accept(async move |stream| {
+                let socket = WebSocket::new(stream, limit);
+                probe.take_over(socket, UPGRADE_PATIENCE).await;
+            }));
+        }
+        let link = request.extensions().get::<Arc<Link>>().cloned();
+        if !is_get {
+            return self.post(&session, link.as_ref(), request).await;
+        }
+        let poll = session.poll(link.as_ref())?;
+        if let Some(parking) = request.extensions().get::<Parking>() {
+            parking.allow();
+        }
+        // It holds on to the connection's read buffer, and to its link.
+        drop((request, link));
+        let version = session.version;
+        drop(session);
+        let packets = poll.packets().await;
+        Ok(packets_reply(version, &packets))
+    }
+
+    async fn post(
+        &self,
+        session: &Arc<Session>,
+        link: Option<&Arc<Link>>,
+        request: Request,
+    ) -> Result<Response, Refused> {
+        let posting = session.post(link)?;
+        let kind = request.headers().get(CONTENT_TYPE);
+        let is_binary =
+            kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/octet-stream"));
+        let limit = match session.version {
+            Version::V3 => self.max_message_bytes.saturating_mul(BATCH),
+            Version::V4 => self.max_message_bytes,
+        };
+        let read = body::read(request.into_body(), limit).await;
+        let packets = read.map_err(Refused::from).and_then(|body| {
+            payload::read(session.version, &body, is_binary).map_err(|_| Refused::BadRequest)
+        });
+        let packets = match packets {
+            Ok(packets) => packets,
+            Err(refused) => {
+                // What it lost is missing from what it sends next.
+                session.close(Gone::Lost);
+                return Err(refused);
+            }
+        };
+        for packet in packets {
+            if let Err(gone) = session.receive(packet).await {
+                session.close(gone);
+                break;
+            }
+        }
+        drop(posting);
+        let mut response = reply("ok");
+        let html = HeaderValue::from_static("text/html");
+        response.headers_mut().insert(CONTENT_TYPE, html);
+        Ok(response)
+    }
+
+    /// A place for one more session.
+    fn place(&self) -> Result<Place, Refused> {
+        let unconnected = self.unconnected.fetch_add(1, Ordering::Relaxed);
+        let place = Place(self.unconnected.clone());
+        // One that comes back by its key or token takes no place when the list is
+        // full, so that one is kept free for it.
+        if unconnected > 0 && !self.peer_list.has_room_beside(unconnected) {
+            return Err(RequestError::ServerFull.into());
+        }
+        Ok(place)
+    }
+
+    fn begin_polls(
+        self: Arc<Self>,
+        version: Version,
+        handshake: (Uri, HeaderMap),
+        place: Place,
+    ) -> Response {
+        let (session, sockets) = Session::new(version, true);
+        let (id, handshake) = self.handshake(handshake);
+        let hello = self.hello(version, &id, true);
+        self.sessions.insert(id.clone(), session.clone());
+        tokio::spawn(async move {
+            self.run(&session, sockets, handshake, place).await;
+            self.sessions.remove(&id);
+        });
+        packets_reply(version, &[[hello, Bytes::new()]])
+    }
+
+    /// A session that begins with a WebSocket.
+    async fn begin(
+        &self,
+        version: Version,
+        handshake: (Uri, HeaderMap),
+        place: Place,
+        stream: Stream,
+    ) {
+        let (session, sockets) = Session::new(version, false);
+        let (id, handshake) = self.handshake(handshake);
+        let hello = self.hello(version, &id, false);
+        session.outbox.push([hello, Bytes::new()]);
+        session.begin_with(WebSocket::new(stream, self.max_message_bytes));
+        self.run(&session, sockets, handshake, place).await;
+    }
+
+    async fn run(
+        &self,
+        session: &Arc<Session>,
+        sockets: mpsc::Receiver<WebSocket>,
+        handshake: Handshake,
+        place: Place,
+    ) {
+        tokio::join!(
+            session.carry(sockets, ping_interval(&self.peer_list)),
+            self.server.serve(session, handshake, place),
+        );
+    }
+
+    /// A secret id for a session, and its beginning.
+    fn handshake(&self, (uri, headers): (Uri, HeaderMap)) -> (String, Handshake) {
+        let id = hex::encode(random::<16>());
+        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("a key");
+        mac.update(id.as_bytes());
+        let public = mac.finalize().into_bytes();
+        let handshake = Handshake {
+            public_id: hex::encode(&public[..PUBLIC_ID_BYTES]),
+            uri,
+            headers,
+        };
+        (id, handshake)
+    }
+
+    fn hello(&self, version: Version, id: &str, can_upgrade: bool) -> Bytes {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let upgrades: &[&str] = if can_upgrade { &["websocket"] } else { &[] };
+        let mut hello = json!({
+            "sid": id,
+            "upgrades": upgrades,
+            "pingInterval": ms(ping_interval(&self.peer_list)),
+            "pingTimeout": ms(PING_TIMEOUT),
+        });
+        if version == Version::V4 {
+            hello["maxPayload"] = self.max_message_bytes.into();
+        }
+        format!("0{hello}").into()
+    }
+}
+
+/// How long a public id is, in bytes.
+const PUBLIC_ID_BYTES: usize = 10;
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    #[expect(clippy::expect_used, reason = "without secrets nobody may be let in")]
+    getrandom::fill(&mut bytes).expect("the system has a source of randomness");
+    bytes
+}
+
+fn upgrade(request: &mut Request) -> Result<Upgrade, Refused> {
+    if !upgrade::is_asked_for(request.headers()) {
+        return Err(Refused::BadRequest);
+    }
+    Ok(Upgrade::of(request)?)
+}
+
+fn packets_reply(version: Version, packets: &[[Bytes; 2]]) -> Response {
+    reply(payload::write(version, packets))
+}

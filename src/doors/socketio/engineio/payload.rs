@@ -1,0 +1,303 @@
+//! Engine.IO packets, and how several of them are one body of an HTTP request or
+//! response.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+
+/// The version of the Engine.IO protocol that a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::doors::socketio) enum Version {
+    /// socket.io-client 1 and 2. The client pings.
+    V3,
+    /// socket.io-client 3 and 4. The server pings.
+    V4,
+}
+
+/// What stands between two packets in a body of version 4.
+const SEPARATOR: char = '\x1e';
+
+/// A packet of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::doors::socketio) enum Packet {
+    Close,
+    /// With what the pong is to say.
+    Ping(Bytes),
+    Pong,
+    /// A packet of Socket.IO, which is UTF-8.
+    Message(Bytes),
+    Upgrade,
+    Noop,
+    /// Bytes that belong to a message before. The other doors have no place for
+    /// them.
+    Binary,
+}
+
+/// These bytes are no packets.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::doors::socketio) struct NotPackets;
+
+impl Packet {
+    /// A packet as it stands in a text of a WebSocket. The bytes are UTF-8.
+    pub fn read(text: Bytes) -> Result<Self, NotPackets> {
+        let kind = *text.first().ok_or(NotPackets)?;
+        if kind == b'b' {
+            return Ok(Self::Binary);
+        }
+        let data = text.slice(1..);
+        match kind {
+            b'1' => Ok(Self::Close),
+            b'2' => Ok(Self::Ping(data)),
+            b'3' => Ok(Self::Pong),
+            b'4' => Ok(Self::Message(data)),
+            b'5' => Ok(Self::Upgrade),
+            b'6' => Ok(Self::Noop),
+            _ => Err(NotPackets),
+        }
+    }
+}
+
+/// Reads the body of a POST. `is_binary`: it says that it is bytes, not text.
+pub(super) fn read(
+    version: Version,
+    body: &Bytes,
+    is_binary: bool,
+) -> Result<Vec<Packet>, NotPackets> {
+    match version {
+        Version::V3 if is_binary => read_binary(body),
+        Version::V3 => read_lengths(std::str::from_utf8(body).map_err(|_| NotPackets)?),
+        Version::V4 => {
+            let text = std::str::from_utf8(body).map_err(|_| NotPackets)?;
+            let packets = text.split(SEPARATOR);
+            packets
+                .map(|packet| Packet::read(body.slice_ref(packet.as_bytes())))
+                .collect()
+        }
+    }
+}
+
+/// Version 3: `LENGTH:PACKET` one after the other, the length in UTF-16 units.
+fn read_lengths(mut text: &str) -> Result<Vec<Packet>, NotPackets> {
+    let mut packets = Vec::new();
+    while !text.is_empty() {
+        let (length, rest) = text.split_once(':').ok_or(NotPackets)?;
+        let is_decimal = length.bytes().all(|b| b.is_ascii_digit());
+        let length: usize = length.parse().map_err(|_| NotPackets)?;
+        let end = utf16_end(rest, length).filter(|_| is_decimal);
+        let (packet, rest) = rest.split_at(end.ok_or(NotPackets)?);
+        packets.push(Packet::read(decoded(packet).into())?);
+        text = rest;
+    }
+    Ok(packets)
+}
+
+/// Where so many UTF-16 units end, in bytes.
+fn utf16_end(text: &str, mut units: usize) -> Option<usize> {
+    for (at, c) in text.char_indices() {
+        if units == 0 {
+            return Some(at);
+        }
+        units = units.checked_sub(c.len_utf16())?;
+    }
+    (units == 0).then_some(text.len())
+}
+
+/// socket.io-client 1 encodes the text of a packet as UTF-8 before the whole body
+/// is encoded, so that each byte of it is a character here; socket.io-client 2
+/// does not, and nothing else tells them apart. Characters that are all bytes, and
+/// together UTF-8, are taken for the former.
+fn decoded(packet: &str) -> String {
+    if packet.is_ascii() {
+        return packet.to_owned();
+    }
+    let bytes: Option<Vec<u8>> = packet.chars().map(|c| u8::try_from(c).ok()).collect();
+    let twice = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    twice.unwrap_or_else(|| packet.to_owned())
+}
+
+/// Version 3: for each packet a byte that says whether it is text (0), its length
+/// in digits that are bytes, 255, and the packet. Sent where one of them is binary.
+fn read_binary(mut body: &[u8]) -> Result<Vec<Packet>, NotPackets> {
+    let mut packets = Vec::new();
+    while let Some((kind, rest)) = body.split_first() {
+        let digits = rest.iter().position(|byte| *byte == 255);
+        let (digits, rest) = rest.split_at(digits.ok_or(NotPackets)?);
+        let length = digits.iter().try_fold(0usize, |length, digit| {
+            let digit = (*digit <= 9).then_some(usize::from(*digit))?;
+            length.checked_mul(10)?.checked_add(digit)
+        });
+        let end = length.and_then(|length| length.checked_add(1));
+        let packet = end.and_then(|end| rest.get(1..end)).ok_or(NotPackets)?;
+        if *kind == 0 {
+            // Encoded once, by both clients.
+            let text = std::str::from_utf8(packet).map_err(|_| NotPackets)?;
+            packets.push(Packet::read(Bytes::copy_from_slice(text.as_bytes()))?);
+        } else {
+            packets.push(Packet::Binary);
+        }
+        body = &rest[1 + packet.len()..];
+    }
+    Ok(packets)
+}
+
+/// The body that brings these packets to a client. Each is UTF-8 in two parts.
+pub(super) fn write(version: Version, packets: &[[Bytes; 2]]) -> Bytes {
+    let length: usize = packets.iter().flatten().map(|part| part.len() + 8).sum();
+    let mut body = String::with_capacity(length);
+    for (number, packet) in packets.iter().enumerate() {
+        let parts = packet.each_ref().map(|part| String::from_utf8_lossy(part));
+        match version {
+            Version::V4 => {
+                if number > 0 {
+                    body.push(SEPARATOR);
+                }
+                parts.iter().for_each(|part| body.push_str(part));
+            }
+            Version::V3 => {
+                let parts = parts.each_ref().map(|part| ascii(part));
+                let length: usize = parts.iter().map(String::len).sum();
+                // Writing to a string does not fail.
+                let _ = write!(body, "{length}:{}{}", parts[0], parts[1]);
+            }
+        }
+    }
+    body.into()
+}
+
+/// All that is beyond ASCII in these packets is in strings of JSON, where it can be
+/// escaped: then both clients of version 3 count and decode alike.
+fn ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            ascii.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            let _ = write!(ascii, "\\u{unit:04x}");
+        }
+    }
+    ascii
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(text: &str) -> Packet {
+        Packet::Message(text.to_owned().into())
+    }
+
+    fn read_text(version: Version, body: &str) -> Result<Vec<Packet>, NotPackets> {
+        read(version, &body.to_owned().into(), false)
+    }
+
+    #[test]
+    fn packets_of_version_4_are_separated() {
+        assert_eq!(
+            read_text(Version::V4, "42[\"é\"]\x1e3\x1ebAAAA\x1e1"),
+            Ok(vec![
+                message("2[\"é\"]"),
+                Packet::Pong,
+                Packet::Binary,
+                Packet::Close
+            ])
+        );
+        for bad in ["", "\x1e", "7", "x", "4\x1e"] {
+            assert_eq!(read_text(Version::V4, bad), Err(NotPackets), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn packets_of_version_3_are_counted_in_utf_16() {
+        assert_eq!(
+            read_text(Version::V3, "7:42[\"🦀\"1:2"),
+            Ok(vec![message("2[\"🦀\""), Packet::Ping("".into())])
+        );
+        for bad in [
+            "1",
+            "2:4",
+            ":4",
+            "+1:4",
+            "-1:4",
+            "99999999999999999999:4",
+            "1:🦀",
+            "1:7",
+        ] {
+            assert_eq!(read_text(Version::V3, bad), Err(NotPackets), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn text_that_client_1_has_encoded_twice_is_decoded_twice() {
+        // What its engine.io-parser 1.3 makes of `42["é🦀"]`.
+        let twice: String = "42[\"é🦀\"]".bytes().map(char::from).collect();
+        let body = format!("{}:{twice}", twice.chars().count());
+        assert_eq!(
+            read_text(Version::V3, &body),
+            Ok(vec![message("2[\"é🦀\"]")])
+        );
+        // And of client 2, in which an é stays one.
+        assert_eq!(
+            read_text(Version::V3, "7:42[\"é\"]"),
+            Ok(vec![message("2[\"é\"]")])
+        );
+    }
+
+    #[test]
+    fn a_body_of_bytes_has_its_texts_encoded_once() {
+        let body = b"\x00\x04\xff42\xc3\xa9\x01\x02\xff\x04x\x00\x01\xff3";
+        let read = |body: &[u8]| read(Version::V3, &Bytes::copy_from_slice(body), true);
+        assert_eq!(
+            read(body),
+            Ok(vec![message("2é"), Packet::Binary, Packet::Pong])
+        );
+        for bad in [
+            &b"\x00"[..],
+            b"\x00\xff",
+            b"\x00\x05\xff4",
+            b"\x00\x0a\xff4",
+            b"\x00\x01\xff\xff",
+        ] {
+            assert_eq!(read(bad), Err(NotPackets), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_for_version_3_is_ascii() {
+        let packets = [["42".into(), "[\"é🦀\"]".into()], ["3".into(), "".into()]];
+        assert_eq!(
+            &*write(Version::V3, &packets),
+            br#"24:42["\u00e9\ud83e\udd80"]1:3"#
+        );
+        assert_eq!(
+            &*write(Version::V4, &packets),
+            "42[\"é🦀\"]\x1e3".as_bytes()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_the_reader_panic(body in prop::collection::vec(any::<u8>(), 0..200), text in ".{0,50}") {
+            for body in [Bytes::from(body), Bytes::from(text)] {
+                for version in [Version::V3, Version::V4] {
+                    for is_binary in [false, true] {
+                        let _ = read(version, &body, is_binary);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn what_client_2_sends_is_read_as_it_was(texts in prop::collection::vec("[a-z:0-9é🦀漢]{0,20}", 1..5)) {
+            let body: String = texts
+                .iter()
+                .map(|text| format!("{}:4{text}", text.encode_utf16().count() + 1))
+                .collect();
+            let packets = texts.iter().map(|text| message(text)).collect();
+            prop_assert_eq!(read_text(Version::V3, &body), Ok(packets));
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! What waits in a session, bounded in bytes: packets for its client, and events of
+//! its client that are still to be handled.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    doors::socketio::packet::{Event, Told},
+    peer_list::MESSAGE_OVERHEAD_BYTES,
+};
+
+/// More is put into a session's outbox only while it holds less than this, in
+/// bytes. A message is taken off its mailbox when the outbox holds less again.
+const OUTBOX_BYTES: usize = 64 * 1024;
+
+/// Nothing more is read from a client while this much of what it sent waits, in
+/// bytes. Our own client has less than this on its way, so that its
+/// acknowledgements are always read.
+const INBOX_BYTES: usize = 128 * 1024;
+
+/// Packets on their way to a client.
+#[derive(Default)]
+pub(in crate::doors::socketio) struct Outbox {
+    waiting: Mutex<Waiting>,
+    /// Told when there is a packet, and when there is room.
+    changed: Notify,
+    /// Nobody takes packets any more.
+    is_closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    packets: VecDeque<Told>,
+    /// Of these, and of those that are being written.
+    bytes: usize,
+}
+
+fn length(packet: &Told) -> usize {
+    packet[0].len() + packet[1].len()
+}
+
+impl Outbox {
+    /// Puts a packet last in line, whatever waits already.
+    pub fn push(&self, packet: Told) {
+        if self.is_closed() {
+            return;
+        }
+        {
+            let mut waiting = self.waiting.lock();
+            waiting.bytes += length(&packet);
+            waiting.packets.push_back(packet);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until there is room, or nobody takes packets any more.
+    pub async fn has_room(&self) {
+        self.until(|waiting| waiting.bytes < OUTBOX_BYTES).await;
+    }
+
+    /// Waits until all packets are written, or nobody takes them any more.
+    pub async fn drained(&self) {
+        self.until(|waiting| waiting.bytes == 0).await;
+    }
+
+    async fn until(&self, holds: impl Fn(&Waiting) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            if self.is_closed() || holds(&self.waiting.lock()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Takes the packet that is first in line. It counts until it is written.
+    pub async fn next(&self) -> Told {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(packet) = self.waiting.lock().packets.pop_front() {
+                return packet;
+            }
+            changed.await;
+        }
+    }
+
+    /// A packet of this length is written.
+    pub fn written(&self, length: usize) {
+        let mut waiting = self.waiting.lock();
+        // Nothing counts any more when it was closed meanwhile.
+        waiting.bytes = waiting.bytes.saturating_sub(length);
+        drop(waiting);
+        self.changed.notify_waiters();
+    }
+
+    /// Takes all packets.
+    pub fn take_all(&self) -> Vec<Told> {
+        let packets: Vec<Told> = {
+            let mut waiting = self.waiting.lock();
+            let packets: Vec<Told> = std::mem::take(&mut waiting.packets).into();
+            waiting.bytes -= packets.iter().map(length).sum::<usize>();
+            packets
+        };
+        if !packets.is_empty() {
+            self.changed.notify_waiters();
+        }
+        packets
+    }
+
+    /// Waits for a packet.
+    pub async fn has_packets(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.waiting.lock().packets.is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Drops what waits: nobody takes it any more.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        *self.waiting.lock() = Waiting::default();
+        self.changed.notify_waiters();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::doors::socketio) enum Gone {
+    /// Its client said so.
+    Disconnected,
+    /// Its connection was lost.
+    Lost,
+}
+
+/// Events of a client on their way to be handled.
+pub(in crate::doors::socketio) struct Inbox {
+    events: Mutex<Events>,
+    /// Told when there is an event, and when there is room.
+    changed: Notify,
+    acknowledged: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Events {
+    waiting: VecDeque<Event>,
+    /// What they cost, in bytes.
+    cost: usize,
+    gone: Option<Gone>,
+}
+
+fn cost(event: &Event) -> usize {
+    event.array.len() + MESSAGE_OVERHEAD_BYTES
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            events: Mutex::default(),
+            changed: Notify::new(),
+            acknowledged: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Inbox {
+    /// Puts an event last in line, and waits until there is room for another.
+    ///
+    /// An acknowledgement stands in no line: what is handled before it may wait for
+    /// the room that it makes.
+    pub async fn put(&self, event: Event) {
+        if let Some(number) = acknowledges(&event) {
+            self.acknowledged.send_if_modified(|highest| {
+                let rises = number > *highest;
+                *highest = number.max(*highest);
+                rises
+            });
+            return;
+        }
+        {
+            let mut events = self.events.lock();
+            events.cost += cost(&event);
+            events.waiting.push_back(event);
+        }
+        self.changed.notify_waiters();
+        loop {
+            let changed = self.changed.notified();
+            {
+                let events = self.events.lock();
+                if events.cost < INBOX_BYTES || events.gone.is_some() {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// The session is gone, after all that its client sent.
+    pub fn close(&self, gone: Gone) {
+        self.events.lock().gone.get_or_insert(gone);
+        self.changed.notify_waiters();
+    }
+
+    /// The next event. An error when the session is gone.
+    pub async fn next(&self) -> Result<Event, Gone> {
+        loop {
+            let changed = self.changed.notified();
+            let (next, gone) = {
+                let mut events = self.events.lock();
+                let next = events.waiting.pop_front();
+                events.cost -= next.as_ref().map_or(0, cost);
+                (next, events.gone)
+            };
+            match (next, gone) {
+                (Some(event), _) => {
+                    self.changed.notify_waiters();
+                    return Ok(event);
+                }
+                (None, Some(gone)) => return Err(gone),
+                (None, None) => changed.await,
+            }
+        }
+    }
+
+    /// The highest number that the client has acknowledged.
+    pub fn acknowledged(&self) -> watch::Receiver<u64> {
+        self.acknowledged.subscribe()
+    }
+}
+
+/// The number up to which our own client has all messages, if an event says so.
+fn acknowledges(event: &Event) -> Option<u64> {
+    if !event.array.starts_with(b"[\"got\",") {
+        return None;
+    }
+    let (_, arguments) = event.parts()?;
+    serde_json::from_str(arguments.first()?.get()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio_test::{assert_pending, assert_ready, assert_ready_eq, task};
+
+    use super::*;
+
+    fn event(bytes: usize) -> Event {
+        Event {
+            array: vec![b'x'; bytes].into(),
+            has_attachments: false,
+            ack: None,
+        }
+    }
+
+    fn packet(bytes: usize) -> Told {
+        [vec![b'x'; bytes].into(), Bytes::new()]
+    }
+
+    #[test]
+    fn events_come_in_order_and_before_the_end() {
+        let inbox = Inbox::default();
+        for bytes in [1, 2] {
+            assert_ready!(task::spawn(inbox.put(event(bytes))).poll());
+        }
+        inbox.close(Gone::Disconnected);
+        inbox.close(Gone::Lost);
+        for bytes in [1, 2] {
+            assert_ready_eq!(task::spawn(inbox.next()).poll(), Ok(event(bytes)));
+        }
+        assert_ready_eq!(task::spawn(inbox.next()).poll(), Err(Gone::Disconnected));
+    }
+
+    #[test]
+    fn a_client_that_sends_faster_than_it_is_handled_waits() {
+        let inbox = Inbox::default();
+        let mut put = task::spawn(inbox.put(event(INBOX_BYTES)));
+        assert_pending!(put.poll());
+        assert_ready!(task::spawn(inbox.next()).poll()).unwrap();
+        assert!(put.is_woken());
+        assert_ready!(put.poll());
+        // And not for ever, when nobody handles anything any more.
+        let mut put = task::spawn(inbox.put(event(INBOX_BYTES)));
+        assert_pending!(put.poll());
+        inbox.close(Gone::Lost);
+        assert_ready!(put.poll());
+    }
+
+    #[test]
+    fn an_acknowledgement_overtakes_what_waits() {
+        let inbox = Inbox::default();
+        let acknowledged = inbox.acknowledged();
+        let mut put = task::spawn(inbox.put(event(INBOX_BYTES)));
+        assert_pending!(put.poll());
+        for number in [7, 5] {
+            let got = Event {
+                array: format!("[\"got\",{number}]").into(),
+                ..event(0)
+            };
+            assert_ready!(task::spawn(inbox.put(got)).poll());
+        }
+        assert_eq!(*acknowledged.borrow(), 7);
+    }
+
+    #[test]
+    fn an_outbox_has_no_room_until_what_is_in_it_is_written() {
+        let outbox = Outbox::default();
+        assert_ready!(task::spawn(outbox.has_room()).poll());
+        outbox.push(packet(OUTBOX_BYTES));
+        let mut room = task::spawn(outbox.has_room());
+        assert_pending!(room.poll());
+        let taken = assert_ready!(task::spawn(outbox.next()).poll());
+        assert_pending!(room.poll());
+        outbox.written(length(&taken));
+        assert_ready!(room.poll());
+        assert_ready!(task::spawn(outbox.drained()).poll());
+    }
+
+    #[test]
+    fn a_closed_outbox_keeps_nothing_and_holds_up_nobody() {
+        let outbox = Outbox::default();
+        outbox.push(packet(OUTBOX_BYTES));
+        let mut room = task::spawn(outbox.has_room());
+        assert_pending!(room.poll());
+        outbox.close();
+        assert_ready!(room.poll());
+        outbox.push(packet(1));
+        assert!(outbox.take_all().is_empty());
+    }
+}

@@ -1,0 +1,514 @@
+//! An Engine.IO session: a client that first polls and may then go on through a
+//! WebSocket, or begins with one.
+
+use std::{
+    future::pending,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    payload::{Packet, Version},
+    queues::{Gone, Inbox, Outbox},
+};
+use crate::{
+    doors::{
+        kit::{
+            heard::Heard,
+            talk::{Life, Lost, Talk, WebSocket},
+        },
+        socketio::packet::{self, Told},
+    },
+    peer_list::Link,
+};
+
+/// A client that polls, has no poll open and whose connection is closed is given up
+/// this long after it was last heard. One that lives polls again at once.
+const ABSENCE: Duration = Duration::from_secs(5);
+
+/// How often such a client is looked for.
+const ABSENCE_LOOK: Duration = Duration::from_secs(1);
+
+/// How long a client may take to answer a ping, as in the original.
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A poll that is open while a WebSocket takes over is answered after this long, as
+/// in the original: a client that has not heard of it yet polls again.
+const RELEASE: Duration = Duration::from_millis(100);
+
+const PING: Bytes = Bytes::from_static(b"2");
+const NOOP: Bytes = Bytes::from_static(b"6");
+const CLOSE: Bytes = Bytes::from_static(b"1");
+
+/// What the client of a session is told and says, whatever carries it.
+pub(in crate::doors::socketio) struct Session {
+    pub version: Version,
+    pub outbox: Outbox,
+    pub inbox: Inbox,
+    /// What the client showed when it connected to the namespace, as JSON.
+    shown: watch::Sender<Option<Bytes>>,
+    heard: Heard,
+    carrier: Mutex<Carrier>,
+    /// Told when polls are to look again.
+    changed: Notify,
+    /// Takes a WebSocket in place of polls.
+    upgraded: mpsc::Sender<WebSocket>,
+    /// Nothing more is to be said.
+    over: CancellationToken,
+    closing: Mutex<Closing>,
+}
+
+/// What carries packets.
+enum Carrier {
+    Polls(Polls),
+    WebSocket,
+}
+
+#[derive(Default)]
+struct Polls {
+    /// The number of the newest poll.
+    newest: u64,
+    is_open: bool,
+    /// A POST is being read.
+    is_posting: bool,
+    /// A WebSocket asks to take over.
+    is_asked: bool,
+    /// It can be heard through the WebSocket: polls are answered soon, because the
+    /// client waits for the last to end.
+    is_probed: bool,
+    /// The connection of the last request, where it can be seen.
+    link: Option<Weak<Link>>,
+}
+
+/// How the connection is ended.
+#[derive(Clone, Copy)]
+struct Closing {
+    code: u16,
+    reason: &'static str,
+    /// The client is told that the connection is closed, and so tries again.
+    is_told: bool,
+}
+
+/// RFC 6455's codes for a socket that is done and a server that goes away.
+const NORMAL: u16 = 1000;
+const AWAY: u16 = 1001;
+
+/// A request that the session has no use for: its client is confused, or another.
+#[derive(Debug)]
+pub(in crate::doors::socketio) struct Unexpected;
+
+impl Session {
+    /// A session that begins with polls, or (`polls` is false) with a WebSocket. The
+    /// receiver is for [`Session::carry`].
+    pub fn new(version: Version, polls: bool) -> (Arc<Self>, mpsc::Receiver<WebSocket>) {
+        let (upgraded, sockets) = mpsc::channel(1);
+        let carrier = if polls {
+            Carrier::Polls(Polls::default())
+        } else {
+            Carrier::WebSocket
+        };
+        let session = Arc::new(Self {
+            version,
+            outbox: Outbox::default(),
+            inbox: Inbox::default(),
+            shown: watch::Sender::new(None),
+            heard: Heard::new(),
+            carrier: Mutex::new(carrier),
+            changed: Notify::new(),
+            upgraded,
+            over: CancellationToken::new(),
+            closing: Mutex::new(Closing {
+                code: NORMAL,
+                reason: "",
+                is_told: false,
+            }),
+        });
+        (session, sockets)
+    }
+
+    /// The WebSocket that the session begins with.
+    pub fn begin_with(&self, socket: WebSocket) {
+        // There is room: it is the first.
+        let _ = self.upgraded.try_send(socket);
+    }
+
+    /// Waits until the client has connected to the namespace; returns what it
+    /// showed. Clients of version 3 are connected by their handshake.
+    pub async fn shown(&self) -> Bytes {
+        if self.version == Version::V3 {
+            return Bytes::new();
+        }
+        let mut shown = self.shown.subscribe();
+        let shown = shown.wait_for(Option::is_some).await;
+        shown.map_or_else(|_| Bytes::new(), |shown| shown.clone().unwrap_or_default())
+    }
+
+    /// Waits until nothing more is to be said.
+    pub async fn gone(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// Whether nothing more is to be said.
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
+    /// The client is gone, or its connection is.
+    pub fn close(&self, gone: Gone) {
+        self.inbox.close(gone);
+        self.outbox.close();
+        self.over.cancel();
+        self.changed.notify_waiters();
+    }
+
+    /// Ends the connection when `last` and what waits before it is written, but after
+    /// `patience` at the latest.
+    pub async fn finish(&self, last: Option<Told>, patience: Duration) {
+        if let Some(last) = last {
+            self.outbox.push(last);
+        }
+        let _ = tokio::time::timeout(patience, self.outbox.drained()).await;
+        self.close(Gone::Lost);
+    }
+
+    /// The server stops. The client is not sent away, which it would take for the
+    /// server's last word: it sees its connection close, and tries again.
+    pub fn stop(&self) {
+        *self.closing.lock() = Closing {
+            code: AWAY,
+            reason: "the server stops",
+            is_told: true,
+        };
+        self.close(Gone::Lost);
+    }
+
+    /// Handles a packet of the client.
+    pub async fn receive(&self, packet: Packet) -> Result<(), Gone> {
+        self.heard.now();
+        match packet {
+            Packet::Close => Err(Gone::Disconnected),
+            Packet::Ping(data) => {
+                self.outbox.push([Bytes::from_static(b"3"), data]);
+                Ok(())
+            }
+            Packet::Message(message) => self.receive_message(&message).await,
+            Packet::Pong | Packet::Upgrade | Packet::Noop | Packet::Binary => Ok(()),
+        }
+    }
+
+    async fn receive_message(&self, message: &Bytes) -> Result<(), Gone> {
+        match packet::Packet::read(message).map_err(|_| Gone::Lost)? {
+            packet::Packet::Connect(shown) => {
+                self.shown.send_if_modified(|before| {
+                    let is_first = before.is_none();
+                    before.get_or_insert(shown);
+                    is_first
+                });
+            }
+            packet::Packet::ConnectElsewhere(namespace) => {
+                let why = "Invalid namespace";
+                self.outbox
+                    .push(packet::refused(self.version, &namespace, why));
+                self.outbox.has_room().await;
+            }
+            packet::Packet::Disconnect => return Err(Gone::Disconnected),
+            packet::Packet::Event(event) => self.inbox.put(event).await,
+            packet::Packet::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Carries packets until the connection ends.
+    pub async fn carry(&self, mut sockets: mpsc::Receiver<WebSocket>, ping_interval: Duration) {
+        let life = Life {
+            ping_interval: None,
+            patience: ping_interval + PING_TIMEOUT,
+        };
+        tokio::select! {
+            biased;
+            socket = sockets.recv() => {
+                if let Some(mut socket) = socket {
+                    // Those that are open are answered: there are no others.
+                    self.changed.notify_waiters();
+                    tokio::select! {
+                        end = socket.talk(self, life) => {
+                            self.close(end.gone);
+                            let Closing { code, reason, .. } = end.closing;
+                            socket.close(code, reason).await;
+                        }
+                        never = self.ping(ping_interval) => match never {},
+                    }
+                }
+            }
+            () = self.heard.silent_for(life.patience) => {}
+            () = self.absence() => {}
+            () = self.over.cancelled() => {}
+            never = self.ping(ping_interval) => match never {},
+        }
+        self.close(Gone::Lost);
+    }
+
+    /// Pings a client of version 4; others do it themselves.
+    async fn ping(&self, every: Duration) -> std::convert::Infallible {
+        if self.version == Version::V3 {
+            return pending().await;
+        }
+        loop {
+            sleep(every).await;
+            self.outbox.push([PING, Bytes::new()]);
+        }
+    }
+
+    /// Ready when the client has neither a poll nor a connection any more.
+    async fn absence(&self) {
+        let mut looks = interval(ABSENCE_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut absent_for = Duration::ZERO;
+        loop {
+            looks.tick().await;
+            let is_absent = match &*self.carrier.lock() {
+                Carrier::Polls(polls) => {
+                    let link = polls.link.as_ref();
+                    !polls.is_open
+                        && !polls.is_posting
+                        && link.is_some_and(|link| link.strong_count() == 0)
+                }
+                Carrier::WebSocket => false,
+            };
+            // Counted in looks, so that no time counts in which this process stood
+            // still.
+            absent_for = if is_absent {
+                absent_for + ABSENCE_LOOK
+            } else {
+                Duration::ZERO
+            };
+            if absent_for > ABSENCE {
+                return;
+            }
+        }
+    }
+
+    /// A poll has come.
+    pub fn poll(self: &Arc<Self>, link: Option<&Arc<Link>>) -> Result<Poll, Unexpected> {
+        self.heard.now();
+        let number = {
+            let mut carrier = self.carrier.lock();
+            let Carrier::Polls(polls) = &mut *carrier else {
+                return Err(Unexpected);
+            };
+            polls.newest += 1;
+            polls.is_open = true;
+            polls.link = link.map(Arc::downgrade);
+            polls.newest
+        };
+        // One that is open already is answered.
+        self.changed.notify_waiters();
+        Ok(Poll {
+            session: self.clone(),
+            number,
+            is_answered: false,
+        })
+    }
+
+    /// A POST has come. An error if another one is being read.
+    pub fn post(self: &Arc<Self>, link: Option<&Arc<Link>>) -> Result<Post, Unexpected> {
+        self.heard.now();
+        let mut carrier = self.carrier.lock();
+        let Carrier::Polls(polls) = &mut *carrier else {
+            return Err(Unexpected);
+        };
+        if std::mem::replace(&mut polls.is_posting, true) {
+            return Err(Unexpected);
+        }
+        polls.link = link.map(Arc::downgrade);
+        drop(carrier);
+        Ok(Post(self.clone()))
+    }
+
+    /// A WebSocket wants to take over. An error if one does already.
+    pub fn probe(self: &Arc<Self>) -> Result<Probe, Unexpected> {
+        match &mut *self.carrier.lock() {
+            Carrier::Polls(polls) if !polls.is_asked => polls.is_asked = true,
+            _ => return Err(Unexpected),
+        }
+        Ok(Probe(self.clone()))
+    }
+}
+
+/// A poll that is open. One that is dropped without an answer was given up by its
+/// client, whose connection is closed: its session ends.
+pub(in crate::doors::socketio) struct Poll {
+    session: Arc<Session>,
+    number: u64,
+    is_answered: bool,
+}
+
+impl Poll {
+    /// Waits for packets: a noop if there are none, and the poll is to end.
+    pub async fn packets(mut self) -> Vec<Told> {
+        let packets = self.wait().await;
+        self.is_answered = true;
+        packets
+    }
+
+    async fn wait(&self) -> Vec<Told> {
+        let session = &self.session;
+        loop {
+            let changed = session.changed.notified();
+            let (is_replaced, is_probed) = match &*session.carrier.lock() {
+                Carrier::Polls(polls) => (polls.newest != self.number, polls.is_probed),
+                Carrier::WebSocket => (true, true),
+            };
+            if is_replaced {
+                return vec![[NOOP, Bytes::new()]];
+            }
+            let packets = session.outbox.take_all();
+            if !packets.is_empty() {
+                return packets;
+            }
+            if session.over.is_cancelled() {
+                let closing = *session.closing.lock();
+                let last = if closing.is_told { CLOSE } else { NOOP };
+                return vec![[last, Bytes::new()]];
+            }
+            tokio::select! {
+                () = changed => {}
+                () = session.outbox.has_packets() => {}
+                () = sleep(RELEASE), if is_probed => return vec![[NOOP, Bytes::new()]],
+            }
+        }
+    }
+}
+
+impl Drop for Poll {
+    fn drop(&mut self) {
+        if let Carrier::Polls(polls) = &mut *self.session.carrier.lock()
+            && polls.newest == self.number
+        {
+            polls.is_open = false;
+        }
+        if !self.is_answered {
+            self.session.close(Gone::Lost);
+        }
+    }
+}
+
+/// A POST that is being read.
+pub(in crate::doors::socketio) struct Post(Arc<Session>);
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        if let Carrier::Polls(polls) = &mut *self.0.carrier.lock() {
+            polls.is_posting = false;
+        }
+    }
+}
+
+/// A WebSocket that is about to take over.
+pub(in crate::doors::socketio) struct Probe(Arc<Session>);
+
+impl Probe {
+    /// Asks the client whether it can be heard through the socket, and lets it take
+    /// over when the client says so. Gives up after `patience`.
+    pub async fn take_over(self, mut socket: WebSocket, patience: Duration) {
+        let session = &self.0;
+        let probing = async {
+            let ping = socket.receive_text().await?;
+            if !ping.starts_with(b"2") {
+                return None;
+            }
+            let pong = [b"3", &ping[1..]].concat();
+            socket.send_text(pong.into()).await.ok()?;
+            if let Carrier::Polls(polls) = &mut *session.carrier.lock() {
+                polls.is_probed = true;
+            }
+            session.changed.notify_waiters();
+            (*socket.receive_text().await? == *b"5").then_some(())
+        };
+        let probed = tokio::time::timeout(patience, probing).await;
+        if !matches!(probed, Ok(Some(()))) || session.over.is_cancelled() {
+            return socket.close(NORMAL, "").await;
+        }
+        *session.carrier.lock() = Carrier::WebSocket;
+        // There is room: only one can be probed.
+        let _ = session.upgraded.try_send(socket);
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Carrier::Polls(polls) = &mut *self.0.carrier.lock() {
+            polls.is_asked = false;
+            polls.is_probed = false;
+        }
+    }
+}
+
+/// How a WebSocket's talk ended.
+pub(in crate::doors::socketio) struct End {
+    gone: Gone,
+    closing: Closing,
+}
+
+impl Talk for Session {
+    type End = End;
+    /// The length of the packet, in bytes.
+    type Receipt = usize;
+
+    async fn receive(&self, message: Bytes, is_text: bool) -> Result<(), End> {
+        if !is_text {
+            return Ok(());
+        }
+        let packet = Packet::read(message).map_err(|_| Gone::Lost);
+        let received = match packet {
+            Ok(packet) => Session::receive(self, packet).await,
+            Err(gone) => Err(gone),
+        };
+        received.map_err(|gone| End {
+            gone,
+            closing: *self.closing.lock(),
+        })
+    }
+
+    async fn next(&self) -> Result<(Vec<Bytes>, usize), End> {
+        tokio::select! {
+            biased;
+            packet = self.outbox.next() => {
+                let length = packet.iter().map(Bytes::len).sum();
+                Ok((packet.into(), length))
+            }
+            end = self.ended() => Err(end),
+        }
+    }
+
+    async fn written(&self, length: usize) {
+        self.outbox.written(length);
+    }
+
+    async fn ended(&self) -> End {
+        self.over.cancelled().await;
+        End {
+            gone: Gone::Lost,
+            closing: *self.closing.lock(),
+        }
+    }
+
+    fn lost(&self, why: Lost) -> End {
+        let (code, reason) = why.closing();
+        let gone = Gone::Lost;
+        let closing = Closing {
+            code,
+            reason,
+            is_told: false,
+        };
+        End { gone, closing }
+    }
+}
