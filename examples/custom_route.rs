@@ -2,7 +2,7 @@
 //! and goes. Run it with `cargo run --example custom_route`, then
 //! `curl localhost:3000/new-endpoint`.
 
-use signal_http_heartbeat::{HeartbeatOpts, PeerEvent, router, serve};
+use signal_http_heartbeat::{HeartbeatOpts, PeerEvent, ServeOpts, router, serve};
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
@@ -30,6 +30,6 @@ async fn main() -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on {}", listener.local_addr()?);
     let stop = async { drop(tokio::signal::ctrl_c().await) };
-    serve(listener, app, peer_list, stop).await;
+    serve(listener, app, peer_list, ServeOpts::default(), stop).await;
     Ok(())
 }

@@ -28,13 +28,13 @@ pub mod server;
 
 pub use doors::http::{Cors, SignalOpts, signal_router};
 pub use peer_list::{HeartbeatOpts, PeerEvent, PeerId, Reason, TimeoutPeerList};
-pub use server::serve;
+pub use server::{ServeOpts, serve};
 
 /// The signaling routes, to be merged with one's own, and their peer list.
 /// For more settings, make the list and give it to [`signal_router`].
 ///
 /// ```no_run
-/// use signal_http_heartbeat::{HeartbeatOpts, router, serve};
+/// use signal_http_heartbeat::{HeartbeatOpts, ServeOpts, router, serve};
 ///
 /// # #[tokio::main]
 /// # async fn main() -> std::io::Result<()> {
@@ -44,7 +44,7 @@ pub use server::serve;
 ///     .merge(signaling);
 ///
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-/// serve(listener, app, peer_list, std::future::pending()).await;
+/// serve(listener, app, peer_list, ServeOpts::default(), std::future::pending()).await;
 /// # Ok(())
 /// # }
 /// ```

@@ -17,7 +17,12 @@ use tokio::runtime::Builder;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Level, error, info, warn};
 use tracing_appender::non_blocking::WorkerGuard;
-use tracing_subscriber::fmt;
+use tracing_subscriber::{
+    Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
+
+/// What the word is logged under that the server is ready.
+const READY: &str = "signal_http_heartbeat::ready";
 
 /// The exit status for settings that cannot be used.
 const UNUSABLE: u8 = 2;
@@ -122,7 +127,7 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
     let address = listener.local_addr();
     let address = address.map_err(|error| cannot_listen(settings.port, &error))?;
     let operator = settings.admin_listen.map(|address| {
-        let listener = listen(Some(address.ip()), address.port());
+        let listener = listen(Some(address.ip().into()), address.port());
         listener.map_err(|error| {
             let problem = match error.kind() {
                 std::io::ErrorKind::AddrInUse => "another program, or PORT, uses it".to_owned(),
@@ -163,7 +168,14 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
         watchers.spawn(serve_operator(listener, app, last_events.clone()));
     }
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if let Some(host) = &settings.ignored_host {
+        warn!(
+            host,
+            "HOST is the name of this machine or of a toolchain, and is ignored: set WEBRTC_HOST"
+        );
+    }
     info!(
+        target: READY,
         version = env!("CARGO_PKG_VERSION"),
         %address,
         heartbeat_ms = ms(heartbeat.timeout_period),
@@ -176,7 +188,7 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
         peer_tokens = required.then_some("required"),
         "ready"
     );
-    serve(listener, app, peer_list, stop).await;
+    serve(listener, app, peer_list, settings.serve_opts(), stop).await;
     last_events.cancel();
     watchers.close();
     watchers.wait().await;
@@ -206,18 +218,24 @@ fn cannot_listen(port: u16, error: &std::io::Error) -> String {
 fn start_log(lifecycle: bool) -> WorkerGuard {
     let level = if lifecycle { Level::INFO } else { Level::WARN };
     let (writer, guard) = tracing_appender::non_blocking(stdout());
-    let log = fmt()
+    let log = fmt::layer()
         .with_writer(writer)
         .with_ansi(stdout().is_terminal())
-        .with_max_level(level)
         .with_target(false)
         // It would panic where even standard error is closed.
         .log_internal_errors(false);
-    if stdout().is_terminal() {
-        log.init();
+    // Whoever started the server needs to know its port, and that it is there.
+    let filter = Targets::new()
+        .with_default(level)
+        .with_target(READY, Level::INFO);
+    let log = if stdout().is_terminal() {
+        log.boxed()
     } else {
-        log.json().flatten_event(true).init();
-    }
+        log.json().flatten_event(true).boxed()
+    };
+    tracing_subscriber::registry()
+        .with(log.with_filter(filter))
+        .init();
     guard
 }
 

@@ -133,7 +133,10 @@ pub fn run() {
         .with_state(Arc::new(Floor::default()));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let listener = signal_http_heartbeat::server::listen(Some([127, 0, 0, 1].into()), 0);
+        let listener = signal_http_heartbeat::server::listen(
+            signal_http_heartbeat::server::Host::find("127.0.0.1"),
+            0,
+        );
         let listener = listener.unwrap();
         println!("{{\"address\":\"{}\"}}", listener.local_addr().unwrap());
         use axum::serve::ListenerExt;

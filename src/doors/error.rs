@@ -26,6 +26,11 @@ pub(crate) enum RequestError {
     MissingId(&'static str),
     MalformedId(&'static str),
     MalformedNumber(&'static str),
+    MissingNumber(&'static str),
+    /// The request names no host, several, or what is none.
+    BadHost,
+    /// The body is encoded in another way than in chunks.
+    BadTransferEncoding,
     /// The named parameter is a number above this one.
     TooHigh(&'static str, u64),
     /// The request acts as a peer and does not prove that it is that one.
@@ -74,6 +79,9 @@ impl RequestError {
             | Self::MissingId(_)
             | Self::MalformedId(_)
             | Self::MalformedNumber(_)
+            | Self::MissingNumber(_)
+            | Self::BadHost
+            | Self::BadTransferEncoding
             | Self::MalformedSeq
             | Self::TooHigh(..)
             | Self::Repeated(_)
@@ -105,6 +113,13 @@ impl RequestError {
             }
             Self::MalformedNumber(name) => {
                 format!("{name} is no number: a whole number from 0")
+            }
+            Self::MissingNumber(name) => format!("{name} is missing: it is a whole number from 0"),
+            Self::BadHost => {
+                "a request in HTTP/1.1 needs exactly one Host header, with a valid host".into()
+            }
+            Self::BadTransferEncoding => {
+                "Transfer-Encoding can only be chunked: send the body with a Content-Length".into()
             }
             Self::TooHigh(name, highest) => format!("{name} is too high: at most {highest}"),
             Self::MissingToken => {

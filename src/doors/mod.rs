@@ -18,8 +18,9 @@ use std::sync::{
 };
 
 pub(crate) use error::{RequestError, only};
+pub use origin::Cors;
 pub(crate) use origin::guard;
-pub(crate) use reply::{cors_layer, reply};
+pub(crate) use reply::{cors_layer, cors_layer_with_credentials, reply};
 
 /// How a handler tells the connection that its request may now wait for long.
 /// Our own accept loop adds it to each request; a handler that finds none

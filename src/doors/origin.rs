@@ -1,19 +1,57 @@
-//! Which pages may open a socket. Browsers ask no preflight for a WebSocket and
-//! let any page open one, so that the server has to look itself.
+//! Which pages of other origins may use the server, and the refusal of others.
+//! Browsers ask no preflight for a WebSocket, nor for what a form or an image could
+//! send, so that the server has to look itself.
 
 use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
     http::{
-        HeaderMap,
+        HeaderMap, HeaderValue,
         header::{HOST, ORIGIN},
     },
     middleware::Next,
     response::Response,
 };
 
-use super::{RequestError, http::Cors};
+use super::RequestError;
+
+/// Which pages may use the server (Cross-Origin Resource Sharing).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cors {
+    /// Pages of every origin may use the server.
+    AnyOrigin,
+    /// Pages of these origins may, such as `https://example.org`, or
+    /// `https://*.example.org` for all hosts below `example.org`.
+    Origins(Vec<HeaderValue>),
+    /// Only pages of the server's own origin may.
+    Off,
+}
+
+impl Cors {
+    /// Whether an origin is in the list, if there is one.
+    pub(super) fn lists(&self, origin: &HeaderValue) -> bool {
+        match self {
+            Cors::Origins(origins) => origins.iter().any(|listed| is_meant(listed, origin)),
+            Cors::AnyOrigin | Cors::Off => false,
+        }
+    }
+}
+
+/// Whether an entry of the list means this origin.
+fn is_meant(listed: &HeaderValue, origin: &HeaderValue) -> bool {
+    let listed = listed.as_bytes();
+    let Some(star) = listed.windows(4).position(|part| part == b"//*.") else {
+        return listed == origin;
+    };
+    let (scheme, host) = (&listed[..star + 2], &listed[star + 3..]);
+    let below = origin.as_bytes().strip_prefix(scheme);
+    let below = below.and_then(|below| below.strip_suffix(host));
+    below.is_some_and(|name| {
+        let is_plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        !name.is_empty() && name.iter().all(is_plain)
+    })
+}
 
 /// Refuses the requests of pages that [`Cors`] does not let use the server. A
 /// client that is no page names no origin.
@@ -30,15 +68,15 @@ pub(crate) async fn guard(
 }
 
 fn may_use(cors: &Cors, headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else {
+    if *cors == Cors::AnyOrigin {
         return true;
+    }
+    let Some(origin) = headers.get(ORIGIN) else {
+        // An image or a link names none; browsers say so, except on plain http.
+        let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+        return !matches!(site, Some(b"cross-site" | b"same-site"));
     };
-    let is_listed = match cors {
-        Cors::AnyOrigin => true,
-        Cors::Origins(origins) => origins.contains(origin),
-        Cors::Off => false,
-    };
-    is_listed || is_own(origin.as_bytes(), headers)
+    cors.lists(origin) || is_own(origin.as_bytes(), headers)
 }
 
 /// Whether the page comes from the server itself.
@@ -79,5 +117,46 @@ mod tests {
         }
         assert!(may(&listed, Some("https://good.example")));
         assert!(!may(&Cors::Off, Some("https://good.example")));
+    }
+
+    #[test]
+    fn a_star_means_the_hosts_below() {
+        let listed = Cors::Origins(vec!["https://*.good.example:8443".parse().unwrap()]);
+        for origin in [
+            "https://a.good.example:8443",
+            "https://a.b.good.example:8443",
+        ] {
+            assert!(may(&listed, Some(origin)), "{origin}");
+        }
+        for origin in [
+            "https://good.example:8443",
+            "https://.good.example:8443",
+            "https://evilgood.example:8443",
+            "https://a.good.example",
+            "http://a.good.example:8443",
+            "https://evil.example/.good.example:8443",
+            "https://evil@a.good.example:8443",
+        ] {
+            assert!(!may(&listed, Some(origin)), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_another_site_that_names_no_origin_is_a_pages_too() {
+        let listed = Cors::Origins(vec!["https://good.example".parse().unwrap()]);
+        let may = |cors: &Cors, site: &'static str| {
+            may_use(
+                cors,
+                &HeaderMap::from_iter([(
+                    axum::http::HeaderName::from_static("sec-fetch-site"),
+                    HeaderValue::from_static(site),
+                )]),
+            )
+        };
+        for cors in [&listed, &Cors::Off] {
+            assert!(may(cors, "none") && may(cors, "same-origin"));
+            assert!(!may(cors, "cross-site") && !may(cors, "same-site"));
+        }
+        assert!(may(&Cors::AnyOrigin, "cross-site"));
     }
 }

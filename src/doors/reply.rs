@@ -5,14 +5,15 @@ use axum::{
     http::{
         HeaderMap,
         header::{
-            ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER,
-            X_CONTENT_TYPE_OPTIONS,
+            ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, PRAGMA,
+            RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
         },
     },
     response::Response,
 };
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
+use super::origin::Cors;
 use crate::peer_list::PeerId;
 
 /// How long browsers may remember a preflight's answer (Chromium's maximum).
@@ -52,6 +53,9 @@ pub(super) fn reply_from(peer: PeerId, body: impl Into<Body>) -> Response {
     response
 }
 
+/// Which origins' pages may load something.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
 /// How long browsers may keep a script before they ask again: a new version of
 /// the server has to reach its pages.
 const SCRIPT_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -63,31 +67,38 @@ pub(super) fn script(script: &'static str) -> Response {
     let javascript = HeaderValue::from_static("text/javascript; charset=utf-8");
     headers.insert(CONTENT_TYPE, javascript);
     headers.insert(CACHE_CONTROL, SCRIPT_CACHING);
+    // A page that is isolated (COEP), as one of Unity's with threads, loads no others.
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
     response
-}
-
-/// Cross-Origin Resource Sharing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cors {
-    /// Pages of every origin may use the server.
-    AnyOrigin,
-    /// Pages of these origins may, such as `https://example.org`.
-    Origins(Vec<HeaderValue>),
-    /// Only pages of the server's own origin may.
-    Off,
 }
 
 /// Which pages of other origins may use the server.
 pub(crate) fn cors_layer(cors: &Cors) -> Option<CorsLayer> {
-    let (origins, vary) = match cors {
+    match cors {
+        Cors::Off => None,
+        Cors::AnyOrigin => Some(layer(AllowOrigin::any(), vec![])),
+        Cors::Origins(_) => Some(layer(listed(cors), vec![ORIGIN])),
+    }
+}
+
+/// The same for requests that browsers send with credentials, as those of socket.io's
+/// clients 1 and 2 always are: they take no `*` for an answer.
+pub(crate) fn cors_layer_with_credentials(cors: &Cors) -> Option<CorsLayer> {
+    let origins = match cors {
         Cors::Off => return None,
-        Cors::AnyOrigin => (AllowOrigin::any(), vec![]),
-        Cors::Origins(origins) => (
-            AllowOrigin::list(origins.iter().cloned()),
-            vec![axum::http::header::ORIGIN],
-        ),
+        Cors::AnyOrigin => AllowOrigin::mirror_request(),
+        Cors::Origins(_) => listed(cors),
     };
-    let layer = CorsLayer::new()
+    Some(layer(origins, vec![ORIGIN]).allow_credentials(true))
+}
+
+fn listed(cors: &Cors) -> AllowOrigin {
+    let cors = cors.clone();
+    AllowOrigin::predicate(move |origin, _| cors.lists(origin))
+}
+
+fn layer(origins: AllowOrigin, vary: Vec<HeaderName>) -> CorsLayer {
+    CorsLayer::new()
         .allow_origin(origins)
         // Mirrored, for a `*` does not cover `Authorization`.
         .allow_headers(AllowHeaders::mirror_request())
@@ -101,6 +112,5 @@ pub(crate) fn cors_layer(cors: &Cors) -> Option<CorsLayer> {
             HEARTBEAT_INTERVAL,
         ])
         .max_age(PREFLIGHT_AGE)
-        .vary(vary);
-    Some(layer)
+        .vary(vary)
 }

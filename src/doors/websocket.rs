@@ -18,6 +18,7 @@ use axum::{
     Router,
     extract::{Request, State},
     http::Method,
+    middleware::from_fn_with_state,
     response::Response,
     routing::any,
 };
@@ -29,7 +30,7 @@ use tokio::sync::mpsc;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
-    RequestError,
+    Cors, RequestError, guard,
     kit::{
         talk::{Life, Lost, Talk, WebSocket},
         upgrade::{self, Stream, Upgrade},
@@ -67,8 +68,8 @@ struct Door {
     peers: Arc<PeersJson>,
 }
 
-/// The routes of this door: `/` and `/ws`.
-pub(crate) fn routes(peer_list: TimeoutPeerList, max_message_bytes: usize) -> Router {
+/// The routes of this door, `/` and `/ws`, for pages that `cors` lets use the server.
+pub(crate) fn routes(peer_list: TimeoutPeerList, max_message_bytes: usize, cors: &Cors) -> Router {
     let door = Door {
         peer_list,
         max_message_bytes,
@@ -77,6 +78,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, max_message_bytes: usize) -> Ro
     Router::new()
         .route("/", any(upgrade))
         .route("/ws", any(upgrade))
+        .route_layer(from_fn_with_state(Arc::new(cors.clone()), guard))
         .with_state(door)
 }
 

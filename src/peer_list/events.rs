@@ -41,6 +41,9 @@ pub struct PeerInfo {
     pub last_seen: SystemTime,
     /// Whether it has ever sent a heartbeat.
     pub heartbeat: bool,
+    /// How many viewers it can still serve, if it has said so (3DStreamingToolkit's
+    /// capacity extension).
+    pub capacity: Option<u64>,
 }
 
 /// What subscribers of the list hear.
@@ -104,9 +107,10 @@ impl fmt::Display for Reason {
 }
 
 /// A peer in the form that it has in Redis:
-/// `ID DOOR CONNECTED SINCE SEEN HEARTBEAT NAME`, times in ms since 1970.
+/// `ID DOOR CONNECTED SINCE SEEN HEARTBEAT CAPACITY NAME`, times in ms since 1970, a
+/// capacity that is not known as `-`.
 pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
-    let mut fields = line.splitn(7, ' ');
+    let mut fields = line.splitn(8, ' ');
     let mut field = || fields.next();
     let time = |ms: &str| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(ms.parse().ok()?));
     let id = PeerId::new(field()?.parse().ok()?)?;
@@ -118,6 +122,7 @@ pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
         since: time(field()?)?,
         last_seen: time(field()?)?,
         heartbeat: field()? == "1",
+        capacity: field()?.parse().ok(),
         name: field()?.into(),
     })
 }
@@ -340,6 +345,7 @@ mod tests {
             since: SystemTime::UNIX_EPOCH,
             last_seen: SystemTime::UNIX_EPOCH,
             heartbeat: false,
+            capacity: None,
         })
     }
 

@@ -162,6 +162,14 @@ impl OpenRequest {
         }
     }
 
+    /// Notes how many viewers the peer can still serve, for those who watch the list.
+    pub async fn set_capacity(&self, capacity: u64) -> Result<(), PeerError> {
+        match &self.0 {
+            Open::Local(open) => Ok(open.set_capacity(capacity)?),
+            Open::Cluster(open) => Box::pin(open.set_capacity(capacity)).await,
+        }
+    }
+
     /// It asks for nothing that can be done, and shows only that its peer is
     /// there.
     ///

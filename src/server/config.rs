@@ -4,7 +4,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fmt, fs,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     time::Duration,
 };
@@ -17,8 +17,9 @@ use clap::{
 };
 
 use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
 
-use super::{AppOpts, Door, Webhook};
+use super::{AppOpts, Door, Host, ServeOpts, Webhook, host::means_something_else};
 use crate::{
     doors::http::{Cors, SignalOpts},
     peer_list::{ClusterOpts, HeartbeatOpts, MESSAGE_OVERHEAD_BYTES},
@@ -31,7 +32,7 @@ const MAX_MS: u64 = i32::MAX as u64;
 const MAX_BYTES: usize = 1 << 30;
 
 /// Every setting of the server.
-#[derive(Clone, Debug, Parser)]
+#[derive(Clone, Parser)]
 #[command(
     name = "signal-http-heartbeat",
     version,
@@ -46,9 +47,14 @@ pub struct Settings {
     #[arg(long, env = "PORT", default_value = "3000", value_parser = port, global = true)]
     pub port: u16,
 
-    /// The address to listen on [default: all, IPv6 and IPv4]
-    #[arg(long, env = "HOST", value_parser = host, global = true)]
-    pub host: Option<IpAddr>,
+    /// The address to listen on, or a name of this machine; without it HOST counts
+    /// [default: all, IPv6 and IPv4]
+    #[arg(long, env = "WEBRTC_HOST", value_parser = host, global = true)]
+    pub host: Option<Host>,
+
+    /// What HOST was set to, if that was no address and is ignored.
+    #[arg(skip)]
+    pub ignored_host: Option<String>,
 
     /// A peer is removed this long after its last heartbeat, or, if it never
     /// sent one, after its last request
@@ -76,6 +82,11 @@ pub struct Settings {
     #[arg(long, env = "WEBRTC_WAIT_MS", value_name = "MS", default_value = "25000", value_parser = milliseconds_or_never)]
     wait_ms: WaitLimit,
 
+    /// A connection on which nothing happens is closed after this long; proxies keep
+    /// theirs for up to 600 s
+    #[arg(long, env = "WEBRTC_IDLE_MS", value_name = "MS", default_value = "650000", value_parser = milliseconds)]
+    idle_ms: Duration,
+
     /// The largest message
     #[arg(long, env = "WEBRTC_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value = "524288", value_parser = bytes)]
     max_message_bytes: usize,
@@ -89,8 +100,8 @@ pub struct Settings {
     doors: Doors,
 
     /// What Socket.IO clients must send as `auth.token`; unset: nothing
-    #[arg(long, env = "TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    #[arg(long, env = "TOKEN", hide_env_values = true, value_parser = secret)]
+    token: Option<SecretString>,
 
     /// How often clients are told to send heartbeats, less than
     /// WEBRTC_HEARTBEAT_MS [default: half of it]
@@ -112,9 +123,10 @@ pub struct Settings {
         long,
         env = "WEBRTC_ADMIN_TOKEN",
         value_name = "TOKEN",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = secret
     )]
-    pub admin_token: Option<String>,
+    pub admin_token: Option<SecretString>,
 
     /// Where each event of a peer is POSTed to
     #[arg(long, env = "WEBRTC_WEBHOOK_URL", value_name = "URL", hide_env_values = true, value_parser = webhook_url)]
@@ -125,14 +137,15 @@ pub struct Settings {
         long,
         env = "WEBRTC_WEBHOOK_SECRET",
         value_name = "SECRET",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = secret
     )]
-    webhook_secret: Option<String>,
+    webhook_secret: Option<SecretString>,
 
     /// Where the peer list lives if several nodes share it: redis:// or
     /// rediss:// [default: in this process]
     #[arg(long, env = "WEBRTC_REDIS_URL", value_name = "URL", hide_env_values = true, value_parser = redis_url)]
-    redis_url: Option<String>,
+    redis_url: Option<SecretString>,
 
     /// A file with certificates (PEM) of authorities to trust for rediss://
     /// [default: the public ones]
@@ -167,13 +180,41 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Some are secrets, and addresses may hold one.
+        f.debug_struct("Settings").finish_non_exhaustive()
+    }
+}
+
 impl Settings {
     /// Reads the command line and the environment. Prints help or the version
     /// and ends the process if that is what was asked for.
     pub fn from_args_and_env() -> Result<Self, ConfigError> {
         // A variable that is set to nothing counts as not set, as it did in
         // the original: compose files pass such.
-        Self::from_args(std::env::args_os(), is_set_to_nothing)
+        let host = std::env::var_os("HOST").filter(|host| !host.is_empty());
+        Self::from_args(std::env::args_os(), is_set_to_nothing)?.or_host(host)
+    }
+
+    /// Listens on what `HOST` says, unless an address is set by its own name.
+    fn or_host(mut self, variable: Option<OsString>) -> Result<Self, ConfigError> {
+        let Some(text) = variable.filter(|_| self.host.is_none()) else {
+            return Ok(self);
+        };
+        if means_something_else(&text) {
+            self.ignored_host = Some(text.to_string_lossy().into_owned());
+            return Ok(self);
+        }
+        let Some(shown) = text.to_str() else {
+            return Err(ConfigError(format!(
+                "HOST cannot be {text:?}: it is not UTF-8"
+            )));
+        };
+        let found = host(shown);
+        let found = found.map_err(|right| format!("HOST cannot be {shown:?}: it takes {right}"));
+        self.host = Some(found.map_err(ConfigError)?);
+        Ok(self)
     }
 
     /// Reads the arguments, and the variables that are not to be ignored.
@@ -234,7 +275,7 @@ impl Settings {
                     .into(),
             ));
         }
-        let is_tls = |url: &String| url.starts_with("rediss://");
+        let is_tls = |url: &SecretString| url.expose_secret().starts_with("rediss://");
         if self.redis_ca.is_some() && !self.redis_url.as_ref().is_some_and(is_tls) {
             return Err(ConfigError(
                 "WEBRTC_REDIS_CA (--redis-ca) is for Redis through TLS: set WEBRTC_REDIS_URL to a \
@@ -270,6 +311,13 @@ impl Settings {
             prefix: self.redis_prefix.clone(),
             ca: self.redis_ca.clone(),
         })
+    }
+
+    /// How connections are served.
+    pub fn serve_opts(&self) -> ServeOpts {
+        ServeOpts {
+            idle_timeout: self.idle_ms,
+        }
     }
 
     /// Whether only the health of a running server is asked for.
@@ -360,9 +408,17 @@ fn port(value: &str) -> Result<u16, String> {
     port.map_err(|_| "a port number from 0 to 65535".into())
 }
 
-fn host(value: &str) -> Result<IpAddr, String> {
-    let host = value.trim().parse();
-    host.map_err(|_| "an IP address such as 127.0.0.1, 0.0.0.0 or ::".into())
+fn host(value: &str) -> Result<Host, String> {
+    let right = "an IP address such as 127.0.0.1, 0.0.0.0 or ::, or a name that can be looked up";
+    Host::find(value).ok_or_else(|| right.to_owned())
+}
+
+fn secret(value: &str) -> Result<SecretString, String> {
+    // Everybody could show an empty one.
+    let secret = Some(value).filter(|value| !value.is_empty());
+    secret
+        .map(SecretString::from)
+        .ok_or_else(|| "at least one character".into())
 }
 
 fn boolean(value: &str) -> Result<bool, String> {
@@ -416,11 +472,11 @@ fn webhook_url(value: &str) -> Result<Url, String> {
         .ok_or_else(|| "a URL such as https://example.org/peers".into())
 }
 
-fn redis_url(value: &str) -> Result<String, String> {
+fn redis_url(value: &str) -> Result<SecretString, String> {
     let url = value.trim();
     let is_redis = url.starts_with("redis://") || url.starts_with("rediss://");
     let usable = is_redis && redis::IntoConnectionInfo::into_connection_info(url).is_ok();
-    usable.then(|| url.to_owned()).ok_or_else(|| {
+    usable.then(|| url.into()).ok_or_else(|| {
         "a URL such as redis://user:password@127.0.0.1:6379/0, where in user and password \
              @ : / # % and ? are written as %40 %3A %2F %23 %25 and %3F"
             .into()
@@ -486,7 +542,8 @@ fn cors(value: &str) -> Result<Cors, String> {
             origin(one).ok_or_else(|| {
                 format!(
                     "true, false or a comma-separated list of origins such as \
-                     https://example.org, without a path or a default port, unlike {one:?}"
+                     https://example.org or https://*.example.org, without a path or a default \
+                     port, unlike {one:?}"
                 )
             })
         })
@@ -495,9 +552,12 @@ fn cors(value: &str) -> Result<Cors, String> {
 }
 
 /// An origin as browsers send it: scheme, host, and the port unless it is the
-/// scheme's own; nothing after them.
+/// scheme's own; nothing after them. `*.` before the host means all below it.
 fn origin(value: &str) -> Option<HeaderValue> {
     let value = value.trim().to_ascii_lowercase();
+    if value.replacen("://*.", "://", 1).contains('*') {
+        return None;
+    }
     let uri: Uri = value.parse().ok()?;
     let scheme = uri.scheme_str()?;
     let host = uri.host()?;
@@ -548,15 +608,19 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_used_is_explained_in_one_line() {
-        let cases: [(&[&str], &str); 13] = [
+        let cases: [(&[&str], &str); 14] = [
+            (
+                &["--token", ""],
+                "TOKEN (--token) cannot be what it is: it takes at least one character",
+            ),
             (
                 &["--port", "70000"],
                 "PORT (--port) cannot be \"70000\": it takes a port number from 0 to 65535",
             ),
             (
-                &["--host", "example"],
-                "HOST (--host) cannot be \"example\": it takes an IP address such as 127.0.0.1, \
-                 0.0.0.0 or ::",
+                &["--host", "no name"],
+                "WEBRTC_HOST (--host) cannot be \"no name\": it takes an IP address such as \
+                 127.0.0.1, 0.0.0.0 or ::, or a name that can be looked up",
             ),
             (
                 &["--heartbeat-ms", "0"],
@@ -576,8 +640,9 @@ mod tests {
             (
                 &["--cors", "https://example.org/"],
                 "WEBRTC_CORS (--cors) cannot be \"https://example.org/\": it takes true, false or \
-                 a comma-separated list of origins such as https://example.org, without a path or \
-                 a default port, unlike \"https://example.org/\"",
+                 a comma-separated list of origins such as https://example.org or \
+                 https://*.example.org, without a path or a default port, unlike \
+                 \"https://example.org/\"",
             ),
             (
                 &["--max-message-bytes", "2097152"],
@@ -642,11 +707,60 @@ mod tests {
             "https://a.example/x",
             "https://a.example:443",
             "http://localhost:*",
+            "https://a*.example",
+            "https://*.*.example",
+            "https://*",
             "http://a@b.example",
             "",
         ] {
             assert!(cors(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_variable_host_counts_where_it_means_an_address() {
+        let with = |args: &[&str], host: &str| settings(args).unwrap().or_host(Some(host.into()));
+        let local = Host::find("127.0.0.1");
+        assert_eq!(with(&[], "127.0.0.1").unwrap().host, local);
+        assert_eq!(with(&["--host", "127.0.0.1"], "::1").unwrap().host, local);
+        let conda = with(&[], "x86_64-conda-linux-gnu").unwrap();
+        assert_eq!(conda.host, None);
+        assert_eq!(
+            conda.ignored_host.as_deref(),
+            Some("x86_64-conda-linux-gnu")
+        );
+        // A slip of the pen must not listen on all addresses.
+        let error = with(&[], "127.0.0.l").unwrap_err().to_string();
+        assert!(
+            error.starts_with("HOST cannot be \"127.0.0.l\": it takes"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn nothing_that_is_printed_shows_a_secret() {
+        let args = [
+            "--token",
+            "secret",
+            "--admin-token",
+            "secret",
+            "--admin-listen",
+            "127.0.0.1:1",
+            "--redis-url",
+            "redis://:secret@h",
+            "--webhook-url",
+            "http://h/secret",
+            "--webhook-secret",
+            "secret",
+        ];
+        let settings = settings(&args).unwrap();
+        let printed = format!(
+            "{settings:?} {:?} {:?} {:?}",
+            settings.app_opts(),
+            settings.cluster(),
+            settings.webhook()
+        );
+        assert!(!printed.contains("secret"), "{printed}");
     }
 
     #[test]

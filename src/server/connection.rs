@@ -11,16 +11,17 @@
 //! still written by hyper.
 
 mod stream;
+mod strict;
 
 use std::{
     convert::Infallible,
-    future::{Future, poll_fn},
+    future::{Future, Ready, poll_fn, ready},
     pin::{Pin, pin},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -28,9 +29,10 @@ use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
     http::{HeaderValue, Method, Request, Version, header::CONNECTION},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::future::RouteFuture,
 };
+use futures_util::future::Either;
 use hyper::{
     body::{Frame, Incoming, SizeHint},
     server::conn::http1,
@@ -45,18 +47,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use crate::{
-    doors::{Parking, http::asks_to_close},
+    doors::{Parking, RequestError, http::asks_to_close},
     peer_list::Link,
 };
 use stream::ClientStream;
 
 /// The head of a request must be complete this long after its first byte.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
-
-/// A connection on which nothing happens between requests is closed after
-/// this long: longer than proxies keep theirs (nginx and AWS: 60 s), so that
-/// it is them who close.
-const IDLE_PATIENCE: Duration = Duration::from_secs(75);
 
 /// A connection whose requests follow each other stays hyper's between them
 /// for this long: to set hyper up costs a microsecond, to keep it 16 KiB.
@@ -77,11 +74,13 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Serves the requests of a connection until either side closes it, or until
 /// a request makes it another protocol's (a WebSocket). When
 /// `stopping` is cancelled, the request that is open is still answered.
-/// `open` counts the connection as open while its stream exists.
+/// `idle_timeout`: how long nothing may happen between requests. `open` counts the
+/// connection as open while its stream exists.
 pub(super) async fn serve<S>(
     stream: S,
     app: Router,
     stopping: CancellationToken,
+    idle_timeout: Duration,
     open: TaskTrackerToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -89,7 +88,7 @@ pub(super) async fn serve<S>(
     let shared = Arc::new(Shared::new(stopping));
     let mut overdue = Overdue::new(shared.clone());
     let mut stream = ClientStream::new(stream, shared.clone(), open);
-    while stream.has_bytes() || request_comes(&mut stream, &mut overdue).await {
+    while stream.has_bytes() || request_comes(&mut stream, &mut overdue, idle_timeout).await {
         let service = ToRouter {
             app: app.clone(),
             shared: shared.clone(),
@@ -111,7 +110,11 @@ pub(super) async fn serve<S>(
 
 /// Waits for the first bytes of a request. False if the connection is to be
 /// closed: by the client, because it was idle for too long, or to stop.
-async fn request_comes<S>(stream: &mut ClientStream<S>, overdue: &mut Overdue) -> bool
+async fn request_comes<S>(
+    stream: &mut ClientStream<S>,
+    overdue: &mut Overdue,
+    idle_timeout: Duration,
+) -> bool
 where
     S: AsyncRead + Unpin,
 {
@@ -120,13 +123,18 @@ where
     let mut stop = pin!(shared.stopping.cancelled());
     poll_fn(|cx| {
         // A request that has come is answered even if it is time to stop.
-        if let Poll::Ready(read) = stream.poll_read_ahead(cx) {
-            if idle_since.elapsed() > BUSY_PATIENCE {
-                shared.in_a_row.store(0, Ordering::Relaxed);
+        while let Poll::Ready(read) = stream.poll_read_ahead(cx) {
+            if read.is_err() {
+                return Poll::Ready(false);
             }
-            return Poll::Ready(read.is_ok());
+            if stream.has_bytes() {
+                if idle_since.elapsed() > BUSY_PATIENCE {
+                    shared.in_a_row.store(0, Ordering::Relaxed);
+                }
+                return Poll::Ready(true);
+            }
         }
-        let ended = stop.as_mut().poll(cx).is_ready() || overdue.poll(cx, IDLE_PATIENCE).is_ready();
+        let ended = stop.as_mut().poll(cx).is_ready() || overdue.poll(cx, idle_timeout).is_ready();
         if ended {
             Poll::Ready(false)
         } else {
@@ -300,7 +308,7 @@ impl Shared {
 
 /// A request that is being answered.
 struct PendingRequest {
-    answer: Pin<Box<RouteFuture<Infallible>>>,
+    answer: Pin<Box<Either<RouteFuture<Infallible>, Refused>>>,
     version: Version,
     /// Like the stand-in. (To a HEAD hyper would write no body.)
     is_get: bool,
@@ -320,7 +328,10 @@ impl PendingRequest {
         } else {
             b"GET / HTTP/1.1\r\n\r\n"
         };
-        let answer = tower::Service::call(&mut app.clone(), request);
+        let answer = match strict::check(&request) {
+            Ok(()) => Either::Left(tower::Service::call(&mut app.clone(), request)),
+            Err(error) => Either::Right(ready(Ok(refusal(error)))),
+        };
         Self {
             answer: Box::pin(answer),
             version,
@@ -330,11 +341,21 @@ impl PendingRequest {
     }
 
     fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<Response> {
-        let Ok(mut response) = ready!(self.answer.as_mut().poll(cx));
+        let Ok(mut response) = std::task::ready!(self.answer.as_mut().poll(cx));
         let closes = shared.stopping.is_cancelled() || shared.unread.load(Ordering::Relaxed);
         prepare(&mut response, self.version, closes);
         Poll::Ready(response)
     }
+}
+
+type Refused = Ready<Result<Response, Infallible>>;
+
+/// The connection is closed with it: where the next request begins is not sure.
+fn refusal(error: RequestError) -> Response {
+    let mut response = error.into_response();
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 /// What a client must be told about the connection. An HTTP/1.0 client is
@@ -396,7 +417,7 @@ impl Future for Answer {
         let shared = &self.0;
         let mut exchange = shared.exchange.lock();
         let response = match &mut *exchange {
-            Exchange::Pending(request) => ready!(request.poll(shared, cx)),
+            Exchange::Pending(request) => std::task::ready!(request.poll(shared, cx)),
             Exchange::Answered(response) => std::mem::take(response),
             // It was parked, and this is about to be dropped.
             Exchange::None => return Poll::Pending,
@@ -422,7 +443,7 @@ impl HttpBody for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
         if (frame.is_none() || self.body.is_end_stream())
             && let Some(shared) = self.shared.upgrade()
         {
@@ -512,7 +533,7 @@ impl Overdue {
             timer.as_mut().reset(deadline);
         }
         loop {
-            ready!(timer.as_mut().poll(cx));
+            std::task::ready!(timer.as_mut().poll(cx));
             if timer.deadline() >= deadline {
                 return Poll::Ready(());
             }

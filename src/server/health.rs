@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use axum::{
     routing::any,
 };
 
+use super::Host;
 use crate::{
     doors::{RequestError, only, reply},
     peer_list::TimeoutPeerList,
@@ -22,7 +23,7 @@ use crate::{
 /// A server that takes longer to answer than this is not well.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// `GET /healthz`: 200 `ok` while the server answers at all. `GET /readyz`: the
+/// `GET /healthz` (or `HEAD`, as probes have it): 200 `ok` while the server answers at all. `GET /readyz`: the
 /// same while the peer list can be reached, else 503.
 pub(super) fn routes(peer_list: TimeoutPeerList) -> Router {
     Router::new()
@@ -32,7 +33,7 @@ pub(super) fn routes(peer_list: TimeoutPeerList) -> Router {
 }
 
 async fn healthz(request: Request) -> Result<Response, RequestError> {
-    only(&[Method::GET], &request)?;
+    only(&[Method::GET, Method::HEAD], &request)?;
     Ok(reply("ok"))
 }
 
@@ -40,7 +41,7 @@ async fn readyz(
     State(peer_list): State<TimeoutPeerList>,
     request: Request,
 ) -> Result<Response, RequestError> {
-    only(&[Method::GET], &request)?;
+    only(&[Method::GET, Method::HEAD], &request)?;
     if peer_list.is_reachable().await {
         Ok(reply("ok"))
     } else {
@@ -50,24 +51,15 @@ async fn readyz(
 
 /// Asks the server that listens on this address and port of this machine. An
 /// error is one sentence for a person.
-pub fn check(host: Option<IpAddr>, port: u16) -> Result<(), String> {
-    let address = SocketAddr::new(reachable(host), port);
+pub fn check(host: Option<Host>, port: u16) -> Result<(), String> {
+    let host = host.unwrap_or_else(|| Host::from(IpAddr::from(Ipv4Addr::LOCALHOST)));
+    let address = host.reached_at(port);
     let answer = ask(address).map_err(|error| format!("no answer from {address}: {error}"))?;
     let status = answer.split("\r\n").next().unwrap_or_default();
     if status == "HTTP/1.0 200 OK" {
         Ok(())
     } else {
         Err(format!("{address} is not well, it answered {status:?}"))
-    }
-}
-
-/// Where a server can be reached that listens on `host`.
-fn reachable(host: Option<IpAddr>) -> IpAddr {
-    match host {
-        None => Ipv4Addr::LOCALHOST.into(),
-        Some(IpAddr::V4(host)) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        Some(IpAddr::V6(host)) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        Some(host) => host,
     }
 }
 

@@ -3,22 +3,23 @@
 mod config;
 mod connection;
 mod health;
+mod host;
 mod webhook;
 
 use std::{
     future::Future,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
-use axum::{Router, middleware::from_fn_with_state};
+use axum::Router;
 use clap::ValueEnum;
+use secrecy::SecretString;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::util::option_layer;
@@ -26,11 +27,12 @@ use tracing::warn;
 
 pub use config::{ConfigError, Settings};
 pub use health::check as healthcheck;
+pub use host::Host;
 pub use webhook::{Webhook, send_events};
 
 use crate::{
     doors::{
-        RequestError, cors_layer, guard,
+        RequestError, cors_layer, cors_layer_with_credentials,
         http::{self, SignalOpts},
         socketio, websocket,
     },
@@ -50,6 +52,9 @@ const OPERATORS_DRAIN: Duration = Duration::from_millis(900);
 
 /// How long what is dropped is waited for.
 const LEFT: Duration = Duration::from_millis(50);
+
+/// It is told no more often than this that connections cannot be accepted.
+const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long to wait before accepting again when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -83,7 +88,7 @@ pub struct AppOpts {
     /// The doors that are open.
     pub doors: Vec<Door>,
     /// What Socket.IO clients have to show, if anything.
-    pub token: Option<String>,
+    pub token: Option<SecretString>,
 }
 
 impl Default for AppOpts {
@@ -96,34 +101,56 @@ impl Default for AppOpts {
     }
 }
 
+/// How connections are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeOpts {
+    /// A connection on which nothing happens between requests is closed after this
+    /// long. Longer than proxies keep theirs (nginx and AWS: 60 s, Traefik: 90 s,
+    /// Google: 600 s), so that it is them who close: else a request may meet a
+    /// connection that is just being closed. Default: 650 s.
+    pub idle_timeout: Duration,
+}
+
+impl Default for ServeOpts {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(650),
+        }
+    }
+}
+
 /// Everything that the binary serves: the open doors and `/healthz`, and a
 /// plain 404 for the rest.
 pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
-    let cors = cors_layer(&opts.signal.enable_cors);
+    let cors = opts.signal.enable_cors.clone();
     let max_message_bytes = opts.signal.max_message_bytes;
-    let guard = from_fn_with_state(Arc::new(opts.signal.enable_cors.clone()), guard);
     let mut app = health::routes(peer_list.clone());
+    let mut with_credentials = Router::new();
     for door in opts.doors {
         let peer_list = peer_list.clone();
         app = app.merge(match door {
             Door::Http => http::routes(peer_list, opts.signal.clone()),
-            Door::WebSocket => {
-                websocket::routes(peer_list, max_message_bytes).route_layer(guard.clone())
+            Door::WebSocket => websocket::routes(peer_list, max_message_bytes, &cors),
+            Door::SocketIo => {
+                let token = opts.token.clone();
+                let routes = socketio::routes(peer_list, max_message_bytes, token, &cors);
+                with_credentials = routes.transport;
+                routes.others
             }
-            Door::SocketIo => socketio::routes(peer_list, max_message_bytes, opts.token.clone())
-                .route_layer(guard.clone()),
         });
     }
+    with_credentials = with_credentials.layer(option_layer(cors_layer_with_credentials(&cors)));
     app.fallback(async || RequestError::NotFound)
-        .layer(option_layer(cors))
+        .layer(option_layer(cors_layer(&cors)))
+        .merge(with_credentials)
 }
 
 /// Listens on an address, or without one on all of them, IPv6 and IPv4. Port
 /// 0 takes a free one.
-pub fn listen(host: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
+pub fn listen(host: Option<Host>, port: u16) -> io::Result<TcpListener> {
     let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     match host {
-        Some(host) => bind(SocketAddr::new(host, port)),
+        Some(host) => bind(host.at(port)),
         None => bind(all).or_else(|error| match error.kind() {
             io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
             // A machine without IPv6.
@@ -160,21 +187,33 @@ pub async fn serve(
     listener: TcpListener,
     app: Router,
     peer_list: TimeoutPeerList,
+    opts: ServeOpts,
     stop: impl Future<Output = ()>,
 ) {
-    accept_until(listener, app, stop, DRAIN, || peer_list.end_waits()).await;
+    let stopped = || peer_list.end_waits();
+    accept_until(listener, app, &opts, stop, DRAIN, stopped).await;
     peer_list.stop().await;
 }
 
 /// Serves the operator's API until `stop` is cancelled, and what is being
 /// answered then for a second at most.
 pub async fn serve_operator(listener: TcpListener, app: Router, stop: CancellationToken) {
-    accept_until(listener, app, stop.cancelled(), OPERATORS_DRAIN, || {}).await;
+    let opts = ServeOpts::default();
+    accept_until(
+        listener,
+        app,
+        &opts,
+        stop.cancelled(),
+        OPERATORS_DRAIN,
+        || {},
+    )
+    .await;
 }
 
 async fn accept_until(
     listener: TcpListener,
     app: Router,
+    opts: &ServeOpts,
     stop: impl Future<Output = ()>,
     drain: Duration,
     stopped: impl FnOnce(),
@@ -184,7 +223,8 @@ async fn accept_until(
     let dropping = CancellationToken::new();
     let accepted = |stream| {
         let open = connections.token();
-        let serve = connection::serve(stream, app.clone(), stopping.clone(), open);
+        let idle = opts.idle_timeout;
+        let serve = connection::serve(stream, app.clone(), stopping.clone(), idle, open);
         tokio::spawn(dropping.clone().run_until_cancelled_owned(serve));
     };
     tokio::select! {
@@ -202,6 +242,7 @@ async fn accept_until(
 }
 
 async fn accept(listener: &TcpListener, accepted: impl Fn(TcpStream)) {
+    let mut warned: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -210,7 +251,10 @@ async fn accept(listener: &TcpListener, accepted: impl Fn(TcpStream)) {
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
-                warn!(%error, "cannot accept connections: is the limit of open files too low?");
+                if warned.is_none_or(|warned| warned.elapsed() >= WARNING_PAUSE) {
+                    warn!(%error, "cannot accept connections: is the limit of open files too low?");
+                    warned = Some(Instant::now());
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -245,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_half_dead_connection_is_found_out_by_the_kernel() {
-        let listener = listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let listener = listen(Host::find("127.0.0.1"), 0).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (accepted, _client) = tokio::join!(listener.accept(), client);
         let (stream, _) = accepted.unwrap();

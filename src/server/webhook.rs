@@ -15,6 +15,7 @@ use reqwest::{
     header::{CONTENT_TYPE, HeaderValue},
     redirect,
 };
+use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -44,7 +45,7 @@ pub struct Webhook {
     /// An `http` or `https` URL.
     pub url: Url,
     /// The key of the signature. None: events are not signed.
-    pub secret: Option<String>,
+    pub secret: Option<SecretString>,
 }
 
 impl fmt::Debug for Webhook {
@@ -156,7 +157,7 @@ impl Receiver {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(body.to_owned());
         if let Some(secret) = &self.webhook.secret {
-            request = request.header("X-Signature-256", signature(secret, body));
+            request = request.header("X-Signature-256", signature(secret.expose_secret(), body));
         }
         let answer = request.send().await;
         // The URL may hold a secret, and the log is for many eyes.
@@ -182,8 +183,7 @@ fn signature(secret: &str, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
     mac.update(body.as_bytes());
     let digest = mac.finalize().into_bytes();
-    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256={digits}")
+    format!("sha256={}", hex::encode(digest))
 }
 
 #[cfg(test)]

@@ -41,7 +41,9 @@ async fn every_parameter_refuses_nonsense_and_says_what_is_wrong() {
             format!("POST /message?peer_id=1&to={value}"),
         ] {
             let reply = server
-                .request(format!("{target} HTTP/1.1\r\nContent-Length: 0\r\n\r\n"))
+                .request(format!(
+                    "{target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+                ))
                 .await;
             assert_eq!(reply.status, 400, "{target}");
             assert!(reply.text().contains(" is no peer id"), "{}", reply.text());
@@ -75,7 +77,7 @@ async fn every_parameter_refuses_nonsense_and_says_what_is_wrong() {
         ("GET /../wait?peer_id=1", 404),
         ("OPTIONS * ", 400),
     ] {
-        let request = format!("{target} HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+        let request = format!("{target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(server.request(&request).await.status, status, "{target}");
     }
     assert_eq!(server.peer_count().await, 1);
@@ -138,11 +140,14 @@ async fn a_message_that_is_too_large_is_read_to_its_end_and_refused() {
 async fn a_message_far_too_large_is_refused_and_the_connection_closed() {
     let server = TestServer::with(HeartbeatOpts::default(), small(1000)).await;
     server.sign_in("a").await;
-    let chunked = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunked =
+        "POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("FA1\r\n{}\r\n", "m".repeat(4001));
     for request in [
-        "POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 4001\r\n\r\n".to_owned(),
-        "POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n".to_owned(),
+        "POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4001\r\n\r\n"
+            .to_owned(),
+        "POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
+            .to_owned(),
         chunked.to_owned() + &chunk,
     ] {
         let mut client = server.connect().await;
@@ -169,13 +174,13 @@ async fn all_replies(server: &TestServer, bytes: &[u8]) -> String {
 async fn what_is_not_http_gets_an_empty_400_and_the_connection_is_closed() {
     let server = TestServer::start().await;
     server.sign_in("a").await;
-    let post = "POST /message?peer_id=1&to=1 HTTP/1.1\r\n";
+    let post = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\n";
     for request in [
         "rubbish\r\n\r\n".to_owned(),
         "GET / HTTP/9.9\r\n\r\n".to_owned(),
-        "GET /sign_in?a b HTTP/1.1\r\n\r\n".to_owned(),
-        "GET /healthz HTTP/1.1\r\nNo colon\r\n\r\n".to_owned(),
-        "GET /healthz HTTP/1.1\r\nX : y\r\n\r\n".to_owned(),
+        "GET /sign_in?a b HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nNo colon\r\n\r\n".to_owned(),
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nX : y\r\n\r\n".to_owned(),
         format!("{post}Content-Length: -1\r\n\r\n"),
         format!("{post}Content-Length: 1, 2\r\n\r\nab"),
         format!("{post}Content-Length: 0x10\r\n\r\n"),
@@ -198,7 +203,7 @@ async fn what_is_not_http_gets_an_empty_400_and_the_connection_is_closed() {
 async fn of_two_framings_nothing_is_left_to_be_taken_for_a_second_request() {
     let server = TestServer::start().await;
     server.sign_in("a").await;
-    let smuggled = "0\r\n\r\nGET /sign_in?peer_name=smuggled HTTP/1.1\r\n\r\n";
+    let smuggled = "0\r\n\r\nGET /sign_in?peer_name=smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
     for framing in [
         format!(
             "Content-Length: {}\r\nTransfer-Encoding: chunked\r\n",
@@ -209,7 +214,8 @@ async fn of_two_framings_nothing_is_left_to_be_taken_for_a_second_request() {
             smuggled.len()
         ),
     ] {
-        let request = format!("POST /message?peer_id=1&to=1 HTTP/1.1\r\n{framing}\r\n{smuggled}");
+        let request =
+            format!("POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\n{framing}\r\n{smuggled}");
         let replies = all_replies(&server, request.as_bytes()).await;
         // The chunks count, and the connection ends (RFC 9112, section 6.3).
         assert!(replies.starts_with("HTTP/1.1 200 "), "{replies}");
@@ -222,7 +228,7 @@ async fn of_two_framings_nothing_is_left_to_be_taken_for_a_second_request() {
 async fn a_broken_chunk_is_refused_and_nothing_is_delivered() {
     let server = TestServer::start().await;
     server.sign_in("a").await;
-    let request = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+    let request = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\
                    5\r\nhello\r\nZZ\r\n";
     let replies = all_replies(&server, request.as_bytes()).await;
     assert!(replies.starts_with("HTTP/1.1 400 "), "{replies}");
@@ -236,7 +242,7 @@ async fn a_sender_that_hangs_up_before_its_message_is_complete_sends_nothing() {
     server.sign_in("a").await;
     let mut client = server.connect().await;
     client
-        .send("POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf")
+        .send("POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
         .await;
     drop(client);
     server.list_becomes("a,1,0\n").await;
@@ -250,8 +256,14 @@ async fn a_flood_of_headers_and_an_endless_target_are_refused() {
     let flood = "X-Flood: y\r\n".repeat(50_000);
     let long = "x".repeat(1_000_000);
     for (request, status) in [
-        (format!("GET /healthz HTTP/1.1\r\n{flood}\r\n"), "431"),
-        (format!("GET /healthz HTTP/1.1\r\nX: {long}\r\n\r\n"), "431"),
+        (
+            format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{flood}\r\n"),
+            "431",
+        ),
+        (
+            format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"),
+            "431",
+        ),
     ] {
         let replies = all_replies(&server, request.as_bytes()).await;
         // The refusal may be overtaken by a reset: it came before we had sent
@@ -260,7 +272,11 @@ async fn a_flood_of_headers_and_an_endless_target_are_refused() {
         assert!(refused || replies.is_empty(), "{replies}");
     }
     let many = "X-Flood: y\r\n".repeat(200);
-    let replies = all_replies(&server, format!("GET / HTTP/1.1\r\n{many}\r\n").as_bytes()).await;
+    let replies = all_replies(
+        &server,
+        format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n").as_bytes(),
+    )
+    .await;
     assert!(replies.starts_with("HTTP/1.1 431 "), "{replies}");
     assert!(replies.contains("\r\nContent-Length: 0\r\n"), "{replies}");
     server.is_well().await;
@@ -313,8 +329,8 @@ proptest! {
     #[test]
     fn random_bytes_do_no_harm(
         start in prop::sample::select(vec![
-            "", "GET /", "GET /sign_in?", "POST /message?peer_id=1&to=1 HTTP/1.1\r\n",
-            "GET /wait?peer_id=9 HTTP/1.1\r\n", "POST /message?peer_id=1&to=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "", "GET /", "GET /sign_in?", "POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\n",
+            "GET /wait?peer_id=9 HTTP/1.1\r\nHost: x\r\n", "POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
         ]),
         bytes in prop::collection::vec(any::<u8>(), 0..600),
     ) {

@@ -128,7 +128,7 @@ async fn stops_on(signal: &str) {
     let (mut server, address) = start(&[], &[]).await;
     let mut client = Client::connect(address).await;
     client.get("/sign_in?peer_name=a").await;
-    let both = "GET /heartbeat?peer_id=1 HTTP/1.1\r\n\r\nGET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
+    let both = "GET /heartbeat?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\nGET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
     client.request(both).await;
     server.signal(signal);
     let end = client.reply().await;
@@ -151,7 +151,7 @@ async fn sigint_answers_the_open_waits_and_ends_with_0() {
 async fn stalled_client(address: SocketAddr) -> Client {
     let mut stalled = Client::connect(address).await;
     stalled.get("/sign_in?peer_name=a").await;
-    let half = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf";
+    let half = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf";
     stalled.send(half).await;
     stalled
 }
@@ -255,7 +255,7 @@ async fn help_names_each_variable_and_its_default_and_version_the_version() {
             "{flag}: {after}"
         );
     }
-    assert!(help.contains("[env: HOST=]"));
+    assert!(help.contains("[env: WEBRTC_HOST=]"));
     let output = run(&["--version"], &[]).await;
     let version = format!("signal-http-heartbeat {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(String::from_utf8(output.stdout).unwrap(), version);
@@ -312,7 +312,7 @@ async fn the_log_tells_who_came_and_went_and_why_and_names_cannot_forge_it() {
 }
 
 #[tokio::test]
-async fn without_logging_it_is_silent() {
+async fn without_logging_it_says_no_more_than_where_it_is() {
     // It does not say where it listens, so it is told, on an address of the
     // loopback network that no other test uses.
     let process = std::process::id().to_be_bytes();
@@ -332,6 +332,10 @@ async fn without_logging_it_is_silent() {
     client.get("/sign_in?peer_name=a").await;
     server.signal("TERM");
     assert_eq!(server.exit_code().await, Some(0));
+    let ready = server.lines.next_line().await.unwrap().unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    assert_eq!(ready["message"], "ready");
+    assert_eq!(ready["address"], address.to_string());
     assert_eq!(server.lines.next_line().await.unwrap(), None);
 }
 

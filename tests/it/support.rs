@@ -14,7 +14,7 @@ use signal_http_heartbeat::{
     HeartbeatOpts, SignalOpts, TimeoutPeerList,
     peer_list::ClusterOpts,
     serve,
-    server::{AppOpts, app, listen},
+    server::{AppOpts, Host, ServeOpts, app, listen},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -54,7 +54,7 @@ impl Redis {
 
     async fn peer_list(&self, opts: HeartbeatOpts) -> TimeoutPeerList {
         let cluster = ClusterOpts {
-            url: format!("redis://127.0.0.1:{}", self.port),
+            url: format!("redis://127.0.0.1:{}", self.port).into(),
             prefix: "signal".to_owned(),
             ca: None,
         };
@@ -85,7 +85,7 @@ struct Node {
 
 impl Node {
     fn start(peer_list: TimeoutPeerList, signal: SignalOpts) -> Self {
-        let listener = listen(Some([127, 0, 0, 1].into()), 0).unwrap();
+        let listener = listen(Host::find("127.0.0.1"), 0).unwrap();
         let address = listener.local_addr().unwrap();
         let opts = AppOpts {
             signal,
@@ -96,7 +96,7 @@ impl Node {
         let list = peer_list.clone();
         let served = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
-            serve(listener, app, list, stopped).await;
+            serve(listener, app, list, ServeOpts::default(), stopped).await;
         });
         Self {
             address,

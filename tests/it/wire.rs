@@ -23,7 +23,8 @@ async fn the_bodies_of_the_original_hold() {
     assert_eq!(reply.text(), "firstPeer,1,1\n");
     assert_eq!(reply.header("Pragma"), Some("1"));
     // Closed as soon as it is answered.
-    let sign_in = "GET /sign_in?peer_name=secondPeer HTTP/1.1\r\nConnection: close\r\n\r\n";
+    let sign_in =
+        "GET /sign_in?peer_name=secondPeer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let (joined, second) = tokio::join!(first.get("/wait?peer_id=1"), server.request(sign_in));
     assert_eq!(second.text(), "secondPeer,2,1\nfirstPeer,1,1\n");
     assert_eq!(joined.text(), "secondPeer,2,1\nfirstPeer,1,1\n");
@@ -39,7 +40,8 @@ async fn the_bodies_of_the_original_hold() {
 #[tokio::test]
 async fn a_peer_whose_connection_is_closed_shows_status_0() {
     let server = TestServer::start().await;
-    let close = "GET /sign_in?peer_name=a HTTP/1.1\r\nConnection: Keep-Alive, CLOSE\r\n\r\n";
+    let close =
+        "GET /sign_in?peer_name=a HTTP/1.1\r\nHost: x\r\nConnection: Keep-Alive, CLOSE\r\n\r\n";
     server.request(close).await;
     assert_eq!(server.list().await, "a,1,0\n");
     let mut open = server.connect().await;
@@ -79,7 +81,7 @@ async fn every_reply_has_title_case_headers_and_is_never_cached_nor_sniffed() {
     ];
     let mut client = server.connect().await;
     for (status, request) in requests {
-        let request = format!("{request} HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+        let request = format!("{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
         let reply = client.request(&request).await;
         assert_eq!(reply.status, status, "{request}");
         for line in reply.head.split("\r\n").skip(1).filter(|l| !l.is_empty()) {
@@ -134,11 +136,11 @@ async fn http_1_1_keeps_its_connection_and_answers_pipelined_requests_in_order()
     let server = TestServer::start().await;
     let mut client = server.connect().await;
     let pipelined = [
-        "GET /sign_in?peer_name=a HTTP/1.1\r\n\r\n".as_bytes(),
+        "GET /sign_in?peer_name=a HTTP/1.1\r\nHost: x\r\n\r\n".as_bytes(),
         &post("/message?peer_id=1&to=1", "one"),
         &post("/message?peer_id=1&to=1", "two"),
-        b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n",
-        b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n",
+        b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n",
     ];
     client.send(pipelined.concat()).await;
     for body in ["a,1,1\n", "", "", "one", "two"] {
@@ -152,7 +154,7 @@ async fn a_request_behind_a_parked_wait_is_answered_after_it() {
     server.sign_in("a").await;
     let mut client = server.connect().await;
     client
-        .send("GET /wait?peer_id=1 HTTP/1.1\r\n\r\nGET /heartbeat?peer_id=1 HTTP/1.1\r\n\r\n")
+        .send("GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\nGET /heartbeat?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
     server.list_becomes("a,1,1\n").await;
     server.post("/message?peer_id=1&to=1", "news").await;
@@ -165,7 +167,9 @@ async fn hangs_up_in_the_middle_of_a_wait(hang_up: impl AsyncFnOnce(&mut Client)
     server.sign_in("a").await;
     server.list_becomes("a,1,0\n").await;
     let mut client = server.connect().await;
-    client.send("GET /wait?peer_id=1 HTTP/1.1\r\n\r\n").await;
+    client
+        .send("GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
     server.list_becomes("a,1,1\n").await;
     hang_up(&mut client).await;
     server.list_becomes("a,1,0\n").await;
@@ -213,7 +217,7 @@ async fn a_message_passes_untouched_whatever_its_type() {
         ("application/x-www-form-urlencoded", &json),
     ] {
         let head = format!(
-            "POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            "POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         let sent = server.request([head.as_bytes(), body].concat()).await;
@@ -226,12 +230,12 @@ async fn a_message_passes_untouched_whatever_its_type() {
 async fn a_message_may_be_chunked_and_may_expect_to_be_asked_for() {
     let server = TestServer::start().await;
     server.sign_in("a").await;
-    let chunked = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+    let chunked = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\
                    3\r\noff\r\n2\r\ner\r\n0\r\n\r\n";
     assert_eq!(server.request(chunked).await.status, 200);
     assert_eq!(server.get("/wait?peer_id=1").await.text(), "offer");
     let mut client = server.connect().await;
-    let head = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 6\r\n\
+    let head = "POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\
                 Expect: 100-continue\r\n\r\n";
     client.send(head).await;
     let mut go_on = [0; 25];
@@ -240,6 +244,127 @@ async fn a_message_may_be_chunked_and_may_expect_to_be_asked_for() {
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     assert_eq!(client.request("answer").await.status, 200);
     assert_eq!(server.get("/wait?peer_id=1").await.text(), "answer");
+}
+
+#[tokio::test]
+async fn health_is_told_to_who_asks_by_head() {
+    let server = TestServer::start().await;
+    for path in ["/healthz", "/readyz"] {
+        let mut client = server.connect().await;
+        let head = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.send(head).await;
+        let reply = client.head().await;
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.header("Content-Length"), Some("2"));
+        // Without a body: what follows is the next answer.
+        assert_eq!(client.get(path).await.body, b"ok");
+    }
+}
+
+#[tokio::test]
+async fn a_capacity_is_taken_as_3dstreamingtoolkits_clients_say_it() {
+    let server = TestServer::start().await;
+    let mut client = server.connect().await;
+    client.get("/sign_in?peer_name=a").await;
+    let cases = [
+        ("/capacity?peer_id=1&value=5", 200),
+        ("/capacity?peer_id=1&value=0", 200),
+        ("/capacity?peer_id=1", 400),
+        ("/capacity?value=1", 400),
+        ("/capacity?peer_id=1&value=-1", 400),
+        ("/capacity?peer_id=1&value=x", 400),
+        ("/capacity?peer_id=99&value=1", 404),
+    ];
+    for (target, status) in cases {
+        let put = format!("PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        let reply = client.request(put).await;
+        assert_eq!(reply.status, status, "{target}");
+        assert_eq!(reply.body.is_empty(), status == 200);
+        assert_eq!(reply.header("Access-Control-Allow-Origin"), Some("*"));
+    }
+    assert_eq!(server.list().await, "a,1,1\n");
+}
+
+#[tokio::test]
+async fn a_page_of_an_origin_that_is_not_listed_does_nothing() {
+    let good = vec!["https://good.example".parse().unwrap()];
+    let server = TestServer::with(HeartbeatOpts::default(), opts(Cors::Origins(good))).await;
+    server.sign_in("a").await;
+    let acts = [
+        "GET /sign_in?peer_name=x",
+        "GET /wait?peer_id=1",
+        "POST /message?peer_id=1&to=1",
+        "GET /heartbeat?peer_id=1",
+        "GET /sign_out?peer_id=1",
+        "POST /sign_out?peer_id=1",
+        "PUT /capacity?peer_id=1&value=1",
+        "GET /connections",
+        "GET /socket.io/?EIO=4&transport=polling",
+        "GET /ws",
+    ];
+    let pages = [
+        "Origin: https://evil.example",
+        "Origin: null",
+        "Sec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-site",
+    ];
+    for act in acts {
+        for page in pages {
+            let request =
+                format!("{act} HTTP/1.1\r\nHost: x\r\n{page}\r\nContent-Length: 0\r\n\r\n");
+            assert_eq!(server.request(request).await.status, 403, "{act}, {page}");
+        }
+    }
+    assert_eq!(server.peer_count().await, 1);
+    let good =
+        "GET /heartbeat?peer_id=1 HTTP/1.1\r\nHost: x\r\nOrigin: https://good.example\r\n\r\n";
+    assert_eq!(server.request(good).await.status, 200);
+    // A script may be loaded by any page.
+    let script = "GET /client.js HTTP/1.1\r\nHost: x\r\nSec-Fetch-Site: cross-site\r\n\r\n";
+    let reply = server.request(script).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        reply.header("Cross-Origin-Resource-Policy"),
+        Some("cross-origin")
+    );
+}
+
+#[tokio::test]
+async fn socket_ios_clients_are_answered_as_credentials_need_it() {
+    let server = TestServer::start().await;
+    let request = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\nOrigin: https://a.example\r\n\r\n";
+    let reply = server.request(request).await;
+    let origin = reply.header("Access-Control-Allow-Origin");
+    assert_eq!(origin, Some("https://a.example"));
+    let credentials = reply.header("Access-Control-Allow-Credentials");
+    assert_eq!(credentials, Some("true"));
+    assert_eq!(reply.head.matches("Access-Control-Allow-Origin").count(), 1);
+}
+
+#[tokio::test]
+async fn a_peer_whose_token_was_shown_cannot_be_acted_for_without_it() {
+    let server = TestServer::start().await;
+    let mut client = server.connect().await;
+    let reply = client.get("/sign_in?peer_name=a").await;
+    let token = reply.header("X-Peer-Token").unwrap().to_owned();
+    let with = format!("&peer_token={token}");
+    assert_eq!(client.get("/heartbeat?peer_id=1").await.status, 200);
+    let own = client.get(&format!("/heartbeat?peer_id=1{with}")).await;
+    assert_eq!(own.status, 200);
+    client.get("/sign_in?peer_name=b&resume=true").await;
+    for id in [1, 2] {
+        for path in ["wait", "heartbeat", "sign_out"] {
+            let target = format!("/{path}?peer_id={id}");
+            assert_eq!(server.get(&target).await.status, 403, "{target}");
+        }
+        let forged = server
+            .post(&format!("/message?peer_id={id}&to=1"), "x")
+            .await;
+        assert_eq!(forged.status, 403);
+    }
+    assert_eq!(server.peer_count().await, 2);
+    let left = client.get(&format!("/sign_out?peer_id=1{with}")).await;
+    assert_eq!(left.status, 200);
 }
 
 #[tokio::test]
@@ -257,14 +382,15 @@ async fn other_methods_are_refused_and_have_no_effect() {
         ("DELETE", "/sign_out?peer_id=1", "GET, POST"),
         ("HEAD", "/heartbeat?peer_id=1", "GET"),
         ("BREW", "/wait?peer_id=1", "GET"),
-        ("HEAD", "/healthz", "GET"),
-        ("POST", "/healthz", "GET"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("POST", "/readyz", "GET, HEAD"),
+        ("GET", "/capacity?peer_id=1&value=1", "PUT"),
     ];
     for (method, target, allowed) in cases {
         let mut client = server.connect().await;
         client
             .send(format!(
-                "{method} {target} HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
+                "{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
             ))
             .await;
         let reply = if method == "HEAD" {
@@ -279,7 +405,7 @@ async fn other_methods_are_refused_and_have_no_effect() {
     assert_eq!(server.peer_count().await, 1);
 }
 
-const PREFLIGHT: &str = "OPTIONS /message?peer_id=1&to=2 HTTP/1.1\r\n\
+const PREFLIGHT: &str = "OPTIONS /message?peer_id=1&to=2 HTTP/1.1\r\nHost: x\r\n\
                          Origin: https://a.example\r\n\
                          Access-Control-Request-Method: POST\r\n\
                          Access-Control-Request-Headers: authorization,peer-type\r\n\r\n";
@@ -301,7 +427,8 @@ async fn with_a_list_of_origins_only_those_are_allowed() {
     let cors = Cors::Origins(vec![origin]);
     let server = TestServer::with(HeartbeatOpts::default(), opts(cors)).await;
     for target in ["/sign_in?peer_name=a", "/unknown", "/healthz"] {
-        let request = |origin: &str| format!("GET {target} HTTP/1.1\r\nOrigin: {origin}\r\n\r\n");
+        let request =
+            |origin: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n\r\n");
         let reply = server.request(request("https://a.example")).await;
         let allowed = reply.header("Access-Control-Allow-Origin");
         assert_eq!(allowed, Some("https://a.example"));
@@ -318,7 +445,8 @@ async fn without_cors_there_is_no_word_of_it() {
     let server = TestServer::with(HeartbeatOpts::default(), opts(Cors::Off)).await;
     let reply = server.get("/sign_in?peer_name=a").await;
     assert!(!reply.head.contains("Access-Control"), "{}", reply.head);
-    assert_eq!(server.request(PREFLIGHT).await.status, 405);
+    // Pages of other origins may do nothing here.
+    assert_eq!(server.request(PREFLIGHT).await.status, 403);
 }
 
 #[tokio::test]
@@ -329,9 +457,12 @@ async fn at_shutdown_open_waits_are_answered_and_told_that_it_closes() {
     server.get("/wait?peer_id=1").await;
     server.list_becomes("bare,2,0\na,1,1\n").await;
     let mut listed = server.connect().await;
-    listed.send("GET /wait?peer_id=1 HTTP/1.1\r\n\r\n").await;
+    listed
+        .send("GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
     let mut bare = server.connect().await;
-    bare.send("GET /wait?peer_id=2 HTTP/1.1\r\n\r\n").await;
+    bare.send("GET /wait?peer_id=2 HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
     let mut idle = server.connect().await;
     idle.get("/healthz").await;
     let mut never_used = server.connect().await;
@@ -358,11 +489,13 @@ async fn of_two_waits_the_newest_receives() {
     server.sign_in("a").await;
     server.list_becomes("a,1,0\n").await;
     let mut older = server.connect().await;
-    older.send("GET /wait?peer_id=1 HTTP/1.1\r\n\r\n").await;
+    older
+        .send("GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
     server.list_becomes("a,1,1\n").await;
     let mut newest = server.connect().await;
     newest
-        .send("GET /heartbeat?peer_id=1 HTTP/1.1\r\n\r\nGET /wait?peer_id=1 HTTP/1.1\r\n\r\n")
+        .send("GET /heartbeat?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\nGET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
     assert_eq!(newest.reply().await.status, 200);
     server.post("/message?peer_id=1&to=1", "one").await;
@@ -436,7 +569,7 @@ async fn a_client_that_half_closes_after_its_request_is_answered() {
         for _ in 0..20 {
             let mut client = server.connect().await;
             client
-                .send(format!("GET /healthz HTTP/{version}\r\n\r\n"))
+                .send(format!("GET /healthz HTTP/{version}\r\nHost: x\r\n\r\n"))
                 .await;
             client.stream.shutdown().await.unwrap();
             assert_eq!(client.reply().await.text(), "ok");
@@ -450,7 +583,7 @@ async fn a_reply_before_the_body_was_read_says_that_the_connection_closes() {
     let server = TestServer::start().await;
     for target in ["/sign_out?peer_id=1", "/unknown", "/wait?peer_id=1"] {
         let mut client = server.connect().await;
-        let head = format!("POST {target} HTTP/1.1\r\nContent-Length: 4\r\n\r\n");
+        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n");
         let reply = client.request(head).await;
         assert_eq!(reply.header("Connection"), Some("close"), "{target}");
         client.send("late").await;
@@ -465,7 +598,7 @@ async fn what_is_not_finished_two_seconds_after_the_stop_is_dropped() {
     server.list_becomes("a,1,0\n").await;
     let mut stalled = server.connect().await;
     stalled
-        .send("POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf")
+        .send("POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
         .await;
     server.list_becomes("a,1,1\n").await;
     let start = Instant::now();
@@ -505,7 +638,8 @@ async fn a_message_whose_reply_was_lost_is_not() {
     let server = TestServer::start().await;
     server.sign_in("a").await;
     let mut cut = server.connect().await;
-    cut.send("GET /wait?peer_id=1&ack=0 HTTP/1.1\r\n\r\n").await;
+    cut.send("GET /wait?peer_id=1&ack=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
     server.post("/message?peer_id=1&to=1", "an offer").await;
     // The reply was written, and nobody reads it.
     drop(cut);

@@ -38,7 +38,7 @@ def test_the_library_example_is_the_one_that_is_run():
     # The example takes its port from the environment and can be stopped.
     assert missing == [
         'let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;',
-        "serve(listener, app, peer_list, std::future::pending()).await;",
+        "serve(listener, app, peer_list, ServeOpts::default(), std::future::pending()).await;",
     ]
 
 

@@ -8,6 +8,7 @@
 //! | `POST /message?peer_id=FROM&to=TO` | `send` |
 //! | `GET /heartbeat?peer_id=ID` | `refresh_peer_timeout` |
 //! | `GET` or `POST /sign_out?peer_id=ID` | `remove_peer` |
+//! | `PUT /capacity?peer_id=ID&value=N` | `set_capacity` |
 //!
 //! Success is exactly 200 on all of them: native clients disconnect or go
 //! deaf on anything else.
@@ -20,16 +21,17 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{HeaderValue, Method, Version, header::CONNECTION},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::any,
 };
 use tokio::time::sleep;
 use tower::{service_fn, util::option_layer};
 
-pub use super::reply::Cors;
+pub use super::Cors;
 
 use super::{
-    Parking, RequestError, cors_layer,
+    Parking, RequestError, cors_layer, guard,
     kit::body,
     only,
     query::Query,
@@ -106,6 +108,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
     let waiting = door.clone();
     // Each handler looks at the method itself: axum would answer HEAD with the
     // handler of GET, and a HEAD on /wait would eat a message.
+    let guard = from_fn_with_state(Arc::new(door.opts.enable_cors.clone()), guard);
     Router::new()
         .route("/sign_in", any(sign_in))
         .route_service(
@@ -115,6 +118,9 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
         .route("/message", any(message))
         .route("/heartbeat", any(heartbeat))
         .route("/sign_out", any(sign_out))
+        .route("/capacity", any(capacity))
+        .route_layer(guard)
+        // A script may be loaded by any page.
         .merge(scripts::routes())
         .with_state(door)
 }
@@ -350,6 +356,21 @@ async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
         let grace = Duration::from_millis(grace);
         door.peer_list.sign_out_later(id, grace).await?;
     }
+    Ok(reply(()))
+}
+
+/// 3DStreamingToolkit's clients say how many viewers they can still serve.
+async fn capacity(State(door): State<Door>, request: Request) -> Answer {
+    only(&[Method::PUT], &request)?;
+    let query = Query::of(&request);
+    let id = query.peer_id("peer_id")?;
+    let value = query.number("value")?;
+    let value = value.ok_or(RequestError::MissingNumber("value"))?;
+    let transport = Transport::of(&request);
+    let lingers = transport.closes_after_reply;
+    let open = door.open(id, door.proof(&request)?, transport)?;
+    open.set_capacity(value).await?;
+    open.answered(lingers);
     Ok(reply(()))
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Peer<'a> {
     #[serde(serialize_with = "text")]
     last_seen: Rfc3339Timestamp,
     heartbeat: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<u64>,
 }
 
 fn text<S: Serializer>(time: &Rfc3339Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
@@ -37,6 +39,7 @@ impl<'a> From<&'a PeerInfo> for Peer<'a> {
             since: time(info.since),
             last_seen: time(info.last_seen),
             heartbeat: info.heartbeat,
+            capacity: info.capacity,
         }
     }
 }
@@ -111,13 +114,14 @@ mod tests {
             since: time,
             last_seen: time + Duration::from_secs(60),
             heartbeat: true,
+            capacity: Some(3),
         };
         let reason = Reason::TimedOut;
         let (name, json) = event(12, &PeerEvent::PeerRemoved { peer, reason });
         assert_eq!(name, "disconnect");
         assert_eq!(
             json,
-            r#"{"event":"disconnect","sequence":12,"peer":{"id":7,"name":"a \"b\"","door":"http","connected":false,"since":"1970-01-01T00:00:01.500Z","lastSeen":"1970-01-01T00:01:01.500Z","heartbeat":true},"reason":"timed_out"}"#
+            r#"{"event":"disconnect","sequence":12,"peer":{"id":7,"name":"a \"b\"","door":"http","connected":false,"since":"1970-01-01T00:00:01.500Z","lastSeen":"1970-01-01T00:01:01.500Z","heartbeat":true,"capacity":3},"reason":"timed_out"}"#
         );
     }
 }

@@ -16,7 +16,7 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{
-        HeaderValue, Method,
+        HeaderName, HeaderValue, Method,
         header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN},
         uri::Authority,
     },
@@ -28,6 +28,7 @@ use axum::{
     routing::any,
 };
 use futures_util::{Stream, StreamExt, stream};
+use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +44,7 @@ const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 struct Operator {
     peer_list: TimeoutPeerList,
-    token: Option<Arc<str>>,
+    token: Option<Arc<SecretString>>,
     /// When cancelled, event streams end with what there is.
     stop: CancellationToken,
 }
@@ -52,12 +53,12 @@ struct Operator {
 /// `Authorization: Bearer`. Event streams end when `stop` is cancelled.
 pub fn operator_router(
     peer_list: TimeoutPeerList,
-    token: Option<String>,
+    token: Option<SecretString>,
     stop: CancellationToken,
 ) -> Router {
     let operator = Operator {
         peer_list,
-        token: token.map(Into::into),
+        token: token.map(Arc::new),
         stop,
     };
     Router::new()
@@ -84,7 +85,7 @@ async fn guard(
         let shown = request.headers().get(AUTHORIZATION);
         let shown = shown.and_then(bearer).ok_or(RequestError::Unauthorized)?;
         // Not telling how much of it was right by the time it takes.
-        if !bool::from(shown.ct_eq(token.as_bytes())) {
+        if !bool::from(shown.ct_eq(token.expose_secret().as_bytes())) {
             return Err(RequestError::Unauthorized);
         }
     }
@@ -182,7 +183,13 @@ async fn events(State(operator): State<Operator>, request: Request) -> Answer {
     };
     let stream = sent(events, operator.stop);
     let keep_alive = KeepAlive::new().interval(COMMENT_INTERVAL);
-    Ok(Sse::new(stream).keep_alive(keep_alive).into_response())
+    let mut response = Sse::new(stream).keep_alive(keep_alive).into_response();
+    // nginx would keep events until it has a buffer full of them.
+    response.headers_mut().insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    Ok(response)
 }
 
 /// The events of a subscription as they are sent, until the stop and what

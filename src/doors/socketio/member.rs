@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
@@ -51,7 +52,7 @@ const MAX_QUESTIONS: usize = 1024;
 pub(super) struct Members {
     pub list: TimeoutPeerList,
     /// What a client has to show, if anything.
-    pub token: Option<Arc<str>>,
+    pub token: Option<SecretString>,
 }
 
 /// Why a client may not connect, as its `connect_error` tells it.
@@ -130,7 +131,7 @@ impl Members {
         handshake: &Handshake,
         auth: &Auth,
     ) -> Result<Option<(PushPeer, Added, Return)>, Refused> {
-        if !auth.shows(self.token.as_deref()) {
+        if !auth.shows(self.token.as_ref()) {
             return Err(Refused::Token);
         }
         let back = Return::of(&handshake.uri, &handshake.headers);

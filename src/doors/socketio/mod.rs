@@ -22,15 +22,17 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{HeaderValue, Method, header::CONTENT_TYPE},
+    middleware::from_fn_with_state,
     response::Response,
     routing::any,
 };
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use tower::service_fn;
 
 use super::{
-    RequestError, only,
+    Cors, RequestError, guard, only,
     reply::{self, reply},
 };
 use crate::peer_list::TimeoutPeerList;
@@ -43,28 +45,42 @@ const CLIENT: &str = include_str!("client.js");
 /// Reliable-Signaler's script, which brings the client along.
 const SIGNALER: &str = concat!(include_str!("client.js"), include_str!("signaler.js"));
 
-/// The routes of this door. With a token, only clients that send it as
-/// `auth.token` may connect.
+/// The routes of this door.
+pub(crate) struct Routes {
+    /// What browsers ask for with credentials.
+    pub transport: Router,
+    pub others: Router,
+}
+
+/// The routes of this door, for pages that `cors` lets use the server. With a token,
+/// only clients that send it as `auth.token` may connect.
 pub(crate) fn routes(
     peer_list: TimeoutPeerList,
     max_message_bytes: usize,
-    token: Option<String>,
-) -> Router {
+    token: Option<SecretString>,
+    cors: &Cors,
+) -> Routes {
     let members = Members {
         list: peer_list.clone(),
-        token: token.map(Into::into),
+        token,
     };
     let engine = EngineIo::new(peer_list.clone(), max_message_bytes, members);
     let answer = service_fn(move |request| engine.clone().answer(request));
-    Router::new()
+    let guard = from_fn_with_state(Arc::new(cors.clone()), guard);
+    let transport = Router::new()
+        .route_service("/socket.io/", answer)
+        .route_layer(guard.clone());
+    let others = Router::new()
         .route("/connections", any(connections))
+        .route_layer(guard)
+        // A script may be loaded by any page.
         .route("/socket.io/socket.io.js", any(async |r| script(r, CLIENT)))
         .route(
             "/reliable-signaler/signaler.js",
             any(async |r| script(r, SIGNALER)),
         )
-        .route_service("/socket.io/", answer)
-        .with_state(peer_list)
+        .with_state(peer_list);
+    Routes { transport, others }
 }
 
 impl Serve for Members {
@@ -89,8 +105,9 @@ impl Auth {
         key.filter(|key| (16..=64).contains(&key.len()))
     }
 
-    fn shows(&self, wanted: Option<&str>) -> bool {
+    fn shows(&self, wanted: Option<&SecretString>) -> bool {
         let Some(wanted) = wanted else { return true };
+        let wanted = wanted.expose_secret();
         let shown = self.token.as_deref().unwrap_or_default();
         // Not telling how much of it was right by the time it takes.
         shown.as_bytes().ct_eq(wanted.as_bytes()).into()

@@ -9,6 +9,7 @@ use redis::{
     aio::{ConnectionManagerConfig, MultiplexedConnection},
     io::tcp::TcpSettings,
 };
+use secrecy::ExposeSecret;
 use socket2::TcpKeepalive;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
@@ -160,7 +161,7 @@ impl Redis {
 }
 
 fn client(opts: &ClusterOpts) -> Result<Client, ConnectError> {
-    let info = opts.url.as_str().into_connection_info()?;
+    let info = opts.url.expose_secret().into_connection_info()?;
     let info = with_settings(info);
     let Some(path) = &opts.ca else {
         return Ok(Client::open(info)?);

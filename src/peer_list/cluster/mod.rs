@@ -23,6 +23,7 @@ use std::{
 
 use ::redis::Cmd;
 use bytes::Bytes;
+use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
@@ -80,7 +81,7 @@ const USE_PERIOD: Duration = Duration::from_secs(60);
 pub struct ClusterOpts {
     /// Where Redis is: `redis://` or `rediss://`, with user, password and
     /// database as usual.
-    pub url: String,
+    pub url: SecretString,
     /// What all keys begin with, so that several lists can be in one Redis.
     pub prefix: String,
     /// A file with the certificates (PEM) of the authorities that are trusted
@@ -419,6 +420,13 @@ impl ClusterList {
         let row = self
             .0
             .run("heartbeat", Some(PATIENCE), |verb| as_caller(verb, caller));
+        accepted(row.await)
+    }
+
+    async fn set_capacity(&self, caller: &Caller, capacity: u64) -> Result<(), PeerError> {
+        let row = self.0.run("set_capacity", Some(PATIENCE), |verb| {
+            as_caller(verb, caller).arg(capacity)
+        });
         accepted(row.await)
     }
 

@@ -90,6 +90,11 @@ impl OpenRequest {
             .await
     }
 
+    pub async fn set_capacity(&self, capacity: u64) -> Result<(), PeerError> {
+        self.tell(self.list.set_capacity(&self.caller, capacity), is_refusal)
+            .await
+    }
+
     pub async fn seen(&self) -> Result<(), PeerError> {
         self.tell(self.list.seen(&self.caller), is_refusal).await
     }

@@ -66,6 +66,7 @@ impl Peer {
                 resumes: false,
                 leaving: None,
                 protected: way.protected,
+                capacity: None,
                 acknowledges: false,
                 last_given: None,
             }),
@@ -133,6 +134,7 @@ impl Peer {
             since: self.since,
             last_seen: present.checked_sub(unseen).unwrap_or(present),
             heartbeat: presence.last_heartbeat.is_some(),
+            capacity: state.capacity,
         })
     }
 }
@@ -171,6 +173,8 @@ pub(super) struct PeerState {
     pub leaving: Option<Leaving>,
     /// Requests that act as it have to show its token.
     pub protected: bool,
+    /// How many viewers it says that it can still serve.
+    pub capacity: Option<u64>,
     /// It acknowledges what it gets.
     pub acknowledges: bool,
     /// When it was last given a message.

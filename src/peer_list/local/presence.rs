@@ -60,6 +60,15 @@ impl OpenRequest {
         self.list.refresh_peer_timeout(self.peer.id).await
     }
 
+    pub fn set_capacity(&self, capacity: u64) -> Result<(), UnknownPeer> {
+        let mut state = self.peer.state.lock();
+        if state.removed.is_some() {
+            return Err(UnknownPeer);
+        }
+        state.capacity = Some(capacity);
+        Ok(())
+    }
+
     pub fn answered(mut self, lingers: bool) {
         self.lingers = lingers;
     }

@@ -55,6 +55,7 @@ impl<S> ClientStream<S> {
     /// These bytes of a next request were read, and are to be read again
     /// before what follows.
     pub fn read_again(&mut self, bytes: &[u8]) {
+        let bytes = self.without_line_ends(bytes);
         if !bytes.is_empty() {
             let rest = &self.read_ahead[self.position..];
             self.read_ahead = [bytes, rest].concat();
@@ -86,6 +87,16 @@ impl<S> ClientStream<S> {
             self.read_ahead = Vec::new();
             self.position = 0;
         }
+    }
+
+    /// Line ends before a request are nothing: some clients send one after the body of
+    /// a POST, and RFC 9112, 2.2 asks to ignore it.
+    fn without_line_ends<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        if !self.read_ahead.is_empty() || !matches!(*self.shared.phase.lock(), Phase::Idle(_)) {
+            return bytes;
+        }
+        let begins = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+        &bytes[begins.unwrap_or(bytes.len())..]
     }
 
     /// Called when bytes of the client are handed on.
@@ -122,8 +133,11 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
         if read.is_err() || buf.filled().is_empty() {
             return Poll::Ready(Err(HungUp));
         }
-        self.read_ahead.extend_from_slice(buf.filled());
-        self.note_first_byte();
+        let bytes = self.without_line_ends(buf.filled());
+        if !bytes.is_empty() {
+            self.read_ahead.extend_from_slice(bytes);
+            self.note_first_byte();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -143,7 +157,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
         } else {
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         }
-        if buf.filled().len() > before {
+        if !self.without_line_ends(&buf.filled()[before..]).is_empty() {
             self.note_first_byte();
         }
         Poll::Ready(Ok(()))

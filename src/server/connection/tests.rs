@@ -16,6 +16,9 @@ use crate::{
     server::{AppOpts, app},
 };
 
+/// How long a connection may be idle.
+const IDLE: Duration = Duration::from_secs(75);
+
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -54,7 +57,7 @@ fn connect(peer_list: &TimeoutPeerList, opts: SignalOpts) -> DuplexStream {
 fn connect_to(app: Router, capacity: usize) -> DuplexStream {
     let (client, stream) = duplex(capacity);
     let open = TaskTracker::new().token();
-    tokio::spawn(serve(stream, app, CancellationToken::new(), open));
+    tokio::spawn(serve(stream, app, CancellationToken::new(), IDLE, open));
     client
 }
 
@@ -95,7 +98,7 @@ async fn a_head_that_trickles_in_is_cut_ten_seconds_after_its_first_byte() {
 async fn a_head_that_begins_behind_another_request_has_ten_seconds_too() {
     let mut client = connect(&peer_list(), SignalOpts::default());
     let start = Instant::now();
-    let requests = b"GET /healthz HTTP/1.1\r\n\r\nGET /hea";
+    let requests = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /hea";
     client.write_all(requests).await.unwrap();
     assert!(read_reply(&mut client).await.ends_with("ok"));
     assert!(is_closed(&mut client).await);
@@ -103,12 +106,64 @@ async fn a_head_that_begins_behind_another_request_has_ten_seconds_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_may_stay_for_75_seconds_between_requests() {
+async fn line_ends_between_requests_are_nothing() {
+    let list = peer_list();
+    list.add_peer("a", way(Dialect::Listed)).await.unwrap();
+    let mut client = connect(&list, SignalOpts::default());
+    let post =
+        b"POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi\r\n";
+    for _ in 0..2 {
+        client.write_all(post).await.unwrap();
+        assert!(read_reply(&mut client).await.starts_with("HTTP/1.1 200 "));
+        // Longer than a head may take.
+        sleep(seconds(20)).await;
+        client.write_all(b"\r\n").await.unwrap();
+        sleep(seconds(20)).await;
+    }
+    // Behind a wait, too.
+    for _ in 0..2 {
+        let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n\r\n";
+        client.write_all(wait).await.unwrap();
+        assert!(read_reply(&mut client).await.ends_with("hi"));
+        sleep(seconds(20)).await;
+    }
+    let start = Instant::now();
+    client.write_all(b"\r\n\r\n").await.unwrap();
+    assert!(is_closed(&mut client).await);
+    assert!(start.elapsed() < IDLE, "line ends keep a connection open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_request_is_refused_and_the_connection_closed() {
+    let requests = [
+        "GET /healthz HTTP/1.1\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: a b\r\n\r\n",
+        "POST /message HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ];
+    for request in requests {
+        let mut client = connect(&peer_list(), SignalOpts::default());
+        client.write_all(request.as_bytes()).await.unwrap();
+        let reply = read_reply(&mut client).await;
+        assert!(reply.starts_with("HTTP/1.1 400 "), "{reply}");
+        assert!(reply.contains("\r\nConnection: close\r\n"), "{reply}");
+        assert!(is_closed(&mut client).await);
+    }
+    let mut client = connect(&peer_list(), SignalOpts::default());
+    client
+        .write_all(b"GET /healthz HTTP/1.0\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(read_reply(&mut client).await.ends_with("ok"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_may_stay_for_its_time_between_requests() {
     let mut client = connect(&peer_list(), SignalOpts::default());
     for _ in 0..3 {
         sleep(seconds(74)).await;
         client
-            .write_all(b"GET /healthz HTTP/1.1\r\n")
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
             .await
             .unwrap();
         sleep(seconds(9)).await;
@@ -126,7 +181,7 @@ async fn a_wait_without_news_ends_after_its_time_less_up_to_a_fifth_with_the_lis
     list.add_peer("a", way(Dialect::Listed)).await.unwrap();
     list.add_peer("b", way(Dialect::Bare)).await.unwrap();
     let mut client = connect(&list, SignalOpts::default());
-    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
+    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
     client.write_all(wait).await.unwrap();
     read_reply(&mut client).await;
     let mut ends = Vec::new();
@@ -141,7 +196,7 @@ async fn a_wait_without_news_ends_after_its_time_less_up_to_a_fifth_with_the_lis
     assert!(ends.iter().all(|end| (20..=25).contains(&end.as_secs())));
     ends.dedup();
     assert!(ends.len() > 10, "not random: {ends:?}");
-    let wait = b"GET /wait?peer_id=2 HTTP/1.1\r\n\r\n";
+    let wait = b"GET /wait?peer_id=2 HTTP/1.1\r\nHost: x\r\n\r\n";
     client.write_all(wait).await.unwrap();
     let reply = read_reply(&mut client).await;
     assert!(reply.ends_with("Content-Length: 1\r\n\r\n\n") || reply.ends_with("\r\n\r\n\n"));
@@ -154,7 +209,7 @@ async fn a_wait_ends_sooner_if_its_client_asks_for_that_and_not_later() {
     let mut client = connect(&list, SignalOpts::default());
     let mut lasted = async |limit: &str| {
         let start = Instant::now();
-        let wait = format!("GET /wait?peer_id=1&limit={limit} HTTP/1.1\r\n\r\n");
+        let wait = format!("GET /wait?peer_id=1&limit={limit} HTTP/1.1\r\nHost: x\r\n\r\n");
         client.write_all(wait.as_bytes()).await.unwrap();
         let reply = read_reply(&mut client).await;
         assert!(reply.ends_with("\r\n\r\na,1,1\n"), "{reply}");
@@ -174,7 +229,7 @@ async fn a_wait_may_last_for_ever() {
         ..SignalOpts::default()
     };
     let mut client = connect(&list, opts);
-    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
+    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
     client.write_all(wait).await.unwrap();
     sleep(seconds(100_000)).await;
     list.add_peer("b", way(Dialect::Listed)).await.unwrap();
@@ -188,14 +243,14 @@ async fn an_error_on_wait_is_answered_after_a_pause_but_a_removal_at_once() {
     let mut client = connect(&list, SignalOpts::default());
     for (query, status) in [("?peer_id=5", "404"), ("?peer_id=x", "400"), ("", "400")] {
         let start = Instant::now();
-        let wait = format!("GET /wait{query} HTTP/1.1\r\n\r\n");
+        let wait = format!("GET /wait{query} HTTP/1.1\r\nHost: x\r\n\r\n");
         client.write_all(wait.as_bytes()).await.unwrap();
         let reply = read_reply(&mut client).await;
         assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
         assert_eq!(start.elapsed().as_secs(), 1);
     }
     let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
-    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
+    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
     client.write_all(wait).await.unwrap();
     sleep(seconds(5)).await;
     let start = Instant::now();
@@ -209,7 +264,7 @@ async fn an_error_on_wait_is_answered_after_a_pause_but_a_removal_at_once() {
 async fn a_slow_sender_has_a_minute_and_a_stalled_one_is_told_so() {
     let list = peer_list();
     list.add_peer("a", way(Dialect::Listed)).await.unwrap();
-    let post = b"POST /message?peer_id=1&to=1 HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+    let post = b"POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
     let mut client = connect(&list, SignalOpts::default());
     client.write_all(post).await.unwrap();
     for byte in b"offer" {
@@ -227,7 +282,7 @@ async fn a_slow_sender_has_a_minute_and_a_stalled_one_is_told_so() {
     assert!(is_closed(&mut client).await);
 }
 
-const WAIT: &[u8] = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
+const WAIT: &[u8] = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
 async fn a_hang_up_behind_a_pipelined_request_ends_the_wait() {
@@ -255,7 +310,7 @@ async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answer
     let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
     let app = app(list.clone(), AppOpts::default());
     let mut client = connect_to(app, IN_FLIGHT);
-    let request = b"GET /heartbeat?peer_id=1 HTTP/1.1\r\n\r\n";
+    let request = b"GET /heartbeat?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
     client.write_all(WAIT).await.unwrap();
     sleep(seconds(1)).await;
     let (mut replies, mut requests) = tokio::io::split(client);
@@ -266,7 +321,7 @@ async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answer
             requests.write_all(request).await.unwrap();
             *count.lock().unwrap() += request.len();
         }
-        let last = b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n";
+        let last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         requests.write_all(last).await.unwrap();
         requests
     });
@@ -326,7 +381,7 @@ async fn a_wait_with_a_body_is_answered_and_its_connection_closed() {
     let list = peer_list();
     let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
     let mut client = connect(&list, SignalOpts::default());
-    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody";
+    let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody";
     client.write_all(wait).await.unwrap();
     sleep(seconds(1)).await;
     list.send(id, id, "news".into()).await.unwrap();
@@ -347,7 +402,7 @@ impl HttpBody for Halting {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        ready!(self.1.as_mut().poll(cx));
+        std::task::ready!(self.1.as_mut().poll(cx));
         self.1.as_mut().reset(Instant::now() + seconds(100));
         Poll::Ready(self.0.pop().map(|half| Ok(Frame::data(half.into()))))
     }
@@ -363,7 +418,7 @@ async fn a_response_that_pauses_is_not_taken_for_the_end_of_it() {
     });
     let mut client = connect_to(Router::new().route("/halting", route), 1 << 20);
     for _ in 0..2 {
-        let request = b"GET /halting HTTP/1.1\r\n\r\n";
+        let request = b"GET /halting HTTP/1.1\r\nHost: x\r\n\r\n";
         client.write_all(request).await.unwrap();
         let mut read = Vec::new();
         while !read.ends_with(b"0\r\n\r\n") {
@@ -396,7 +451,7 @@ impl AsyncWrite for Recorded {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        let written = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
         self.writes.lock().unwrap().push(written);
         Poll::Ready(Ok(written))
     }
@@ -435,11 +490,11 @@ async fn the_head_and_the_body_of_a_reply_leave_in_one_write() {
     };
     let app = app(list.clone(), AppOpts::default());
     let open = TaskTracker::new().token();
-    tokio::spawn(serve(stream, app, CancellationToken::new(), open));
+    tokio::spawn(serve(stream, app, CancellationToken::new(), IDLE, open));
     let mut expected = Vec::new();
     for size in [1, 300, 70_000, 500_000] {
         list.send(id, id, vec![b'm'; size].into()).await.unwrap();
-        let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\n\r\n";
+        let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
         client.write_all(wait).await.unwrap();
         expected.push(read_reply(&mut client).await.len());
     }

@@ -55,7 +55,7 @@
 -- see whether it polls again), heard, given, acks, gone, handed, delivered,
 -- bytes (its mailbox), sent (the last number that it sent), doomed
 -- (why its door is to remove it), stale and shown (what the sets of these names
--- have for it), member, key, title, farewell, rooms, op (the last
+-- have for it), capacity (how many viewers it says that it can serve), member, key, title, farewell, rooms, op (the last
 -- operation that it asked for; the group).
 
 -- Of the call that is carried out: what keys begin with, the node that asks, the

@@ -160,6 +160,17 @@ function verbs.heartbeat(id, token, link, lingers)
   return { 'ok' }
 end
 
+function verbs.set_capacity(id, token, link, lingers, capacity)
+  local peer, refused = polled(id, token)
+  if not peer then
+    return refused
+  end
+  peer:request(link, lingers)
+  peer:set('capacity', capacity)
+  peer:store()
+  return { 'ok' }
+end
+
 -- A request of a peer has come that asks for nothing.
 function verbs.seen(id, token, link, lingers)
   local peer, refused = polled(id, token)

@@ -1,0 +1,119 @@
+//! Which address to listen on, as people write it.
+
+use std::{
+    ffi::OsStr,
+    fmt,
+    net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs},
+};
+
+/// An address of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host(SocketAddr);
+
+impl Host {
+    /// The address that is written so: an IP address, `[::1]` and `fe80::1%lo`
+    /// included, or a name that can be looked up. Of several, IPv4 comes first.
+    pub fn find(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let inner = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'));
+        let name = inner.unwrap_or(text);
+        if let Ok(ip) = name.parse::<IpAddr>() {
+            return Some(ip.into());
+        }
+        if name.is_empty() {
+            return None;
+        }
+        let mut found: Vec<SocketAddr> = (name, 0).to_socket_addrs().ok()?.collect();
+        found.sort_by_key(SocketAddr::is_ipv6);
+        found.first().copied().map(Self)
+    }
+
+    /// The address with this port.
+    pub fn at(self, port: u16) -> SocketAddr {
+        let mut address = self.0;
+        address.set_port(port);
+        address
+    }
+
+    /// The address where this machine reaches what listens here: its own, where it
+    /// listens on all.
+    pub fn reached_at(self, port: u16) -> SocketAddr {
+        match self.at(port) {
+            SocketAddr::V4(address) if address.ip().is_unspecified() => {
+                SocketAddr::from(([127, 0, 0, 1], port))
+            }
+            SocketAddr::V6(address) if address.ip().is_unspecified() => {
+                SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, port, 0, 0).into()
+            }
+            address => address,
+        }
+    }
+}
+
+impl From<IpAddr> for Host {
+    fn from(ip: IpAddr) -> Self {
+        Self(SocketAddr::new(ip, 0))
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.ip().fmt(f)
+    }
+}
+
+/// Whether the variable `HOST` means something else than an address to listen on: tcsh
+/// exports the machine's own name, and conda the kind of machine that it compiles for.
+pub(super) fn means_something_else(value: &OsStr) -> bool {
+    let is = |other: &OsStr| value.eq_ignore_ascii_case(other);
+    let own = gethostname::gethostname();
+    let conda = std::env::var_os("CONDA_TOOLCHAIN_HOST");
+    is(&own) || conda.is_some_and(|conda| is(&conda)) || is_kind_of_machine(value)
+}
+
+/// `x86_64-conda-linux-gnu`, `arm64-apple-darwin20.0.0` and the like.
+fn is_kind_of_machine(value: &OsStr) -> bool {
+    let value = value.to_string_lossy();
+    let systems = ["-linux-gnu", "-apple-darwin", "-w64-mingw32"];
+    systems.iter().any(|system| value.contains(system))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Option<String> {
+        Host::find(text).map(|host| host.at(80).to_string())
+    }
+
+    #[test]
+    fn an_address_may_be_written_as_people_write_it() {
+        assert_eq!(found("127.0.0.1").as_deref(), Some("127.0.0.1:80"));
+        for text in ["::1", "[::1]", " ::1 "] {
+            assert_eq!(found(text).as_deref(), Some("[::1]:80"), "{text}");
+        }
+        assert_eq!(found("localhost").as_deref(), Some("127.0.0.1:80"));
+        for text in ["", "[]", "no such name", "300.1.1.1", "x..invalid"] {
+            assert_eq!(found(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_listens_on_all_addresses_is_reached_at_its_own() {
+        let reached = |text: &str| Host::find(text).unwrap().reached_at(80).to_string();
+        assert_eq!(reached("0.0.0.0"), "127.0.0.1:80");
+        assert_eq!(reached("::"), "[::1]:80");
+        assert_eq!(reached("127.0.0.9"), "127.0.0.9:80");
+    }
+
+    #[test]
+    fn what_shells_and_toolchains_export_is_no_address() {
+        assert!(means_something_else(&gethostname::gethostname()));
+        assert!(means_something_else(OsStr::new("x86_64-conda-linux-gnu")));
+        assert!(means_something_else(OsStr::new("arm64-apple-darwin20.0.0")));
+        assert!(!means_something_else(OsStr::new("localhost")));
+        assert!(!means_something_else(OsStr::new("0.0.0.0")));
+    }
+}
