@@ -32,6 +32,10 @@ pub(super) const REPEAT_PAUSE: Duration = Duration::from_secs(1);
 /// may take this long to poll again.
 pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A heartbeat that comes this soon after a peer has said that it signs out later may
+/// have been sent before: it does not show that the peer is there.
+pub(super) const LATE_HEARTBEAT: Duration = Duration::from_millis(300);
+
 /// How long a sender that cannot be refused waits for room in a mailbox.
 pub(super) const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 

@@ -5,7 +5,9 @@ import {once} from 'node:events';
 import http from 'node:http';
 import {test} from 'node:test';
 
-import {cuttingWire, randomFrom, startBrowser, startServer, until} from './support.js';
+import {
+  cuttingWire, eventStream, pollingPeer, randomFrom, startBrowser, startServer, until, webSocketPeer,
+} from './support.js';
 
 /** An empty page of an origin of its own: what an application is. */
 async function startApplication(t) {
@@ -48,11 +50,11 @@ test('a page that is loaded anew keeps its id and what waits for it', async (t) 
   await page.evaluate((id) => signaling.send(id, 'one'), id);
   await page.waitForFunction(() => messages.length === 1);
   await page.reload();
-  const waiting = await fetch(`${server.http}/message?peer_id=${id}&to=${id}`, {method: 'POST', body: 'two'});
-  assert.equal(waiting.status, 200);
+  const other = await pollingPeer(server, 'other');
+  assert.equal(await other.send(id, 'two'), 200);
   assert.equal(await signIn(page, server.http, 'alice'), id);
   await page.waitForFunction(() => messages.length === 1);
-  assert.deepEqual(await page.evaluate(() => messages), [{from: id, data: 'two'}]);
+  assert.deepEqual(await page.evaluate(() => messages), [{from: Number(other.id), data: 'two'}]);
 });
 
 test('a tab that is duplicated is another peer', async (t) => {
@@ -85,6 +87,89 @@ test('a tab that is closed signs out, a little later', async (t) => {
   const left = JSON.parse(/event: disconnect\ndata: (.*)\n/.exec(text)[1]);
   assert.deepEqual([left.peer.id, left.reason], [id, 'signed_out']);
 });
+
+for (const [storage, prepare] of [
+  ['full', () => { Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError'); }; }],
+  ['forbidden', () => {
+    const forbidden = {get() { throw new DOMException('', 'SecurityError'); }};
+    Object.defineProperty(window, 'sessionStorage', forbidden);
+    Object.defineProperty(window, 'BroadcastChannel', forbidden);
+  }],
+]) {
+  test(`a tab whose storage is ${storage} signs out when it is closed`, async (t) => {
+    const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+    const page = await browser.newPage();
+    await page.evaluateOnNewDocument(prepare);
+    await page.goto(url);
+    const id = await signIn(page, server.http, 'alice');
+    assert.deepEqual(await server.ids(), [id]);
+    const events = await eventStream(t, server);
+    await page.close();
+    const {event, data} = await events.next();
+    assert.deepEqual([event, data.reason], ['disconnect', 'signed_out']);
+  });
+}
+
+test('of eight tabs each hears and says at once', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const pages = [];
+  for (let number = 0; number < 8; number += 1) {
+    const page = await browser.newPage();
+    await page.goto(url);
+    pages.push({page, id: await signIn(page, server.http, `tab${number}`)});
+  }
+  for (const [number, {page}] of pages.entries()) {
+    const to = pages[(number + 1) % pages.length].id;
+    await page.evaluate((to, number) => signaling.send(to, `from ${number}`), to, number);
+  }
+  for (const [number, {page}] of pages.entries()) {
+    // Hidden tabs have no animation frames.
+    await page.waitForFunction(() => messages.length === 1, {polling: 100});
+    const [{data}] = await page.evaluate(() => messages);
+    assert.equal(data, `from ${(number + 7) % 8}`);
+  }
+});
+
+test('a page is told at once that a server cannot be reached', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const cause = await page.evaluate(async (url) => {
+    const {SignalingClient} = await import(`${url}/client.js`);
+    // A port that nobody listens on, as browsers see it.
+    const signaling = new SignalingClient('http://127.0.0.1:1/', {name: 'alice'});
+    const told = new Promise((resolve) => signaling.addEventListener('disconnected', resolve));
+    signaling.connect().catch(() => {});
+    const {detail} = await told;
+    await signaling.close();
+    return detail.cause.message;
+  }, server.http);
+  assert.match(cause, /fetch/i);
+});
+
+for (const version of [1, 2, 4]) {
+  test(`socket.io's client ${version} polls from a page of another origin, beyond ASCII too`, async (t) => {
+    const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+    const page = await browser.newPage();
+    await page.goto(url);
+    await page.addScriptTag({path: `node_modules/socket.io-client-${version}/dist/socket.io.js`});
+    const other = await webSocketPeer(t, server);
+    const greeting = await page.evaluate((url) => new Promise((resolve, reject) => {
+      const options = {transports: ['polling'], withCredentials: true};
+      window.socket = io(url, options);
+      for (const event of ['connect_error', 'error']) socket.on(event, (error) => reject(new Error(String(error))));
+      window.heard = [];
+      socket.on('connect', () => socket.emit('ready', 'Zoë 🦀 漢'));
+      socket.on('message', (message) => { heard.push(message); resolve(message); });
+    }), server.http);
+    assert.equal(greeting.target, 'Zoë 🦀 漢');
+    await page.evaluate((id) => socket.emit('messageOne', {target: id, text: 'é🦀漢'}), other.id);
+    assert.equal(JSON.parse(await other.frames.next()).text, 'é🦀漢');
+    other.send({receiverId: 2, text: 'ü🦊'});
+    await page.waitForFunction(() => heard.length === 2);
+    assert.equal(await page.evaluate(() => heard[1].message.text), 'ü🦊');
+  });
+}
 
 test('a hidden tab whose timers stand still stays signed in', async (t) => {
   const timeout = 2000;
@@ -120,8 +205,8 @@ test('a tab that was frozen comes back as the same peer', async (t) => {
   const id = await signIn(page, server.http, 'alice');
   const devtools = await page.createCDPSession();
   await devtools.send('Page.setWebLifecycleState', {state: 'frozen'});
-  const sent = await fetch(`${server.http}/message?peer_id=${id}&to=${id}`, {method: 'POST', body: 'hi'});
-  assert.equal(sent.status, 200);
+  const other = await pollingPeer(server, 'other');
+  assert.equal(await other.send(id, 'hi'), 200);
   await devtools.send('Page.setWebLifecycleState', {state: 'active'});
   await page.waitForFunction(() => messages.length === 1);
   assert.deepEqual(await page.evaluate(() => [signaling.id, messages[0].data]), [id, 'hi']);

@@ -14,8 +14,11 @@ export interface SignalingEvents {
   message: CustomEvent<{from: number; data: any}>;
   /** The server was reached; `resumed`: as the same peer as before. */
   connected: CustomEvent<{id: number; resumed: boolean}>;
-  /** The server cannot be reached, or the client was closed. */
-  disconnected: CustomEvent<{}>;
+  /**
+   * The server cannot be reached, also at first: `cause` is why (the client goes on
+   * trying, unless `connect` rejects). Without a cause the client was closed.
+   */
+  disconnected: CustomEvent<{cause?: Error}>;
 }
 
 /** The server refused, and trying again would change nothing. */
@@ -28,10 +31,14 @@ export class SignalingError extends Error {
 export class SignalingClient extends EventTarget {
   /**
    * @param url Where the server is.
-   * @param options The name in the list, and where id and token are kept while
-   *   a page is loaded anew (null: nowhere), by default `sessionStorage`.
+   * @param options The name in the list; where id and token are kept while a page is
+   *   loaded again (null: nowhere), by default `sessionStorage`; and whether other tabs
+   *   read that storage, one client at a time.
    */
-  constructor(url: string | URL, options: {name: string; storage?: Storage | null});
+  constructor(
+    url: string | URL,
+    options: {name: string; storage?: Storage | null; shared?: boolean},
+  );
   /** The id of this peer, once it has one. */
   readonly id: number | null;
   /** The other peers. */

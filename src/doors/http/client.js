@@ -27,6 +27,17 @@ const LONGEST_WAIT_MS = 60_000;
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 10_000;
 
+/**
+ * Browsers open six connections to a host, for all tabs together, and a wait holds
+ * one of them. More waits than this are never open at a time, so that there is room
+ * for what is sent. Where there are more tabs, they take turns of this length.
+ */
+const WAITS_AT_ONCE = 3;
+const TURN_MS = 500;
+
+/** A tab that was not heard of for so long is gone. It says with each wait that it is there. */
+const TAB_LIFE_MS = 2 * LONGEST_WAIT_MS;
+
 /** How long a page that is left may take to be back, as the server allows it. */
 const GRACE_MS = 5_000;
 
@@ -64,15 +75,27 @@ export class SignalingClient extends EventTarget {
   #timer = null;
   /** Ends the pause before the next try. */
   #wake = () => {};
+  /** Ends the wait that is open, so that other tabs have their turn. */
+  #endWait = () => {};
+  /** The page was left, and said so. */
+  #isLeft = false;
+  /** Settles when the page is there, after it was left and kept by the browser. */
+  #shown = Promise.resolve();
+  #show = () => {};
+  /** It was told that the server cannot be reached, and why. */
+  #isLostTold = false;
   #inPage = globalThis.document !== undefined && globalThis.addEventListener !== undefined;
+  #tabs = null;
+  #isShared;
 
   /**
    * @param {string|URL} url Where the server is.
-   * @param {{name: string, storage?: Storage|null}} options The name in the
-   *   list; and where id and token are kept while a page is loaded anew (null:
-   *   nowhere), by default `sessionStorage`.
+   * @param {{name: string, storage?: Storage|null, shared?: boolean}} options The name
+   *   in the list; where id and token are kept while a page is loaded again (null:
+   *   nowhere), by default `sessionStorage`; and whether other tabs read the storage,
+   *   one client at a time: then id and token are there while it is signed in, too.
    */
-  constructor(url, {name, storage = undefined} = {}) {
+  constructor(url, {name, storage = undefined, shared = false} = {}) {
     super();
     if (typeof name !== 'string' || name === '') throw new TypeError('a name is missing');
     const base = globalThis.document?.baseURI;
@@ -81,6 +104,7 @@ export class SignalingClient extends EventTarget {
     this.#name = name;
     this.#storage = storage === undefined ? sessionStorageIfAny() : storage;
     this.#key = `signal-http-heartbeat ${this.#url} ${name}`;
+    this.#isShared = shared;
   }
 
   /** The id of this peer, once it has one. */
@@ -110,8 +134,12 @@ export class SignalingClient extends EventTarget {
   async #connect() {
     const closing = new AbortController();
     this.#closing = closing;
+    this.#isLostTold = false;
     this.#restore();
-    if (this.#inPage) this.#watchPage(closing.signal);
+    if (this.#inPage) {
+      this.#watchPage(closing.signal);
+      this.#tabs = new Tabs(this.#url.host, () => this.#endWait());
+    }
     try {
       await this.#signIn(closing.signal);
     } catch (error) {
@@ -221,6 +249,7 @@ export class SignalingClient extends EventTarget {
     this.#timer = setInterval(() => this.#beat(signal), Math.min(this.#beatEvery, 2 ** 31 - 1));
     while (!signal.aborted) {
       try {
+        await this.#shown;
         if (!this.#connected) {
           await this.#signIn(signal);
           if (signal.aborted) return;
@@ -229,22 +258,63 @@ export class SignalingClient extends EventTarget {
         const session = this.#session;
         // No longer than until the next heartbeat is due: where timers are
         // slow, it goes out when a wait returns.
-        const limit = Math.min(this.#beatEvery, LONGEST_WAIT_MS);
-        const query = {ack: session.ack, limit};
-        const answer = await this.#fetch(session, 'wait', query, {}, signal, limit + PATIENCE_MS);
+        const answer = await this.#waitInTurn(session, signal);
         if (signal.aborted) return;
         tries = 0;
-        this.#hear(session, answer);
+        if (answer) this.#hear(session, answer);
+        await this.#shown;
         this.#beat(signal);
       } catch (error) {
         if (signal.aborted) return;
         const removed = isRefused(error);
         if (removed) this.#session = null;
         // One cut connection is no news: the next one has what it lost.
-        if (removed || tries > 0) this.#lost();
+        if (removed || tries > 0) this.#lost(error);
         await this.#pause(tries, signal);
         tries += 1;
       }
+    }
+  }
+
+  /** The answer to one wait; null if it was ended for other tabs. */
+  async #waitInTurn(session, signal) {
+    if (!this.#tabs?.areMany()) return this.#wait(session, signal, LONGEST_WAIT_MS);
+    const place = this.#tabs.place();
+    const wait = () => this.#wait(session, signal, TURN_MS);
+    // No timer: those of hidden tabs come once a minute.
+    if (globalThis.navigator?.locks) {
+      try {
+        return await navigator.locks.request(place, {signal}, wait);
+      } catch (error) {
+        // A frame that may have no locks.
+        if (error.name !== 'SecurityError') throw error;
+      }
+    }
+    const answer = await wait();
+    await sleep(this.#tabs?.pause() ?? 0, signal);
+    return answer;
+  }
+
+  async #wait(session, signal, longest) {
+    const limit = Math.min(this.#beatEvery, longest);
+    const ending = new AbortController();
+    const end = () => ending.abort();
+    signal.addEventListener('abort', end);
+    let isEnded = false;
+    this.#endWait = () => {
+      isEnded = true;
+      end();
+    };
+    try {
+      const query = {ack: session.ack, limit};
+      return await this.#fetch(session, 'wait', query, {}, ending.signal, limit + PATIENCE_MS);
+    } catch (error) {
+      // What it was about to bring comes with the next: it is not acknowledged.
+      if (isEnded && !signal.aborted) return null;
+      throw error;
+    } finally {
+      this.#endWait = () => {};
+      signal.removeEventListener('abort', end);
     }
   }
 
@@ -258,7 +328,8 @@ export class SignalingClient extends EventTarget {
     for (let tries = 0; ; tries += 1) {
       try {
         const known = this.#session;
-        const query = {peer_name: this.#name, ...(known && {peer_id: known.id})};
+        // From now on nobody acts for this peer who does not know its token.
+        const query = {peer_name: this.#name, resume: true, ...(known && {peer_id: known.id})};
         // Not cut short when the client is closed: the peer that comes of it
         // has to be signed out.
         const answer = await this.#fetch(known, 'sign_in', query, {});
@@ -275,6 +346,8 @@ export class SignalingClient extends EventTarget {
         const interval = Number(answer.headers.get('X-Heartbeat-Interval'));
         this.#beatEvery = interval > 0 ? interval : Infinity;
         this.#connected = true;
+        this.#isLostTold = false;
+        if (this.#isShared) this.#store();
         this.#tell('connected', {id, resumed: isBack});
         if (!signal.aborted) this.#hearPeers(answer.text);
         return;
@@ -285,6 +358,7 @@ export class SignalingClient extends EventTarget {
           this.#session = null;
           continue;
         }
+        this.#lost(error);
         if (!mayPass(error)) throw error;
         await this.#pause(tries, signal);
       }
@@ -319,6 +393,7 @@ export class SignalingClient extends EventTarget {
    * minute.
    */
   #beat(signal) {
+    if (this.#isLeft) return;
     const due = Date.now() - this.#lastBeat >= this.#beatEvery * 0.9;
     if (!due || !this.#connected || !this.#session) return;
     this.#lastBeat = Date.now();
@@ -366,25 +441,25 @@ export class SignalingClient extends EventTarget {
   /** Longer after each try, and not the same for all who lost the server. */
   #pause(tries, signal) {
     const longest = Math.min(FIRST_PAUSE_MS * 2 ** tries, LONGEST_PAUSE_MS);
-    return new Promise((resolve) => {
-      const done = () => {
-        clearTimeout(timer);
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      const timer = setTimeout(done, longest * (0.5 + Math.random() / 2));
-      signal.addEventListener('abort', done);
-      this.#wake = done;
-    });
+    const waking = new AbortController();
+    this.#wake = () => waking.abort();
+    return sleep(longest * (0.5 + Math.random() / 2), signal, waking.signal);
   }
 
-  #lost() {
-    if (!this.#connected) return;
+  /** Told once, with the first error; without one only if it was connected. */
+  #lost(cause) {
+    const isNews = this.#connected || (cause && !this.#isLostTold);
     this.#connected = false;
-    this.#tell('disconnected', {});
+    if (!isNews) return;
+    this.#isLostTold = true;
+    this.#tell('disconnected', {cause});
   }
 
   #stop() {
+    this.#isLeft = false;
+    this.#show();
+    this.#tabs?.close();
+    this.#tabs = null;
     clearInterval(this.#timer);
     this.#closing?.abort();
     this.#closing = null;
@@ -403,12 +478,18 @@ export class SignalingClient extends EventTarget {
     const listen = (target, type, listener) => target.addEventListener(type, listener, {signal});
     listen(globalThis, 'pagehide', () => {
       this.#store();
+      this.#tabs?.close();
+      // A page that polled on would be taken for one that is there.
+      this.#isLeft = true;
+      this.#shown = new Promise((resolve) => { this.#show = resolve; });
       const session = this.#session;
       if (!session) return;
       const url = new URL('sign_out', this.#url);
       const query = {peer_id: session.id, peer_token: session.token, grace: GRACE_MS};
       for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
-      navigator.sendBeacon(url);
+      // One that is refused (too many are on their way) is said in another way.
+      const isSent = quietly(() => navigator.sendBeacon(url));
+      if (!isSent) quietly(() => fetch(url, {method: 'POST', keepalive: true}).catch(() => {}));
     });
     listen(globalThis, 'pageshow', ({persisted}) => {
       if (persisted) this.#takeBack();
@@ -426,29 +507,117 @@ export class SignalingClient extends EventTarget {
 
   /** The page lives again: its peer may be about to be signed out. */
   #takeBack() {
-    this.#forget();
+    if (!this.#isShared) this.#forget();
+    this.#tabs?.open();
+    this.#isLeft = false;
+    this.#show();
     this.#lastBeat = 0;
     this.#beat(this.#closing.signal);
     this.#wake();
   }
 
+  // Storage may be full, or forbidden to the page: then a page that is loaded again is
+  // another peer, and nothing else is different.
+
   #store() {
-    if (this.#session) this.#storage?.setItem(this.#key, JSON.stringify(this.#session));
+    if (!this.#session) return;
+    quietly(() => this.#storage?.setItem(this.#key, JSON.stringify(this.#session)));
   }
 
   #restore() {
-    const stored = this.#storage?.getItem(this.#key);
-    this.#forget();
-    try {
-      if (stored) this.#session = JSON.parse(stored);
-    } catch {
-      // Somebody else's.
-    }
+    const stored = quietly(() => this.#storage?.getItem(this.#key));
+    if (!this.#isShared) this.#forget();
+    // What is not ours is nothing.
+    const session = stored && quietly(() => JSON.parse(stored));
+    if (session) this.#session = session;
   }
 
   #forget() {
-    this.#storage?.removeItem(this.#key);
+    quietly(() => this.#storage?.removeItem(this.#key));
   }
+}
+
+/** The tabs of this origin that wait at the same server. */
+class Tabs {
+  #name;
+  #id = Math.random();
+  /** The other tabs, and when each was last heard of. */
+  #others = new Map();
+  #channel = null;
+  #crowded;
+
+  /** `crowded` is called when another tab comes, and there are too many now. */
+  constructor(host, crowded) {
+    this.#name = `signal-http-heartbeat ${host}`;
+    this.#crowded = crowded;
+    this.open();
+  }
+
+  open() {
+    if (this.#channel) return;
+    this.#channel = quietly(() => new BroadcastChannel(this.#name)) ?? null;
+    this.#channel?.addEventListener('message', ({data: {id, says}}) => {
+      const isNew = !this.#others.has(id);
+      if (says === 'bye') this.#others.delete(id);
+      else this.#others.set(id, Date.now());
+      if (says === 'hello') this.#say('here');
+      if (isNew && this.#others.size === WAITS_AT_ONCE) this.#crowded();
+    });
+    this.#say('hello');
+  }
+
+  close() {
+    this.#say('bye');
+    this.#channel?.close();
+    this.#channel = null;
+  }
+
+  /** Whether there are more than may wait at a time. */
+  areMany() {
+    const now = Date.now();
+    for (const [id, heard] of this.#others) {
+      if (now - heard > TAB_LIFE_MS) this.#others.delete(id);
+    }
+    this.#say('here');
+    return this.#others.size + 1 > WAITS_AT_ONCE;
+  }
+
+  /** The name of a place to wait at, which one has at a time. */
+  place() {
+    return `${this.#name} ${Math.floor(Math.random() * WAITS_AT_ONCE)}`;
+  }
+
+  /** How long to let others wait, where there are no places. */
+  pause() {
+    const share = (this.#others.size + 1) / WAITS_AT_ONCE;
+    return Math.max(share - 1, 0) * TURN_MS * (0.5 + Math.random());
+  }
+
+  #say(says) {
+    quietly(() => this.#channel?.postMessage({id: this.#id, says}));
+  }
+}
+
+/** Calls what may throw, as much of a browser may where a page has few rights. */
+function quietly(call) {
+  try {
+    return call();
+  } catch {
+    return undefined;
+  }
+}
+
+/** Ends sooner when one of the signals does. */
+function sleep(ms, ...signals) {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signals.forEach((signal) => signal.removeEventListener('abort', done));
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signals.forEach((signal) => signal.addEventListener('abort', done));
+  });
 }
 
 /** A message that is a JSON object or array, as such; any other as it came. */

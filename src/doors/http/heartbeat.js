@@ -60,7 +60,8 @@ function share(name, url) {
   const tabs = `signal-http-heartbeat ${url} ${name}`;
   const signedIn = `${tabs} signed in`;
   const isOurs = (other) => other.name === signedIn;
-  const client = new SignalingClient(url, {name, storage: globalThis.localStorage});
+  // What one tab stores as it goes may come late to the next.
+  const client = new SignalingClient(url, {name, storage: globalThis.localStorage, shared: true});
   const stopping = new AbortController();
   const {signal} = stopping;
   const stopped = new Promise((resolve) => { signal.addEventListener('abort', resolve); });

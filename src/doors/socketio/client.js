@@ -1,12 +1,15 @@
 // A small Socket.IO client: the namespace "/" over a WebSocket (Engine.IO 4),
 // for pages that have no client of their own. It reconnects by itself.
 //
-//   const socket = io.connect(url, {auth, reliable});
+//   const socket = io.connect(url, {auth, path, reliable});
 //   socket.on(event, listener), socket.off(event, listener)
 //   socket.emit(event, ...arguments, acknowledgement)
 //   socket.connect(), socket.disconnect(), socket.connected, socket.id
 //
 // Events of its own: connect, disconnect (reason), connect_error (error).
+//
+// `path` is where the server has Socket.IO. By default it is below the path of the
+// URL, or beside this script: a server behind https://example.org/signal/ is found.
 //
 // With `reliable: true` the server knows the client again after a lost
 // connection: each "message" arrives once and in order, in both directions.
@@ -16,16 +19,28 @@
 
   const FIRST_DELAY = 300; // ms until the first attempt to reconnect
   const LONGEST_DELAY = 5000; // ms
-  const WINDOW = 64; // messages that may be on their way at a time
+  const WINDOW = 64; // messages that may be on their way at a time,
+  const WINDOW_LENGTH = 32 * 1024; // and their length together, but for a single one
   const DEFAULT_SILENCE = 45000; // ms without a ping until the server says more
 
+  // Where the server is, if this script came from it.
+  const source = document.currentScript && document.currentScript.src;
+  const isOurs = /\/(socket\.io\/socket\.io|reliable-signaler\/signaler)\.js(\?|$)/.test(source);
+  const base = isOurs ? new URL('../', source) : null;
+
+  const pathOf = (url) => {
+    const isOwn = base && base.origin === url.origin;
+    const path = url.pathname === '/' && isOwn ? base.pathname : url.pathname;
+    return path.replace(/\/?$/, '/socket.io/');
+  };
+
   class Socket {
-    constructor(url, {auth = {}, reliable = false} = {}) {
+    constructor(url, {auth = {}, path, reliable = false} = {}) {
       this.connected = false;
       this.id = undefined;
-      this._url = new URL(url || '/', location.href);
+      this._url = new URL(url || base || '/', location.href);
+      this._url.pathname = path || pathOf(this._url);
       this._url.protocol = this._url.protocol.replace(/^http/, 'ws');
-      this._url.pathname = '/socket.io/';
       this._url.search = '?EIO=4&transport=websocket';
       this._auth = auth;
       this._listeners = new Map();
@@ -62,7 +77,8 @@
     emit(event, ...values) {
       if (this._reliable && event === 'message') {
         this._sent += 1;
-        this._unacknowledged.set(this._sent, values);
+        const {length} = JSON.stringify(values);
+        this._unacknowledged.set(this._sent, {values, length});
         if (this.connected) this._sendWindow();
         return this;
       }
@@ -206,12 +222,14 @@
       this._fire('connect');
     }
 
-    // A few at a time: the server gives up who sends faster than it obeys.
+    // A few at a time: the server reads no further while much of what it has read
+    // waits, and must read the acknowledgements that come behind.
     _sendWindow() {
-      let room = WINDOW;
-      for (const [number, values] of this._unacknowledged) {
-        if (room === 0) break;
-        room -= 1;
+      let [count, total] = [0, 0];
+      for (const [number, {values, length}] of this._unacknowledged) {
+        count += 1;
+        total += length;
+        if (count > 1 && (count > WINDOW || total > WINDOW_LENGTH)) break;
         if (number <= this._passed) continue;
         this._passed = number;
         this._sendEvent('numbered', [number, ...values], () => {

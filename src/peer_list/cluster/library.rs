@@ -9,7 +9,9 @@ use crate::peer_list::{
     EVENTS_KEPT, HeartbeatOpts, MESSAGE_OVERHEAD_BYTES,
     events::EVENTS_QUEUED,
     roster::LOG_LENGTH,
-    rules::{ANSWER_PATIENCE, LINGER, NODE_LIFE, REPEAT_PAUSE, patience, sign_period},
+    rules::{
+        ANSWER_PATIENCE, LATE_HEARTBEAT, LINGER, NODE_LIFE, REPEAT_PAUSE, patience, sign_period,
+    },
 };
 
 /// What is lent and not told of after this long may be lent to the next, even
@@ -108,6 +110,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
          local BOUND, OVERHEAD, MAX_PEERS = {}, {MESSAGE_OVERHEAD_BYTES}, {}\n\
          local LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED = {LOG_LENGTH}, {EVENTS_KEPT}, {EVENTS_QUEUED}\n\
          local LINGER, REPEAT_PAUSE, ANSWER_PATIENCE, LEASE = {}, {}, {}, {}\n\
+         local LATE_HEARTBEAT = {}\n\
          local NODE_LIFE, STANDSTILL, OP_LIFE = {}, {}, {}\n",
         ms(opts.timeout_period),
         ms(patience(opts)),
@@ -118,6 +121,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
         ms(REPEAT_PAUSE),
         ms(ANSWER_PATIENCE),
         ms(LEASE),
+        ms(LATE_HEARTBEAT),
         ms(NODE_LIFE),
         ms(2 * sign_period(opts)),
         ms(OP_LIFE),

@@ -39,7 +39,7 @@ use super::{
     events::EventLog,
     peer::name_for_list,
     roster::{Connected, Roster},
-    rules::{ANSWER_PATIENCE, ROOM_PATIENCE},
+    rules::{ANSWER_PATIENCE, LATE_HEARTBEAT, ROOM_PATIENCE},
     telling::{Half, Schedule, Telling},
 };
 use gc::Awake;
@@ -648,14 +648,18 @@ impl LocalList {
     pub async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), UnknownPeer> {
         let peer = self.polled_peer(id)?;
         let mut state = peer.state.lock();
-        state.presence.heartbeat(Instant::now());
-        state.leaving = None;
+        let now = Instant::now();
+        state.presence.heartbeat(now);
+        state.leaving = state
+            .leaving
+            .filter(|leaving| now < leaving.said + LATE_HEARTBEAT);
         Ok(())
     }
 
     pub async fn sign_out_later(&self, id: PeerId, grace: Duration) {
         let Ok(peer) = self.peer(id) else { return };
-        let end = Instant::now() + grace;
+        let said = Instant::now();
+        let end = said + grace;
         let wakers = {
             let mut state = peer.state.lock();
             // Asked again: it is on its way.
@@ -665,7 +669,11 @@ impl LocalList {
             // Its page may be frozen, or have been loaded again before this came:
             // whoever polls again is there.
             let is_asked = state.waits.is_parked();
-            state.leaving = Some(Leaving { end, is_asked });
+            state.leaving = Some(Leaving {
+                said,
+                end,
+                is_asked,
+            });
             state.waits.end_all()
         };
         wakers.into_iter().for_each(Waker::wake);
@@ -681,23 +689,24 @@ impl LocalList {
             let list = Self(list);
             let asked = {
                 let mut state = peer.state.lock();
-                match &mut state.leaving {
-                    Some(leaving) if leaving.end == end && !leaving.is_asked => {
-                        leaving.is_asked = true;
-                        let asked = state.waits.is_parked();
-                        asked.then(|| state.waits.end_all())
+                let leaving = state.leaving.filter(|leaving| leaving.end == end);
+                match leaving {
+                    Some(leaving) if state.waits.is_parked() => {
+                        // It waits, though it was asked or said farewell before: it is
+                        // there, or that was its last request, which came late.
+                        let end = end + ANSWER_PATIENCE;
+                        let asks = !leaving.is_asked;
+                        state.leaving = asks.then_some(Leaving {
+                            end,
+                            is_asked: true,
+                            ..leaving
+                        });
+                        asks.then(|| (end, state.waits.end_all()))
                     }
                     _ => None,
                 }
             };
-            if let Some(wakers) = asked {
-                // A wait that came after the farewell is open: of a page that lives, or
-                // its last request, which was late.
-                let end = end + ANSWER_PATIENCE;
-                peer.state.lock().leaving = Some(Leaving {
-                    end,
-                    is_asked: true,
-                });
+            if let Some((end, wakers)) = asked {
                 wakers.into_iter().for_each(Waker::wake);
                 return list.leave_at(peer, end);
             }

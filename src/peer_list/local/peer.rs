@@ -142,8 +142,9 @@ impl Peer {
 /// A peer that signs out later.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leaving {
+    pub said: Instant,
     pub end: Instant,
-    /// Its waits were ended after it said so: if it polls again, it is there.
+    /// A wait of it was ended after it said so: if it waits again, it is there.
     pub is_asked: bool,
 }
 

@@ -92,9 +92,6 @@ impl Wait {
             if state.by_socket {
                 return Err(UnknownPeer);
             }
-            if state.leaving.is_some_and(|leaving| leaving.is_asked) {
-                state.leaving = None;
-            }
             (state.waits.begin(), state.session, state.way.dialect)
         };
         Ok(Self {

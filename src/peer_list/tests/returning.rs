@@ -285,6 +285,24 @@ async fn a_peer_is_gone_when_its_grace_is_over_whatever_of_it_is_still_open() {
     assert_eq!(list.peer_ids(), [a]);
     pass(Duration::from_secs(2)).await;
     assert!(list.peer_ids().is_empty());
+    // One whose last heartbeat comes after the farewell.
+    let a = added(&list, "a").await.id;
+    list.sign_out_later(a, GRACE).await.unwrap();
+    list.refresh_peer_timeout(a).await.unwrap();
+    pass(GRACE).await;
+    assert!(list.peer_ids().is_empty());
+    // One that polls once more because its wait was answered, before its connection is
+    // closed.
+    let a = added(&list, "a").await.id;
+    let mut polls = wait(&list, a);
+    assert_pending!(polls.poll());
+    list.sign_out_later(a, GRACE).await.unwrap();
+    assert_ready!(polls.poll()).unwrap();
+    let mut late = wait(&list, a);
+    assert_pending!(late.poll());
+    drop(late);
+    pass(GRACE).await;
+    assert!(list.peer_ids().is_empty());
     // And a page that lives, whose poll came late: it polls again.
     let a = added(&list, "a").await.id;
     list.sign_out_later(a, GRACE).await.unwrap();

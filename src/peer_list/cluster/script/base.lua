@@ -11,8 +11,9 @@
 -- are called that are refused while the server is out of memory, GROWING, and
 -- the settings of the list as constants, times in ms:
 -- TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD, MAX_PEERS, LOG_LENGTH,
--- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, ANSWER_PATIENCE, LEASE,
--- NODE_LIFE, STANDSTILL, OP_LIFE; and DB, the number of the database.
+-- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, ANSWER_PATIENCE,
+-- LATE_HEARTBEAT, LEASE, NODE_LIFE, STANDSTILL, OP_LIFE; and DB, the number of the
+-- database.
 --
 -- Keys, after the prefix:
 --   id, version, event   counters: the last id, change of the list, event
@@ -51,8 +52,8 @@
 -- node), opening (the name of the last attempt to open a socket), offered (the
 -- highest number that was ever lent), closed (the session whose socket was closed
 -- last, if nobody came after it), protected (requests have to show its token),
--- asked and goodbye (of one that signs out later: its wait of this name was ended, to
--- see whether it polls again), heard, given, acks, gone, handed, delivered,
+-- said, asked and goodbye (of one that signs out later: when it said so; its wait of
+-- this name was ended, to see whether it polls again), heard, given, acks, gone, handed, delivered,
 -- bytes (its mailbox), sent (the last number that it sent), doomed
 -- (why its door is to remove it), stale and shown (what the sets of these names
 -- have for it), capacity (how many viewers it says that it can serve), member, key, title, farewell, rooms, op (the last

@@ -195,6 +195,7 @@ end
 -- It said that it signs out later, and is there.
 function Peer:come_back()
   self:set('leaving', nil)
+  self:set('said', nil)
   self:set('asked', nil)
   self:set('goodbye', nil)
 end

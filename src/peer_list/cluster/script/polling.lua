@@ -155,7 +155,9 @@ function verbs.heartbeat(id, token, link, lingers)
   end
   peer:request(link, lingers)
   peer:set_number('beat', now)
-  peer:come_back()
+  if now >= peer:number('said') + LATE_HEARTBEAT then
+    peer:come_back()
+  end
   peer:store()
   return { 'ok' }
 end

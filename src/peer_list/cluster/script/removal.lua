@@ -43,6 +43,7 @@ function verbs.sign_out_later(id, grace)
   local peer = find(id)
   local at = now + tonumber(grace)
   if peer and (tonumber(peer.is.leaving) or math.huge) > at then
+    peer:set_number('said', now)
     peer:set_number('leaving', at)
     -- Its page may be frozen, or have been loaded again before this came.
     peer:ask()
@@ -53,15 +54,19 @@ end
 
 -- The grace of one that signs out later is over. It is removed, unless a wait is open
 -- that came after the farewell: of a page that lives, or its last request, which was
--- late. Then it has to poll again.
+-- late. Then it has to wait again.
 local function leave(peer)
-  if peer.is.wait and not peer.is.asked then
+  if not peer.is.wait or peer.is.wait == peer.is.goodbye then
+    return remove(peer, 'signed_out')
+  end
+  if peer.is.asked then
+    peer:come_back()
+  else
     peer:ask()
     peer:set_number('leaving', now + ANSWER_PATIENCE)
-    peer:store()
-    return nil
   end
-  return remove(peer, 'signed_out')
+  peer:store()
+  return nil
 end
 
 -- Returns who is removed, and whether to ask again.
@@ -69,7 +74,7 @@ function verbs.leave(id)
   local peer = find(id)
   if peer and peer.is.leaving and tonumber(peer.is.leaving) <= now then
     local removed = leave(peer)
-    return { removed or false, removed and '0' or '1' }
+    return { removed or false, peer.is.leaving and not removed and '1' or '0' }
   end
   return { false, '0' }
 end

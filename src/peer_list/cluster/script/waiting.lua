@@ -118,9 +118,6 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told)
     return { 'ok', { 'outdated' }, peer.is.dialect, '-' }
   end
   peer:set_number('began', math.max(tonumber(began), newest_began(peer)))
-  if peer.is.asked then
-    peer:come_back()
-  end
   peer:request(link, '0')
   peer:move(NODE, peer.is.link)
   peer:set('wait', wait)
