@@ -1,9 +1,10 @@
 // The long poll's promises, which hold for one process and for many nodes.
 
 import assert from 'node:assert/strict';
+import net from 'node:net';
 import {test} from 'node:test';
 
-import {startServer, until} from './support.js';
+import {ofOneProcess, startServer, until} from './support.js';
 
 /** Asks a server; each request may come to another node. */
 function asking(server) {
@@ -115,11 +116,112 @@ test('a sign-out ends the waits of the peer at once, and its id is nobody\'s', a
   const [one, two] = [wait(a), wait(a)];
   await new Promise((resolve) => { setTimeout(resolve, 300); });
   assert.equal((await ask(`/sign_out?peer_id=${a}`)).status, 200);
-  assert.deepEqual([(await one).status, (await two).status], [404, 404]);
+  for (const end of [await one, await two]) {
+    assert.deepEqual([end.status, end.from], [200, a]);
+    assert.match(end.text, new RegExp(`^b,${b},[01]\n$`));
+  }
   assert.equal((await ask(`/sign_out?peer_id=${a}`)).status, 200);
   assert.equal((await send(b, a, 'x')).status, 404);
   assert.equal((await send(a, b, 'x')).status, 404);
   assert.equal((await ask(`/heartbeat?peer_id=${a}`)).status, 404);
+});
+
+test('a peer that is removed by others, and waits, is told so', async (t) => {
+  const server = await startServer(t, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const {ids: [a], wait} = await peers(server, 'peer_name=a');
+  const waiting = wait(a);
+  await new Promise((resolve) => { setTimeout(resolve, 300); });
+  await fetch(`${server.operator}/peers/${a}`, {method: 'DELETE'});
+  assert.equal((await waiting).status, 404);
+});
+
+/** A wait whose connection can be closed. */
+function openWait(server, id) {
+  const giveUp = new AbortController();
+  const {signal} = giveUp;
+  const answered = fetch(`${server.http}/wait?peer_id=${id}`, {signal}).then((answer) => answer.text());
+  answered.catch(() => {});
+  return {answered, giveUp: () => giveUp.abort()};
+}
+
+test('a page that says goodbye is gone when its grace is over, in whatever order its last requests come', async (t) => {
+  const server = await startServer(t);
+  const ask = asking(server);
+  const goodbye = (id) => ask(`/sign_out?peer_id=${id}&grace=300`, {method: 'POST'});
+  const orders = {
+    'its poll stays open': async (id) => { openWait(server, id); await goodbye(id); },
+    'its poll ends later': async (id) => {
+      const wait = openWait(server, id);
+      await goodbye(id);
+      wait.giveUp();
+    },
+    'its poll ends before': async (id) => {
+      openWait(server, id).giveUp();
+      await goodbye(id);
+    },
+    'its poll comes later and ends': async (id) => {
+      await goodbye(id);
+      openWait(server, id).giveUp();
+    },
+    'it polls once more': async (id) => {
+      const wait = openWait(server, id);
+      await goodbye(id);
+      await wait.answered;
+      openWait(server, id).giveUp();
+    },
+    'its heartbeat comes later': async (id) => {
+      await Promise.all([goodbye(id), ask(`/heartbeat?peer_id=${id}`)]);
+    },
+    'its poll comes later and stays open': async (id) => { await goodbye(id); openWait(server, id); },
+  };
+  const {ids: [watcher], wait} = await peers(server, 'peer_name=watcher');
+  for (const [order, happens] of Object.entries(orders)) {
+    const {from: id} = await ask(`/sign_in?peer_name=${encodeURIComponent(order)}`);
+    await happens(id);
+    await until(async () => !(await wait(watcher, '&limit=50')).text.includes(`,${id},`));
+  }
+});
+
+test('a page that is back when its goodbye comes stays', async (t) => {
+  const server = await startServer(t);
+  const {ids: [id], ask, wait} = await peers(server, 'peer_name=a');
+  let isOver = false;
+  const polling = (async () => {
+    while (!isOver) assert.equal((await wait(id, '&limit=2000')).status, 200);
+  })();
+  await ask(`/sign_out?peer_id=${id}&grace=500`, {method: 'POST'});
+  // Beyond the grace and what may follow it.
+  await new Promise((resolve) => { setTimeout(resolve, 3500); });
+  isOver = true;
+  await polling;
+  assert.equal((await ask(`/heartbeat?peer_id=${id}`)).status, 200);
+});
+
+test('a forged number does not lock a peer out that shows its token', async (t) => {
+  const {ids: [a], ask, send} = await peers(await startServer(t), 'peer_name=a');
+  assert.equal((await send(a, a, 'x', '&seq=18446744073709551615')).status, 200);
+  const b = await ask('/sign_in?peer_name=b');
+  assert.equal((await send(b.from, a, 'x', '&seq=18446744073709551615')).status, 200);
+  const token = `&peer_token=${b.headers.get('x-peer-token')}`;
+  assert.equal((await send(b.from, a, 'own', `&seq=1${token}`)).status, 200);
+  assert.equal((await send(b.from, a, 'forged', '&seq=2')).status, 403);
+});
+
+test('sign-ins whose lists are not read hold little more than one list', ofOneProcess, async (t) => {
+  const server = await startServer(t);
+  const name = 'n'.repeat(500);
+  for (let number = 0; number < 4000; number += 1) await fetch(`${server.http}/sign_in?peer_name=${name}${number}`);
+  const before = server.resident();
+  // Two megabytes each, of which the kernel takes some.
+  const sockets = Array.from({length: 100}, (_, number) => {
+    const socket = net.connect({port: server.port, host: '127.0.0.1'});
+    t.after(() => socket.destroy());
+    socket.write(`GET /sign_in?peer_name=silent${number} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    return socket.pause();
+  });
+  await until(async () => (await server.peers()).length === 4100);
+  const grown = server.resident() - before;
+  assert.ok(grown < 40 * 1024, `${grown} KiB more for ${sockets.length} lists`);
 });
 
 test('a full mailbox refuses, and loses nothing', async (t) => {

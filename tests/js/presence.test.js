@@ -9,7 +9,8 @@ import net from 'node:net';
 import {test} from 'node:test';
 
 import {
-  Inbox, eventStream, ofOneProcess, pollingPeer, readyClient, socketIoClient, startServer, until, webSocketPeer,
+  Inbox, eventStream, ofOneProcess, pause, pollingPeer, readyClient, socketIoClient, startServer, until,
+  webSocketPeer,
 } from './support.js';
 
 const OPERATED = {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'};
@@ -44,7 +45,9 @@ test('an event stream tells who comes, comes back and leaves, through each door'
   }
   await signIn(server, 'alice', `&peer_id=1&peer_token=${alice.token}`);
   assert.deepEqual(await next(), ['reconnect', 1]);
-  await fetch(`${server.http}/sign_out?peer_id=1`);
+  // It has shown its token, and nobody signs it out without.
+  assert.equal((await fetch(`${server.http}/sign_out?peer_id=1`)).status, 403);
+  await fetch(`${server.http}/sign_out?peer_id=1&peer_token=${alice.token}`);
   assert.deepEqual(await next(), ['disconnect', 1, 'signed_out']);
 
   const socket = await webSocketPeer(t, server, '?peer_name=bob');
@@ -183,9 +186,11 @@ test('without a token no page can ask, whatever name it gives the loopback', asy
   for (const host of ['localhost', 'LOCALHOST:3001', '127.0.0.1:3001', '127.1.2.3', '[::1]:3001']) {
     assert.equal(await askAs(server, `Host: ${host}`), 200, host);
   }
-  for (const host of ['evil.example:3001', 'localhost.evil.example', '127.0.0.1.evil.example', '10.0.0.1', 'x@y']) {
+  for (const host of ['evil.example:3001', 'localhost.evil.example', '127.0.0.1.evil.example', '10.0.0.1']) {
     assert.equal(await askAs(server, `Host: ${host}`), 403, host);
   }
+  // That is no host.
+  assert.equal(await askAs(server, 'Host: x@y'), 400);
   assert.equal(await askAs(server, 'Host: localhost', 'Sec-Fetch-Site: none'), 200);
   for (const site of ['same-origin', 'cross-site']) {
     assert.equal(await askAs(server, 'Host: localhost', `Sec-Fetch-Site: ${site}`), 403, site);
@@ -349,7 +354,9 @@ for (const mode of ['optional', 'required']) {
         assert.deepEqual([status, /token is missing/.test(text)], [403, true], request);
       }
     } else {
-      assert.equal((await ask(requests[3], '')).status, 200);
+      // One has shown its token, and the other has not.
+      assert.equal((await ask(requests[3], '')).status, 403);
+      assert.equal((await ask(['GET', `/heartbeat?peer_id=${mallory.id}`], '')).status, 200);
     }
     for (const request of requests.slice(2)) {
       assert.equal((await ask(request, '', {'X-Peer-Token': alice.token})).status, 200, request);
@@ -357,6 +364,28 @@ for (const mode of ['optional', 'required']) {
     assert.ok(!JSON.stringify(server.log).includes(alice.token));
   });
 }
+
+test('a server that stood still takes nobody for dead', async (t) => {
+  const server = await startServer(t, {...OPERATED, WEBRTC_HEARTBEAT_MS: '1000', WEBRTC_HEARTBEAT_GC_MS: '50'});
+  const processes = (server.nodes ?? [server]).map((node) => node.process);
+  const socket = await webSocketPeer(t, server);
+  const signal = await readyClient(t, server, 'sio', {transports: ['websocket']});
+  const {id} = await pollingPeer(server, 'beats');
+  const beat = async () => (await fetch(`${server.http}/heartbeat?peer_id=${id}`)).status;
+  assert.equal(await beat(), 200);
+  processes.forEach((process) => process.kill('SIGSTOP'));
+  await pause(3000);
+  processes.forEach((process) => process.kill('SIGCONT'));
+  // Those that were still there are, and have time to show it.
+  for (let time = 0; time < 10; time += 1) {
+    assert.equal(await beat(), 200);
+    await pause(50);
+  }
+  socket.send({receiverId: socket.id, still: 'here'});
+  assert.equal(JSON.parse(await socket.frames.next()).still, 'here');
+  assert.ok(signal.socket.connected);
+  assert.equal((await server.peers()).length, 3);
+});
 
 test('a WebSocket comes back under its id, takes over, and is closed when it is replaced', async (t) => {
   const server = await startServer(t, {...OPERATED, WEBRTC_HEARTBEAT_MS: '60000'});
@@ -382,7 +411,8 @@ test('a WebSocket comes back under its id, takes over, and is closed when it is 
   assert.equal(await taken.closed, 4001);
   assert.equal((await peer()).door, 'http');
   // And is told what those are.
-  const list = await (await fetch(`${server.http}/wait?peer_id=${peerId}&limit=50`)).text();
+  const own = `peer_id=${peerId}&peer_token=${peerToken}`;
+  const list = await (await fetch(`${server.http}/wait?${own}&limit=50`)).text();
   assert.match(list, /^alice,/m);
 
   for (const token of [peerToken.replace(/./g, '0'), 'x']) {

@@ -86,6 +86,9 @@ test('a Redis that would not keep its word ends the start', async (t) => {
   await refused(/its user lacks a right: .*fcall/, redis.url.replace('://', '://guest:x@'));
   await redis.cli('config', 'set', 'maxmemory', '100mb', 'maxmemory-policy', 'allkeys-lru');
   await refused(/maxmemory-policy allkeys-lru\): set noeviction$/);
+  // It forgets keys with a time limit, and those are needed too.
+  await redis.cli('config', 'set', 'maxmemory-policy', 'volatile-ttl');
+  await refused(/maxmemory-policy volatile-ttl\): set noeviction$/);
   await redis.cli('config', 'set', 'maxmemory-policy', 'noeviction');
   await redis.cli('replicaof', '127.0.0.1', '1');
   await refused(/it is a replica/);
@@ -726,6 +729,59 @@ test('the sockets of a node that is taken for dead are closed, to come back', as
   await redis.cli('zadd', '{signal}:nodes', '1', name);
   await script(redis, 'other', 'bury');
   for (const {closed} of sockets) assert.equal(await closed, 1001);
+});
+
+test('a primary that hangs is left for the one that takes its name', async (t) => {
+  const primary = await persistentRedis(t);
+  const replica = await persistentRedis(t);
+  await replica.cli('replicaof', '127.0.0.1', String(primary.port));
+  await until(async () => (await replica.cli('info', 'replication')).includes('master_link_status:up'));
+  const target = {port: primary.port};
+  const wire = await startWire(t, target);
+  const node = await startNode(t, {WEBRTC_REDIS_URL: wire.url});
+  const peer = await pollingPeer(node, 'a');
+  const waiting = peer.message();
+  await primary.cli('wait', '1', '0');
+  primary.process.kill('SIGSTOP');
+  await replica.cli('replicaof', 'no', 'one');
+  // The name is the other's now. Nobody closes a connection to the first.
+  wire.toPort(replica.port);
+  const other = await pollingPeer(node, 'b');
+  assert.equal(await other.send(peer.id, 'after'), 200);
+  assert.equal((await waiting).text, 'after');
+  primary.process.kill('SIGCONT');
+});
+
+test('a sign-in that was refused because Redis stood still is not in the list later', async (t) => {
+  const redis = await inMemory(t);
+  const node = await startNode(t, {WEBRTC_REDIS_URL: redis.url});
+  const ask = asking(node);
+  redis.process.kill('SIGSTOP');
+  const refused = await Promise.all(Array.from({length: 20}, () => ask('/sign_in?peer_name=x')));
+  redis.process.kill('SIGCONT');
+  for (const {status} of refused) assert.equal(status, 503);
+  await until(async () => (await ask('/readyz')).status === 200);
+  assert.equal((await ask('/sign_in?peer_name=a')).status, 200);
+  await until(async () => (await node.peers()).length === 1);
+});
+
+test('a burst of sign-ins is answered, each once', async (t) => {
+  const redis = await inMemory(t);
+  const node = await startNode(t, {WEBRTC_REDIS_URL: redis.url});
+  const ask = asking(node);
+  // Some have nothing open: nodes ask who is connected of those that have not.
+  for (let number = 0; number < 300; number += 1) await ask(`/sign_in?peer_name=old${number}`);
+  const all = await Promise.all(Array.from({length: 200}, (_, number) => ask(`/sign_in?peer_name=new${number}`)));
+  for (const [number, {status, text, from}] of all.entries()) {
+    assert.equal(status, 200);
+    assert.ok(text.startsWith(`new${number},${from},1\n`), text.slice(0, 40));
+  }
+  assert.equal((await node.peers()).length, 500);
+  // From the node's copy, not from Redis.
+  await redis.cli('config', 'resetstat');
+  for (let number = 0; number < 50; number += 1) await node.peers();
+  const stats = await redis.cli('info', 'commandstats');
+  assert.ok(!/cmdstat_hgetall/.test(stats), stats);
 });
 
 test('what a client was refused because it came late is not done later', async (t) => {

@@ -2,6 +2,7 @@
 // websocket, and the events of simple_webrtc_signaling_server.
 
 import assert from 'node:assert/strict';
+import {spawn} from 'node:child_process';
 import {once} from 'node:events';
 import net from 'node:net';
 import {test} from 'node:test';
@@ -9,7 +10,7 @@ import {test} from 'node:test';
 import WebSocket from 'ws';
 
 import {
-  clients, cuttableWire, readyClient, socketIoClient, startServer, until, webSocketPeer, ofOneProcess,
+  clients, cuttableWire, nodeOf, readyClient, socketIoClient, startServer, until, webSocketPeer, ofOneProcess,
 } from './support.js';
 
 const TRANSPORTS = ['polling', 'websocket'];
@@ -279,6 +280,74 @@ test('a client still hears the others after a burst of acknowledgements', async 
   await Promise.all(said);
   b.socket.emit('message', 'hi');
   assert.deepEqual(await a.message.next(), ['hi']);
+});
+
+test('the id of a session is told to nobody, and what is told opens nothing', async (t) => {
+  const server = await startServer(t);
+  const transport = `${server.http}/socket.io/?EIO=4&transport=polling`;
+  const victim = await readyClient(t, server, 'victim', {transports: ['polling']});
+  const other = await readyClient(t, server, 'other');
+  const secret = victim.socket.io.engine.id;
+  const told = JSON.stringify([await server.peers(), other.greeting, (await victim.message.next())]);
+  assert.ok(!told.includes(secret));
+  const {socketId} = (await server.peers()).find(({peerId}) => peerId === 'victim');
+  assert.equal(socketId, victim.socket.id);
+  for (const [options, target] of [
+    [{}, transport], [{method: 'POST', body: '1'}, transport],
+  ]) {
+    const answer = await fetch(`${target}&sid=${socketId}`, options);
+    assert.equal(answer.status, 400);
+  }
+  other.socket.emit('messageOne', {target: 'victim', still: 'here'});
+  assert.equal((await victim.message.next())[0].still, 'here');
+});
+
+for (const transport of ['polling', 'websocket']) {
+  test(`a client that dies is gone at once, and its name is free (${transport})`, async (t) => {
+    const server = await startServer(t);
+    const start = async () => {
+      const script = `import {io} from 'socket.io-client-4';
+        const socket = io('${nodeOf(server.http)}', {transports: ['${transport}']});
+        socket.on('connect', () => socket.emit('ready', 'alice'));
+        socket.on('message', () => console.log('in'));
+        socket.on('uniquenessError', () => console.log('taken'));`;
+      const client = spawn(process.execPath, ['--input-type=module', '-e', script], {stdio: ['ignore', 'pipe', 'inherit']});
+      t.after(() => client.kill('SIGKILL'));
+      const [said] = await once(client.stdout, 'data');
+      return [client, said.toString().trim()];
+    };
+    for (let time = 0; time < 3; time += 1) {
+      const [client, said] = await start();
+      assert.equal(said, 'in');
+      client.kill('SIGKILL');
+      await until(async () => (await server.peers()).length === 0);
+    }
+  });
+}
+
+test('sessions that never connect take the places that there are, and no more', ofOneProcess, async (t) => {
+  const server = await startServer(t, {WEBRTC_MAX_PEERS: '5'});
+  const handshake = async (version) =>
+    (await fetch(`${server.http}/socket.io/?EIO=${version}&transport=polling`)).status;
+  const statuses = [];
+  for (let number = 0; number < 10; number += 1) statuses.push(await handshake(4));
+  assert.deepEqual(statuses, [...Array(5).fill(200), ...Array(5).fill(503)]);
+});
+
+test('sockets that do not read hold no more than their mailboxes', ofOneProcess, async (t) => {
+  const server = await startServer(t, {WEBRTC_MAX_PENDING_BYTES: '600000'});
+  const a = await socketIoClient(t, server.http, {transports: ['websocket']});
+  const deaf = [];
+  for (let number = 0; number < 20; number += 1) {
+    deaf.push(await rawClient(t, server));
+    deaf.at(-1).pause();
+  }
+  const before = server.resident();
+  const pad = 'x'.repeat(100_000);
+  // Each with an acknowledgement: a client that sends faster waits.
+  for (let number = 0; number < 200; number += 1) await a.socket.emitWithAck('message', pad);
+  const grown = server.resident() - before;
+  assert.ok(grown < 20 * 1024, `${grown} KiB more`);
 });
 
 test('after a restart of the server clients come back by themselves', ofOneProcess, async (t) => {

@@ -323,7 +323,9 @@ export async function cuttableWire(t, server) {
     isAway = false;
   };
   const {port} = wire.address();
-  return {http: `http://127.0.0.1:${port}`, port, cut, away};
+  /** Leads new connections to another port. */
+  const toPort = (other) => { server = {...server, port: other}; };
+  return {http: `http://127.0.0.1:${port}`, port, cut, away, toPort};
 }
 
 /** Random numbers from 0 to 1 that a seed makes again. */
