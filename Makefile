@@ -3,31 +3,45 @@
 PYTHON := .venv/bin/python
 REQUIREMENTS := tests/python/requirements.txt
 
+# Suites that take minutes: of faults, and of browsers. `make test` leaves them out.
+LONG_JS := cluster page redis
+QUICK_JS := across client http presence readme reliable socketio websocket
+
 # The tests that also hold for a server of two nodes.
 OF_MANY_NODES := wire native_client bad_input
-OF_MANY_NODES_JS := $(addsuffix .test.js,across client http page presence reliable socketio websocket)
+OF_MANY_NODES_JS := across client http page presence reliable socketio websocket
+
+# Side by side, for most of them wait most of the time.
+NODE_TEST := timeout 900 node --test --test-concurrency=3
 
 SCRIPT := src/peer_list/cluster/script
 # In the order in which they are joined.
 SCRIPT_PARTS = $(shell sed -n 's|.*include_str!("script/\(.*\)").*|\1|p' $(SCRIPT)/../library.rs)
 
-.PHONY: run test bench lint audit docker install
+.PHONY: run test test-all bench lint audit docker install
 
 run:
 	cargo run --release
 
+# What a contributor runs.
 test: lint install
 	cargo test
-	NODES=2 cargo test --test it -- $(OF_MANY_NODES)
 	cargo build
-	cd tests/js && timeout 600 node --test
-	cd tests/js && NODES=2 timeout 600 node --test $(OF_MANY_NODES_JS)
-	$(PYTHON) -m pytest tests/python
+	cd tests/js && $(NODE_TEST) $(QUICK_JS:=.test.js)
+	$(PYTHON) -m pytest tests/python -m "not long"
+
+# What CI runs: with faults, browsers and two nodes.
+test-all: test
+	NODES=2 cargo test --test it -- $(OF_MANY_NODES)
+	cd tests/js && $(NODE_TEST) $(LONG_JS:=.test.js)
+	cd tests/js && NODES=2 $(NODE_TEST) $(OF_MANY_NODES_JS:=.test.js)
+	$(PYTHON) -m pytest tests/python -m long
 
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	tests/check-rust-version
 	@tests/install-programs luacheck:lua-check
 	cd $(SCRIPT) && cat $(SCRIPT_PARTS) | luacheck --config .luacheckrc -
 

@@ -423,7 +423,7 @@ test('a WebSocket comes back under its id, takes over, and is closed when it is 
   await assert.rejects(hello(t, server, `?peer_id=x&peer_token=${peerToken}`), /403/);
   const byHeader = await hello(t, server, `?peer_id=${peerId}`, {'X-Peer-Token': peerToken});
   assert.equal(byHeader.first.peerId, peerId);
-  await fetch(`${server.http}/sign_out?peer_id=${peerId}`);
+  await fetch(`${server.http}/sign_out?${own}`);
   const anew = await hello(t, server, `?peer_id=${peerId}&peer_token=${peerToken}`);
   assert.notEqual(anew.first.peerId, peerId);
   assert.notEqual(anew.first.peerToken, peerToken);

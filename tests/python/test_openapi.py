@@ -5,9 +5,12 @@ import subprocess
 import sys
 import urllib.request
 
+import pytest
+
 from conftest import ROOT
 
 
+@pytest.mark.long
 def test_the_server_keeps_to_its_description(start_server, tmp_path):
     # Short waits, and no limit that a run could reach: a 503 would be right
     # then, but here every 5xx is a failure.

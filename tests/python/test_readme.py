@@ -42,9 +42,14 @@ def test_the_library_example_is_the_one_that_is_run():
     ]
 
 
-def nginx(tmp_path, port):
+# What somebody writes who has read nothing.
+PLAIN = "server { listen 80; location / { proxy_pass http://127.0.0.1:3000; } }"
+
+
+def nginx(tmp_path, port, snippet=None):
     """nginx with the README's snippet before this port, on a socket of its own."""
-    (snippet,) = blocks("nginx")
+    if snippet is None:
+        (snippet,) = blocks("nginx")
     path = tmp_path / "nginx.sock"
     assert snippet.count("127.0.0.1:3000") == snippet.count("listen 80;") == 1
     snippet = snippet.replace("127.0.0.1:3000", f"127.0.0.1:{port}")
@@ -82,6 +87,24 @@ class UnixConnection(http.client.HTTPConnection):
             except (FileNotFoundError, ConnectionRefusedError):
                 time.sleep(0.01)
         raise AssertionError("nginx does not start")
+
+
+def test_events_pass_an_nginx_with_default_settings(start_server, tmp_path):
+    port = start_server(WEBRTC_ADMIN_LISTEN="127.0.0.1:0", WEBRTC_ADMIN_TOKEN="token")
+    process, path = nginx(tmp_path, port.operator, PLAIN)
+    with process:
+        try:
+            events = UnixConnection(path)
+            events.request("GET", "/events", headers={"Authorization": "Bearer token"})
+            stream = events.getresponse()
+            assert stream.readline() == b": events follow\n"
+            page = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            page.request("GET", "/sign_in?peer_name=alice")
+            page.getresponse().read()
+            lines = iter(stream.readline, b"")
+            assert next(line for line in lines if line.startswith(b"event:")) == b"event: connect\n"
+        finally:
+            process.terminate()
 
 
 def test_the_nginx_snippet_serves_pages_sockets_and_native_clients(start_server, tmp_path):

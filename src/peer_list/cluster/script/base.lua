@@ -53,11 +53,11 @@
 -- highest number that was ever lent), closed (the session whose socket was closed
 -- last, if nobody came after it), protected (requests have to show its token),
 -- said, asked and goodbye (of one that signs out later: when it said so; its wait of
--- this name was ended, to see whether it polls again), heard, given, acks, gone, handed, delivered,
--- bytes (its mailbox), sent (the last number that it sent), doomed
+-- this name was ended, to see whether it polls again), heard, given, acks, gone,
+-- handed, delivered, bytes (its mailbox), sent (the last number that it sent), doomed
 -- (why its door is to remove it), stale and shown (what the sets of these names
--- have for it), capacity (how many viewers it says that it can serve), member, key, title, farewell, rooms, op (the last
--- operation that it asked for; the group).
+-- have for it), capacity (how many viewers it says that it can serve), member, key,
+-- title, farewell, rooms, op (the last operation that it asked for; the group).
 
 -- Of the call that is carried out: what keys begin with, the node that asks, the
 -- time as Redis tells it, and in ms.
