@@ -98,7 +98,7 @@ def test_events_pass_an_nginx_with_default_settings(start_server, tmp_path):
             events.request("GET", "/events", headers={"Authorization": "Bearer token"})
             stream = events.getresponse()
             assert stream.readline() == b": events follow\n"
-            page = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            page = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
             page.request("GET", "/sign_in?peer_name=alice")
             page.getresponse().read()
             lines = iter(stream.readline, b"")
