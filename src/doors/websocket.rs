@@ -293,14 +293,7 @@ impl<'a> Session<'a> {
             Err(SendError::UnknownReceiver) => "unknown_receiver",
             Err(SendError::MailboxFull) => "mailbox_full",
             // Its token was looked at when it came in, and nothing is numbered.
-            Err(
-                SendError::Unavailable
-                | SendError::WrongToken
-                | SendError::MissingToken
-                | SendError::OutOfOrder,
-            ) => {
-                return Err(Refused::Unavailable);
-            }
+            Err(_) => return Err(Refused::Unavailable),
         };
         Err(Refused::Frame(
             json!({"type": "error", "error": error, "receiverId": target.text()}),

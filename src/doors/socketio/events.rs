@@ -130,14 +130,7 @@ pub(super) fn outcome(sent: Result<(), SendError>) -> Box<RawValue> {
         Err(SendError::UnknownReceiver | SendError::UnknownSender) => {
             json!({"error": "unknown target"})
         }
-        Err(
-            SendError::Unavailable
-            | SendError::WrongToken
-            | SendError::MissingToken
-            | SendError::OutOfOrder,
-        ) => {
-            json!({"error": "the peer list cannot be reached"})
-        }
+        Err(_) => json!({"error": "the peer list cannot be reached"}),
     })
 }
 
