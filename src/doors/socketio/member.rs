@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tracing::debug;
 
@@ -76,11 +76,16 @@ impl Refused {
 impl Members {
     /// Serves a socket until it is gone or its peer is removed.
     pub async fn serve(&self, session: &Arc<Session>, handshake: Handshake, place: Place) {
-        let Ok(shown) = timeout(CONNECT_PATIENCE, session.shown()).await else {
-            debug!("a Socket.IO client did not connect in time");
-            return session.close(Gone::Lost);
+        let shown = tokio::select! {
+            shown = session.shown() => shown,
+            () = session.gone() => return,
+            () = sleep(CONNECT_PATIENCE) => {
+                debug!("a Socket.IO client did not connect in time");
+                return session.close(Gone::Lost);
+            }
         };
         let auth: Auth = serde_json::from_slice(&shown).unwrap_or_default();
+        drop(shown);
         let joined = Box::pin(self.join(session, &handshake, &auth)).await;
         let (peer, added, back) = match joined {
             Ok(Some(joined)) => joined,
@@ -91,14 +96,16 @@ impl Members {
             }
         };
         drop(place);
+        // Its headers are not needed any more.
+        let Handshake { public_id, .. } = handshake;
         session
             .outbox
-            .push(packet::connected(session.version, &handshake.public_id));
+            .push(packet::connected(session.version, &public_id));
         let is_numbered = auth.session_key().is_some();
         let member = Member {
             peer,
             session: session.clone(),
-            public_id: handshake.public_id,
+            public_id,
             is_numbered,
             token: back.resumes.then_some(added.token),
             name: Mutex::new(added.name),

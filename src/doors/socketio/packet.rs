@@ -101,9 +101,9 @@ impl Event {
     }
 }
 
-/// A packet for a client, as Engine.IO's message: two parts that need not be
-/// copied together.
-pub(super) type Told = [Bytes; 2];
+/// A packet for a client, as Engine.IO has it: UTF-8 in parts that need not be copied
+/// together.
+pub(super) type Told = Vec<Bytes>;
 
 /// The answer to a client that connects. `socket_id`: what it is known by to others.
 pub(super) fn connected(version: Version, socket_id: &str) -> Told {
@@ -156,7 +156,7 @@ pub(super) fn event_of(name: &str, first: Option<u64>, array: &Bytes) -> Told {
     if rest.trim_ascii_start().first() != Some(&b']') {
         head.push(',');
     }
-    [head.into(), rest]
+    vec![head.into(), rest]
 }
 
 /// The acknowledgement of the event with this number.
@@ -166,7 +166,7 @@ pub(super) fn ack(number: u64, arguments: &[&RawValue]) -> Told {
 }
 
 fn whole(packet: String) -> Told {
-    [packet.into(), Bytes::new()]
+    vec![packet.into()]
 }
 
 #[cfg(test)]

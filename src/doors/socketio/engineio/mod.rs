@@ -46,6 +46,7 @@ use crate::{
     peer_list::{Link, TimeoutPeerList},
 };
 
+use payload::Packets;
 pub(super) use payload::Version;
 pub(super) use queues::Gone;
 pub(super) use session::Session;
@@ -256,28 +257,37 @@ impl<S: Serve> EngineIo<S> {
             Version::V4 => self.max_message_bytes,
         };
         let read = body::read(request.into_body(), limit).await;
-        let packets = read.map_err(Refused::from).and_then(|body| {
-            payload::read(session.version, &body, is_binary).map_err(|_| Refused::BadRequest)
-        });
-        let packets = match packets {
-            Ok(packets) => packets,
-            Err(refused) => {
-                // What it lost is missing from what it sends next.
-                session.close(Gone::Lost);
-                return Err(refused);
-            }
+        let posted = match read {
+            Ok(body) => self.receive(session, body, is_binary).await,
+            Err(error) => Err(error.into()),
         };
-        for packet in packets {
-            if let Err(gone) = session.receive(packet).await {
-                session.close(gone);
-                break;
-            }
+        if let Err(refused) = posted {
+            // What it lost is missing from what it sends next.
+            session.close(Gone::Lost);
+            return Err(refused);
         }
         drop(posting);
         let mut response = reply("ok");
         let html = HeaderValue::from_static("text/html");
         response.headers_mut().insert(CONTENT_TYPE, html);
         Ok(response)
+    }
+
+    async fn receive(
+        &self,
+        session: &Session,
+        body: Bytes,
+        is_binary: bool,
+    ) -> Result<(), Refused> {
+        let packets = Packets::of(session.version, body, is_binary);
+        for packet in packets.map_err(|_| Refused::BadRequest)? {
+            let packet = packet.map_err(|_| Refused::BadRequest)?;
+            if let Err(gone) = session.receive(packet).await {
+                session.close(gone);
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// A place for one more session.
@@ -306,7 +316,7 @@ impl<S: Serve> EngineIo<S> {
             self.run(&session, sockets, handshake, place).await;
             self.sessions.remove(&id);
         });
-        packets_reply(version, &[[hello, Bytes::new()]])
+        packets_reply(version, &[vec![hello]])
     }
 
     /// A session that begins with a WebSocket.
@@ -320,7 +330,7 @@ impl<S: Serve> EngineIo<S> {
         let (session, sockets) = Session::new(version, false);
         let (id, handshake) = self.handshake(handshake);
         let hello = self.hello(version, &id, false);
-        session.outbox.push([hello, Bytes::new()]);
+        session.outbox.push(vec![hello]);
         session.begin_with(WebSocket::new(stream, self.max_message_bytes));
         self.run(&session, sockets, handshake, place).await;
     }
@@ -386,6 +396,6 @@ fn upgrade(request: &mut Request) -> Result<Upgrade, Refused> {
     Ok(Upgrade::of(request)?)
 }
 
-fn packets_reply(version: Version, packets: &[[Bytes; 2]]) -> Response {
+fn packets_reply(version: Version, packets: &[Vec<Bytes>]) -> Response {
     reply(payload::write(version, packets))
 }

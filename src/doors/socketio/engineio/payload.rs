@@ -57,38 +57,78 @@ impl Packet {
     }
 }
 
-/// Reads the body of a POST. `is_binary`: it says that it is bytes, not text.
-pub(super) fn read(
+/// The packets in the body of a POST, read one after the other: a body can hold a
+/// million of them. After an error there are no more.
+pub(super) struct Packets {
     version: Version,
-    body: &Bytes,
     is_binary: bool,
-) -> Result<Vec<Packet>, NotPackets> {
-    match version {
-        Version::V3 if is_binary => read_binary(body),
-        Version::V3 => read_lengths(std::str::from_utf8(body).map_err(|_| NotPackets)?),
-        Version::V4 => {
-            let text = std::str::from_utf8(body).map_err(|_| NotPackets)?;
-            let packets = text.split(SEPARATOR);
-            packets
-                .map(|packet| Packet::read(body.slice_ref(packet.as_bytes())))
-                .collect()
+    /// None: all are read.
+    rest: Option<Bytes>,
+}
+
+impl Packets {
+    /// `is_binary`: the body says that it is bytes, not text.
+    pub fn of(version: Version, body: Bytes, is_binary: bool) -> Result<Self, NotPackets> {
+        let is_binary = is_binary && version == Version::V3;
+        if !is_binary && std::str::from_utf8(&body).is_err() {
+            return Err(NotPackets);
+        }
+        Ok(Self {
+            version,
+            is_binary,
+            rest: Some(body).filter(|body| version == Version::V4 || !body.is_empty()),
+        })
+    }
+
+    /// Reads the first packet, and returns it with what follows.
+    fn read(&self, body: &Bytes) -> Result<(Packet, Option<Bytes>), NotPackets> {
+        if self.is_binary {
+            return read_binary(body);
+        }
+        let text = std::str::from_utf8(body).map_err(|_| NotPackets)?;
+        match self.version {
+            Version::V3 => {
+                let (packet, rest) = read_counted(text)?;
+                Ok((packet, rest_of(body, rest.as_bytes())))
+            }
+            Version::V4 => {
+                let (packet, rest) = match text.split_once(SEPARATOR) {
+                    Some((packet, rest)) => (packet, Some(body.slice_ref(rest.as_bytes()))),
+                    None => (text, None),
+                };
+                Ok((Packet::read(body.slice_ref(packet.as_bytes()))?, rest))
+            }
         }
     }
 }
 
-/// Version 3: `LENGTH:PACKET` one after the other, the length in UTF-16 units.
-fn read_lengths(mut text: &str) -> Result<Vec<Packet>, NotPackets> {
-    let mut packets = Vec::new();
-    while !text.is_empty() {
-        let (length, rest) = text.split_once(':').ok_or(NotPackets)?;
-        let is_decimal = length.bytes().all(|b| b.is_ascii_digit());
-        let length: usize = length.parse().map_err(|_| NotPackets)?;
-        let end = utf16_end(rest, length).filter(|_| is_decimal);
-        let (packet, rest) = rest.split_at(end.ok_or(NotPackets)?);
-        packets.push(Packet::read(decoded(packet).into())?);
-        text = rest;
+impl Iterator for Packets {
+    type Item = Result<Packet, NotPackets>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let body = self.rest.take()?;
+        match self.read(&body) {
+            Ok((packet, rest)) => {
+                self.rest = rest;
+                Some(Ok(packet))
+            }
+            Err(error) => Some(Err(error)),
+        }
     }
-    Ok(packets)
+}
+
+fn rest_of(body: &Bytes, rest: &[u8]) -> Option<Bytes> {
+    (!rest.is_empty()).then(|| body.slice_ref(rest))
+}
+
+/// Version 3: `LENGTH:PACKET` one after the other, the length in UTF-16 units.
+fn read_counted(text: &str) -> Result<(Packet, &str), NotPackets> {
+    let (length, rest) = text.split_once(':').ok_or(NotPackets)?;
+    let is_decimal = length.bytes().all(|b| b.is_ascii_digit());
+    let length: usize = length.parse().map_err(|_| NotPackets)?;
+    let end = utf16_end(rest, length).filter(|_| is_decimal);
+    let (packet, rest) = rest.split_at(end.ok_or(NotPackets)?);
+    Ok((Packet::read(decoded(packet).into())?, rest))
 }
 
 /// Where so many UTF-16 units end, in bytes.
@@ -117,47 +157,44 @@ fn decoded(packet: &str) -> String {
 
 /// Version 3: for each packet a byte that says whether it is text (0), its length
 /// in digits that are bytes, 255, and the packet. Sent where one of them is binary.
-fn read_binary(mut body: &[u8]) -> Result<Vec<Packet>, NotPackets> {
-    let mut packets = Vec::new();
-    while let Some((kind, rest)) = body.split_first() {
-        let digits = rest.iter().position(|byte| *byte == 255);
-        let (digits, rest) = rest.split_at(digits.ok_or(NotPackets)?);
-        let length = digits.iter().try_fold(0usize, |length, digit| {
-            let digit = (*digit <= 9).then_some(usize::from(*digit))?;
-            length.checked_mul(10)?.checked_add(digit)
-        });
-        let end = length.and_then(|length| length.checked_add(1));
-        let packet = end.and_then(|end| rest.get(1..end)).ok_or(NotPackets)?;
-        if *kind == 0 {
-            // Encoded once, by both clients.
-            let text = std::str::from_utf8(packet).map_err(|_| NotPackets)?;
-            packets.push(Packet::read(Bytes::copy_from_slice(text.as_bytes()))?);
-        } else {
-            packets.push(Packet::Binary);
-        }
-        body = &rest[1 + packet.len()..];
-    }
-    Ok(packets)
+fn read_binary(body: &Bytes) -> Result<(Packet, Option<Bytes>), NotPackets> {
+    let (kind, rest) = body.split_first().ok_or(NotPackets)?;
+    let digits = rest.iter().position(|byte| *byte == 255);
+    let (digits, rest) = rest.split_at(digits.ok_or(NotPackets)?);
+    let length = digits.iter().try_fold(0usize, |length, digit| {
+        let digit = (*digit <= 9).then_some(usize::from(*digit))?;
+        length.checked_mul(10)?.checked_add(digit)
+    });
+    let end = length.and_then(|length| length.checked_add(1));
+    let end = end.filter(|end| *end <= rest.len()).ok_or(NotPackets)?;
+    let (packet, rest) = (&rest[1..end], &rest[end..]);
+    let packet = if *kind == 0 {
+        // Encoded once, by both clients.
+        let text = std::str::from_utf8(packet).map_err(|_| NotPackets)?;
+        Packet::read(Bytes::copy_from_slice(text.as_bytes()))?
+    } else {
+        Packet::Binary
+    };
+    Ok((packet, rest_of(body, rest)))
 }
 
-/// The body that brings these packets to a client. Each is UTF-8 in two parts.
-pub(super) fn write(version: Version, packets: &[[Bytes; 2]]) -> Bytes {
+/// The body that brings these packets to a client. Each is UTF-8 in parts.
+pub(super) fn write(version: Version, packets: &[Vec<Bytes>]) -> Bytes {
     let length: usize = packets.iter().flatten().map(|part| part.len() + 8).sum();
     let mut body = String::with_capacity(length);
     for (number, packet) in packets.iter().enumerate() {
-        let parts = packet.each_ref().map(|part| String::from_utf8_lossy(part));
+        let parts = packet.iter().map(|part| String::from_utf8_lossy(part));
         match version {
             Version::V4 => {
                 if number > 0 {
                     body.push(SEPARATOR);
                 }
-                parts.iter().for_each(|part| body.push_str(part));
+                parts.for_each(|part| body.push_str(&part));
             }
             Version::V3 => {
-                let parts = parts.each_ref().map(|part| ascii(part));
-                let length: usize = parts.iter().map(String::len).sum();
+                let packet: String = parts.map(|part| ascii(&part)).collect();
                 // Writing to a string does not fail.
-                let _ = write!(body, "{length}:{}{}", parts[0], parts[1]);
+                let _ = write!(body, "{}:{packet}", packet.len());
             }
         }
     }
@@ -190,8 +227,12 @@ mod tests {
         Packet::Message(text.to_owned().into())
     }
 
+    fn read(version: Version, body: Bytes, is_binary: bool) -> Result<Vec<Packet>, NotPackets> {
+        Packets::of(version, body, is_binary)?.collect()
+    }
+
     fn read_text(version: Version, body: &str) -> Result<Vec<Packet>, NotPackets> {
-        read(version, &body.to_owned().into(), false)
+        read(version, body.to_owned().into(), false)
     }
 
     #[test]
@@ -249,7 +290,7 @@ mod tests {
     #[test]
     fn a_body_of_bytes_has_its_texts_encoded_once() {
         let body = b"\x00\x04\xff42\xc3\xa9\x01\x02\xff\x04x\x00\x01\xff3";
-        let read = |body: &[u8]| read(Version::V3, &Bytes::copy_from_slice(body), true);
+        let read = |body: &[u8]| read(Version::V3, Bytes::copy_from_slice(body), true);
         assert_eq!(
             read(body),
             Ok(vec![message("2é"), Packet::Binary, Packet::Pong])
@@ -267,7 +308,7 @@ mod tests {
 
     #[test]
     fn what_is_written_for_version_3_is_ascii() {
-        let packets = [["42".into(), "[\"é🦀\"]".into()], ["3".into(), "".into()]];
+        let packets = [vec!["42".into(), "[\"é🦀\"]".into()], vec!["3".into()]];
         assert_eq!(
             &*write(Version::V3, &packets),
             br#"24:42["\u00e9\ud83e\udd80"]1:3"#
@@ -284,7 +325,7 @@ mod tests {
             for body in [Bytes::from(body), Bytes::from(text)] {
                 for version in [Version::V3, Version::V4] {
                     for is_binary in [false, true] {
-                        let _ = read(version, &body, is_binary);
+                        let _ = read(version, body.clone(), is_binary);
                     }
                 }
             }

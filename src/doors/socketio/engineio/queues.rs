@@ -6,6 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -40,8 +41,12 @@ struct Waiting {
     bytes: usize,
 }
 
-fn length(packet: &Told) -> usize {
-    packet[0].len() + packet[1].len()
+/// What a packet costs besides its bytes: a flood of empty ones is bounded too.
+const PACKET_OVERHEAD: usize = 128;
+
+/// What a packet costs, in bytes.
+pub(super) fn cost_of(packet: &Told) -> usize {
+    packet.iter().map(Bytes::len).sum::<usize>() + PACKET_OVERHEAD
 }
 
 impl Outbox {
@@ -52,7 +57,7 @@ impl Outbox {
         }
         {
             let mut waiting = self.waiting.lock();
-            waiting.bytes += length(&packet);
+            waiting.bytes += cost_of(&packet);
             waiting.packets.push_back(packet);
         }
         self.changed.notify_waiters();
@@ -89,11 +94,11 @@ impl Outbox {
         }
     }
 
-    /// A packet of this length is written.
-    pub fn written(&self, length: usize) {
+    /// A packet that cost this much is written.
+    pub fn written(&self, cost: usize) {
         let mut waiting = self.waiting.lock();
         // Nothing counts any more when it was closed meanwhile.
-        waiting.bytes = waiting.bytes.saturating_sub(length);
+        waiting.bytes = waiting.bytes.saturating_sub(cost);
         drop(waiting);
         self.changed.notify_waiters();
     }
@@ -103,7 +108,7 @@ impl Outbox {
         let packets: Vec<Told> = {
             let mut waiting = self.waiting.lock();
             let packets: Vec<Told> = std::mem::take(&mut waiting.packets).into();
-            waiting.bytes -= packets.iter().map(length).sum::<usize>();
+            waiting.bytes -= packets.iter().map(cost_of).sum::<usize>();
             packets
         };
         if !packets.is_empty() {
@@ -250,7 +255,6 @@ fn acknowledges(event: &Event) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use tokio_test::{assert_pending, assert_ready, assert_ready_eq, task};
 
     use super::*;
@@ -264,7 +268,7 @@ mod tests {
     }
 
     fn packet(bytes: usize) -> Told {
-        [vec![b'x'; bytes].into(), Bytes::new()]
+        vec![vec![b'x'; bytes].into()]
     }
 
     #[test]
@@ -321,7 +325,7 @@ mod tests {
         assert_pending!(room.poll());
         let taken = assert_ready!(task::spawn(outbox.next()).poll());
         assert_pending!(room.poll());
-        outbox.written(length(&taken));
+        outbox.written(cost_of(&taken));
         assert_ready!(room.poll());
         assert_ready!(task::spawn(outbox.drained()).poll());
     }

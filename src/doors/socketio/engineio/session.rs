@@ -10,14 +10,14 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc},
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     payload::{Packet, Version},
-    queues::{Gone, Inbox, Outbox},
+    queues::{Gone, Inbox, Outbox, cost_of},
 };
 use crate::{
     doors::{
@@ -40,6 +40,9 @@ const ABSENCE_LOOK: Duration = Duration::from_secs(1);
 /// How long a client may take to answer a ping, as in the original.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// A client shows no more than this when it connects, in bytes: a token, and a key.
+const MAX_SHOWN: usize = 8 * 1024;
+
 /// A poll that is open while a WebSocket takes over is answered after this long, as
 /// in the original: a client that has not heard of it yet polls again.
 const RELEASE: Duration = Duration::from_millis(100);
@@ -53,8 +56,9 @@ pub(in crate::doors::socketio) struct Session {
     pub version: Version,
     pub outbox: Outbox,
     pub inbox: Inbox,
-    /// What the client showed when it connected to the namespace, as JSON.
-    shown: watch::Sender<Option<Bytes>>,
+    connecting: Mutex<Connecting>,
+    /// Told when the client has connected to the namespace.
+    connected: Notify,
     heard: Heard,
     carrier: Mutex<Carrier>,
     /// Told when polls are to look again.
@@ -64,6 +68,15 @@ pub(in crate::doors::socketio) struct Session {
     /// Nothing more is to be said.
     over: CancellationToken,
     closing: Mutex<Closing>,
+}
+
+/// Whether the client has connected to the namespace.
+enum Connecting {
+    Awaited,
+    /// It has, and shows this, as JSON.
+    With(Bytes),
+    /// What it showed was looked at.
+    Done,
 }
 
 /// What carries packets.
@@ -119,7 +132,8 @@ impl Session {
             version,
             outbox: Outbox::default(),
             inbox: Inbox::default(),
-            shown: watch::Sender::new(None),
+            connecting: Mutex::new(Connecting::Awaited),
+            connected: Notify::new(),
             heard: Heard::new(),
             carrier: Mutex::new(carrier),
             changed: Notify::new(),
@@ -146,9 +160,18 @@ impl Session {
         if self.version == Version::V3 {
             return Bytes::new();
         }
-        let mut shown = self.shown.subscribe();
-        let shown = shown.wait_for(Option::is_some).await;
-        shown.map_or_else(|_| Bytes::new(), |shown| shown.clone().unwrap_or_default())
+        loop {
+            let connected = self.connected.notified();
+            {
+                let mut connecting = self.connecting.lock();
+                if let Connecting::With(shown) = &mut *connecting {
+                    let shown = std::mem::take(shown);
+                    *connecting = Connecting::Done;
+                    return shown;
+                }
+            }
+            connected.await;
+        }
     }
 
     /// Waits until nothing more is to be said.
@@ -196,7 +219,9 @@ impl Session {
         match packet {
             Packet::Close => Err(Gone::Disconnected),
             Packet::Ping(data) => {
-                self.outbox.push([Bytes::from_static(b"3"), data]);
+                self.outbox.push(vec![Bytes::from_static(b"3"), data]);
+                // A client that does not read its pongs is read no further.
+                self.outbox.has_room().await;
                 Ok(())
             }
             Packet::Message(message) => self.receive_message(&message).await,
@@ -206,12 +231,14 @@ impl Session {
 
     async fn receive_message(&self, message: &Bytes) -> Result<(), Gone> {
         match packet::Packet::read(message).map_err(|_| Gone::Lost)? {
+            packet::Packet::Connect(shown) if shown.len() > MAX_SHOWN => return Err(Gone::Lost),
             packet::Packet::Connect(shown) => {
-                self.shown.send_if_modified(|before| {
-                    let is_first = before.is_none();
-                    before.get_or_insert(shown);
-                    is_first
-                });
+                let mut connecting = self.connecting.lock();
+                if matches!(*connecting, Connecting::Awaited) {
+                    *connecting = Connecting::With(Bytes::copy_from_slice(&shown));
+                    drop(connecting);
+                    self.connected.notify_waiters();
+                }
             }
             packet::Packet::ConnectElsewhere(namespace) => {
                 let why = "Invalid namespace";
@@ -227,33 +254,37 @@ impl Session {
     }
 
     /// Carries packets until the connection ends.
-    pub async fn carry(&self, mut sockets: mpsc::Receiver<WebSocket>, ping_interval: Duration) {
+    pub async fn carry(&self, sockets: mpsc::Receiver<WebSocket>, ping_interval: Duration) {
+        tokio::select! {
+            () = self.carry_packets(sockets, ping_interval + PING_TIMEOUT) => {}
+            // Whatever carries them: a client hears a ping in time also when a WebSocket
+            // takes over.
+            never = self.ping(ping_interval) => match never {},
+        }
+        self.close(Gone::Lost);
+    }
+
+    async fn carry_packets(&self, mut sockets: mpsc::Receiver<WebSocket>, patience: Duration) {
         let life = Life {
             ping_interval: None,
-            patience: ping_interval + PING_TIMEOUT,
+            patience,
         };
         tokio::select! {
             biased;
             socket = sockets.recv() => {
                 if let Some(mut socket) = socket {
-                    // Those that are open are answered: there are no others.
+                    // Polls that are open are answered: there are no others.
                     self.changed.notify_waiters();
-                    tokio::select! {
-                        end = socket.talk(self, life) => {
-                            self.close(end.gone);
-                            let Closing { code, reason, .. } = end.closing;
-                            socket.close(code, reason).await;
-                        }
-                        never = self.ping(ping_interval) => match never {},
-                    }
+                    let end = socket.talk(self, life).await;
+                    self.close(end.gone);
+                    let Closing { code, reason, .. } = end.closing;
+                    socket.close(code, reason).await;
                 }
             }
-            () = self.heard.silent_for(life.patience) => {}
+            () = self.heard.silent_for(patience) => {}
             () = self.absence() => {}
             () = self.over.cancelled() => {}
-            never = self.ping(ping_interval) => match never {},
         }
-        self.close(Gone::Lost);
     }
 
     /// Pings a client of version 4; others do it themselves.
@@ -263,7 +294,7 @@ impl Session {
         }
         loop {
             sleep(every).await;
-            self.outbox.push([PING, Bytes::new()]);
+            self.outbox.push(vec![PING]);
         }
     }
 
@@ -368,7 +399,7 @@ impl Poll {
                 Carrier::WebSocket => (true, true),
             };
             if is_replaced {
-                return vec![[NOOP, Bytes::new()]];
+                return vec![vec![NOOP]];
             }
             let packets = session.outbox.take_all();
             if !packets.is_empty() {
@@ -377,12 +408,12 @@ impl Poll {
             if session.over.is_cancelled() {
                 let closing = *session.closing.lock();
                 let last = if closing.is_told { CLOSE } else { NOOP };
-                return vec![[last, Bytes::new()]];
+                return vec![vec![last]];
             }
             tokio::select! {
                 () = changed => {}
                 () = session.outbox.has_packets() => {}
-                () = sleep(RELEASE), if is_probed => return vec![[NOOP, Bytes::new()]],
+                () = sleep(RELEASE), if is_probed => return vec![vec![NOOP]],
             }
         }
     }
@@ -460,7 +491,7 @@ pub(in crate::doors::socketio) struct End {
 
 impl Talk for Session {
     type End = End;
-    /// The length of the packet, in bytes.
+    /// What the packet costs, in bytes.
     type Receipt = usize;
 
     async fn receive(&self, message: Bytes, is_text: bool) -> Result<(), End> {
@@ -482,15 +513,15 @@ impl Talk for Session {
         tokio::select! {
             biased;
             packet = self.outbox.next() => {
-                let length = packet.iter().map(Bytes::len).sum();
-                Ok((packet.into(), length))
+                let cost = cost_of(&packet);
+                Ok((packet, cost))
             }
             end = self.ended() => Err(end),
         }
     }
 
-    async fn written(&self, length: usize) {
-        self.outbox.written(length);
+    async fn written(&self, cost: usize) {
+        self.outbox.written(cost);
     }
 
     async fn ended(&self) -> End {
