@@ -107,23 +107,31 @@ impl fmt::Display for Reason {
 }
 
 /// A peer in the form that it has in Redis:
-/// `ID DOOR CONNECTED SINCE SEEN HEARTBEAT CAPACITY NAME`, times in ms since 1970, a
-/// capacity that is not known as `-`.
+/// `ID DOOR CONNECTED SINCE SEEN HEARTBEAT NAME`, times in ms since 1970. A capacity
+/// that is known follows HEARTBEAT and a comma, where a version that knew none wrote
+/// nothing.
 pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
-    let mut fields = line.splitn(8, ' ');
+    let mut fields = line.splitn(7, ' ');
     let mut field = || fields.next();
     let time = |ms: &str| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(ms.parse().ok()?));
     let id = PeerId::new(field()?.parse().ok()?)?;
     let door = field()?;
+    let door = DOORS.into_iter().find(|name| *name == door)?;
+    let (connected, since, last_seen) = (field()? == "1", time(field()?)?, time(field()?)?);
+    let heartbeat = field()?;
+    let (heartbeat, capacity) = match heartbeat.split_once(',') {
+        Some((heartbeat, capacity)) => (heartbeat, capacity.parse().ok()),
+        None => (heartbeat, None),
+    };
     Some(PeerInfo {
         id,
-        door: DOORS.into_iter().find(|name| *name == door)?,
-        connected: field()? == "1",
-        since: time(field()?)?,
-        last_seen: time(field()?)?,
-        heartbeat: field()? == "1",
-        capacity: field()?.parse().ok(),
         name: field()?.into(),
+        door,
+        connected,
+        since,
+        last_seen,
+        heartbeat: heartbeat == "1",
+        capacity,
     })
 }
 

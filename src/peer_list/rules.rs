@@ -32,9 +32,16 @@ pub(super) const REPEAT_PAUSE: Duration = Duration::from_secs(1);
 /// may take this long to poll again.
 pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A heartbeat that comes this soon after a peer has said that it signs out later may
+/// A request that comes this soon after a peer has said that it signs out later may
 /// have been sent before: it does not show that the peer is there.
-pub(super) const LATE_HEARTBEAT: Duration = Duration::from_millis(300);
+pub(super) const LATE_REQUEST: Duration = Duration::from_secs(1);
+
+/// The name of a member whose socket has been closed for this long is free for others:
+/// one that still lives is back by then. (`socket.io-client` tries after 1 s, and 2.)
+pub(super) const NAME_KEPT: Duration = Duration::from_secs(5);
+
+/// Who does something at a time, and is later than this, stood still.
+pub(super) const STOOD_STILL: Duration = Duration::from_secs(1);
 
 /// How long a sender that cannot be refused waits for room in a mailbox.
 pub(super) const ROOM_PATIENCE: Duration = Duration::from_secs(1);

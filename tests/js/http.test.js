@@ -146,7 +146,7 @@ function openWait(server, id) {
 
 test('a page that says goodbye is gone when its grace is over, in whatever order its last requests come', async (t) => {
   const server = await startServer(t);
-  const ask = asking(server);
+  const {ids: [watcher], ask, wait, send} = await peers(server, 'peer_name=watcher');
   const goodbye = (id) => ask(`/sign_out?peer_id=${id}&grace=300`, {method: 'POST'});
   const orders = {
     'its poll stays open': async (id) => { openWait(server, id); await goodbye(id); },
@@ -172,9 +172,13 @@ test('a page that says goodbye is gone when its grace is over, in whatever order
     'its heartbeat comes later': async (id) => {
       await Promise.all([goodbye(id), ask(`/heartbeat?peer_id=${id}`)]);
     },
+    'its poll comes later and is answered': async (id) => {
+      await send(watcher, id, 'last');
+      await goodbye(id);
+      assert.equal((await wait(id)).text, 'last');
+    },
     'its poll comes later and stays open': async (id) => { await goodbye(id); openWait(server, id); },
   };
-  const {ids: [watcher], wait} = await peers(server, 'peer_name=watcher');
   for (const [order, happens] of Object.entries(orders)) {
     const {from: id} = await ask(`/sign_in?peer_name=${encodeURIComponent(order)}`);
     await happens(id);

@@ -443,6 +443,20 @@ async function hello(t, server, query, headers = {}) {
   return {socket, frames, closed, first: JSON.parse(await frames.next())};
 }
 
+test('a Socket.IO client that could come back, and does not, holds its name for seconds only', async (t) => {
+  const server = await startServer(t, {WEBRTC_HEARTBEAT_MS: '60000'});
+  const holder = await readyClient(t, server, 'alice', {query: {resume: 'true'}});
+  holder.socket.close();
+  await until(async () => {
+    const {socket, message, uniquenessError} = await socketIoClient(t, server.http);
+    socket.emit('ready', 'alice');
+    const isIn = await Promise.race([message.next().then(() => true), uniquenessError.next().then(() => false)]);
+    if (!isIn) await pause(200);
+    return isIn;
+  });
+  assert.equal((await server.peers()).length, 1);
+});
+
 for (const version of [4, 2, 1]) {
   test(`a Socket.IO ${version} client comes back under its id and name`, async (t) => {
     const server = await startServer(t, {...OPERATED, WEBRTC_HEARTBEAT_MS: '60000'});

@@ -13,10 +13,14 @@ use std::{
     mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    time::{Instant, timeout_at},
+};
 use tungstenite::protocol::frame::{
     FrameHeader,
     coding::{CloseCode, Control, Data, OpCode},
@@ -38,6 +42,10 @@ const MAX_CONTROL: u64 = 125;
 
 /// How many slices go into one write.
 const SLICES: usize = 16;
+
+/// How long a message may take from its first frame to its last byte. What has come
+/// of it is held that long.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a client sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +71,8 @@ pub(crate) enum Unreadable {
     NotUtf8,
     /// The bytes are not what RFC 6455 allows.
     NotAFrame,
+    /// The message did not come whole in time.
+    TooSlow,
 }
 
 impl Unreadable {
@@ -73,6 +83,7 @@ impl Unreadable {
             Self::TooLarge => (CloseCode::Size, "the message is too large"),
             Self::NotUtf8 => (CloseCode::Invalid, "the text is not UTF-8"),
             Self::NotAFrame => (CloseCode::Protocol, "not a WebSocket frame"),
+            Self::TooSlow => (CloseCode::Policy, "the message took too long"),
         };
         (code.into(), reason)
     }
@@ -93,6 +104,18 @@ struct Partial {
     bytes: Vec<u8>,
     /// With what was discarded.
     length: usize,
+    /// Until then it has to be whole.
+    end: Instant,
+}
+
+impl Partial {
+    async fn in_time<T>(
+        &self,
+        read: impl Future<Output = Result<T, Unreadable>>,
+    ) -> Result<T, Unreadable> {
+        let read = timeout_at(self.end, read).await;
+        read.unwrap_or(Err(Unreadable::TooSlow))
+    }
 }
 
 impl<S: AsyncRead + Unpin> Reader<S> {
@@ -107,7 +130,11 @@ impl<S: AsyncRead + Unpin> Reader<S> {
     /// The next message. Dropping the future loses what was read of it.
     pub async fn receive(&mut self, partial: &mut Fragments) -> Result<Message, Unreadable> {
         loop {
-            let (header, length) = self.header().await?;
+            let header = self.header();
+            let (header, length) = match &partial.0 {
+                Some(partial) => partial.in_time(header).await?,
+                None => header.await?,
+            };
             let mask = header.mask.ok_or(Unreadable::NotAFrame)?;
             if header.rsv1 || header.rsv2 || header.rsv3 {
                 return Err(Unreadable::NotAFrame);
@@ -128,6 +155,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
                             kind,
                             bytes: Vec::new(),
                             length: 0,
+                            end: Instant::now() + MESSAGE_PATIENCE,
                         }),
                         _ => return Err(Unreadable::NotAFrame),
                     };
@@ -136,8 +164,10 @@ impl<S: AsyncRead + Unpin> Reader<S> {
                     if partial.length > self.limit.saturating_mul(DISCARDED) {
                         return Err(Unreadable::TooLarge);
                     }
-                    let bytes = &mut partial.bytes;
-                    self.payload(length as u64, mask, bytes, self.limit).await?;
+                    let mut bytes = std::mem::take(&mut partial.bytes);
+                    let payload = self.payload(length as u64, mask, &mut bytes, self.limit);
+                    partial.in_time(payload).await?;
+                    partial.bytes = bytes;
                 }
             }
             if header.is_final
@@ -414,7 +444,7 @@ mod tests {
             }
             // One that follows is read from the rest.
             bytes.extend(frame(9, true, b"ping"));
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             runtime.block_on(async move {
                 let (mut client, server) = tokio::io::duplex(step);
                 let sending = tokio::spawn(async move { client.write_all(&bytes).await });
@@ -431,7 +461,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let mut reader = Reader::new(&bytes[..], 100);
             let mut fragments = Fragments::default();
             runtime.block_on(async {
@@ -482,6 +512,32 @@ mod tests {
         // Beyond four times the limit it is not read any further.
         let bytes = frame(2, true, &vec![0; 4 * limit + 1]);
         assert_eq!(read(&bytes, limit).await, Err(Unreadable::TooLarge));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_does_not_come_whole_is_not_held_for_ever() {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let mut reader = Reader::new(server, 4096);
+        let mut fragments = Fragments::default();
+        client.write_all(&frame(1, false, b"begun")).await.unwrap();
+        let start = Instant::now();
+        let signs = tokio::spawn(async move {
+            for _ in 0..100 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                client.write_all(&frame(10, true, b"")).await.unwrap();
+            }
+        });
+        let end = loop {
+            match reader.receive(&mut fragments).await {
+                Ok(message) => assert_eq!(message, Message::Pong),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(
+            (end, start.elapsed()),
+            (Unreadable::TooSlow, MESSAGE_PATIENCE)
+        );
+        signs.abort();
     }
 
     #[tokio::test]

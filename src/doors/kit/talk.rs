@@ -167,16 +167,21 @@ impl WebSocket {
             }
             self.writer.write_some().await
         };
-        if timeout(CLOSE_PATIENCE, written)
-            .await
-            .is_ok_and(|written| written.is_ok())
-        {
-            let _ = timeout(LAST_WORDS, async {
-                let mut fragments = Fragments::default();
-                while self.reader.receive(&mut fragments).await.is_ok() {}
-            })
-            .await;
+
+        let written = timeout(CLOSE_PATIENCE, written).await;
+        let has_closed = self.answer.is_some();
+        if has_closed || !written.is_ok_and(|written| written.is_ok()) {
+            return;
         }
+        let _ = timeout(LAST_WORDS, async {
+            let mut fragments = Fragments::default();
+            while let Ok(message) = self.reader.receive(&mut fragments).await {
+                if let Message::Close(_) = message {
+                    return;
+                }
+            }
+        })
+        .await;
     }
 }
 

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tracing::info;
 
-use super::{ClusterList, LONG_PATIENCE, PATIENCE, Row, hash, hash_token, number_arg, op, split};
+use super::{
+    ClusterList, LONG_PATIENCE, PATIENCE, Row, SignIn, hash, hash_token, number_arg, op, split,
+};
 use crate::peer_list::{
     AddPeerError, Added, Card, Family, Introduction, PeerError, PeerId, PeerToken, ResumeError,
     SendError, Unavailable, peer::name_for_list,
@@ -21,6 +23,7 @@ impl ClusterList {
     ) -> Result<Added, AddPeerError> {
         let token = PeerToken::random();
         let op = op();
+        let mut asking = SignIn::new(&self.0, &op);
         let row = self.0.run_in_time("add_member", PATIENCE, |verb| {
             verb.arg(&op)
                 .arg(key.map(hash).unwrap_or_default())
@@ -29,11 +32,16 @@ impl ClusterList {
                 .arg(self.0.highest_id())
         });
         let (kind, row) = row.await.map_err(|_| AddPeerError::Unavailable)?;
-        match kind.as_str() {
-            "ok" => self.added(row, token).ok_or(AddPeerError::Unavailable),
-            "full" => Err(AddPeerError::Full),
-            _ => Err(AddPeerError::Unavailable),
-        }
+        let added = match kind.as_str() {
+            "ok" => self.added(row, token).ok_or(AddPeerError::Unavailable)?,
+            "full" => {
+                asking.is_answered();
+                return Err(AddPeerError::Full);
+            }
+            _ => return Err(AddPeerError::Unavailable),
+        };
+        asking.is_answered();
+        Ok(added)
     }
 
     pub async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, ResumeError> {

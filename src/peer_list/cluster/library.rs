@@ -10,7 +10,8 @@ use crate::peer_list::{
     events::EVENTS_QUEUED,
     roster::LOG_LENGTH,
     rules::{
-        ANSWER_PATIENCE, LATE_HEARTBEAT, LINGER, NODE_LIFE, REPEAT_PAUSE, patience, sign_period,
+        ANSWER_PATIENCE, LATE_REQUEST, LINGER, NAME_KEPT, NODE_LIFE, REPEAT_PAUSE, patience,
+        sign_period,
     },
 };
 
@@ -45,6 +46,7 @@ const SCRIPT: &str = concat!(
     include_str!("script/mailbox.lua"),
     include_str!("script/group.lua"),
     include_str!("script/removal.lua"),
+    include_str!("script/members.lua"),
     include_str!("script/polling.lua"),
     include_str!("script/waiting.lua"),
     include_str!("script/sockets.lua"),
@@ -110,7 +112,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
          local BOUND, OVERHEAD, MAX_PEERS = {}, {MESSAGE_OVERHEAD_BYTES}, {}\n\
          local LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED = {LOG_LENGTH}, {EVENTS_KEPT}, {EVENTS_QUEUED}\n\
          local LINGER, REPEAT_PAUSE, ANSWER_PATIENCE, LEASE = {}, {}, {}, {}\n\
-         local LATE_HEARTBEAT = {}\n\
+         local LATE_REQUEST, NAME_KEPT = {}, {}\n\
          local NODE_LIFE, STANDSTILL, OP_LIFE = {}, {}, {}\n",
         ms(opts.timeout_period),
         ms(patience(opts)),
@@ -121,7 +123,8 @@ fn constants(opts: &HeartbeatOpts) -> String {
         ms(REPEAT_PAUSE),
         ms(ANSWER_PATIENCE),
         ms(LEASE),
-        ms(LATE_HEARTBEAT),
+        ms(LATE_REQUEST),
+        ms(NAME_KEPT),
         ms(NODE_LIFE),
         ms(2 * sign_period(opts)),
         ms(OP_LIFE),

@@ -204,10 +204,7 @@ impl ClusterList {
         let name = name.map(name_for_list);
         let token = PeerToken::random();
         let op = op();
-        let mut asking = SignIn {
-            node: &self.0,
-            op: Some(op.clone()),
-        };
+        let mut asking = SignIn::new(&self.0, &op);
         let row = self.0.run_in_time("add_peer", PATIENCE, |verb| {
             verb.arg(&op)
                 .arg(name.as_deref().unwrap_or_default())
@@ -221,14 +218,14 @@ impl ClusterList {
         match kind.as_str() {
             "ok" => {}
             "full" => {
-                asking.op = None;
+                asking.is_answered();
                 return Err(AddPeerError::Full);
             }
             _ => return Err(AddPeerError::Unavailable),
         }
         let signed_in = self.signed_in(row, token).await;
         let signed_in = signed_in.ok_or(AddPeerError::Unavailable)?;
-        asking.op = None;
+        asking.is_answered();
         info!(
             peer_id = signed_in.id.get(),
             name = name.as_deref(),
@@ -642,6 +639,17 @@ fn token_arg(caller: &Caller) -> String {
 struct SignIn<'a> {
     node: &'a Arc<Node>,
     op: Option<String>,
+}
+
+impl<'a> SignIn<'a> {
+    fn new(node: &'a Arc<Node>, op: &str) -> Self {
+        let op = Some(op.to_owned());
+        Self { node, op }
+    }
+
+    fn is_answered(&mut self) {
+        self.op = None;
+    }
 }
 
 impl Drop for SignIn<'_> {

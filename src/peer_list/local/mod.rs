@@ -39,7 +39,7 @@ use super::{
     events::EventLog,
     peer::name_for_list,
     roster::{Connected, Roster},
-    rules::{ANSWER_PATIENCE, LATE_HEARTBEAT, ROOM_PATIENCE},
+    rules::{ANSWER_PATIENCE, LATE_REQUEST, NAME_KEPT, ROOM_PATIENCE, STOOD_STILL},
     telling::{Half, Schedule, Telling},
 };
 use gc::Awake;
@@ -326,6 +326,7 @@ impl LocalList {
         introduction: Introduction,
     ) -> Result<Option<Vec<Card>>, UnknownPeer> {
         let peer = self.peer(id)?;
+        self.free_name(id, name);
         let claimed = self.0.group.lock().claim(id, &name.into(), &introduction)?;
         let Some((audience, cards)) = claimed else {
             return Ok(None);
@@ -352,7 +353,31 @@ impl LocalList {
         self.changed();
         let hello = Message::of_group(Kind::Group, introduction.hello);
         self.push_to_members(&audience, hello).await;
+        if peer.state.lock().removed.is_some() {
+            // Some may have heard its farewell before its hello.
+            let farewell = Message::of_group(Kind::Group, introduction.farewell);
+            self.push_to_members(&audience, farewell).await;
+            return Err(UnknownPeer);
+        }
         Ok(Some(self.with_cards(cards)))
+    }
+
+    /// Removes the holder of a name that another member claims, if its socket has been
+    /// closed for long.
+    fn free_name(&self, claimant: PeerId, name: &str) {
+        let holder = {
+            let group = self.0.group.lock();
+            let is_named = group.name(claimant).is_some();
+            group.named(name).filter(|_| !is_named)
+        };
+        let Some(holder) = holder.and_then(|id| self.peer(id).ok()) else {
+            return;
+        };
+        self.remove_if(&holder, |state| {
+            let now = Instant::now();
+            let seen = state.presence.last_seen(now);
+            (now >= seen + NAME_KEPT).then_some(Removal::Asked(Reason::Closed))
+        });
     }
 
     fn next_id(&self, roster: &mut Roster) -> Result<PeerId, AddPeerError> {
@@ -652,7 +677,7 @@ impl LocalList {
         state.presence.heartbeat(now);
         state.leaving = state
             .leaving
-            .filter(|leaving| now < leaving.said + LATE_HEARTBEAT);
+            .filter(|leaving| now < leaving.said + LATE_REQUEST);
         Ok(())
     }
 
@@ -668,7 +693,7 @@ impl LocalList {
             }
             // Its page may be frozen, or have been loaded again before this came:
             // whoever polls again is there.
-            let is_asked = state.waits.is_parked();
+            let is_asked = state.waits.is_parked() && !state.by_socket;
             state.leaving = Some(Leaving {
                 said,
                 end,
@@ -687,11 +712,18 @@ impl LocalList {
             sleep_until(end).await;
             let Some(list) = list.upgrade() else { return };
             let list = Self(list);
-            let asked = {
+            let woken = Instant::now();
+            let later = {
                 let mut state = peer.state.lock();
                 let leaving = state.leaving.filter(|leaving| leaving.end == end);
                 match leaving {
-                    Some(leaving) if state.waits.is_parked() => {
+                    // This process stood still, and nobody could show that they are there.
+                    Some(leaving) if woken > end + STOOD_STILL => {
+                        let end = woken + (end - leaving.said);
+                        state.leaving = Some(Leaving { end, ..leaving });
+                        Some((end, Vec::new()))
+                    }
+                    Some(leaving) if state.waits.is_parked() && !state.by_socket => {
                         // It waits, though it was asked or said farewell before: it is
                         // there, or that was its last request, which came late.
                         let end = end + ANSWER_PATIENCE;
@@ -706,7 +738,7 @@ impl LocalList {
                     _ => None,
                 }
             };
-            if let Some((end, wakers)) = asked {
+            if let Some((end, wakers)) = later {
                 wakers.into_iter().for_each(Waker::wake);
                 return list.leave_at(peer, end);
             }

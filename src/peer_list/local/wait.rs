@@ -13,7 +13,10 @@ use super::{
     mailbox::Kind,
     peer::{Peer, PeerState, Stale},
 };
-use crate::peer_list::{Delivery, Dialect, Lines, News, Reason, rules::REPEAT_PAUSE};
+use crate::peer_list::{
+    Delivery, Dialect, Lines, News, Reason,
+    rules::{LATE_REQUEST, REPEAT_PAUSE},
+};
 
 /// What is committed when a delivery is done.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +81,7 @@ pub(super) struct Wait {
     number: u64,
     /// The session of the peer that it belongs to.
     session: u64,
+    began: Instant,
     /// How its client is told of changes, which may be another's later.
     dialect: Dialect,
     is_socket: bool,
@@ -99,6 +103,7 @@ impl Wait {
             peer,
             number,
             session,
+            began: Instant::now(),
             dialect,
             is_socket: false,
         })
@@ -130,6 +135,7 @@ impl Wait {
             peer,
             number,
             session,
+            began: Instant::now(),
             dialect,
             is_socket: true,
         }
@@ -165,8 +171,13 @@ impl Wait {
     /// up is dropped without an answer.)
     pub fn answered(&self) {
         let mut state = self.peer.state.lock();
-        if !state.waits.is_over(self.number) {
-            state.leaving = None;
+        if state.waits.is_over(self.number) {
+            return;
+        }
+        match &mut state.leaving {
+            // It may be its last request, which was late. If it polls again, it is there.
+            Some(leaving) if self.began < leaving.said + LATE_REQUEST => leaving.is_asked = true,
+            leaving => *leaving = None,
         }
     }
 

@@ -316,6 +316,59 @@ async fn a_peer_is_gone_when_its_grace_is_over_whatever_of_it_is_still_open() {
     assert_eq!(list.peer_ids(), [a]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_last_poll_that_came_late_and_was_answered_keeps_nobody() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await.id;
+    say(&list, a, a, "1").await;
+    list.sign_out_later(a, GRACE).await.unwrap();
+    assert_eq!(take(&list, a).await, message(a, "1"));
+    pass(GRACE).await;
+    assert!(list.peer_ids().is_empty());
+    // A page that lives polls again.
+    let a = added(&list, "a").await.id;
+    say(&list, a, a, "1").await;
+    list.sign_out_later(a, GRACE).await.unwrap();
+    assert_eq!(take(&list, a).await, message(a, "1"));
+    let mut polls = wait(&list, a);
+    assert_pending!(polls.poll());
+    pass(2 * GRACE).await;
+    assert_eq!(list.peer_ids(), [a]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_socket_does_not_keep_a_peer_that_signs_out_later() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await.id;
+    let socket = list.open_socket(a, true).await.unwrap();
+    list.sign_out_later(a, GRACE).await.unwrap();
+    assert_pending!(task::spawn(socket.wait()).poll());
+    pass(GRACE).await;
+    assert!(list.peer_ids().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_in_which_the_process_stood_still_begins_again() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = added(&list, "a").await.id;
+    list.sign_out_later(a, GRACE).await.unwrap();
+    pass(Duration::ZERO).await;
+    tokio::time::advance(3 * GRACE).await;
+    pass(Duration::ZERO).await;
+    assert_eq!(list.peer_ids(), [a]);
+    pass(GRACE).await;
+    assert!(list.peer_ids().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_collected_by_hand_alone_does_not_stand_still() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    list.cancel_gc();
+    let a = added(&list, "a").await.id;
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(list.purge().await.unwrap(), [a]);
+}
+
 /// How a request proves that it may act as its peer.
 fn request(
     list: &TimeoutPeerList,

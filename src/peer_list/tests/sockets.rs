@@ -310,6 +310,27 @@ async fn a_name_of_the_group_is_given_once_and_is_an_address() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_name_of_a_member_is_free_when_its_socket_has_been_closed_for_long() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (a, socket) = member(&list, Some(KEY)).await;
+    let claim = async |id| {
+        let listed = list.list_member(id, "A", introduction()).await;
+        listed.unwrap().is_some()
+    };
+    assert!(claim(a).await);
+    pass(Duration::from_secs(60)).await;
+    let (b, _b) = member(&list, None).await;
+    assert!(!claim(b).await);
+    // It may come back.
+    drop(socket);
+    pass(Duration::from_secs(4)).await;
+    assert!(!claim(b).await);
+    pass(Duration::from_secs(1)).await;
+    assert!(claim(b).await);
+    assert_eq!(list.peer_ids(), [b]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn members_count_against_the_bound_of_peers() {
     let opts = HeartbeatOpts {
         max_peers: 1,

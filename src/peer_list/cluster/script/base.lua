@@ -12,7 +12,7 @@
 -- the settings of the list as constants, times in ms:
 -- TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD, MAX_PEERS, LOG_LENGTH,
 -- EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE, ANSWER_PATIENCE,
--- LATE_HEARTBEAT, LEASE, NODE_LIFE, STANDSTILL, OP_LIFE; and DB, the number of the
+-- LATE_REQUEST, NAME_KEPT, LEASE, NODE_LIFE, STANDSTILL, OP_LIFE; and DB, the number of the
 -- database.
 --
 -- Keys, after the prefix:
@@ -52,8 +52,9 @@
 -- node), opening (the name of the last attempt to open a socket), offered (the
 -- highest number that was ever lent), closed (the session whose socket was closed
 -- last, if nobody came after it), protected (requests have to show its token),
--- said, asked and goodbye (of one that signs out later: when it said so; its wait of
--- this name was ended, to see whether it polls again), heard, given, acks, gone,
+-- said, asked, goodbye and late (of one that signs out later: when it said so;
+-- whether a wait after the next shows that it is there; the name of the wait that was
+-- ended to see that; the name of one that may have been sent before), heard, given, acks, gone,
 -- handed, delivered, bytes (its mailbox), sent (the last number that it sent), doomed
 -- (why its door is to remove it), stale and shown (what the sets of these names
 -- have for it), capacity (how many viewers it says that it can serve), member, key,
@@ -91,6 +92,9 @@ local function is_after(number, other)
 end
 
 local verbs = {}
+
+-- What an operation has become that nobody waits for any more.
+local GIVEN_UP = '-'
 
 -- What an operation that may be asked for again has answered before.
 local function done_before(op)

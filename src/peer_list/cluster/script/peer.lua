@@ -197,6 +197,7 @@ function Peer:come_back()
   self:set('leaving', nil)
   self:set('said', nil)
   self:set('asked', nil)
+  self:set('late', nil)
   self:set('goodbye', nil)
 end
 

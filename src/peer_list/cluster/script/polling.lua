@@ -13,9 +13,6 @@ local function polled(id, token)
   return peer
 end
 
--- What an operation has become that nobody waits for any more.
-local GIVEN_UP = '-'
-
 verbs.add_peer = in_time(function(before, op, name, door, dialect, token, highest, protected)
   local known_id = done_before(op)
   if known_id == GIVEN_UP then
@@ -42,8 +39,8 @@ end)
 
 -- Whoever asked for this sign-in was refused: it is undone, or not done.
 function verbs.give_up_sign_in(op)
-  local id = done_before(op)
-  local peer = id and find(id)
+  local id, was_known = string.match(done_before(op) or '', '^(%d+) ?(%d?)$')
+  local peer = id and was_known ~= '1' and find(id)
   if peer then
     remove(peer, 'closed')
   end
@@ -155,7 +152,7 @@ function verbs.heartbeat(id, token, link, lingers)
   end
   peer:request(link, lingers)
   peer:set_number('beat', now)
-  if now >= peer:number('said') + LATE_HEARTBEAT then
+  if now >= peer:number('said') + LATE_REQUEST then
     peer:come_back()
   end
   peer:store()

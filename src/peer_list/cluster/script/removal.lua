@@ -71,7 +71,11 @@ end
 
 -- Returns who is removed, and whether to ask again.
 function verbs.leave(id)
+  mind_standstill()
   local peer = find(id)
+  if peer and peer.is.leaving and call('EXISTS', key('grace')) == 1 then
+    return { false, '1' }
+  end
   if peer and peer.is.leaving and tonumber(peer.is.leaving) <= now then
     local removed = leave(peer)
     return { removed or false, peer.is.leaving and not removed and '1' or '0' }

@@ -80,7 +80,12 @@ end
 -- `name`: of the wait. `lingers`: it was answered.
 local function end_wait(peer, name, is_newest, lingers)
   if lingers == '1' and name ~= peer.is.goodbye then
-    peer:come_back()
+    if name == peer.is.late then
+      -- If it polls again, it is there.
+      peer:set('asked', '1')
+    else
+      peer:come_back()
+    end
   end
   peer:set_number('seen', now)
   if lingers == '1' then
@@ -111,16 +116,21 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told)
     return refused
   end
   if peer.is.socket then
+    peer:store()
     return { 'unknown' }
   end
   if peer.is.wait and newest_began(peer) > tonumber(began) + CLOCKS_DIFFER then
     -- It was overtaken on its way, by one at another node.
+    peer:store()
     return { 'ok', { 'outdated' }, peer.is.dialect, '-' }
   end
   peer:set_number('began', math.max(tonumber(began), newest_began(peer)))
   peer:request(link, '0')
   peer:move(NODE, peer.is.link)
   peer:set('wait', wait)
+  if peer.is.leaving and tonumber(began) < peer:number('said') + LATE_REQUEST then
+    peer:set('late', wait)
+  end
   peer:set('acks', acknowledged ~= '' and '1' or nil)
   if acknowledged ~= '' then
     acknowledge(peer, tonumber(acknowledged))
