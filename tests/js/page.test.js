@@ -6,7 +6,7 @@ import http from 'node:http';
 import {test} from 'node:test';
 
 import {
-  cuttingWire, eventStream, pollingPeer, randomFrom, startBrowser, startServer, until, webSocketPeer,
+  cuttingWire, eventStream, nodeOf, pollingPeer, randomFrom, startBrowser, startServer, until, webSocketPeer,
 } from './support.js';
 
 /** An empty page of an origin of its own: what an application is. */
@@ -161,7 +161,7 @@ for (const version of [1, 2, 4]) {
       window.heard = [];
       socket.on('connect', () => socket.emit('ready', 'Zoë 🦀 漢'));
       socket.on('message', (message) => { heard.push(message); resolve(message); });
-    }), server.http);
+    }), nodeOf(server.http));
     assert.equal(greeting.target, 'Zoë 🦀 漢');
     await page.evaluate((id) => socket.emit('messageOne', {target: id, text: 'é🦀漢'}), other.id);
     assert.equal(JSON.parse(await other.frames.next()).text, 'é🦀漢');

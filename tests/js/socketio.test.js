@@ -204,6 +204,29 @@ test('a socket that does not read is removed and others do not notice', async (t
   await until(async () => (await server.peers()).length === 2);
 });
 
+test('lists of who is there that are not read hold little more than one', ofOneProcess, async (t) => {
+  const server = await startServer(t, {WEBRTC_HEARTBEAT_MS: '600000'});
+  const name = 'n'.repeat(500);
+  for (let number = 0; number < 8000; number += 50) {
+    await Promise.all(Array.from({length: 50}, (_, more) => fetch(`${server.http}/sign_in?peer_name=${name}${number + more}`)));
+  }
+  await fetch(`${server.http}/connections`).then((reply) => reply.text());
+  const before = server.resident();
+  // Eight megabytes each, of which the kernel takes some.
+  for (let number = 0; number < 20; number += 1) {
+    const socket = await rawClient(t, server);
+    socket.pause();
+    socket.send(`42["ready","deaf${number}"]`);
+    const request = net.connect({port: server.port, host: '127.0.0.1'});
+    t.after(() => request.destroy());
+    request.write('GET /connections HTTP/1.1\r\nHost: x\r\n\r\n');
+    request.pause();
+    await until(async () => (await server.peers()).length === 8001 + number);
+  }
+  const grown = server.resident() - before;
+  assert.ok(grown < 40 * 1024, `${grown} KiB more`);
+});
+
 test('wrong Engine.IO packets and silent connections leave the server as it was', ofOneProcess, async (t) => {
   const server = await startServer(t);
   const a = await readyClient(t, server, 'A');

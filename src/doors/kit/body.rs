@@ -74,6 +74,11 @@ pub(crate) fn lines(lines: Lines, receipt: Option<Receipt>) -> Body {
     }
 }
 
+/// A body in parts that need not be copied together.
+pub(crate) fn parts(parts: Vec<Bytes>) -> Body {
+    lines(parts.into_iter().collect(), None)
+}
+
 /// A body that says when it is written: hyper drops a body when it has all of it,
 /// and then writes it in the same breath.
 struct Written {

@@ -2,8 +2,6 @@
 //! `simple_webrtc_signaling_server` read it: older ones the keys at the top,
 //! newer ones `payload`.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{
@@ -63,55 +61,19 @@ pub(super) fn introduction(
     }
 }
 
-/// Each peer of the list: the key that this protocol knows it by, and its card.
-fn cards(list: &[Card]) -> impl Iterator<Item = (PeerId, Box<RawValue>)> {
-    list.iter().map(|Card { id, name, card }| {
-        let card = card
-            .as_ref()
-            .and_then(|card| serde_json::from_slice(card).ok());
-        let card = card.unwrap_or_else(|| {
-            json(&Connection {
-                socket_id: None,
-                peer_id: &id.to_string(),
-                peer_type: None,
-                name: Some(name),
-            })
-        });
-        (*id, card)
+/// A peer of the list, as others are told of it.
+pub(super) fn connection(Card { id, name, card }: &Card) -> Box<RawValue> {
+    let card = card
+        .as_ref()
+        .and_then(|card| serde_json::from_slice(card).ok());
+    card.unwrap_or_else(|| {
+        json(&Connection {
+            socket_id: None,
+            peer_id: &id.to_string(),
+            peer_type: None,
+            name: Some(name),
+        })
     })
-}
-
-/// The answer to `GET /connections`.
-pub(super) fn connections(list: &[Card]) -> String {
-    let connections: Vec<_> = cards(list).map(|(_, card)| card).collect();
-    json(&connections).get().to_owned()
-}
-
-/// What a socket that said `ready` is told first: who else is there.
-pub(super) fn greeting(peer_id: &str, own: PeerId, list: &[Card]) -> Box<RawValue> {
-    let others = cards(list).filter(|(id, _)| *id != own);
-    let others: Vec<Box<RawValue>> = others.map(|(_, card)| card).collect();
-    let by_id: BTreeMap<String, &RawValue> = others
-        .iter()
-        .filter_map(|card| Some((peer_id_of(card)?, &**card)))
-        .collect();
-    json(&json!({
-        "from": "all",
-        "target": peer_id,
-        "action": "open",
-        "connections": by_id,
-        "payload": {"action": "open", "connections": others, "bePolite": false},
-    }))
-}
-
-fn peer_id_of(card: &RawValue) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Id {
-        peer_id: String,
-    }
-    let id: Id = serde_json::from_str(card.get()).ok()?;
-    Some(id.peer_id)
 }
 
 /// A message that comes from a peer of another door: the JSON that it is, or

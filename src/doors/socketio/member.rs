@@ -15,6 +15,7 @@ use tracing::debug;
 
 use super::{
     Auth,
+    connections::Connections,
     engineio::{Gone, Handshake, Place, Session},
     events,
     packet::{self, Event, Told},
@@ -50,6 +51,7 @@ pub(super) struct Members {
     pub list: TimeoutPeerList,
     /// What a client has to show, if anything.
     pub token: Option<SecretString>,
+    pub connections: Arc<Connections>,
 }
 
 /// Why a client may not connect, as its `connect_error` tells it.
@@ -102,6 +104,7 @@ impl Members {
         let member = Member {
             peer,
             session: session.clone(),
+            connections: self.connections.clone(),
             public_id,
             is_numbered,
             token: back.resumes.then_some(added.token),
@@ -216,6 +219,7 @@ impl From<Gone> for Ended {
 struct Member {
     peer: PushPeer,
     session: Arc<Session>,
+    connections: Arc<Connections>,
     /// What others know its socket by.
     public_id: String,
     /// Messages are numbered, in both directions.
@@ -423,8 +427,8 @@ impl Member {
 
     async fn greet(&self, name: &str, there: &[Card]) -> Result<(), Ended> {
         *self.is_greeted.lock() = true;
-        let greeting = events::greeting(name, self.peer.id, there);
-        self.emit("message", &[&greeting]).await?;
+        self.push(self.connections.greeting(name, self.peer.id, there))
+            .await?;
         match &self.token {
             Some(token) => {
                 let session = events::session(self.peer.id, token);

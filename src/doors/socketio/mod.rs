@@ -11,6 +11,7 @@
 //! | `get-session-info` | `ask_for_room` |
 //! | disconnect | `remove_peer` |
 
+mod connections;
 mod engineio;
 mod events;
 mod member;
@@ -32,10 +33,13 @@ use subtle::ConstantTimeEq;
 use tower::service_fn;
 
 use super::{
-    Cors, RequestError, guard, only,
+    Cors, RequestError, guard,
+    kit::body,
+    only,
     reply::{self, reply},
 };
 use crate::peer_list::TimeoutPeerList;
+use connections::Connections;
 use engineio::{EngineIo, Handshake, Place, Serve, Session};
 use member::Members;
 
@@ -60,9 +64,11 @@ pub(crate) fn routes(
     token: Option<SecretString>,
     cors: &Cors,
 ) -> Routes {
+    let told = Arc::new(Connections::default());
     let members = Members {
         list: peer_list.clone(),
         token,
+        connections: told.clone(),
     };
     let engine = EngineIo::new(peer_list.clone(), max_message_bytes, members);
     let answer = service_fn(move |request| engine.clone().answer(request));
@@ -79,7 +85,7 @@ pub(crate) fn routes(
             "/reliable-signaler/signaler.js",
             any(async |r| script(r, SIGNALER)),
         )
-        .with_state(peer_list);
+        .with_state((peer_list, told));
     Routes { transport, others }
 }
 
@@ -115,12 +121,12 @@ impl Auth {
 }
 
 async fn connections(
-    State(peer_list): State<TimeoutPeerList>,
+    State((peer_list, told)): State<(TimeoutPeerList, Arc<Connections>)>,
     request: Request,
 ) -> Result<Response, RequestError> {
     only(&[Method::GET], &request)?;
     let cards = peer_list.cards().await?;
-    let mut response = reply(events::connections(&cards));
+    let mut response = reply(body::parts(told.list(&cards)));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     Ok(response)

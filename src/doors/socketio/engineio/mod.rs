@@ -397,5 +397,5 @@ fn upgrade(request: &mut Request) -> Result<Upgrade, Refused> {
 }
 
 fn packets_reply(version: Version, packets: &[Vec<Bytes>]) -> Response {
-    reply(payload::write(version, packets))
+    reply(body::parts(payload::write(version, packets)))
 }

@@ -178,43 +178,47 @@ fn read_binary(body: &Bytes) -> Result<(Packet, Option<Bytes>), NotPackets> {
     Ok((packet, rest_of(body, rest)))
 }
 
-/// The body that brings these packets to a client. Each is UTF-8 in parts.
-pub(super) fn write(version: Version, packets: &[Vec<Bytes>]) -> Bytes {
-    let length: usize = packets.iter().flatten().map(|part| part.len() + 8).sum();
-    let mut body = String::with_capacity(length);
+/// The body that brings these packets to a client, in parts. Each packet is UTF-8 in
+/// parts.
+pub(super) fn write(version: Version, packets: &[Vec<Bytes>]) -> Vec<Bytes> {
+    let mut body = Vec::new();
     for (number, packet) in packets.iter().enumerate() {
-        let parts = packet.iter().map(|part| String::from_utf8_lossy(part));
         match version {
             Version::V4 => {
                 if number > 0 {
-                    body.push(SEPARATOR);
+                    body.push(Bytes::from_static(b"\x1e"));
                 }
-                parts.for_each(|part| body.push_str(&part));
+                body.extend_from_slice(packet);
             }
             Version::V3 => {
-                let packet: String = parts.map(|part| ascii(&part)).collect();
-                // Writing to a string does not fail.
-                let _ = write!(body, "{}:{packet}", packet.len());
+                let at = body.len();
+                body.extend(packet.iter().map(ascii));
+                let length: usize = body[at..].iter().map(Bytes::len).sum();
+                body.insert(at, format!("{length}:").into());
             }
         }
     }
-    body.into()
+    body
 }
 
 /// All that is beyond ASCII in these packets is in strings of JSON, where it can be
 /// escaped: then both clients of version 3 count and decode alike.
-fn ascii(json: &str) -> String {
+fn ascii(json: &Bytes) -> Bytes {
+    if json.is_ascii() {
+        return json.clone();
+    }
     let mut ascii = String::with_capacity(json.len());
-    for c in json.chars() {
+    for c in String::from_utf8_lossy(json).chars() {
         if c.is_ascii() {
             ascii.push(c);
             continue;
         }
         for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a string does not fail.
             let _ = write!(ascii, "\\u{unit:04x}");
         }
     }
-    ascii
+    ascii.into()
 }
 
 #[cfg(test)]
@@ -310,11 +314,11 @@ mod tests {
     fn what_is_written_for_version_3_is_ascii() {
         let packets = [vec!["42".into(), "[\"é🦀\"]".into()], vec!["3".into()]];
         assert_eq!(
-            &*write(Version::V3, &packets),
+            write(Version::V3, &packets).concat(),
             br#"24:42["\u00e9\ud83e\udd80"]1:3"#
         );
         assert_eq!(
-            &*write(Version::V4, &packets),
+            write(Version::V4, &packets).concat(),
             "42[\"é🦀\"]\x1e3".as_bytes()
         );
     }

@@ -1,0 +1,186 @@
+//! Who is there, as the JSON that clients of this door are told, written once for all
+//! of them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use super::{events, packet::Told};
+use crate::peer_list::{Card, PeerId};
+
+/// So many ids share a part. When one of them changes, the part is written anew.
+const IDS: u32 = 64;
+
+/// The parts that were told last. What is told to many who do not read it takes
+/// little more memory than one.
+#[derive(Default)]
+pub(super) struct Connections(Mutex<HashMap<u32, Arc<Part>>>);
+
+/// Peers with neighbouring ids.
+struct Part {
+    cards: Vec<Card>,
+    /// Members of an object, `,"KEY":CONNECTION`.
+    by_key: Bytes,
+    /// Elements of an array, `,CONNECTION`.
+    list: Bytes,
+}
+
+impl Connections {
+    /// The answer to `GET /connections`.
+    pub fn list(&self, cards: &[Card]) -> Vec<Bytes> {
+        let mut told = vec![Bytes::from_static(b"[")];
+        let parts = self.parts(cards, None);
+        told.extend(joined(parts.iter().map(|part| &part.list)));
+        told.push(Bytes::from_static(b"]"));
+        told
+    }
+
+    /// What a socket that said `ready` is told first: who else is there. `name`: its
+    /// own.
+    pub fn greeting(&self, name: &str, own: PeerId, cards: &[Card]) -> Told {
+        let parts = self.parts(cards, Some(own));
+        let name = Value::from(name);
+        let head = format!(
+            r#"42["message",{{"from":"all","target":{name},"action":"open","connections":{{"#
+        );
+        let mut told: Told = vec![head.into()];
+        told.extend(joined(parts.iter().map(|part| &part.by_key)));
+        let middle = br#"},"payload":{"action":"open","connections":["#;
+        told.push(Bytes::from_static(middle));
+        told.extend(joined(parts.iter().map(|part| &part.list)));
+        told.push(Bytes::from_static(br#"],"bePolite":false}}]"#));
+        told
+    }
+
+    /// `but`: whom they do not name. Its part is nobody else's.
+    fn parts(&self, cards: &[Card], but: Option<PeerId>) -> Vec<Arc<Part>> {
+        let mut grouped: BTreeMap<u32, Vec<&Card>> = BTreeMap::new();
+        for card in cards.iter().filter(|card| Some(card.id) != but) {
+            grouped.entry(card.id.get() / IDS).or_default().push(card);
+        }
+        let own = but.map(|id| id.get() / IDS);
+        let mut known = self.0.lock();
+        known.retain(|number, _| grouped.contains_key(number));
+        let parts = grouped.into_iter().map(|(number, cards)| {
+            if Some(number) == own {
+                return Arc::new(Part::of(&cards));
+            }
+            let part = known.get(&number).cloned();
+            let part = part.filter(|part| part.cards.iter().eq(cards.iter().copied()));
+            part.unwrap_or_else(|| {
+                let part = Arc::new(Part::of(&cards));
+                known.insert(number, part.clone());
+                part
+            })
+        });
+        parts.collect()
+    }
+}
+
+impl Part {
+    fn of(cards: &[&Card]) -> Self {
+        let (mut by_key, mut list) = (String::new(), String::new());
+        for card in cards {
+            let connection = events::connection(card);
+            if let Some(key) = key_of(&connection) {
+                by_key.push_str(&format!(",{}:{connection}", Value::from(key)));
+            }
+            list.push(',');
+            list.push_str(connection.get());
+        }
+        Self {
+            cards: cards.iter().copied().cloned().collect(),
+            by_key: by_key.into(),
+            list: list.into(),
+        }
+    }
+}
+
+/// By what others know the peer of a connection.
+fn key_of(connection: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Id {
+        peer_id: String,
+    }
+    let id: Id = serde_json::from_str(connection.get()).ok()?;
+    Some(id.peer_id)
+}
+
+/// Parts that begin with a comma, but the first, which has none.
+fn joined<'a>(parts: impl Iterator<Item = &'a Bytes>) -> impl Iterator<Item = Bytes> {
+    let parts = parts.filter(|part| !part.is_empty());
+    parts.enumerate().map(|(number, part)| {
+        if number == 0 {
+            part.slice(1..)
+        } else {
+            part.clone()
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn id(number: u32) -> PeerId {
+        PeerId::new(number).unwrap()
+    }
+
+    fn cards(ids: impl IntoIterator<Item = u32>) -> Vec<Card> {
+        let card = |number: u32| Card {
+            id: id(number),
+            name: format!("n\"{number}").into(),
+            card: None,
+        };
+        ids.into_iter().map(card).collect()
+    }
+
+    #[test]
+    fn a_greeting_names_all_others_by_key_and_in_a_list() {
+        let connections = Connections::default();
+        let told = connections
+            .greeting("a", id(2), &cards([1, 2, 500]))
+            .concat();
+        let told: Value = serde_json::from_slice(&told[2..]).unwrap();
+        let connection = |id: &str| json!({"peerId": id, "name": format!("n\"{id}")});
+        let expected = json!(["message", {
+            "from": "all",
+            "target": "a",
+            "action": "open",
+            "connections": {"1": connection("1"), "500": connection("500")},
+            "payload": {
+                "action": "open",
+                "connections": [connection("1"), connection("500")],
+                "bePolite": false,
+            },
+        }]);
+        assert_eq!(told, expected);
+        let alone = connections.greeting("a", id(1), &cards([1])).concat();
+        assert!(serde_json::from_slice::<Value>(&alone[2..]).is_ok());
+        assert_eq!(connections.list(&[]).concat(), b"[]");
+    }
+
+    #[test]
+    fn greetings_share_what_did_not_change() {
+        let connections = Connections::default();
+        let others = cards(1..1000);
+        let memory = |told: &Told| told.iter().map(|part| part.as_ptr()).collect::<Vec<_>>();
+        let first = connections.greeting("a", id(1001), &others);
+        let second = connections.greeting("b", id(1002), &others);
+        let shared = memory(&first)
+            .iter()
+            .filter(|part| memory(&second).contains(part))
+            .count();
+        // All but the head, and the part of their own ids in both forms.
+        assert_eq!(shared, first.len() - 3);
+    }
+}
