@@ -40,6 +40,7 @@ pub use lines::Lines;
 pub use member::{Added, Card, Family, Introduction};
 pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, WayIn};
 pub use request::{Caller, Link, OpenRequest, OpenSocket, Proof};
+pub(crate) use rules::STANDSTILL;
 pub use token::PeerToken;
 
 use cluster::ClusterList;

@@ -40,8 +40,9 @@ pub(super) const LATE_REQUEST: Duration = Duration::from_secs(1);
 /// one that still lives is back by then. (`socket.io-client` tries after 1 s, and 2.)
 pub(super) const NAME_KEPT: Duration = Duration::from_secs(5);
 
-/// Who does something at a time, and is later than this, stood still.
-pub(super) const STOOD_STILL: Duration = Duration::from_secs(1);
+/// A timer that is later than this fired late because this process stood still (a
+/// suspended machine, SIGSTOP). What clients sent meanwhile was not read.
+pub(crate) const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// How long a sender that cannot be refused waits for room in a mailbox.
 pub(super) const ROOM_PATIENCE: Duration = Duration::from_secs(1);

@@ -5,9 +5,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// A timer that is later than this fired late because this process stood still
-/// (a suspended machine, SIGSTOP). What clients sent meanwhile was not read.
-const STANDSTILL: Duration = Duration::from_secs(1);
+use crate::peer_list::STANDSTILL;
 
 /// When a client was last heard.
 pub(crate) struct Heard {

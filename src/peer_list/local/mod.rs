@@ -39,7 +39,7 @@ use super::{
     events::EventLog,
     peer::name_for_list,
     roster::{Connected, Roster},
-    rules::{ANSWER_PATIENCE, LATE_REQUEST, NAME_KEPT, ROOM_PATIENCE, STOOD_STILL},
+    rules::{ANSWER_PATIENCE, LATE_REQUEST, NAME_KEPT, ROOM_PATIENCE, STANDSTILL},
     telling::{Half, Schedule, Telling},
 };
 use gc::Awake;
@@ -718,7 +718,7 @@ impl LocalList {
                 let leaving = state.leaving.filter(|leaving| leaving.end == end);
                 match leaving {
                     // This process stood still, and nobody could show that they are there.
-                    Some(leaving) if woken > end + STOOD_STILL => {
+                    Some(leaving) if woken > end + STANDSTILL => {
                         let end = woken + (end - leaving.said);
                         state.leaving = Some(Leaving { end, ..leaving });
                         Some((end, Vec::new()))

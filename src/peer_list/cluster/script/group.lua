@@ -1,5 +1,4 @@
--- The members of the group, their names and rooms, and whom their broadcasts
--- reach.
+-- The members of the group, their rooms, and whom their broadcasts reach.
 
 -- The members that a broadcast reaches.
 local function audience(id, family)

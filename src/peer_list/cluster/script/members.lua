@@ -1,4 +1,4 @@
--- How members come, come back, and get their names.
+-- How members of the group come, come back, and are shown under their names.
 
 local function returned(op, before, peer, token)
   if not done_before(op) then
