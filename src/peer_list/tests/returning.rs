@@ -341,8 +341,10 @@ async fn an_open_socket_does_not_keep_a_peer_that_signs_out_later() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = added(&list, "a").await.id;
     let socket = list.open_socket(a, true).await.unwrap();
+    let mut news = task::spawn(socket.wait());
+    assert_pending!(news.poll());
     list.sign_out_later(a, GRACE).await.unwrap();
-    assert_pending!(task::spawn(socket.wait()).poll());
+    assert_pending!(news.poll());
     pass(GRACE).await;
     assert!(list.peer_ids().is_empty());
 }
