@@ -370,6 +370,21 @@ mod tests {
     }
 
     #[test]
+    fn an_event_in_redis_is_read_with_and_without_a_capacity() {
+        let read = |heartbeat: &str| {
+            let line = format!("7 connect - 3 http 1 1000 2000 {heartbeat} a name");
+            let Some(PeerEvent::PeerAdded(peer)) = read_event(&line) else {
+                panic!("not read: {line}");
+            };
+            assert_eq!((peer.id.get(), &*peer.name), (3, "a name"));
+            (peer.heartbeat, peer.capacity)
+        };
+        assert_eq!(read("1"), (true, None));
+        assert_eq!(read("0,12"), (false, Some(12)));
+        assert_eq!(read("1,0"), (true, Some(0)));
+    }
+
+    #[test]
     fn an_event_of_a_newer_version_is_passed_over_and_what_is_kept_stays() {
         let log = log();
         log.add(event(1));

@@ -765,6 +765,30 @@ test('a sign-in that was refused because Redis stood still is not in the list la
   await until(async () => (await node.peers()).length === 1);
 });
 
+test('a sign-in that is given up is undone, and a peer that was there before stays', async (t) => {
+  const redis = await inMemory(t);
+  await startNodes(t, redis.url, 1);
+  const verb = (...args) => script(redis, 'node', ...args);
+  const soon = () => String(Date.now() + 5000);
+  const add = (op, key) => verb('add_member', soon(), op, key, 'socketio', 'token', '0');
+  const signIn = (op) => verb('add_peer', soon(), op, 'a', 'http', 'l', 'token', '0', '-1', '0');
+  assert.deepEqual(await add('first', 'key'), ['ok', '1', '0']);
+  await verb('give_up_sign_in', 'first');
+  assert.deepEqual(await add('first', 'key'), ['given up']);
+  assert.deepEqual(await add('second', 'key'), ['ok', '2', '0']);
+  // It comes back, and is not told.
+  assert.deepEqual(await add('third', 'key'), ['ok', '2', '1']);
+  await verb('give_up_sign_in', 'third');
+  assert.deepEqual(await add('fourth', 'key'), ['ok', '2', '1']);
+  // Given up before it was carried out.
+  await verb('give_up_sign_in', 'fifth');
+  assert.deepEqual(await add('fifth', ''), ['given up']);
+  assert.equal((await signIn('sixth'))[0], 'ok');
+  await verb('give_up_sign_in', 'sixth');
+  assert.deepEqual(await signIn('sixth'), ['given up']);
+  assert.equal(await redis.cli('hlen', '{signal}:listed'), '0');
+});
+
 test('a burst of sign-ins is answered, each once', async (t) => {
   const redis = await inMemory(t);
   const node = await startNode(t, {WEBRTC_REDIS_URL: redis.url});

@@ -444,6 +444,36 @@ async fn a_member_that_is_to_go_is_not_introduced_to_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hello_that_comes_after_its_farewell_is_followed_by_one_more() {
+    let list = TimeoutPeerList::new(HeartbeatOpts {
+        max_pending_bytes: 3 * (MESSAGE_OVERHEAD_BYTES + "farewell".len()),
+        ..HeartbeatOpts::default()
+    });
+    let (a, _a) = member(&list, None).await;
+    let (_, b) = member(&list, None).await;
+    for _ in 0..3 {
+        list.broadcast(a, "whatever".into()).await.unwrap();
+    }
+    let mut listed = task::spawn(list.list_member(a, "a", introduction()));
+    assert_pending!(listed.poll());
+    for _ in 0..3 {
+        take(&b).await;
+    }
+    list.remove_peer(a, Reason::Kicked).await.unwrap();
+    assert_ready!(listed.poll()).unwrap_err();
+    let heard = [take(&b).await, take(&b).await, take(&b).await];
+    assert_eq!(
+        heard,
+        [
+            group_message(4, "farewell"),
+            group_message(5, "hello"),
+            group_message(6, "farewell"),
+        ]
+    );
+    nothing_for(&b);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_member_that_came_back_is_told_of_as_connected() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let (a, socket) = member(&list, Some(KEY)).await;
