@@ -136,3 +136,44 @@ fn script(request: Request, script: &'static str) -> Result<Response, RequestErr
     only(&[Method::GET, Method::HEAD], &request)?;
     Ok(reply::script(script))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+    use tokio::task::yield_now;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::peer_list::HeartbeatOpts;
+
+    async fn ask(door: &Router, method: Method, sid: &str, body: &'static str) -> (u16, String) {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/socket.io/?EIO=4&transport=polling{sid}"));
+        let request = request.body(Body::from(body)).unwrap();
+        let response = door.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_ends_before_it_connects_leaves_its_place_at_once() {
+        let list = TimeoutPeerList::new(HeartbeatOpts {
+            max_peers: 1,
+            ..HeartbeatOpts::default()
+        });
+        let door = routes(list, 1000, None, &Cors::AnyOrigin).transport;
+        let (status, hello) = ask(&door, Method::GET, "", "").await;
+        assert_eq!(status, 200);
+        let hello: Value = serde_json::from_str(&hello[1..]).unwrap();
+        assert_eq!(ask(&door, Method::GET, "", "").await.0, 503);
+        let sid = format!("&sid={}", hello["sid"].as_str().unwrap());
+        assert_eq!(ask(&door, Method::POST, &sid, "1").await.0, 200);
+        // So that the session's own task hears of it; no time passes.
+        yield_now().await;
+        assert_eq!(ask(&door, Method::GET, "", "").await.0, 200);
+    }
+}
