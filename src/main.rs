@@ -205,7 +205,7 @@ fn cannot_listen(port: u16, error: &std::io::Error) -> String {
             ": it takes more rights than this user has; set PORT to one from 1024 up"
         }
         std::io::ErrorKind::AddrNotAvailable => {
-            ": HOST is not an address of this machine; leave it unset to listen on all"
+            ": WEBRTC_HOST (--host, HOST) is not an address of this machine; leave it out to listen on all"
         }
         _ => return format!("cannot listen on port {port}: {error}"),
     };

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::reply::reply;
+use super::reply::{self, reply};
 use crate::peer_list::{AddPeerError, PeerError, SendError, Unavailable, WrongToken};
 
 /// Why a request was refused. It changed nothing.
@@ -169,6 +169,14 @@ impl RequestError {
         }
     }
 
+    /// Its name, where clients need to tell it from others of its status: what was
+    /// refused for a full mailbox was not accepted, as it may have been when the list,
+    /// or a proxy on the way, answers 503.
+    fn code(&self) -> Option<(HeaderName, HeaderValue)> {
+        let is_full = matches!(self, Self::MailboxFull);
+        is_full.then(|| (reply::ERROR, HeaderValue::from_static("mailbox_full")))
+    }
+
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::ServerFull | Self::MailboxFull | Self::Unavailable => {
@@ -204,6 +212,7 @@ impl IntoResponse for RequestError {
         let mut response = reply(self.line() + "\n");
         *response.status_mut() = self.status();
         response.headers_mut().extend(self.header());
+        response.headers_mut().extend(self.code());
         response
     }
 }

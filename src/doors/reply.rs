@@ -28,6 +28,9 @@ pub(super) const PEER_TOKEN: HeaderName = HeaderName::from_static("x-peer-token"
 /// How often a client should send a heartbeat, in ms.
 pub(super) const HEARTBEAT_INTERVAL: HeaderName = HeaderName::from_static("x-heartbeat-interval");
 
+/// What an error is called, for clients that do not show its text to a person.
+pub(super) const ERROR: HeaderName = HeaderName::from_static("x-error");
+
 /// A 200 with these bytes. A message is delivered as text whatever it is, and
 /// with `nosniff`: one peer must not be able to make another's browser take
 /// it for a page.
@@ -110,6 +113,7 @@ fn layer(origins: AllowOrigin, vary: Vec<HeaderName>) -> CorsLayer {
             MESSAGE_SEQ,
             PEER_TOKEN,
             HEARTBEAT_INTERVAL,
+            ERROR,
         ])
         .max_age(PREFLIGHT_AGE)
         .vary(vary)

@@ -30,7 +30,8 @@ use tokio::sync::mpsc;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
-    Cors, RequestError, guard,
+    RequestError, guard,
+    http::SignalOpts,
     kit::{
         talk::{Life, Lost, Talk, WebSocket},
         upgrade::{self, Stream, Upgrade},
@@ -64,21 +65,25 @@ const REPLACED: u16 = 4001;
 struct Door {
     peer_list: TimeoutPeerList,
     max_message_bytes: usize,
+    /// Whether a `senderId` must be the sender's own id.
+    senders_are_proved: bool,
     /// The list as it was last told, for all sockets.
     peers: Arc<PeersJson>,
 }
 
-/// The routes of this door, `/` and `/ws`, for pages that `cors` lets use the server.
-pub(crate) fn routes(peer_list: TimeoutPeerList, max_message_bytes: usize, cors: &Cors) -> Router {
+/// The routes of this door, `/` and `/ws`.
+pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
     let door = Door {
         peer_list,
-        max_message_bytes,
+        max_message_bytes: opts.max_message_bytes,
+        senders_are_proved: opts.require_tokens,
         peers: Arc::default(),
     };
+    let cors = Arc::new(opts.enable_cors.clone());
     Router::new()
         .route("/", any(upgrade))
         .route("/ws", any(upgrade))
-        .route_layer(from_fn_with_state(Arc::new(cors.clone()), guard))
+        .route_layer(from_fn_with_state(cors, guard))
         .with_state(door)
 }
 
@@ -153,7 +158,7 @@ async fn serve(door: Door, joining: Joining, stream: Stream) {
         patience: door.peer_list.opts().timeout_period,
     };
     let token = joining.back.resumes.then_some(token);
-    let session = Session::new(&peer, &door.peers, token, joining.events.then_some(list));
+    let session = Session::new(&peer, &door, token, joining.events.then_some(list));
     let closing = socket.talk(&session, life).await;
     drop(session);
     peer.leave(closing.end).await;
@@ -220,7 +225,9 @@ impl From<End> for Closing {
         let (code, reason) = match end {
             End::Removed(Reason::NotReading) => (TRY_AGAIN, "too much waits for this peer"),
             End::Removed(Reason::Kicked) => (CloseCode::Policy.into(), "removed by the operator"),
-            End::Removed(Reason::TimedOut) => (CloseCode::Away.into(), "no sign of life"),
+            End::Removed(Reason::TimedOut) => {
+                (CloseCode::Away.into(), "timed out, or lost by the server")
+            }
             // Its node was cut off, and the others took it for dead.
             End::Removed(Reason::Closed) => {
                 (CloseCode::Away.into(), "the connection was taken for lost")
@@ -238,7 +245,7 @@ type FrameError = Value;
 
 struct Session<'a> {
     peer: &'a PushPeer,
-    peers: &'a PeersJson,
+    door: &'a Door,
     /// What is told first.
     first: Mutex<Vec<Vec<Bytes>>>,
     /// Only with `events=true`.
@@ -251,7 +258,7 @@ impl<'a> Session<'a> {
     /// that wants to hear of the list.
     fn new(
         peer: &'a PushPeer,
-        peers: &'a PeersJson,
+        door: &'a Door,
         token: Option<PeerToken>,
         list: Option<Lines>,
     ) -> Self {
@@ -266,11 +273,11 @@ impl<'a> Session<'a> {
             }
             None => (None, None),
         };
-        let list = list.map(|list| peers.frame(&list));
+        let list = list.map(|list| door.peers.frame(&list));
         let first = list.into_iter().chain([text(hello.to_string())]).collect();
         Self {
             peer,
-            peers,
+            door,
             // The last is told first.
             first: Mutex::new(first),
             errors,
@@ -280,7 +287,8 @@ impl<'a> Session<'a> {
 
     async fn send(&self, frame: Bytes) -> Result<(), Refused> {
         let addressed = Addressed::of(&frame);
-        let target = addressed.and_then(|addressed| addressed.target());
+        let addressed = addressed.filter(|addressed| self.trusts(addressed, self.peer.id));
+        let target = addressed.and_then(Addressed::target);
         let target = target
             .ok_or_else(|| Refused::Frame(json!({"type": "error", "error": "bad_message"})))?;
         let sent = match target.id() {
@@ -300,10 +308,22 @@ impl<'a> Session<'a> {
         ))
     }
 
+    /// Whether a frame may come from this peer: where tokens are required, it must not
+    /// say that it is another's.
+    fn trusts(&self, frame: &Addressed, from: PeerId) -> bool {
+        let sender = frame.sender_id.as_ref();
+        !self.door.senders_are_proved || sender.is_none_or(|sender| sender.id() == Some(from))
+    }
+
     fn frame(&self, news: &News) -> Option<Vec<Bytes>> {
         match news {
-            News::Message { from, body } => Some(vec![message_frame(*from, self.peer.id, body)]),
-            News::Status(list) => Some(self.peers.frame(list)),
+            News::Message { from, body } => {
+                let addressed = Addressed::of(body);
+                let addressed = addressed.filter(|addressed| self.trusts(addressed, *from));
+                let frame = message_frame(addressed.as_ref(), *from, self.peer.id, body);
+                Some(vec![frame])
+            }
+            News::Status(list) => Some(self.door.peers.frame(list)),
             // A WebSocket peer is in no group and asks for no room, and how
             // its wait ends is no news.
             News::GroupMessage(_)
@@ -390,7 +410,7 @@ fn text(text: String) -> Vec<Bytes> {
 struct Addressed {
     receiver_id: Option<Target>,
     peer_id: Option<Target>,
-    sender_id: Option<serde::de::IgnoredAny>,
+    sender_id: Option<Target>,
 }
 
 /// The id of a peer, which is a string or a number.
@@ -445,9 +465,10 @@ impl Target {
 
 /// A message as a WebSocket peer gets it. What names its receiver is a frame
 /// of this protocol and stays as it is; another object gets the ids, and
-/// anything else becomes one.
-fn message_frame(from: PeerId, to: PeerId, body: &Bytes) -> Bytes {
-    match Addressed::of(body) {
+/// anything else becomes one. `addressed`: what the body says if it is an object that
+/// may pass as one.
+fn message_frame(addressed: Option<&Addressed>, from: PeerId, to: PeerId, body: &Bytes) -> Bytes {
+    match addressed {
         Some(addressed) if addressed.is_addressed() => body.clone(),
         Some(addressed) => with_ids(body, from, to, addressed.sender_id.is_some()),
         None => {
@@ -525,7 +546,8 @@ mod tests {
     }
 
     fn framed(body: &str) -> String {
-        let frame = message_frame(id(3), id(7), &Bytes::copy_from_slice(body.as_bytes()));
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let frame = message_frame(Addressed::of(&body).as_ref(), id(3), id(7), &body);
         str::from_utf8(&frame).unwrap().to_owned()
     }
 
@@ -560,7 +582,7 @@ mod tests {
             r#"{"senderId":"3","receiverId":"7","data":"hi \"Bob\""}"#
         );
         let rubbish = Bytes::from_static(b"\xff[");
-        let frame = message_frame(id(3), id(7), &rubbish);
+        let frame = message_frame(None, id(3), id(7), &rubbish);
         let frame: Value = serde_json::from_slice(&frame).unwrap();
         assert_eq!(frame["data"], "\u{fffd}[");
     }

@@ -130,7 +130,7 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
         let peer_list = peer_list.clone();
         app = app.merge(match door {
             Door::Http => http::routes(peer_list, opts.signal.clone()),
-            Door::WebSocket => websocket::routes(peer_list, max_message_bytes, &cors),
+            Door::WebSocket => websocket::routes(peer_list, &opts.signal),
             Door::SocketIo => {
                 let token = opts.token.clone();
                 let routes = socketio::routes(peer_list, max_message_bytes, token, &cors);

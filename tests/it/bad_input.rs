@@ -300,6 +300,7 @@ async fn a_mailbox_that_nobody_reads_refuses_when_it_is_full_and_loses_nothing()
     let full = client.request(post("/message?peer_id=1&to=1", "")).await;
     assert_eq!(full.status, 503);
     assert_eq!(full.header("Retry-After"), Some("1"));
+    assert_eq!(full.header("X-Error"), Some("mailbox_full"));
     for number in 0..10u8 {
         assert_eq!(client.get("/wait?peer_id=1").await.body, [number; 1000]);
     }
@@ -319,6 +320,7 @@ async fn a_full_server_refuses_sign_ins_until_somebody_leaves() {
     let full = server.get("/sign_in?peer_name=c").await;
     assert_eq!(full.status, 503);
     assert_eq!(full.header("Retry-After"), Some("1"));
+    assert_eq!(full.header("X-Error"), None);
     server.get("/sign_out?peer_id=1").await;
     assert_eq!(server.sign_in("c").await, 3);
 }

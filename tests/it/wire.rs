@@ -99,7 +99,8 @@ async fn every_reply_has_title_case_headers_and_is_never_cached_nor_sniffed() {
         assert_eq!(reply.header("X-Content-Type-Options"), Some("nosniff"));
         assert_eq!(reply.header("Access-Control-Allow-Origin"), Some("*"));
         let exposed = reply.header("Access-Control-Expose-Headers").unwrap();
-        let headers = "allow,pragma,retry-after,x-message-seq,x-peer-token,x-heartbeat-interval";
+        let headers =
+            "allow,pragma,retry-after,x-message-seq,x-peer-token,x-heartbeat-interval,x-error";
         assert_eq!(exposed, headers);
         assert!(!reply.head.contains("Transfer-Encoding"));
         if status != 200 {

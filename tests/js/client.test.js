@@ -170,6 +170,69 @@ test('a receiver that takes no messages does not hold up those to others', async
   await Promise.all(sends);
 });
 
+test('a message of nothing but a byte order mark arrives, and those behind it', async (t) => {
+  const server = await startServer(t);
+  const alice = await client(t, server.http, 'alice');
+  const bob = await pollingPeer(server, 'bob');
+  for (const text of ['\uFEFF', '\uFEFFx', 'y']) {
+    assert.equal(await bob.send(alice.signaling.id, text), 200);
+    assert.equal((await alice.message.next()).data, text);
+  }
+});
+
+/** A server that signs everybody in, and answers what else is asked with these in turn, or never. */
+async function pretended(t, {waits = [], messages = []}) {
+  const asked = [];
+  const signedIn = {Pragma: '1', 'X-Peer-Token': 'x'};
+  const server = http.createServer((request, response) => {
+    const {pathname, searchParams} = new URL(request.url, 'http://x');
+    const answer = (status, headers, text = '') => response.writeHead(status, headers).end(text);
+    if (pathname === '/message') {
+      asked.push([searchParams.get('to'), searchParams.get('seq')]);
+      if (messages.length > 0) answer(...messages.shift());
+    } else if (pathname !== '/wait') {
+      answer(200, signedIn, 'alice,1,1\n');
+    } else if (waits.length > 0) {
+      answer(200, signedIn, waits.shift());
+    }
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => { server.closeAllConnections(); server.close(); });
+  return {http: `http://127.0.0.1:${server.address().port}`, asked};
+}
+
+test('peers are told when they change, not whenever a wait ends', async (t) => {
+  const [alone, two] = ['alice,1,1\n', 'bob,2,1\nalice,1,1\n'];
+  const server = await pretended(t, {waits: [alone, alone, two, two, alone]});
+  const alice = await client(t, server.http, 'alice');
+  const bob = {id: 2, name: 'bob', connected: true};
+  assert.deepEqual(await alice.peers.take(3), [[], [bob], []]);
+});
+
+test('what may have been accepted is sent again with its number, what was refused with another', async (t) => {
+  const full = {'X-Error': 'mailbox_full'};
+  const messages = [[503, {}], [502, {}], [503, full], [200, {}], [200, {}]];
+  const server = await pretended(t, {messages});
+  const alice = await client(t, server.http, 'alice');
+  await Promise.all([alice.signaling.send(7, 'a'), alice.signaling.send(8, 'b')]);
+  assert.deepEqual(server.asked.slice(0, 3), [['7', '1'], ['7', '1'], ['7', '1']]);
+  assert.deepEqual(server.asked.slice(3), [['8', '2'], ['7', '3']]);
+});
+
+test('a send that is not answered ends when the client is closed', async (t) => {
+  const server = await pretended(t, {});
+  const alice = await client(t, server.http, 'alice');
+  const sent = alice.signaling.send(7, 'a');
+  await until(() => server.asked.length > 0);
+  // From now on no timer ends.
+  const {setTimeout: start} = globalThis;
+  t.mock.method(globalThis, 'setTimeout', () => start(() => {}, 2 ** 30).unref());
+  const closed = alice.signaling.close();
+  await assert.rejects(sent, SignalingError);
+  await closed;
+});
+
 test('a wait on a dead connection is given up', async (t) => {
   const waits = new Inbox();
   const server = http.createServer((request, response) => {
@@ -228,6 +291,16 @@ test('a client that is closed while it signs in leaves nobody behind', async (t)
     if (text.includes('event: disconnect')) break;
   }
   assert.match(text, /signed_out/);
+});
+
+test('the last request of a client that is closed outlives its page', async (t) => {
+  const server = await startServer(t, OPERATED);
+  const alice = await client(t, server.http, 'alice');
+  const {mock} = t.mock.method(globalThis, 'fetch');
+  await alice.signaling.close();
+  const [, options] = mock.calls.map((call) => call.arguments).find(([url]) => /sign_out/.test(url));
+  assert.equal(options.keepalive, true);
+  await untilNobody(server);
 });
 
 test('what has left can still be signed out', async (t) => {

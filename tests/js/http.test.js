@@ -193,9 +193,10 @@ test('a page that is back when its goodbye comes stays', async (t) => {
   const polling = (async () => {
     while (!isOver) assert.equal((await wait(id, '&limit=2000')).status, 200);
   })();
-  await ask(`/sign_out?peer_id=${id}&grace=500`, {method: 'POST'});
+  // Long enough for a client on a busy machine to wait again.
+  await ask(`/sign_out?peer_id=${id}&grace=2500`, {method: 'POST'});
   // Beyond the grace and what may follow it.
-  await new Promise((resolve) => { setTimeout(resolve, 3500); });
+  await new Promise((resolve) => { setTimeout(resolve, 5500); });
   isOver = true;
   await polling;
   assert.equal((await ask(`/heartbeat?peer_id=${id}`)).status, 200);

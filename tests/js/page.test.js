@@ -291,9 +291,10 @@ test('two browsers open a data channel with the script alone', async (t) => {
   assert.deepEqual(await Promise.all([offer, answer]), ['welcome', 'hello']);
 });
 
-/** A page whose tabs share one peer. */
-async function startShared(browser, server) {
+/** A page whose tabs share one peer. `prepare`: what is done before it is loaded. */
+async function startShared(browser, server, prepare = async () => {}) {
   const page = await browser.newPage();
+  await prepare(page);
   // Of the server's own origin: any page that it serves.
   await page.goto(`${server.http}/healthz`);
   await page.evaluate(async () => {
@@ -337,4 +338,75 @@ test('tabs that share a peer and are stopped together sign out', async (t) => {
     assert.deepEqual(await server.ids(), []);
     await Promise.all(pages.map((page) => page.close()));
   }
+});
+
+test('a tab that is to share a peer and may not store anything is a peer of its own', async (t) => {
+  const [server, browser] = await Promise.all([operated(t), startBrowser(t)]);
+  const page = await startShared(browser, server, (page) => page.evaluateOnNewDocument(() => {
+    Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('', 'SecurityError'); }});
+  }));
+  assert.equal((await server.ids()).length, 1);
+  await page.evaluate(() => heartbeat.heartbeatStop());
+  assert.deepEqual(await server.ids(), []);
+});
+
+/** Refuses the first so many sign-ins of a page. */
+async function refuseSignIns(page, count) {
+  let left = count;
+  await page.setRequestInterception(true);
+  page.on('request', (request) => {
+    if (!request.url().includes('/sign_in') || left === 0) return request.continue();
+    left -= 1;
+    return request.respond({status: 404, body: 'not yet'});
+  });
+}
+
+test('a tab that could not sign in keeps no lock from the others', async (t) => {
+  const [server, browser] = await Promise.all([operated(t), startBrowser(t)]);
+  const refused = startShared(browser, server, async (page) => {
+    await refuseSignIns(page, 1);
+  });
+  await assert.rejects(refused, /not yet/);
+  const other = await startShared(browser, server);
+  assert.equal((await server.ids()).length, 1);
+  await other.evaluate(() => heartbeat.heartbeatStop());
+  assert.deepEqual(await server.ids(), []);
+});
+
+test('a tab that takes over from another and is refused tries again', async (t) => {
+  const [server, browser] = await Promise.all([operated(t), startBrowser(t)]);
+  const first = await startShared(browser, server);
+  await startShared(browser, server, async (page) => {
+    await refuseSignIns(page, 1);
+    await page.evaluateOnNewDocument(() => {
+      const {setTimeout} = window;
+      window.setTimeout = (work, ms) => setTimeout(work, ms === 10_000 ? 0 : ms);
+    });
+  });
+  const events = await eventStream(t, server);
+  await first.close();
+  assert.equal((await events.next()).event, 'reconnect');
+  assert.equal((await server.ids()).length, 1);
+});
+
+test('a page that goes on after another was its peer sends no number twice', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const other = await pollingPeer(server, 'other');
+  const page = await browser.newPage();
+  await page.goto(url);
+  await signIn(page, server.http, 'alice');
+  const send = (text) => page.evaluate((to, text) => signaling.send(to, text), Number(other.id), text);
+  await send('1');
+  await page.evaluate(async (to, url) => {
+    // As the browser does with a page that it keeps while another is there.
+    window.dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}));
+    const [[key, text]] = Object.entries(sessionStorage);
+    const session = {...JSON.parse(text), seq: 2};
+    const query = new URLSearchParams({to, seq: session.seq, peer_id: session.id, peer_token: session.token});
+    await fetch(`${url}/message?${query}`, {method: 'POST', body: '2'});
+    sessionStorage.setItem(key, JSON.stringify(session));
+    window.dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}));
+  }, Number(other.id), server.http);
+  await send('3');
+  for (const text of ['1', '2', '3']) assert.equal((await other.message()).text, text);
 });

@@ -232,6 +232,17 @@ test('when all is lost peers sign in anew, and nobody gets the id of another', a
   for (const {log} of [a, b]) await until(() => log.some(({message}) => /lost the peer list/.test(message)));
 });
 
+test('when all is lost nobody is listed, and those who watch are told at once', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const events = await eventStream(t, node);
+  await pollingPeer(node, 'a');
+  assert.equal((await events.next()).event, 'connect');
+  await redis.cli('flushall');
+  assert.equal((await events.next()).event, 'gap');
+  assert.deepEqual(await node.peers(), []);
+});
+
 test('after the largest id come the smallest that are free', async (t) => {
   const redis = await inMemory(t);
   const {all: [node]} = await startNodes(t, redis.url, 1);

@@ -233,3 +233,31 @@ test('our small client connects as the library does', async (t) => {
   socket.disconnect();
   await until(async () => (await server.peers()).length === 0);
 });
+
+test('the small client calls back when its message is accepted, and passes no callback on', async (t) => {
+  const server = await startServer(t);
+  const window = await page(t, server.http, '<script src="/socket.io/socket.io.js"></script>');
+  const others = await socketIoClient(t, server.http);
+  // As clients from npm take it.
+  const socket = window.io.connect('', {reliable: true, path: '/socket.io'});
+  await new Promise((resolve) => socket.emit('message', 'hi', resolve));
+  assert.deepEqual(await others.message.next(), ['hi']);
+});
+
+test('the small client stays disconnected where the application said so', async (t) => {
+  const server = await startServer(t);
+  const window = await page(t, server.http, '<script src="/socket.io/socket.io.js"></script>');
+  const socket = window.io.connect('', {reliable: true});
+  const connected = () => new Promise((resolve) => socket.on('connect', resolve));
+  const leaveAndReturn = () => {
+    for (const type of ['pagehide', 'pageshow']) {
+      window.dispatchEvent(new window.PageTransitionEvent(type, {persisted: true}));
+    }
+  };
+  await connected();
+  leaveAndReturn();
+  await connected();
+  socket.disconnect();
+  leaveAndReturn();
+  assert.ok(!socket._transport, 'it connects again');
+});

@@ -41,6 +41,29 @@ test('what goes nowhere is dropped in silence and the connection stays', async (
   assert.deepEqual(JSON.parse(await a.frames.next()), {receiverId: a.id, last: true});
 });
 
+test('where tokens are required nobody passes for another sender', async (t) => {
+  const server = await startServer(t, {WEBRTC_PEER_TOKENS: 'required'});
+  const [a, b] = [await webSocketPeer(t, server, '?events=true'), await webSocketPeer(t, server)];
+  await a.frames.next();
+  for (const senderId of [b.id, Number(b.id), 'x', {}]) {
+    a.send({receiverId: b.id, senderId});
+    let told = {type: 'peers'};
+    while (told.type === 'peers') told = JSON.parse(await a.frames.next());
+    assert.deepEqual(told, {type: 'error', error: 'bad_message'});
+  }
+  for (const frame of [{receiverId: b.id}, {receiverId: b.id, senderId: a.id}, {receiverId: b.id, senderId: Number(a.id)}]) {
+    a.send(frame);
+    assert.deepEqual(JSON.parse(await b.frames.next()), frame);
+  }
+  // Nor by another door.
+  const signedIn = await fetch(`${server.http}/sign_in?peer_name=c`);
+  const [id, token] = ['pragma', 'x-peer-token'].map((name) => signedIn.headers.get(name));
+  const query = `peer_id=${id}&peer_token=${token}&to=${b.id}`;
+  const data = JSON.stringify({receiverId: b.id, senderId: a.id});
+  await fetch(`${server.http}/message?${query}`, {method: 'POST', body: data});
+  assert.deepEqual(JSON.parse(await b.frames.next()), {senderId: id, receiverId: b.id, data});
+});
+
 test('with events=true a peer hears of the list and of frames that went nowhere', async (t) => {
   const server = await startServer(t);
   const a = await webSocketPeer(t, server, '?events=true&peer_name=Ann,%20B');

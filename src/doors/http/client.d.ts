@@ -25,6 +25,8 @@ export interface SignalingEvents {
 export class SignalingError extends Error {
   /** The HTTP status; 0 if the client was closed or its peer removed. */
   readonly status: number;
+  /** What the server calls the error (`mailbox_full`); null if it has no name for it. */
+  readonly code: string | null;
 }
 
 /** A client that survives lost connections: each message is told once, in order. */
@@ -52,9 +54,11 @@ export class SignalingClient extends EventTarget {
   /** Stops without signing out: the next client with this storage and name is this peer. */
   leave(): void;
   /**
-   * Sends a string, or an object or array that JSON can say. Ready when the
-   * server has it; rejects if the receiver is not signed in (404), or has taken
-   * no messages for half a minute (503).
+   * Sends a string, or an object or array that JSON can say. Resolves when the server
+   * has accepted it. Rejects with a `SignalingError` if the receiver is not signed in
+   * (`status` 404), has taken no messages for half a minute (503), or the message is
+   * too large (413); if this peer was removed (0, 403 or 404); and if another page that
+   * was this peer has sent messages meanwhile (409).
    */
   send(to: number | string, data: string | object): Promise<void>;
   addEventListener<K extends keyof SignalingEvents>(

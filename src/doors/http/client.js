@@ -29,8 +29,9 @@ const LONGEST_PAUSE_MS = 10_000;
 
 /**
  * Browsers open six connections to a host, for all tabs together, and a wait holds
- * one of them. More waits than this are never open at a time, so that there is room
- * for what is sent. Where there are more tabs, they take turns of this length.
+ * one of them. With more tabs than this, each waits for a turn of this length, so that
+ * there is room for what is sent. Where there are Web Locks (on https and localhost)
+ * at most this many waits are open at a time; elsewhere, on average.
  */
 const WAITS_AT_ONCE = 3;
 const TURN_MS = 500;
@@ -43,11 +44,13 @@ const GRACE_MS = 5_000;
 
 /** The server refused, and trying again would change nothing. */
 export class SignalingError extends Error {
-  constructor(status, message) {
+  constructor(status, message, code = null) {
     super(message);
     this.name = 'SignalingError';
     /** The HTTP status; 0 if the client was closed or its peer removed. */
     this.status = status;
+    /** What the server calls the error; null if it has no name for it. */
+    this.code = code;
   }
 }
 
@@ -62,6 +65,8 @@ export class SignalingClient extends EventTarget {
   #closing = null;
   #connected = false;
   #peers = [];
+  /** The list as it was last told. */
+  #toldList = null;
   /** Settles when no sign-in is under way. */
   #signingIn = Promise.resolve();
   /** What `connect` returned. */
@@ -73,8 +78,8 @@ export class SignalingClient extends EventTarget {
   #lastBeat = 0;
   #beatEvery = Infinity;
   #timer = null;
-  /** Ends the pause before the next try. */
-  #wake = () => {};
+  /** Aborted to end the pauses before the next tries. */
+  #waking = new AbortController();
   /** Ends the wait that is open, so that other tabs have their turn. */
   #endWait = () => {};
   /** The page was left, and said so. */
@@ -100,6 +105,9 @@ export class SignalingClient extends EventTarget {
     if (typeof name !== 'string' || name === '') throw new TypeError('a name is missing');
     const base = globalThis.document?.baseURI;
     this.#url = new URL(url, base);
+    if (!/^https?:$/.test(this.#url.protocol)) {
+      throw new TypeError(`the URL must begin with http:// or https://: ${url}`);
+    }
     if (!this.#url.pathname.endsWith('/')) this.#url.pathname += '/';
     this.#name = name;
     this.#storage = storage === undefined ? sessionStorageIfAny() : storage;
@@ -166,7 +174,8 @@ export class SignalingClient extends EventTarget {
   async #signOut(session) {
     if (!session) return;
     try {
-      await this.#fetch(session, 'sign_out', {}, {method: 'POST'});
+      // The page may be about to be closed.
+      await this.#fetch(session, 'sign_out', {}, {method: 'POST', keepalive: true});
     } catch {
       // It will time out.
     }
@@ -211,8 +220,8 @@ export class SignalingClient extends EventTarget {
       try {
         return await posted;
       } catch (error) {
-        const isFull = error.status === 503 && Date.now() - since < FULL_PATIENCE_MS;
-        if (!isFull || !this.#closing) throw error;
+        const mayPass = isFull(error) && Date.now() - since < FULL_PATIENCE_MS;
+        if (!mayPass || !this.#closing) throw error;
         await this.#pause(tries, this.#closing.signal);
       }
     }
@@ -237,7 +246,9 @@ export class SignalingClient extends EventTarget {
         await this.#fetch(session, 'message', {to, seq}, request, signal);
         return;
       } catch (error) {
-        if (!mayPass(error) || error.status === 503) throw error;
+        // A message that was refused for a full mailbox may get another number: any
+        // other error may hide that the message was accepted.
+        if (!mayPass(error) || isFull(error)) throw error;
         await this.#pause(tries, signal);
       }
     }
@@ -347,6 +358,7 @@ export class SignalingClient extends EventTarget {
         this.#beatEvery = interval > 0 ? interval : Infinity;
         this.#connected = true;
         this.#isLostTold = false;
+        this.#toldList = null;
         if (this.#isShared) this.#store();
         this.#tell('connected', {id, resumed: isBack});
         if (!signal.aborted) this.#hearPeers(answer.text);
@@ -379,6 +391,9 @@ export class SignalingClient extends EventTarget {
   }
 
   #hearPeers(list) {
+    // A wait that ends without news brings the list as it was.
+    if (list === this.#toldList) return;
+    this.#toldList = list;
     const peers = list.split('\n').filter((line) => line !== '').map((line) => {
       const [, name, id, status] = /^(.*),(\d+),([01])$/.exec(line) ?? [];
       return {id: Number(id), name, connected: status === '1'};
@@ -400,7 +415,7 @@ export class SignalingClient extends EventTarget {
     this.#fetch(this.#session, 'heartbeat', {}, {}, signal).catch(async (error) => {
       this.#lastBeat = 0;
       // Else the wait finds out.
-      if (isRefused(error)) return;
+      if (isRefused(error) || signal.aborted) return;
       await this.#pause(0, signal);
       this.#beat(signal);
     });
@@ -429,8 +444,11 @@ export class SignalingClient extends EventTarget {
     try {
       const {signal} = giveUp;
       const answer = await fetch(url, {...request, headers, signal, cache: 'no-store'});
-      const text = await answer.text();
-      if (answer.status !== 200) throw new SignalingError(answer.status, text.trim());
+      // Not `text()`, which takes a byte order mark off a message.
+      const text = new TextDecoder('utf-8', {ignoreBOM: true}).decode(await answer.arrayBuffer());
+      if (answer.status !== 200) {
+        throw new SignalingError(answer.status, text.trim(), answer.headers.get('X-Error'));
+      }
       return {headers: answer.headers, text};
     } finally {
       clearTimeout(timer);
@@ -441,9 +459,13 @@ export class SignalingClient extends EventTarget {
   /** Longer after each try, and not the same for all who lost the server. */
   #pause(tries, signal) {
     const longest = Math.min(FIRST_PAUSE_MS * 2 ** tries, LONGEST_PAUSE_MS);
-    const waking = new AbortController();
-    this.#wake = () => waking.abort();
-    return sleep(longest * (0.5 + Math.random() / 2), signal, waking.signal);
+    return sleep(longest * (0.5 + Math.random() / 2), signal, this.#waking.signal);
+  }
+
+  /** Tries at once whatever is to be tried again. */
+  #wake() {
+    this.#waking.abort();
+    this.#waking = new AbortController();
   }
 
   /** Told once, with the first error; without one only if it was connected. */
@@ -507,6 +529,7 @@ export class SignalingClient extends EventTarget {
 
   /** The page lives again: its peer may be about to be signed out. */
   #takeBack() {
+    this.#catchUp();
     if (!this.#isShared) this.#forget();
     this.#tabs?.open();
     this.#isLeft = false;
@@ -525,11 +548,24 @@ export class SignalingClient extends EventTarget {
   }
 
   #restore() {
-    const stored = quietly(() => this.#storage?.getItem(this.#key));
+    const session = this.#stored();
     if (!this.#isShared) this.#forget();
-    // What is not ours is nothing.
-    const session = stored && quietly(() => JSON.parse(stored));
     if (session) this.#session = session;
+  }
+
+  /** Another page may have been this peer meanwhile, and have counted on. */
+  #catchUp() {
+    const {id, token, ack, seq} = this.#stored() ?? {};
+    const session = this.#session;
+    if (!session || session.id !== id || session.token !== token) return;
+    session.ack = Math.max(session.ack, ack);
+    session.seq = Math.max(session.seq, seq);
+  }
+
+  /** What is stored; nothing if that is not ours. */
+  #stored() {
+    const stored = quietly(() => this.#storage?.getItem(this.#key));
+    return stored && quietly(() => JSON.parse(stored));
   }
 
   #forget() {
@@ -607,8 +643,9 @@ function quietly(call) {
   }
 }
 
-/** Ends sooner when one of the signals does. */
+/** Ends sooner when one of the signals is aborted. */
 function sleep(ms, ...signals) {
+  if (signals.some((signal) => signal.aborted)) return Promise.resolve();
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
@@ -643,6 +680,11 @@ function mustBeWhole({headers, text}) {
 /** Whether what failed may succeed when it is tried again. */
 function mayPass(error) {
   return !(error instanceof SignalingError) || error.status >= 500 || error.status === 408;
+}
+
+/** Whether a message was not accepted because too much waits for its receiver. */
+function isFull(error) {
+  return error.code === 'mailbox_full';
 }
 
 /** Whether the server knows no such peer, or not by this token. */

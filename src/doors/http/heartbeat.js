@@ -7,6 +7,9 @@
 
 import {SignalingClient} from './client.js';
 
+/** A tab that takes over, and is refused, tries again after this pause. */
+const RETRY_PAUSE_MS = 10_000;
+
 /** What was started, until it is stopped: `{ready, stop, options}`. */
 let started = null;
 
@@ -15,7 +18,7 @@ let started = null;
  *
  * With `shared: true` all tabs of a browser profile are one peer: one of them
  * is signed in, and when it is closed the next takes over. This takes a secure
- * context (https or localhost); elsewhere each tab is a peer of its own.
+ * context (https or localhost), and storage; elsewhere each tab is a peer of its own.
  *
  * @param {{name: string, url?: string|URL, shared?: boolean}} options By
  *   default the server is the one that this script came from.
@@ -25,15 +28,14 @@ export async function heartbeatStart({name, url = new URL('.', import.meta.url),
   if (started && started.options !== options) {
     throw new TypeError('another heartbeat is started: call heartbeatStop() first');
   }
-  const mine = started ??= {
-    ...(shared && globalThis.navigator?.locks ? share(name, url) : own(name, url)),
-    options,
-  };
+  const storage = shared ? sharedStorage() : null;
+  const mine = started ??= {...(storage ? share(name, url, storage) : own(name, url)), options};
   try {
     await mine.ready;
   } catch (error) {
     // What is wrong now may be mended before the next call.
     if (started === mine) started = null;
+    await mine.stop();
     throw error;
   }
 }
@@ -43,6 +45,16 @@ export async function heartbeatStop() {
   const before = started;
   started = null;
   await before?.stop();
+}
+
+/** What all tabs can read, if they can take turns at it; else null. */
+function sharedStorage() {
+  try {
+    return (navigator.locks && localStorage) ?? null;
+  } catch {
+    // Forbidden to this page.
+    return null;
+  }
 }
 
 function own(name, url) {
@@ -55,24 +67,36 @@ function own(name, url) {
  * is the last. Of those that are there, the one that holds another lock is
  * signed in, and the others wait for it.
  */
-function share(name, url) {
+function share(name, url, storage) {
   const {locks} = navigator;
   const tabs = `signal-http-heartbeat ${url} ${name}`;
   const signedIn = `${tabs} signed in`;
   const isOurs = (other) => other.name === signedIn;
   // What one tab stores as it goes may come late to the next.
-  const client = new SignalingClient(url, {name, storage: globalThis.localStorage, shared: true});
+  const client = new SignalingClient(url, {name, storage, shared: true});
   const stopping = new AbortController();
   const {signal} = stopping;
   const stopped = new Promise((resolve) => { signal.addEventListener('abort', resolve); });
   /** The sign-in of this tab, if it is its turn. */
   let connecting = null;
   let turn = null;
+  /** Nobody is told that the sign-in of a tab which takes over was refused. */
+  const takeOver = async () => {
+    while (!signal.aborted) {
+      try {
+        return await client.connect();
+      } catch {
+        const pause = new Promise((resolve) => { setTimeout(resolve, RETRY_PAUSE_MS); });
+        await Promise.race([stopped, pause]);
+      }
+    }
+    return undefined;
+  };
   const begin = async () => {
     const held = (await locks.query()).held.some(isOurs);
     const mine = new Promise((resolve, reject) => {
       turn = locks.request(signedIn, {signal}, async () => {
-        connecting = client.connect();
+        connecting = held ? takeOver() : client.connect();
         resolve(connecting);
         await connecting;
         await stopped;

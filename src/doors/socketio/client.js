@@ -39,7 +39,7 @@
       this.connected = false;
       this.id = undefined;
       this._url = new URL(url || base || '/', location.href);
-      this._url.pathname = path || pathOf(this._url);
+      this._url.pathname = path ? path.replace(/\/?$/, '/') : pathOf(this._url);
       this._url.protocol = this._url.protocol.replace(/^http/, 'ws');
       this._url.search = '?EIO=4&transport=websocket';
       this._auth = auth;
@@ -56,8 +56,13 @@
         this._unacknowledged = new Map(); // messages by their numbers
         this._passed = 0; // number of the last that went into this connection
         this._got = 0; // number of the last message that came
-        addEventListener('pagehide', () => this.disconnect());
-        addEventListener('pageshow', (event) => event.persisted && this.connect());
+        addEventListener('pagehide', () => {
+          this._isHidden = this._wanted;
+          this.disconnect();
+        });
+        addEventListener('pageshow', () => {
+          if (this._isHidden) this.connect();
+        });
       }
       addEventListener('online', () => this._retryTimer && this._open());
       this.connect();
@@ -75,14 +80,14 @@
     }
 
     emit(event, ...values) {
+      const acknowledgement = typeof values.at(-1) === 'function' ? values.pop() : undefined;
       if (this._reliable && event === 'message') {
         this._sent += 1;
         const {length} = JSON.stringify(values);
-        this._unacknowledged.set(this._sent, {values, length});
+        this._unacknowledged.set(this._sent, {values, length, acknowledgement});
         if (this.connected) this._sendWindow();
         return this;
       }
-      const acknowledgement = typeof values.at(-1) === 'function' ? values.pop() : undefined;
       const packet = [event, values, acknowledgement];
       if (this.connected) this._sendEvent(...packet);
       else this._buffer.push(packet);
@@ -226,15 +231,16 @@
     // waits, and must read the acknowledgements that come behind.
     _sendWindow() {
       let [count, total] = [0, 0];
-      for (const [number, {values, length}] of this._unacknowledged) {
+      for (const [number, {values, length, acknowledgement}] of this._unacknowledged) {
         count += 1;
         total += length;
         if (count > 1 && (count > WINDOW || total > WINDOW_LENGTH)) break;
         if (number <= this._passed) continue;
         this._passed = number;
-        this._sendEvent('numbered', [number, ...values], () => {
+        this._sendEvent('numbered', [number, ...values], (...answer) => {
           this._unacknowledged.delete(number);
           this._sendWindow();
+          if (acknowledgement) acknowledgement(...answer);
         });
       }
     }

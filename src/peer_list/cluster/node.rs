@@ -261,11 +261,13 @@ impl Node {
         self.clock.load(Ordering::Relaxed) > 0
     }
 
-    /// Redis has a list that was created then.
-    pub fn list_created(&self, when: u64) {
+    /// Redis has a list that was created at this time: if that is another than before,
+    /// the one before is lost.
+    pub fn list_created(self: &Arc<Self>, when: u64) {
         let before = self.created.swap(when, Ordering::Relaxed);
         if before != 0 && before != when {
             warn!("Redis has lost the peer list: all who were signed in have to sign in anew");
+            catch_up(self);
         }
     }
 
@@ -665,7 +667,9 @@ fn catch_up(node: &Arc<Node>) {
             // It may have lost changes, and have got others for them.
             let version = node.cached.lock().forget();
             node.sync(Some(PATIENCE)).await.ok()?;
-            if node.cached.lock().roster.current() < version {
+            let current = node.cached.lock().roster.current();
+            // Without any change the whole list is lost, which is told of elsewhere.
+            if (1..version).contains(&current) {
                 node.lost_changes();
             } else {
                 node.forget_lost_changes();
