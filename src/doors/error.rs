@@ -13,7 +13,7 @@ use axum::{
 };
 
 use super::reply::{self, reply};
-use crate::peer_list::{AddPeerError, PeerError, SendError, Unavailable, WrongToken};
+use crate::peer_list::Refusal;
 
 /// Why a request was refused. It changed nothing.
 ///
@@ -46,6 +46,8 @@ pub(crate) enum RequestError {
     MalformedSeq,
     /// A message has a lower `seq` than the last of its sender.
     OutOfOrder,
+    /// What is asked for and what is there exclude each other.
+    Conflict(Refusal),
     /// The peer list is on another machine and cannot be reached.
     Unavailable,
     TooLarge {
@@ -94,7 +96,7 @@ impl RequestError {
             }
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::OutOfOrder => StatusCode::CONFLICT,
+            Self::OutOfOrder | Self::Conflict(_) => StatusCode::CONFLICT,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ServerFull | Self::MailboxFull | Self::Unavailable => {
@@ -138,6 +140,7 @@ impl RequestError {
             Self::OutOfOrder => {
                 "seq is lower than that of a message before: send one after the other".into()
             }
+            Self::Conflict(refusal) => refusal.to_string(),
             Self::Unavailable => {
                 "the peer list cannot be reached, or is full: try again soon".into()
             }
@@ -217,49 +220,19 @@ impl IntoResponse for RequestError {
     }
 }
 
-impl From<AddPeerError> for RequestError {
-    fn from(error: AddPeerError) -> Self {
-        match error {
-            AddPeerError::NoName => Self::MissingName,
-            AddPeerError::Full => Self::ServerFull,
-            AddPeerError::Unavailable => Self::Unavailable,
+impl From<Refusal> for RequestError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoName => Self::MissingName,
+            Refusal::Full => Self::ServerFull,
+            Refusal::UnknownPeer => Self::NotSignedIn("peer_id"),
+            Refusal::UnknownReceiver => Self::NotSignedIn("to"),
+            Refusal::WrongToken => Self::WrongToken,
+            Refusal::MissingToken => Self::MissingToken,
+            Refusal::MailboxFull => Self::MailboxFull,
+            Refusal::OutOfOrder => Self::OutOfOrder,
+            Refusal::NameTaken | Refusal::TooManyNames => Self::Conflict(refusal),
+            Refusal::Unavailable => Self::Unavailable,
         }
-    }
-}
-
-impl From<WrongToken> for RequestError {
-    fn from(_: WrongToken) -> Self {
-        Self::WrongToken
-    }
-}
-
-impl From<SendError> for RequestError {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::UnknownSender => Self::NotSignedIn("peer_id"),
-            SendError::UnknownReceiver => Self::NotSignedIn("to"),
-            SendError::MailboxFull => Self::MailboxFull,
-            SendError::OutOfOrder => Self::OutOfOrder,
-            SendError::WrongToken => Self::WrongToken,
-            SendError::MissingToken => Self::MissingToken,
-            SendError::Unavailable => Self::Unavailable,
-        }
-    }
-}
-
-impl From<PeerError> for RequestError {
-    fn from(error: PeerError) -> Self {
-        match error {
-            PeerError::Unknown => Self::NotSignedIn("peer_id"),
-            PeerError::WrongToken => Self::WrongToken,
-            PeerError::MissingToken => Self::MissingToken,
-            PeerError::Unavailable => Self::Unavailable,
-        }
-    }
-}
-
-impl From<Unavailable> for RequestError {
-    fn from(_: Unavailable) -> Self {
-        Self::Unavailable
     }
 }

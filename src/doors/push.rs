@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, Uri};
 
-use super::query::Query;
+use super::{RequestError, query::Query};
 use crate::peer_list::{
-    Delivery, News, OpenSocket, PeerError, PeerId, PeerToken, Reason, TimeoutPeerList, WrongToken,
+    Delivery, News, OpenSocket, PeerId, PeerToken, Reason, Refusal, TimeoutPeerList,
 };
 
 /// Pings are no further apart than this: proxies cut silent connections after
@@ -21,7 +21,7 @@ const PINGS_PER_TIMEOUT: u32 = 3;
 pub(super) struct PushPeer {
     pub list: TimeoutPeerList,
     pub id: PeerId,
-    socket: OpenSocket,
+    socket: Box<dyn OpenSocket>,
 }
 
 /// Why a peer is to be told nothing more.
@@ -44,7 +44,7 @@ impl PushPeer {
     /// An error if the peer has been removed meanwhile, or the list cannot be
     /// reached. `resumes`: it may come back with its token when its socket has
     /// closed.
-    pub async fn new(list: &TimeoutPeerList, id: PeerId, resumes: bool) -> Result<Self, PeerError> {
+    pub async fn new(list: &TimeoutPeerList, id: PeerId, resumes: bool) -> Result<Self, Refusal> {
         let socket = list.open_socket(id, resumes).await?;
         let list = list.clone();
         Ok(Self { list, id, socket })
@@ -97,7 +97,7 @@ pub(super) struct Return {
 impl Return {
     /// An error if the token is none, or that of nobody who can be. An id
     /// without a token claims nothing, and so does a token without an id.
-    pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, WrongToken> {
+    pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, RequestError> {
         let token = Query::of_uri(uri).token(headers)?;
         let query = uri.query().unwrap_or_default().as_bytes();
         let value = |name| {
@@ -106,7 +106,9 @@ impl Return {
             found.map(|(_, value)| value)
         };
         let claim = match (value("peer_id"), token) {
-            (Some(id), Some(token)) => Some((PeerId::parse(&id).ok_or(WrongToken)?, token)),
+            (Some(id), Some(token)) => {
+                Some((PeerId::parse(&id).ok_or(RequestError::WrongToken)?, token))
+            }
             _ => None,
         };
         let resumes = claim.is_some() || value("resume").is_some_and(|value| value == "true");

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use crate::doors::RequestError;
 use crate::{
     doors::reply::PEER_TOKEN,
-    peer_list::{Dialect, PeerId, PeerToken, WrongToken},
+    peer_list::{Dialect, PeerId, PeerToken},
 };
 
 /// The longest that a peer id is in decimal.
@@ -69,7 +69,7 @@ impl<'a> Query<'a> {
 
     /// What the request proves with who it is, in headers and here. Shown more
     /// than once, it has to be the same.
-    pub fn token(self, headers: &HeaderMap) -> Result<Option<PeerToken>, WrongToken> {
+    pub fn token(self, headers: &HeaderMap) -> Result<Option<PeerToken>, RequestError> {
         let query = self.0.unwrap_or_default().as_bytes();
         let here = form_urlencoded::parse(query).filter(|(key, _)| key == "peer_token");
         let here = here.map(|(_, shown)| PeerToken::parse(&shown));
@@ -77,9 +77,9 @@ impl<'a> Query<'a> {
         let above = above.map(|shown| shown.to_str().ok().and_then(PeerToken::parse));
         let mut token: Option<PeerToken> = None;
         for shown in above.chain(here) {
-            let shown = shown.ok_or(WrongToken)?;
+            let shown = shown.ok_or(RequestError::WrongToken)?;
             if token.replace(shown).is_some_and(|other| !other.is(&shown)) {
-                return Err(WrongToken);
+                return Err(RequestError::WrongToken);
             }
         }
         Ok(token)

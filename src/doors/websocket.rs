@@ -40,8 +40,8 @@ use super::{
     push::{End, PushPeer, Return, ping_interval},
 };
 use crate::peer_list::{
-    AddPeerError, Delivery, Dialect, Lines, News, PeerError, PeerId, PeerToken, Reason,
-    ResumeError, SendError, SignedIn, TimeoutPeerList, WayIn, WrongToken,
+    Delivery, Dialect, Lines, News, PeerId, PeerToken, Reason, Refusal, SendOpts, SignedIn,
+    TimeoutPeerList, WayIn,
 };
 
 mod peers_json;
@@ -95,7 +95,7 @@ struct Joining {
 }
 
 impl Joining {
-    fn of(request: &Request) -> Result<Self, WrongToken> {
+    fn of(request: &Request) -> Result<Self, RequestError> {
         let back = Return::of(request.uri(), request.headers())?;
         let query = request.uri().query().unwrap_or_default().as_bytes();
         let value = |name| {
@@ -145,13 +145,12 @@ async fn serve(door: Door, joining: Joining, stream: Stream) {
     };
     let peer = match PushPeer::new(&door.peer_list, id, joining.back.resumes).await {
         Ok(peer) => peer,
-        Err(PeerError::Unavailable) => {
+        Err(Refusal::Unavailable) => {
             let (code, reason) = UNAVAILABLE;
             return socket.close(code, reason).await;
         }
-        Err(PeerError::Unknown | PeerError::WrongToken | PeerError::MissingToken) => {
-            return socket.close(CloseCode::Normal.into(), "signed out").await;
-        }
+        // It was removed in between.
+        Err(_) => return socket.close(CloseCode::Normal.into(), "signed out").await,
     };
     let life = Life {
         ping_interval: Some(ping_interval(&door.peer_list)),
@@ -179,17 +178,15 @@ async fn sign_in(
     if let Some((id, token)) = &joining.back.claim {
         match list.resume_peer(*id, token, name, way).await {
             Ok(signed_in) => return Ok(signed_in),
-            Err(ResumeError::WrongToken) => {
-                return Err((CloseCode::Policy.into(), "not your token"));
-            }
-            Err(ResumeError::Unavailable) => return Err(UNAVAILABLE),
-            Err(ResumeError::Gone) => {}
+            Err(Refusal::UnknownPeer) => {}
+            Err(Refusal::WrongToken) => return Err((CloseCode::Policy.into(), "not your token")),
+            Err(_) => return Err(UNAVAILABLE),
         }
     }
     let added = list.add_peer(name, way).await;
-    added.map_err(|error| match error {
-        AddPeerError::Unavailable => UNAVAILABLE,
-        AddPeerError::Full | AddPeerError::NoName => (TRY_AGAIN, "the server is full"),
+    added.map_err(|refusal| match refusal {
+        Refusal::Full => (TRY_AGAIN, "the server is full"),
+        _ => UNAVAILABLE,
     })
 }
 
@@ -292,14 +289,17 @@ impl<'a> Session<'a> {
         let target = target
             .ok_or_else(|| Refused::Frame(json!({"type": "error", "error": "bad_message"})))?;
         let sent = match target.id() {
-            Some(to) => self.peer.list.send_patiently(self.peer.id, to, frame).await,
-            None => Err(SendError::UnknownReceiver),
+            Some(to) => {
+                let list = &self.peer.list;
+                list.send(self.peer.id, to, frame, SendOpts::PATIENT).await
+            }
+            None => Err(Refusal::UnknownReceiver),
         };
         let error = match sent {
             Ok(()) => return Ok(()),
-            Err(SendError::UnknownSender) => return Err(Refused::Sender),
-            Err(SendError::UnknownReceiver) => "unknown_receiver",
-            Err(SendError::MailboxFull) => "mailbox_full",
+            Err(Refusal::UnknownPeer) => return Err(Refused::Sender),
+            Err(Refusal::UnknownReceiver) => "unknown_receiver",
+            Err(Refusal::MailboxFull) => "mailbox_full",
             // Its token was looked at when it came in, and nothing is numbered.
             Err(_) => return Err(Refused::Unavailable),
         };
@@ -368,7 +368,7 @@ impl Talk for Session<'_> {
                     let delivery = delivery?;
                     match self.frame(delivery.news()) {
                         Some(frame) => return Ok((frame, Some(delivery))),
-                        None => delivery.done().await,
+                        None => delivery.done(),
                     }
                 }
                 Some(error) = error => return Ok((text(error.to_string()), None)),
@@ -378,7 +378,7 @@ impl Talk for Session<'_> {
 
     async fn written(&self, delivery: Option<Delivery>) {
         if let Some(delivery) = delivery {
-            delivery.done().await;
+            delivery.done();
         }
     }
 

@@ -1,8 +1,10 @@
 //! What a peer hears, and the loan under which it is handed over.
 
+use std::fmt;
+
 use bytes::Bytes;
 
-use super::{Lines, PeerId, Reason, cluster, local};
+use super::{Lines, PeerId, Reason};
 
 /// What a peer hears when it waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,26 +40,17 @@ pub enum News {
 pub struct Delivery {
     news: News,
     number: u64,
-    lease: Option<Lease>,
+    lease: Option<Box<dyn Lease>>,
 }
 
-/// What is committed when a delivery is done.
-#[derive(Debug)]
-pub(super) enum Lease {
-    Local(local::Lease),
-    Cluster(Box<cluster::Lease>),
-}
+/// What an engine does when a delivery is over. One that is dropped uncommitted ends the
+/// loan: the news stay first in line.
+pub(super) trait Lease: fmt::Debug + Send + Sync {
+    /// The news reached the peer: they are taken off for good.
+    fn commit(self: Box<Self>);
 
-impl From<local::Lease> for Lease {
-    fn from(lease: local::Lease) -> Self {
-        Self::Local(lease)
-    }
-}
-
-impl From<cluster::Lease> for Lease {
-    fn from(lease: cluster::Lease) -> Self {
-        Self::Cluster(Box::new(lease))
-    }
+    /// The news are in a reply that is about to be written. None: they are taken off now.
+    fn into_receipt(self: Box<Self>) -> Option<Receipt>;
 }
 
 impl Delivery {
@@ -70,11 +63,11 @@ impl Delivery {
         }
     }
 
-    pub(super) fn lent(news: News, number: u64, lease: impl Into<Lease>) -> Self {
+    pub(super) fn lent(news: News, number: u64, lease: impl Lease + 'static) -> Self {
         Self {
             news,
             number,
-            lease: Some(lease.into()),
+            lease: Some(Box::new(lease)),
         }
     }
 
@@ -89,37 +82,39 @@ impl Delivery {
         self.number
     }
 
-    /// The news are in a reply that is about to be written. A list in this
-    /// process takes them off now: it ends with the connection. Others do when
-    /// the receipt says so, and keep them if it is dropped before.
+    /// The news are in a reply that is about to be written. A list in this process takes
+    /// them off now, because it ends with the connection. Others take them off when the
+    /// receipt says so, and keep them if it is dropped before.
     pub fn receipt(self) -> Option<Receipt> {
-        match self.lease {
-            Some(Lease::Local(lease)) => {
-                lease.commit();
-                None
-            }
-            Some(Lease::Cluster(lease)) => Some(Receipt(lease)),
-            None => None,
-        }
+        self.lease.and_then(Lease::into_receipt)
     }
 
     /// The news reached the peer: they are taken off for good.
-    pub async fn done(self) {
-        match self.lease {
-            Some(Lease::Local(lease)) => lease.commit(),
-            Some(Lease::Cluster(lease)) => lease.commit(),
-            None => {}
+    pub fn done(self) {
+        if let Some(lease) = self.lease {
+            lease.commit();
         }
     }
 }
 
 /// News on loan that are being written.
-#[derive(Debug)]
-pub struct Receipt(Box<cluster::Lease>);
+pub struct Receipt(Box<dyn FnOnce() + Send>);
 
 impl Receipt {
-    /// They are written: they are taken off.
+    /// `written`: what is done when the news are written. If it is dropped instead, they
+    /// stay first in line.
+    pub(super) fn new(written: impl FnOnce() + Send + 'static) -> Self {
+        Self(Box::new(written))
+    }
+
+    /// The news are written: they are taken off.
     pub fn written(self) {
-        self.0.commit_later();
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Receipt")
     }
 }

@@ -1,19 +1,16 @@
-//! Who is there: the requests, connections and sockets of peers.
+//! The peer that a request acts as, and the connection that the request came on.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{
-    Delivery, PeerError, PeerId, PeerToken, Reason, SendError, TimeoutPeerList, cluster, local,
-};
+use super::{Engine, PeerId, PeerToken};
 
 /// What a request proves with that it may act as its peer.
 #[derive(Clone, Debug)]
@@ -57,9 +54,9 @@ impl Caller {
     }
 
     /// It is the last peer that used its connection.
-    pub(super) fn uses_link(&self, list: &TimeoutPeerList) {
+    pub(super) fn uses_link<E: Engine + Clone>(&self, engine: &E) {
         if let Some(link) = &self.link {
-            link.used_by(list, self.id);
+            link.used_by(engine, self.id);
         }
     }
 }
@@ -69,10 +66,9 @@ impl Caller {
 /// proxies send the requests of many peers over one connection.
 ///
 /// The door drops it when the connection is closed.
-#[derive(Debug)]
 pub struct Link {
     pub(super) number: u64,
-    last_used_by: Mutex<Option<(TimeoutPeerList, PeerId)>>,
+    last_used_by: Mutex<Option<(Box<dyn Engine>, PeerId)>>,
 }
 
 impl Link {
@@ -85,19 +81,25 @@ impl Link {
         }
     }
 
-    pub(super) fn used_by(&self, list: &TimeoutPeerList, id: PeerId) {
+    fn used_by<E: Engine + Clone>(&self, engine: &E, id: PeerId) {
         let mut last = self.last_used_by.lock();
         if last.as_ref().is_some_and(|(_, last)| *last == id) {
             return;
         }
-        let before = last.replace((list.clone(), id));
+        let before = last.replace((Box::new(engine.clone()), id));
         drop(last);
         self.lost_for(before);
     }
 
-    fn lost_for(&self, peer: Option<(TimeoutPeerList, PeerId)>) {
-        let Some((list, id)) = peer else { return };
-        list.link_lost(id, self.number);
+    fn lost_for(&self, peer: Option<(Box<dyn Engine>, PeerId)>) {
+        let Some((engine, id)) = peer else { return };
+        engine.link_lost(id, self.number);
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({})", self.number)
     }
 }
 
@@ -111,132 +113,5 @@ impl Drop for Link {
     fn drop(&mut self) {
         let last = self.last_used_by.get_mut().take();
         self.lost_for(last);
-    }
-}
-
-/// A request of a peer that is open. As long as it lives, the peer is
-/// connected, and alive unless it is one that sends heartbeats.
-#[derive(Debug)]
-pub struct OpenRequest(pub(super) Open);
-
-#[derive(Debug)]
-pub(super) enum Open {
-    Local(local::OpenRequest),
-    Cluster(Box<cluster::OpenRequest>),
-}
-
-impl OpenRequest {
-    /// As [`TimeoutPeerList::wait_after`].
-    pub async fn wait(
-        &self,
-        acknowledged: Option<u64>,
-        limit: Option<Duration>,
-    ) -> Result<Delivery, PeerError> {
-        match &self.0 {
-            Open::Local(open) => Ok(open.wait(acknowledged, limit).await?),
-            // Boxed, so that a wait on a list in this process takes no room for
-            // what that on another one needs.
-            Open::Cluster(open) => Box::pin(open.wait(acknowledged, limit)).await,
-        }
-    }
-
-    /// As [`TimeoutPeerList::send`], or with a number as
-    /// [`TimeoutPeerList::send_once`].
-    pub async fn send(
-        &self,
-        to: PeerId,
-        body: Bytes,
-        number: Option<u64>,
-    ) -> Result<(), SendError> {
-        match &self.0 {
-            Open::Local(open) => open.send(to, body, number).await,
-            Open::Cluster(open) => Box::pin(open.send(to, body, number)).await,
-        }
-    }
-
-    /// As [`TimeoutPeerList::refresh_peer_timeout`].
-    pub async fn heartbeat(&self) -> Result<(), PeerError> {
-        match &self.0 {
-            Open::Local(open) => Ok(open.heartbeat().await?),
-            Open::Cluster(open) => Box::pin(open.heartbeat()).await,
-        }
-    }
-
-    /// Notes how many viewers the peer can still serve, for those who watch the list.
-    pub async fn set_capacity(&self, capacity: u64) -> Result<(), PeerError> {
-        match &self.0 {
-            Open::Local(open) => Ok(open.set_capacity(capacity)?),
-            Open::Cluster(open) => Box::pin(open.set_capacity(capacity)).await,
-        }
-    }
-
-    /// It asks for nothing that can be done, and shows only that its peer is
-    /// there.
-    ///
-    /// # Errors
-    ///
-    /// As [`OpenRequest::heartbeat`].
-    pub async fn seen(&self) -> Result<(), PeerError> {
-        match &self.0 {
-            // It was looked at when it was opened.
-            Open::Local(_) => Ok(()),
-            Open::Cluster(open) => Box::pin(open.seen()).await,
-        }
-    }
-
-    /// The request was answered. `lingers`: its client closes its connection
-    /// or pauses after the answer and will be back; until then, for two
-    /// seconds at most, it still counts as connected.
-    pub fn answered(self, lingers: bool) {
-        match self.0 {
-            Open::Local(open) => open.answered(lingers),
-            Open::Cluster(open) => open.answered(lingers),
-        }
-    }
-}
-
-/// The socket of a peer, open as long as this lives. Until then the peer is
-/// connected, is not collected, and is heard through this only; if its mailbox
-/// is full, it does not read, and its door is told to remove it.
-#[derive(Debug)]
-pub struct OpenSocket(pub(super) Socket);
-
-#[derive(Debug)]
-pub(super) enum Socket {
-    Local(local::OpenSocket),
-    Cluster(Box<cluster::OpenSocket>),
-}
-
-impl OpenSocket {
-    /// Waits for the next thing that the peer should hear. Ends with
-    /// [`News::Removed`](super::News::Removed) when its door is to remove it,
-    /// if that has not happened, and to close the socket; with
-    /// [`News::Nothing`](super::News::Nothing) when the server stops, with
-    /// [`News::Replaced`](super::News::Replaced) when another socket has taken
-    /// over.
-    pub async fn wait(&self) -> Delivery {
-        match &self.0 {
-            Socket::Local(socket) => socket.wait().await,
-            Socket::Cluster(socket) => Box::pin(socket.wait()).await,
-        }
-    }
-
-    /// Ready when the peer is to hear nothing any more: what is being written
-    /// to it is to be given up.
-    pub async fn ended(&self) {
-        match &self.0 {
-            Socket::Local(socket) => socket.ended().await,
-            Socket::Cluster(socket) => Box::pin(socket.ended()).await,
-        }
-    }
-
-    /// The socket is closed, or is about to be: its peer is removed, unless
-    /// another session has taken it over, or it may come back and the network
-    /// is the reason.
-    pub async fn leave(self, reason: Reason) {
-        match self.0 {
-            Socket::Local(socket) => socket.leave(reason),
-            Socket::Cluster(socket) => Box::pin(socket.leave(reason)).await,
-        }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::{
     task::yield_now,
@@ -21,11 +22,13 @@ mod acknowledgements;
 mod returning;
 mod sockets;
 
-type WaitTask = task::Spawn<Pin<Box<dyn Future<Output = Result<Delivery, PeerError>>>>>;
+type WaitTask = task::Spawn<Pin<Box<dyn Future<Output = Result<Delivery, Refusal>>>>>;
 
 fn wait(list: &TimeoutPeerList, id: PeerId) -> WaitTask {
     let list = list.clone();
-    task::spawn(Box::pin(async move { list.wait(id, None).await }))
+    task::spawn(Box::pin(
+        async move { list.wait(id, WaitOpts::default()).await },
+    ))
 }
 
 /// Lets time pass (the clock is paused: it jumps from timer to timer), and
@@ -59,7 +62,10 @@ fn way(dialect: Dialect) -> WayIn {
 }
 
 async fn sign_in(list: &TimeoutPeerList, name: &str) -> PeerId {
-    list.add_peer(name, way(Dialect::Listed)).await.unwrap().id
+    list.add_peer(Some(name), way(Dialect::Listed))
+        .await
+        .unwrap()
+        .id
 }
 
 /// An event as `+`, `=` or `-`, the peer's id, and why it was removed.
@@ -76,7 +82,7 @@ async fn take(list: &TimeoutPeerList, id: PeerId) -> News {
     let mut wait = wait(list, id);
     let delivery = assert_ready!(wait.poll()).unwrap();
     let news = delivery.news().clone();
-    delivery.done().await;
+    delivery.done();
     news
 }
 
@@ -93,16 +99,24 @@ fn message(from: PeerId, body: &'static str) -> News {
 
 async fn say(list: &TimeoutPeerList, from: PeerId, to: PeerId, body: &'static str) {
     let body = Bytes::from_static(body.as_bytes());
-    list.send(from, to, body).await.unwrap();
+    list.send(from, to, body, SendOpts::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_signs_in_with_its_own_line_first_and_the_others_newest_first() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let added = list.add_peer("a", way(Dialect::Listed)).await.unwrap();
+    let added = list
+        .add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap();
     assert_eq!((added.id.get(), text(&added.list).as_str()), (1, "a,1,1\n"));
     sign_in(&list, "b").await;
-    let added = list.add_peer("c,\n,9,1", way(Dialect::Bare)).await.unwrap();
+    let added = list
+        .add_peer(Some("c,\n,9,1"), way(Dialect::Bare))
+        .await
+        .unwrap();
     assert_eq!(text(&added.list), "c___9_1,3,1\nb,2,1\na,1,1\n");
 }
 
@@ -112,11 +126,11 @@ async fn a_full_list_and_an_empty_name_are_refused() {
         max_peers: 1,
         ..HeartbeatOpts::default()
     });
-    let nameless = list.add_peer("", way(Dialect::Listed)).await;
-    assert_eq!(nameless.unwrap_err(), AddPeerError::NoName);
+    let nameless = list.add_peer(Some(""), way(Dialect::Listed)).await;
+    assert_eq!(nameless.unwrap_err(), Refusal::NoName);
     let a = sign_in(&list, "a").await;
-    let full = list.add_peer("b", way(Dialect::Listed)).await;
-    assert_eq!(full.unwrap_err(), AddPeerError::Full);
+    let full = list.add_peer(Some("b"), way(Dialect::Listed)).await;
+    assert_eq!(full.unwrap_err(), Refusal::Full);
     list.remove_peer(a, Reason::SignedOut).await.unwrap();
     assert_eq!(sign_in(&list, "b").await.get(), 2);
 }
@@ -138,7 +152,11 @@ async fn a_peer_that_missed_many_changes_gets_one_list() {
 #[tokio::test(start_paused = true)]
 async fn a_bare_peer_hears_each_change_in_order_one_line_a_wait() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let a = list.add_peer("a", way(Dialect::Bare)).await.unwrap().id;
+    let a = list
+        .add_peer(Some("a"), way(Dialect::Bare))
+        .await
+        .unwrap()
+        .id;
     let b = sign_in(&list, "b").await;
     sign_in(&list, "c").await;
     list.remove_peer(b, Reason::SignedOut).await.unwrap();
@@ -152,14 +170,22 @@ async fn a_bare_peer_hears_each_change_in_order_one_line_a_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_bare_peer_that_cannot_be_told_every_change_any_more_is_removed() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let polls = list.add_peer("a", way(Dialect::Bare)).await.unwrap().id;
-    let sleeps = list.add_peer("b", way(Dialect::Bare)).await.unwrap().id;
+    let polls = list
+        .add_peer(Some("a"), way(Dialect::Bare))
+        .await
+        .unwrap()
+        .id;
+    let sleeps = list
+        .add_peer(Some("b"), way(Dialect::Bare))
+        .await
+        .unwrap()
+        .id;
     let start = Instant::now();
-    let mut last = list.subscribe();
+    let mut last = list.subscribe(None);
     for _ in 0..roster::LOG_LENGTH / 2 {
         let c = sign_in(&list, "c").await;
         list.remove_peer(c, Reason::SignedOut).await.unwrap();
-        last = list.subscribe();
+        last = list.subscribe(None);
     }
     pass(Duration::from_secs(1)).await;
     assert_eq!(take(&list, polls).await, News::Removed(Reason::TimedOut));
@@ -192,7 +218,7 @@ async fn a_message_follows_the_list_that_names_its_sender_at_once() {
     assert!(waiting.is_woken());
     let told = assert_ready!(waiting.poll()).unwrap();
     assert!(matches!(told.news(), News::Status(news) if news.to_bytes().starts_with(b"c,")));
-    told.done().await;
+    told.done();
     assert_eq!(take(&list, a).await, message(c, "offer"));
     assert_eq!(take(&list, a).await, message(b, "hello"));
 }
@@ -215,7 +241,17 @@ async fn only_the_newest_wait_receives_and_an_older_one_ends_at_its_own_time() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = sign_in(&list, "a").await;
     let owned = list.clone();
-    let mut older = task::spawn(async move { owned.wait(a, Some(Duration::from_secs(25))).await });
+    let mut older = task::spawn(async move {
+        owned
+            .wait(
+                a,
+                WaitOpts {
+                    limit: Some(Duration::from_secs(25)),
+                    ..WaitOpts::default()
+                },
+            )
+            .await
+    });
     assert_pending!(older.poll());
     let mut newest = wait(&list, a);
     assert_pending!(newest.poll());
@@ -223,7 +259,7 @@ async fn only_the_newest_wait_receives_and_an_older_one_ends_at_its_own_time() {
     assert!(newest.is_woken() && !older.is_woken());
     let delivery = assert_ready!(newest.poll()).unwrap();
     assert_eq!(*delivery.news(), message(a, "to myself"));
-    delivery.done().await;
+    delivery.done();
     assert_pending!(older.poll());
     pass(Duration::from_secs(25)).await;
     let end = assert_ready!(older.poll()).unwrap();
@@ -272,21 +308,29 @@ async fn every_open_wait_of_a_removed_peer_ends_at_once() {
             assert_eq!(*assert_ready!(wait.poll()).unwrap().news(), end);
         }
     }
-    let bare = list.add_peer("c", way(Dialect::Bare)).await.unwrap().id;
+    let bare = list
+        .add_peer(Some("c"), way(Dialect::Bare))
+        .await
+        .unwrap()
+        .id;
     let mut polls = wait(&list, bare);
     assert_pending!(polls.poll());
     list.remove_peer(bare, Reason::SignedOut).await.unwrap();
     let end = assert_ready!(polls.poll()).unwrap();
     assert_eq!(*end.news(), News::Nothing("\n".into()));
-    let late = list.send(a, a, Bytes::new()).await;
-    assert_eq!(late.unwrap_err(), SendError::UnknownSender);
+    let late = list.send(a, a, Bytes::new(), SendOpts::default()).await;
+    assert_eq!(late.unwrap_err(), Refusal::UnknownPeer);
 }
 
 #[tokio::test(start_paused = true)]
 async fn at_the_end_every_open_wait_is_answered_and_none_parks_any_more() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = sign_in(&list, "a").await;
-    let b = list.add_peer("b", way(Dialect::Bare)).await.unwrap().id;
+    let b = list
+        .add_peer(Some("b"), way(Dialect::Bare))
+        .await
+        .unwrap()
+        .id;
     take(&list, a).await;
     let mut waits = [wait(&list, a), wait(&list, b), wait(&list, b)];
     for wait in &mut waits {
@@ -313,8 +357,8 @@ async fn a_full_mailbox_refuses_and_keeps_what_it_has() {
     let a = sign_in(&list, "a").await;
     say(&list, a, a, "one").await;
     say(&list, a, a, "two").await;
-    let full = list.send(a, a, Bytes::new()).await;
-    assert_eq!(full.unwrap_err(), SendError::MailboxFull);
+    let full = list.send(a, a, Bytes::new(), SendOpts::default()).await;
+    assert_eq!(full.unwrap_err(), Refusal::MailboxFull);
     assert_eq!(take(&list, a).await, message(a, "one"));
     say(&list, a, a, "3").await;
     assert_eq!(take(&list, a).await, message(a, "two"));
@@ -370,7 +414,7 @@ async fn the_collector_removes_the_stale_and_the_others_hear_of_it() {
     let a = sign_in(&list, "a").await;
     let b = sign_in(&list, "b").await;
     let c = sign_in(&list, "c").await;
-    let mut events = list.subscribe();
+    let mut events = list.subscribe(None);
     take(&list, a).await;
     let _open = list.open_request(caller(a, None)).unwrap();
     let mut waiting = wait(&list, a);
@@ -401,7 +445,7 @@ async fn without_its_collector_nobody_times_out() {
 #[tokio::test(start_paused = true)]
 async fn subscribers_hear_of_each_peer_added_and_removed_in_order() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let mut events = list.subscribe();
+    let mut events = list.subscribe(None);
     let a = sign_in(&list, "a\n").await;
     list.remove_peer(a, Reason::SignedOut).await.unwrap();
     let mut next = async || events.next().await.unwrap();
@@ -422,7 +466,7 @@ async fn receive(list: TimeoutPeerList, id: PeerId, messages: usize) -> Vec<(Pee
     let mut received = Vec::new();
     while received.len() < messages {
         let patience = Duration::from_micros(fastrand::u64(0..300));
-        let Ok(delivery) = timeout(patience, list.wait(id, None)).await else {
+        let Ok(delivery) = timeout(patience, list.wait(id, WaitOpts::default())).await else {
             continue;
         };
         let delivery = delivery.unwrap();
@@ -433,7 +477,7 @@ async fn receive(list: TimeoutPeerList, id: PeerId, messages: usize) -> Vec<(Pee
         if let News::Message { from, body } = delivery.news() {
             received.push((*from, body.clone()));
         }
-        delivery.done().await;
+        delivery.done();
     }
     received
 }
@@ -457,7 +501,9 @@ async fn on_many_threads_every_message_arrives_once_and_in_order() {
             for number in 0..EACH {
                 for to in &ids {
                     let body = Bytes::from(number.to_string());
-                    list.send(from, *to, body).await.unwrap();
+                    list.send(from, *to, body, SendOpts::default())
+                        .await
+                        .unwrap();
                 }
                 // Keeps the roster changing under the messages.
                 let passing = sign_in(&list, "passing").await;
@@ -521,8 +567,8 @@ struct ModelPeer {
     /// Every peer that it was ever told of.
     met: BTreeSet<PeerId>,
     /// The newest is last.
-    waits: Vec<(WaitTask, OpenRequest)>,
-    delivery: Option<(Delivery, OpenRequest)>,
+    waits: Vec<(WaitTask, Box<dyn OpenRequest>)>,
+    delivery: Option<(Delivery, Box<dyn OpenRequest>)>,
     last_heartbeat: Option<Instant>,
     last_seen: Instant,
 }
@@ -640,7 +686,9 @@ impl Model {
                 if let Some(from) = self.nth(from).map(|peer| peer.id)
                     && let Some(to) = self.nth(to)
                 {
-                    list.send(from, to.id, body.clone()).await.unwrap();
+                    list.send(from, to.id, body.clone(), SendOpts::default())
+                        .await
+                        .unwrap();
                     to.pending.push_back((from, body));
                 }
             }
@@ -669,7 +717,7 @@ impl Model {
                 {
                     let news = delivery.news().clone();
                     peer.received(&news);
-                    delivery.done().await;
+                    delivery.done();
                     request.answered(true);
                     peer.last_seen = Instant::now();
                 }
@@ -701,7 +749,7 @@ impl Model {
 
     async fn sign_in(&mut self, bare: bool) {
         let dialect = if bare { Dialect::Bare } else { Dialect::Listed };
-        let added = self.list.add_peer("p", way(dialect)).await.unwrap();
+        let added = self.list.add_peer(Some("p"), way(dialect)).await.unwrap();
         let (id, lines) = (added.id, added.list);
         let knows: BTreeSet<PeerId> = text(&lines)
             .lines()

@@ -38,8 +38,8 @@ use super::{
     reply::{HEARTBEAT_INTERVAL, MESSAGE_SEQ, PEER_TOKEN, reply, reply_from},
 };
 use crate::peer_list::{
-    Caller, Link, News, OpenRequest, PeerError, PeerId, PeerToken, Proof, Reason, ResumeError,
-    SignedIn, TimeoutPeerList, WayIn,
+    Caller, Link, News, OpenRequest, PeerId, PeerToken, Proof, Reason, Refusal, SendOpts, SignedIn,
+    TimeoutPeerList, WaitOpts, WayIn,
 };
 
 /// An error on `/wait` is answered after this pause: Unity and JavaScript
@@ -160,7 +160,7 @@ impl Door {
         id: PeerId,
         proof: Proof,
         transport: Transport,
-    ) -> Result<OpenRequest, PeerError> {
+    ) -> Result<Box<dyn OpenRequest>, Refusal> {
         self.peer_list.open_request(Caller {
             id,
             proof,
@@ -193,13 +193,11 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
                 .resume_peer(*id, token, Some(&name), way)
                 .await
         }
-        None => Err(ResumeError::Gone),
+        None => Err(Refusal::UnknownPeer),
     };
     let SignedIn { id, token, list } = match resumed {
-        Ok(signed_in) => signed_in,
-        Err(ResumeError::WrongToken) => return Err(RequestError::WrongToken),
-        Err(ResumeError::Unavailable) => return Err(RequestError::Unavailable),
-        Err(ResumeError::Gone) => door.peer_list.add_peer(&*name, way).await?,
+        Err(Refusal::UnknownPeer) => door.peer_list.add_peer(Some(&name), way).await?,
+        resumed => resumed?,
     };
     let transport = Transport::of(&request);
     // An error means that it was removed already, which its next request
@@ -246,7 +244,13 @@ fn wait(
             (Err(error), ..) => Err(error),
             (Ok(()), Err(error), _) | (Ok(()), _, Err(error)) => refuse_wait(error).await,
             (Ok(()), Ok((id, proof, ack)), Ok(limit)) => match door.open(id, proof, transport) {
-                Ok(open) => parked(id, ack, door.wait_limit(limit), open).await,
+                Ok(open) => {
+                    let opts = WaitOpts {
+                        acknowledged: ack,
+                        limit: door.wait_limit(limit),
+                    };
+                    parked(id, opts, open).await
+                }
                 Err(error) => refuse_wait(error.into()).await,
             },
         };
@@ -254,18 +258,13 @@ fn wait(
     }
 }
 
-async fn parked(
-    id: PeerId,
-    ack: Option<u64>,
-    limit: Option<Duration>,
-    open: OpenRequest,
-) -> Answer {
-    let delivery = match open.wait(ack, limit).await {
+async fn parked(id: PeerId, opts: WaitOpts, open: Box<dyn OpenRequest>) -> Answer {
+    let delivery = match open.wait(opts).await {
         Ok(delivery) => delivery,
         Err(error) => return refuse_wait(error.into()).await,
     };
     let number = match delivery.news() {
-        News::Message { .. } if ack.is_some() => Some(delivery.number()),
+        News::Message { .. } if opts.acknowledged.is_some() => Some(delivery.number()),
         _ => None,
     };
     let (from, news) = match delivery.news() {
@@ -274,7 +273,7 @@ async fn parked(
         // At once: native clients then report that they are disconnected.
         // The others are for sockets, and nobody polls for those.
         News::Removed(_) | News::Replaced | News::GroupMessage(_) | News::Room(_) => {
-            return Err(PeerError::Unknown.into());
+            return Err(Refusal::UnknownPeer.into());
         }
     };
     let mut response = reply_from(from, body::lines(news, delivery.receipt()));
@@ -317,9 +316,9 @@ fn message(
         let body = body::read(body, door.opts.max_message_bytes).await;
         let (open, to) = open?;
         let sent = match (number, body) {
-            (Ok(number), Ok(body)) => Ok(open.send(to, body, number).await?),
+            (Ok(number), Ok(body)) => Ok(open.send(to, body, SendOpts::numbered(number)).await?),
             (Err(error), _) | (_, Err(error)) => match open.seen().await {
-                Ok(()) | Err(PeerError::Unavailable) => Err(error),
+                Ok(()) | Err(Refusal::Unavailable) => Err(error),
                 Err(refusal) => return Err(refusal.into()),
             },
         };

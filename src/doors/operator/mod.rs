@@ -173,12 +173,12 @@ async fn purge(State(operator): State<Operator>, request: Request) -> Answer {
 async fn events(State(operator): State<Operator>, request: Request) -> Answer {
     only(&[Method::GET], &request)?;
     let events = match request.headers().get("last-event-id") {
-        None => operator.peer_list.subscribe(),
+        None => operator.peer_list.subscribe(None),
         Some(last) => {
             let last = last.to_str().ok().and_then(|last| last.trim().parse().ok());
             // Whatever it is, it is none of ours: a gap. A browser that was
             // refused would never ask again.
-            operator.peer_list.subscribe_after(last.unwrap_or(0))
+            operator.peer_list.subscribe(Some(last.unwrap_or(0)))
         }
     };
     let stream = sent(events, operator.stop);

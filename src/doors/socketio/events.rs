@@ -9,7 +9,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use crate::peer_list::{Card, Introduction, PeerId, PeerToken, SendError};
+use crate::peer_list::{Card, Introduction, PeerId, PeerToken, Refusal};
 
 const JOINED: &str = "Peer has joined the signaling server";
 const LEFT: &str = "Peer has left the signaling server";
@@ -85,11 +85,11 @@ pub(super) fn wrapped(from: PeerId, peer_id: &str, body: &[u8]) -> Box<RawValue>
 }
 
 /// What became of a message to one target, for a client that asked.
-pub(super) fn outcome(sent: Result<(), SendError>) -> Box<RawValue> {
+pub(super) fn outcome(sent: Result<(), Refusal>) -> Box<RawValue> {
     json(&match sent {
         Ok(()) => json!({}),
-        Err(SendError::MailboxFull) => json!({"error": "too much waits for the target"}),
-        Err(SendError::UnknownReceiver | SendError::UnknownSender) => {
+        Err(Refusal::MailboxFull) => json!({"error": "too much waits for the target"}),
+        Err(Refusal::UnknownReceiver | Refusal::UnknownPeer) => {
             json!({"error": "unknown target"})
         }
         Err(_) => json!({"error": "the peer list cannot be reached"}),

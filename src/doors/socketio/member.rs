@@ -23,8 +23,8 @@ use super::{
 use crate::{
     doors::push::{End, PushPeer, Return},
     peer_list::{
-        AddPeerError, Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerError, PeerId,
-        PeerToken, Reason, ResumeError, SendError, TimeoutPeerList,
+        Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerId, PeerToken, Reason, Refusal,
+        SendOpts, TimeoutPeerList,
     },
 };
 
@@ -164,29 +164,25 @@ impl Members {
         loop {
             let claimed = match &back.claim {
                 Some((id, token)) => list.resume_member(*id, token).await,
-                None => Err(ResumeError::Gone),
+                None => Err(Refusal::UnknownPeer),
             };
             let added = match claimed {
-                Ok(added) => Ok(added),
-                Err(ResumeError::Gone) => match list.add_member(key, DOOR).await {
-                    Ok(added) => Ok(added),
-                    Err(AddPeerError::Unavailable) => Err(PeerError::Unavailable),
-                    Err(AddPeerError::Full | AddPeerError::NoName) => return Err(Refused::Full),
-                },
-                Err(ResumeError::WrongToken) => return Err(Refused::PeerToken),
-                Err(ResumeError::Unavailable) => Err(PeerError::Unavailable),
+                Err(Refusal::UnknownPeer) => list.add_member(key, DOOR).await,
+                claimed => claimed,
             };
             let opened = match added {
                 Ok(added) => PushPeer::new(list, added.id, back.resumes)
                     .await
                     .map(|peer| (peer, added)),
-                Err(error) => Err(error),
+                Err(refusal) => Err(refusal),
             };
             match opened {
                 Ok(joined) => return Ok(joined),
-                Err(PeerError::Unavailable) => sleep(UNAVAILABLE_PAUSE).await,
+                Err(Refusal::Full) => return Err(Refused::Full),
+                Err(Refusal::WrongToken) => return Err(Refused::PeerToken),
                 // One that comes back may be collected in between.
-                Err(_) => {}
+                Err(Refusal::UnknownPeer) => {}
+                Err(_) => sleep(UNAVAILABLE_PAUSE).await,
             }
         }
     }
@@ -281,7 +277,7 @@ impl Member {
                 drop(delivery);
                 return pending().await;
             }
-            delivery.done().await;
+            delivery.done();
         }
     }
 
@@ -338,7 +334,7 @@ impl Member {
                 self.ready(&arguments).await
             }
             "message" => {
-                accepted(list.broadcast(id, array(&arguments)).await)?;
+                accepted(list.broadcast(id, array(&arguments), None).await)?;
                 self.acknowledge(ack).await
             }
             // A message of our own client: its number before the arguments.
@@ -346,7 +342,7 @@ impl Member {
                 if let Some((number, arguments)) = arguments.split_first()
                     && let Some(number) = parse(number)
                 {
-                    let sent = list.broadcast_once(id, array(arguments), number).await;
+                    let sent = list.broadcast(id, array(arguments), Some(number)).await;
                     accepted(sent)?;
                 }
                 self.acknowledge(ack).await
@@ -359,7 +355,9 @@ impl Member {
             "keep-in-server" | "keep-session" => {
                 list.show_family(id, Family::Rooms).await;
                 match room(&arguments) {
-                    Some(room) if list.keep_room(id, room).await => self.acknowledge(ack).await,
+                    Some(room) if list.keep_room(id, room).await.is_ok() => {
+                        self.acknowledge(ack).await
+                    }
                     _ => Ok(()),
                 }
             }
@@ -385,7 +383,8 @@ impl Member {
             // Before it is asked, for the answer may come at once.
             asked.entry(room.to_owned()).or_default().push(ack);
         }
-        if !self.peer.list.ask_for_room(self.peer.id, room).await {
+        let asked = self.peer.list.ask_for_room(self.peer.id, room).await;
+        if asked.is_err() {
             self.asked.lock().remove(room);
         }
     }
@@ -412,11 +411,11 @@ impl Member {
         let peer_type = peer_type.filter(|kind| kind.get().len() <= MAX_TYPE_BYTES);
         let introduction = events::introduction(&self.public_id, &name, peer_type);
         match list.list_member(self.peer.id, &name, introduction).await {
-            Ok(Some(cards)) => {
+            Ok(cards) => {
                 *self.name.lock() = Some(name.as_str().into());
                 self.greet(&name, &cards).await
             }
-            Ok(None) => {
+            Err(Refusal::NameTaken) => {
                 let error = events::uniqueness_error(&name);
                 self.emit("uniquenessError", &[&error]).await?;
                 Err(End::Removed(Reason::SignedOut).into())
@@ -438,26 +437,26 @@ impl Member {
         }
     }
 
-    async fn send_one(&self, arguments: &[&RawValue]) -> Result<(), SendError> {
+    async fn send_one(&self, arguments: &[&RawValue]) -> Result<(), Refusal> {
         #[derive(Deserialize)]
         struct Targeted {
             target: String,
         }
-        let message = arguments.first().ok_or(SendError::UnknownReceiver)?;
+        let message = arguments.first().ok_or(Refusal::UnknownReceiver)?;
         // serde takes an array for a struct as well.
         let is_object = message.get().starts_with('{');
         let targeted = parse::<Targeted>(message).filter(|_| is_object);
-        let target = targeted.ok_or(SendError::UnknownReceiver)?.target;
+        let target = targeted.ok_or(Refusal::UnknownReceiver)?.target;
         let list = &self.peer.list;
         let sent = list
             .send_to_member(self.peer.id, &target, array(arguments))
             .await;
-        let Err(SendError::UnknownReceiver) = sent else {
+        let Err(Refusal::UnknownReceiver) = sent else {
             return sent;
         };
-        let id = PeerId::parse(&target).ok_or(SendError::UnknownReceiver)?;
+        let id = PeerId::parse(&target).ok_or(Refusal::UnknownReceiver)?;
         let body = Bytes::copy_from_slice(message.get().as_bytes());
-        list.send_patiently(self.peer.id, id, body).await
+        list.send(self.peer.id, id, body, SendOpts::PATIENT).await
     }
 
     async fn acknowledge(&self, ack: Option<u64>) -> Result<(), Ended> {
@@ -501,9 +500,9 @@ impl Member {
 
 /// A message is acknowledged only when it is accepted: else the connection
 /// ends, and a client that knows how sends it again.
-fn accepted(sent: Result<(), PeerError>) -> Result<(), Ended> {
+fn accepted(sent: Result<(), Refusal>) -> Result<(), Ended> {
     match sent {
-        Err(PeerError::Unavailable) => Err(Ended::Lost),
+        Err(Refusal::Unavailable) => Err(Ended::Lost),
         // One that is removed hears of it at once.
         Ok(()) | Err(_) => Ok(()),
     }

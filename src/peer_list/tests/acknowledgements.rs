@@ -3,7 +3,15 @@
 use super::*;
 
 async fn wait_after(list: &TimeoutPeerList, id: PeerId, ack: u64) -> Delivery {
-    list.wait_after(id, Some(ack), None).await.unwrap()
+    list.wait(
+        id,
+        WaitOpts {
+            acknowledged: Some(ack),
+            limit: None,
+        },
+    )
+    .await
+    .unwrap()
 }
 
 /// Two peers that know of each other, of which the first was sent so many
@@ -11,10 +19,13 @@ async fn wait_after(list: &TimeoutPeerList, id: PeerId, ack: u64) -> Delivery {
 async fn with_messages(count: u8) -> (TimeoutPeerList, PeerId, PeerToken) {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let b = sign_in(&list, "b").await;
-    let a = list.add_peer("a", way(Dialect::Listed)).await.unwrap();
+    let a = list
+        .add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap();
     for number in 1..=count {
         let body = Bytes::copy_from_slice(&[number]);
-        list.send(b, a.id, body).await.unwrap();
+        list.send(b, a.id, body, SendOpts::default()).await.unwrap();
     }
     (list, a.id, a.token)
 }
@@ -34,9 +45,15 @@ async fn a_message_comes_again_until_it_is_acknowledged() {
     for (ack, expected) in [(0, 1), (0, 1), (1, 2), (0, 2), (1, 2)] {
         let delivery = wait_after(&list, a, ack).await;
         assert_eq!(number(&delivery), expected);
-        delivery.done().await;
+        delivery.done();
     }
-    let mut last = task::spawn(list.wait_after(a, Some(2), None));
+    let mut last = task::spawn(list.wait(
+        a,
+        WaitOpts {
+            acknowledged: Some(2),
+            limit: None,
+        },
+    ));
     assert_pending!(last.poll());
 }
 
@@ -44,22 +61,37 @@ async fn a_message_comes_again_until_it_is_acknowledged() {
 async fn a_repeat_comes_a_second_later_and_something_new_at_once() {
     let (list, a, _) = with_messages(2).await;
     let start = Instant::now();
-    wait_after(&list, a, 0).await.done().await;
-    wait_after(&list, a, 1).await.done().await;
+    wait_after(&list, a, 0).await.done();
+    wait_after(&list, a, 1).await.done();
     assert_eq!(start.elapsed(), Duration::ZERO);
-    wait_after(&list, a, 1).await.done().await;
+    wait_after(&list, a, 1).await.done();
     assert_eq!(start.elapsed(), Duration::from_secs(1));
     // It is put off no longer than the wait lasts.
     let limit = Duration::from_millis(100);
-    let none = list.wait_after(a, Some(1), Some(limit)).await.unwrap();
+    let none = list
+        .wait(
+            a,
+            WaitOpts {
+                acknowledged: Some(1),
+                limit: Some(limit),
+            },
+        )
+        .await
+        .unwrap();
     assert!(matches!(none.news(), News::Nothing(_)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_whose_repeat_is_put_off_ends_at_once_when_its_peer_is_removed() {
     let (list, a, _) = with_messages(1).await;
-    wait_after(&list, a, 0).await.done().await;
-    let mut repeat = task::spawn(list.wait_after(a, Some(0), None));
+    wait_after(&list, a, 0).await.done();
+    let mut repeat = task::spawn(list.wait(
+        a,
+        WaitOpts {
+            acknowledged: Some(0),
+            limit: None,
+        },
+    ));
     assert_pending!(repeat.poll());
     list.remove_peer(a, Reason::SignedOut).await.unwrap();
     assert!(repeat.is_woken());
@@ -79,12 +111,12 @@ async fn what_was_never_delivered_cannot_be_acknowledged() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_does_not_acknowledge_takes_what_is_not_acknowledged_yet() {
     let (list, a, _) = with_messages(3).await;
-    wait_after(&list, a, 0).await.done().await;
-    wait_after(&list, a, 1).await.done().await;
+    wait_after(&list, a, 0).await.done();
+    wait_after(&list, a, 1).await.done();
     for expected in [2, 3] {
-        let delivery = list.wait(a, None).await.unwrap();
+        let delivery = list.wait(a, WaitOpts::default()).await.unwrap();
         assert_eq!(number(&delivery), expected);
-        delivery.done().await;
+        delivery.done();
     }
 }
 
@@ -93,9 +125,15 @@ async fn a_wait_is_given_what_comes_after_its_own_acknowledgement() {
     let (list, a, _) = with_messages(2).await;
     let first = wait_after(&list, a, 0).await;
     // Begun while the first is on loan, by a client that never saw its reply.
-    let mut second = task::spawn(list.wait_after(a, Some(0), None));
+    let mut second = task::spawn(list.wait(
+        a,
+        WaitOpts {
+            acknowledged: Some(0),
+            limit: None,
+        },
+    ));
     assert_pending!(second.poll());
-    first.done().await;
+    first.done();
     assert!(second.is_woken());
     assert_eq!(number(&assert_ready!(second.poll()).unwrap()), 1);
 }
@@ -109,10 +147,16 @@ async fn a_peer_that_polls_is_refused_more_when_its_mailbox_is_full_also_if_it_a
     let list = TimeoutPeerList::new(opts);
     let a = sign_in(&list, "a").await;
     say(&list, a, a, "").await;
-    wait_after(&list, a, 0).await.done().await;
-    let refused = list.send_patiently(a, a, Bytes::new()).await;
-    assert_eq!(refused.unwrap_err(), SendError::MailboxFull);
-    let mut next = task::spawn(list.wait_after(a, Some(1), None));
+    wait_after(&list, a, 0).await.done();
+    let refused = list.send(a, a, Bytes::new(), SendOpts::PATIENT).await;
+    assert_eq!(refused.unwrap_err(), Refusal::MailboxFull);
+    let mut next = task::spawn(list.wait(
+        a,
+        WaitOpts {
+            acknowledged: Some(1),
+            limit: None,
+        },
+    ));
     assert_pending!(next.poll());
     say(&list, a, a, "").await;
 }
@@ -171,7 +215,7 @@ proptest! {
                     late => processed.saturating_sub(late.into()),
                 };
                 if matches!(poll, Poll::CutBefore) {
-                    let _ = task::spawn(list.wait_after(a, Some(ack), None)).poll();
+                    let _ = task::spawn(list.wait(a, WaitOpts { acknowledged: Some(ack), limit: None })).poll();
                     continue;
                 }
                 let delivery = wait_after(&list, a, ack).await;
@@ -184,7 +228,7 @@ proptest! {
                     let way = way(Dialect::Listed);
                     list.resume_peer(a, &token, None, way).await.unwrap();
                 }
-                delivery.done().await;
+                delivery.done();
                 if matches!(poll, Poll::Arrives) && given == processed + 1 {
                     processed = given;
                 }

@@ -17,7 +17,7 @@ const SOCKET: WayIn = WayIn {
 const GRACE: Duration = Duration::from_secs(5);
 
 async fn added(list: &TimeoutPeerList, name: &str) -> SignedIn {
-    list.add_peer(name, LISTED).await.unwrap()
+    list.add_peer(Some(name), LISTED).await.unwrap()
 }
 
 async fn resume(list: &TimeoutPeerList, peer: &SignedIn, name: &str) -> SignedIn {
@@ -42,7 +42,9 @@ async fn a_peer_comes_back_under_its_id_with_its_line_first_and_its_mailbox() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = added(&list, "a").await;
     let b = added(&list, "b").await;
-    list.send(b.id, a.id, "hi".into()).await.unwrap();
+    list.send(b.id, a.id, "hi".into(), SendOpts::default())
+        .await
+        .unwrap();
     let again = resume(&list, &a, "a").await;
     assert_eq!(again.id, a.id);
     assert_eq!(text(&again.list), "a,1,1\nb,2,1\n");
@@ -65,9 +67,11 @@ async fn the_others_are_told_of_a_return_only_if_the_name_is_another() {
     assert_eq!(text(&again.list), "a_2,1,1\nb,2,1\n");
     let told = assert_ready!(waiting.poll()).unwrap();
     assert_eq!(*told.news(), status("a_2,1,1\nb,2,1\n"));
-    told.done().await;
+    told.done();
     // And what it sends comes after that news.
-    list.send(a.id, b.id, "hi".into()).await.unwrap();
+    list.send(a.id, b.id, "hi".into(), SendOpts::default())
+        .await
+        .unwrap();
     assert_eq!(take(&list, b.id).await, message(a.id, "hi"));
 }
 
@@ -76,10 +80,18 @@ async fn a_wait_from_before_is_given_nothing_and_ends_in_its_own_time() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = added(&list, "a").await;
     let limit = Some(Duration::from_secs(20));
-    let mut before = task::spawn(list.wait(a.id, limit));
+    let mut before = task::spawn(list.wait(
+        a.id,
+        WaitOpts {
+            limit,
+            ..WaitOpts::default()
+        },
+    ));
     assert_pending!(before.poll());
     resume(&list, &a, "a").await;
-    list.send(a.id, a.id, "hi".into()).await.unwrap();
+    list.send(a.id, a.id, "hi".into(), SendOpts::default())
+        .await
+        .unwrap();
     assert_pending!(before.poll());
     assert_eq!(take(&list, a.id).await, message(a.id, "hi"));
     assert_pending!(before.poll());
@@ -92,14 +104,16 @@ async fn a_wait_from_before_is_given_nothing_and_ends_in_its_own_time() {
 async fn what_was_lent_to_a_connection_before_is_given_to_who_came_back() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = added(&list, "a").await;
-    list.send(a.id, a.id, "hi".into()).await.unwrap();
-    let lent = list.wait(a.id, None).await.unwrap();
+    list.send(a.id, a.id, "hi".into(), SendOpts::default())
+        .await
+        .unwrap();
+    let lent = list.wait(a.id, WaitOpts::default()).await.unwrap();
     resume(&list, &a, "a").await;
-    let given = list.wait(a.id, None).await.unwrap();
+    let given = list.wait(a.id, WaitOpts::default()).await.unwrap();
     assert_eq!(*given.news(), message(a.id, "hi"));
-    lent.done().await;
+    lent.done();
     assert_pending!(wait(&list, a.id).poll());
-    given.done().await;
+    given.done();
     assert_pending!(wait(&list, a.id).poll());
 }
 
@@ -109,23 +123,26 @@ async fn nobody_comes_back_with_a_wrong_token_or_after_removal() {
     let a = added(&list, "a").await;
     let b = added(&list, "b").await;
     let wrong = list.resume_peer(a.id, &b.token, None, LISTED).await;
-    assert_eq!(wrong.unwrap_err(), ResumeError::WrongToken);
+    assert_eq!(wrong.unwrap_err(), Refusal::WrongToken);
     assert_eq!(
         list.check_token(a.id, Some(&b.token)).await,
-        Err(PeerError::WrongToken)
+        Err(Refusal::WrongToken)
     );
     assert_eq!(list.check_token(a.id, Some(&a.token)).await, Ok(()));
     list.remove_peer(a.id, Reason::SignedOut).await.unwrap();
     let gone = list.resume_peer(a.id, &a.token, None, LISTED).await;
-    assert_eq!(gone.unwrap_err(), ResumeError::Gone);
+    assert_eq!(gone.unwrap_err(), Refusal::UnknownPeer);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let a = list.add_peer("a", SOCKET).await.unwrap();
+    let a = list.add_peer(Some("a"), SOCKET).await.unwrap();
     let socket = list.open_socket(a.id, false).await.unwrap();
-    assert!(list.wait(a.id, None).await.is_err(), "heard by its socket");
+    assert!(
+        list.wait(a.id, WaitOpts::default()).await.is_err(),
+        "heard by its socket"
+    );
     let mut ended = task::spawn(socket.ended());
     assert_pending!(ended.poll());
     resume(&list, &a, "a").await;
@@ -136,14 +153,16 @@ async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round() {
     assert_pending!(poll.poll());
     // The end of the old socket is nothing to the peer.
     socket.leave(Reason::Closed).await;
-    list.send(a.id, a.id, "hi".into()).await.unwrap();
+    list.send(a.id, a.id, "hi".into(), SendOpts::default())
+        .await
+        .unwrap();
     let given = assert_ready!(poll.poll()).unwrap();
     assert_eq!(*given.news(), message(a.id, "hi"));
-    given.done().await;
+    given.done();
     let back = list.resume_peer(a.id, &a.token, None, SOCKET).await;
     assert_eq!(back.unwrap().id, a.id);
     let socket = list.open_socket(a.id, false).await.unwrap();
-    assert!(list.wait(a.id, None).await.is_err());
+    assert!(list.wait(a.id, WaitOpts::default()).await.is_err());
     socket.leave(Reason::Closed).await;
     assert!(list.peer_ids().is_empty());
 }
@@ -151,13 +170,15 @@ async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round() {
 #[tokio::test(start_paused = true)]
 async fn a_replaced_socket_that_waits_again_does_not_come_before_the_poll() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let a = list.add_peer("a", SOCKET).await.unwrap();
+    let a = list.add_peer(Some("a"), SOCKET).await.unwrap();
     let socket = list.open_socket(a.id, false).await.unwrap();
     resume(&list, &a, "a").await;
     let mut poll = wait(&list, a.id);
     assert_pending!(poll.poll());
     assert_eq!(*socket.wait().await.news(), News::Replaced);
-    list.send(a.id, a.id, "hi".into()).await.unwrap();
+    list.send(a.id, a.id, "hi".into(), SendOpts::default())
+        .await
+        .unwrap();
     assert!(poll.is_woken());
     assert_ready!(poll.poll()).unwrap();
 }
@@ -165,8 +186,8 @@ async fn a_replaced_socket_that_waits_again_does_not_come_before_the_poll() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_can_come_back_stays_until_it_is_stale_when_its_socket_closes() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let a = list.add_peer("a", SOCKET).await.unwrap();
-    let mut events = list.subscribe();
+    let a = list.add_peer(Some("a"), SOCKET).await.unwrap();
+    let mut events = list.subscribe(None);
     let socket = list.open_socket(a.id, true).await.unwrap();
     socket.leave(Reason::Closed).await;
     assert_eq!(list.format(), "a,1,0\n");
@@ -188,7 +209,16 @@ async fn a_peer_that_leaves_with_grace_stays_if_it_shows_before_that_it_is_there
         match returns {
             0 => drop(resume(&list, &a, "a").await),
             1 => list.refresh_peer_timeout(a.id).await.unwrap(),
-            2 => drop(list.wait(a.id, Some(Duration::from_secs(1))).await),
+            2 => drop(
+                list.wait(
+                    a.id,
+                    WaitOpts {
+                        limit: Some(Duration::from_secs(1)),
+                        ..WaitOpts::default()
+                    },
+                )
+                .await,
+            ),
             _ => {}
         }
         pass(Duration::from_secs(2)).await;
@@ -222,13 +252,16 @@ async fn a_message_that_is_sent_again_with_its_number_is_delivered_once() {
     };
     let list = TimeoutPeerList::new(opts);
     let a = added(&list, "a").await.id;
-    let send = async |body: &'static str, number| list.send_once(a, a, body.into(), number).await;
+    let send = async |body: &'static str, number| {
+        list.send(a, a, body.into(), SendOpts::numbered(number))
+            .await
+    };
     assert_eq!(send("1", 1).await, Ok(()));
     // What was refused was not sent.
-    assert_eq!(send("2", 2).await, Err(SendError::MailboxFull));
+    assert_eq!(send("2", 2).await, Err(Refusal::MailboxFull));
     assert_eq!(send("1", 1).await, Ok(()));
     // Whether this was sent nobody knows.
-    assert_eq!(send("0", 0).await, Err(SendError::OutOfOrder));
+    assert_eq!(send("0", 0).await, Err(Refusal::OutOfOrder));
     assert_eq!(take(&list, a).await, message(a, "1"));
     for _ in 0..2 {
         assert_eq!(send("2", 2).await, Ok(()));
@@ -376,7 +409,7 @@ fn request(
     list: &TimeoutPeerList,
     id: PeerId,
     token: Option<&PeerToken>,
-) -> Result<OpenRequest, PeerError> {
+) -> Result<Box<dyn OpenRequest>, Refusal> {
     list.open_request(Caller {
         proof: token.copied().into(),
         ..caller(id, None)
@@ -391,11 +424,11 @@ async fn a_peer_that_has_shown_its_token_is_protected_from_then_on() {
     assert!(request(&list, a.id, Some(&a.token)).is_ok());
     assert_eq!(
         request(&list, a.id, None).unwrap_err(),
-        PeerError::MissingToken
+        Refusal::MissingToken
     );
     assert_eq!(
         list.check_token(a.id, None).await,
-        Err(PeerError::MissingToken)
+        Err(Refusal::MissingToken)
     );
     assert_eq!(list.check_token(a.id, Some(&a.token)).await, Ok(()));
     // One that came back has shown it too.
@@ -403,33 +436,33 @@ async fn a_peer_that_has_shown_its_token_is_protected_from_then_on() {
     resume(&list, &b, "b").await;
     assert_eq!(
         request(&list, b.id, None).unwrap_err(),
-        PeerError::MissingToken
+        Refusal::MissingToken
     );
     // And one that asked for it at its sign-in.
     let way = WayIn {
         protected: true,
         ..LISTED
     };
-    let c = list.add_peer("c", way).await.unwrap();
+    let c = list.add_peer(Some("c"), way).await.unwrap();
     assert_eq!(
         request(&list, c.id, None).unwrap_err(),
-        PeerError::MissingToken
+        Refusal::MissingToken
     );
     assert!(request(&list, c.id, Some(&c.token)).is_ok());
     // Nobody acts by a request for a peer whose socket is open, nor for one that may
     // open one again.
-    let d = list.add_peer("d", SOCKET).await.unwrap();
+    let d = list.add_peer(Some("d"), SOCKET).await.unwrap();
     let socket = list.open_socket(d.id, false).await.unwrap();
     assert_eq!(
         list.check_token(d.id, None).await,
-        Err(PeerError::MissingToken)
+        Err(Refusal::MissingToken)
     );
     drop(socket);
     assert_eq!(list.check_token(d.id, None).await, Ok(()));
     drop(list.open_socket(d.id, true).await.unwrap());
     assert_eq!(
         list.check_token(d.id, None).await,
-        Err(PeerError::MissingToken)
+        Err(Refusal::MissingToken)
     );
 }
 
@@ -438,9 +471,15 @@ async fn a_number_that_somebody_forged_does_not_lock_a_peer_out() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = added(&list, "a").await;
     let forged = request(&list, a.id, None).unwrap();
-    forged.send(a.id, "x".into(), Some(u64::MAX)).await.unwrap();
+    forged
+        .send(a.id, "x".into(), SendOpts::numbered(u64::MAX))
+        .await
+        .unwrap();
     let own = request(&list, a.id, Some(&a.token)).unwrap();
-    assert_eq!(own.send(a.id, "1".into(), Some(1)).await, Ok(()));
+    assert_eq!(
+        own.send(a.id, "1".into(), SendOpts::numbered(1)).await,
+        Ok(())
+    );
     assert_eq!(take(&list, a.id).await, message(a.id, "x"));
     assert_eq!(take(&list, a.id).await, message(a.id, "1"));
 }
@@ -468,13 +507,21 @@ async fn a_socket_takes_off_what_it_is_given_also_if_its_peer_acknowledged_befor
     };
     let list = TimeoutPeerList::new(opts);
     let a = added(&list, "a").await.id;
-    let mut poll = task::spawn(list.wait_after(a, Some(0), Some(Duration::ZERO)));
+    let mut poll = task::spawn(list.wait(
+        a,
+        WaitOpts {
+            acknowledged: Some(0),
+            limit: Some(Duration::ZERO),
+        },
+    ));
     assert_ready!(poll.poll()).unwrap();
     drop(poll);
     let socket = list.open_socket(a, true).await.unwrap();
     for _ in 0..10 {
-        list.send(a, a, Bytes::new()).await.unwrap();
-        socket.wait().await.done().await;
+        list.send(a, a, Bytes::new(), SendOpts::default())
+            .await
+            .unwrap();
+        socket.wait().await.done();
     }
 }
 
@@ -482,7 +529,13 @@ async fn a_socket_takes_off_what_it_is_given_also_if_its_peer_acknowledged_befor
 async fn a_poll_that_a_socket_replaced_ends_in_the_form_that_its_client_knows() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let a = added(&list, "a").await;
-    let mut poll = task::spawn(list.wait(a.id, Some(Duration::from_secs(1))));
+    let mut poll = task::spawn(list.wait(
+        a.id,
+        WaitOpts {
+            limit: Some(Duration::from_secs(1)),
+            ..WaitOpts::default()
+        },
+    ));
     assert_pending!(poll.poll());
     let way = WayIn {
         door: "websocket",
@@ -500,7 +553,7 @@ async fn when_the_server_stops_every_peer_is_told_of_as_removed() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     added(&list, "a").await;
     added(&list, "b").await;
-    let mut events = list.subscribe();
+    let mut events = list.subscribe(None);
     list.stop().await;
     assert_eq!(
         all_told(&mut events).await,
@@ -532,7 +585,7 @@ mod sessions {
             gc_interval: INTERVAL,
             ..HeartbeatOpts::default()
         });
-        let mut events = list.subscribe();
+        let mut events = list.subscribe(None);
         let mut peer: Option<SignedIn> = None;
         for step in steps {
             match (step, &peer) {

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::{
     doors::http::SignalOpts,
-    peer_list::{Dialect, HeartbeatOpts, TimeoutPeerList, WayIn},
+    peer_list::{Dialect, HeartbeatOpts, SendOpts, TimeoutPeerList, WayIn},
     server::{AppOpts, app},
 };
 
@@ -206,7 +206,9 @@ async fn a_socket_io_client_that_hangs_up_in_the_middle_of_a_poll_is_gone_at_onc
 #[tokio::test(start_paused = true)]
 async fn line_ends_between_requests_are_nothing() {
     let list = peer_list();
-    list.add_peer("a", way(Dialect::Listed)).await.unwrap();
+    list.add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap();
     let mut client = connect(&list, SignalOpts::default());
     let post =
         b"POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi\r\n";
@@ -276,8 +278,10 @@ async fn an_idle_connection_may_stay_for_its_time_between_requests() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_without_news_ends_after_its_time_less_up_to_a_fifth_with_the_list() {
     let list = peer_list();
-    list.add_peer("a", way(Dialect::Listed)).await.unwrap();
-    list.add_peer("b", way(Dialect::Bare)).await.unwrap();
+    list.add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap();
+    list.add_peer(Some("b"), way(Dialect::Bare)).await.unwrap();
     let mut client = connect(&list, SignalOpts::default());
     let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
     client.write_all(wait).await.unwrap();
@@ -303,7 +307,9 @@ async fn a_wait_without_news_ends_after_its_time_less_up_to_a_fifth_with_the_lis
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_sooner_if_its_client_asks_for_that_and_not_later() {
     let list = peer_list();
-    list.add_peer("a", way(Dialect::Listed)).await.unwrap();
+    list.add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap();
     let mut client = connect(&list, SignalOpts::default());
     let mut lasted = async |limit: &str| {
         let start = Instant::now();
@@ -321,7 +327,9 @@ async fn a_wait_ends_sooner_if_its_client_asks_for_that_and_not_later() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_may_last_for_ever() {
     let list = peer_list();
-    list.add_peer("a", way(Dialect::Listed)).await.unwrap();
+    list.add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap();
     let opts = SignalOpts {
         wait_timeout: None,
         ..SignalOpts::default()
@@ -330,7 +338,9 @@ async fn a_wait_may_last_for_ever() {
     let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
     client.write_all(wait).await.unwrap();
     sleep(seconds(100_000)).await;
-    list.add_peer("b", way(Dialect::Listed)).await.unwrap();
+    list.add_peer(Some("b"), way(Dialect::Listed))
+        .await
+        .unwrap();
     let reply = read_reply(&mut client).await;
     assert!(reply.ends_with("\r\n\r\nb,2,1\na,1,1\n"), "{reply}");
 }
@@ -347,7 +357,11 @@ async fn an_error_on_wait_is_answered_after_a_pause_but_a_removal_at_once() {
         assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
         assert_eq!(start.elapsed().as_secs(), 1);
     }
-    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
+    let id = list
+        .add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap()
+        .id;
     let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
     client.write_all(wait).await.unwrap();
     sleep(seconds(5)).await;
@@ -361,7 +375,9 @@ async fn an_error_on_wait_is_answered_after_a_pause_but_a_removal_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_sender_has_a_minute_and_a_stalled_one_is_told_so() {
     let list = peer_list();
-    list.add_peer("a", way(Dialect::Listed)).await.unwrap();
+    list.add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap();
     let post = b"POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
     let mut client = connect(&list, SignalOpts::default());
     client.write_all(post).await.unwrap();
@@ -385,7 +401,11 @@ const WAIT: &[u8] = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
 #[tokio::test(start_paused = true)]
 async fn a_hang_up_behind_a_pipelined_request_ends_the_wait() {
     let list = peer_list();
-    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
+    let id = list
+        .add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap()
+        .id;
     let mut client = connect(&list, SignalOpts::default());
     client.write_all(WAIT).await.unwrap();
     sleep(seconds(5)).await;
@@ -394,7 +414,9 @@ async fn a_hang_up_behind_a_pipelined_request_ends_the_wait() {
     drop(client);
     sleep(Duration::from_millis(1)).await;
     assert_eq!(list.format(), "a,1,0\n");
-    list.send(id, id, "kept".into()).await.unwrap();
+    list.send(id, id, "kept".into(), SendOpts::default())
+        .await
+        .unwrap();
     let mut client = connect(&list, SignalOpts::default());
     client.write_all(WAIT).await.unwrap();
     assert!(read_reply(&mut client).await.ends_with("kept"));
@@ -405,7 +427,11 @@ async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answer
     const REQUESTS: usize = 2000;
     const IN_FLIGHT: usize = 1024;
     let list = peer_list();
-    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
+    let id = list
+        .add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap()
+        .id;
     let app = app(list.clone(), AppOpts::default());
     let mut client = connect_to(app, IN_FLIGHT);
     let request = b"GET /heartbeat?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -425,7 +451,9 @@ async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answer
     });
     sleep(seconds(1)).await;
     assert!(*sent.lock().unwrap() < 16 * 1024, "read without bound");
-    list.send(id, id, "news".into()).await.unwrap();
+    list.send(id, id, "news".into(), SendOpts::default())
+        .await
+        .unwrap();
     let mut read = String::new();
     replies.read_to_string(&mut read).await.unwrap();
     drop(sending.await.unwrap());
@@ -438,14 +466,22 @@ async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answer
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_slowly_gets_every_byte_and_its_next_request_too() {
     let list = peer_list();
-    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
+    let id = list
+        .add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap()
+        .id;
     let app = app(list.clone(), AppOpts::default());
     let mut client = connect_to(app, 100);
     client.write_all(WAIT).await.unwrap();
     sleep(seconds(1)).await;
     let large = "m".repeat(100_000);
-    list.send(id, id, large.clone().into()).await.unwrap();
-    list.send(id, id, "next".into()).await.unwrap();
+    list.send(id, id, large.clone().into(), SendOpts::default())
+        .await
+        .unwrap();
+    list.send(id, id, "next".into(), SendOpts::default())
+        .await
+        .unwrap();
     sleep(seconds(1)).await;
     client.write_all(WAIT).await.unwrap();
     let mut read = Vec::new();
@@ -459,9 +495,15 @@ async fn a_client_that_reads_slowly_gets_every_byte_and_its_next_request_too() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_nothing_for_half_a_minute_is_given_up() {
     let list = peer_list();
-    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
+    let id = list
+        .add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap()
+        .id;
     let mut client = connect_to(app(list.clone(), AppOpts::default()), 100);
-    list.send(id, id, vec![b'm'; 100_000].into()).await.unwrap();
+    list.send(id, id, vec![b'm'; 100_000].into(), SendOpts::default())
+        .await
+        .unwrap();
     client.write_all(WAIT).await.unwrap();
     let mut some = [0; 100];
     for _ in 0..3 {
@@ -477,12 +519,18 @@ async fn a_client_that_reads_nothing_for_half_a_minute_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_with_a_body_is_answered_and_its_connection_closed() {
     let list = peer_list();
-    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
+    let id = list
+        .add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap()
+        .id;
     let mut client = connect(&list, SignalOpts::default());
     let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody";
     client.write_all(wait).await.unwrap();
     sleep(seconds(1)).await;
-    list.send(id, id, "news".into()).await.unwrap();
+    list.send(id, id, "news".into(), SendOpts::default())
+        .await
+        .unwrap();
     let reply = read_reply(&mut client).await;
     assert!(reply.contains("\r\nConnection: close\r\n"), "{reply}");
     assert!(reply.ends_with("\r\n\r\nnews"), "{reply}");
@@ -579,7 +627,11 @@ impl AsyncWrite for Recorded {
 #[tokio::test(start_paused = true)]
 async fn the_head_and_the_body_of_a_reply_leave_in_one_write() {
     let list = peer_list();
-    let id = list.add_peer("a", way(Dialect::Listed)).await.unwrap().id;
+    let id = list
+        .add_peer(Some("a"), way(Dialect::Listed))
+        .await
+        .unwrap()
+        .id;
     let (mut client, stream) = duplex(1 << 20);
     let writes = Arc::new(Mutex::new(Vec::new()));
     let stream = Recorded {
@@ -591,7 +643,9 @@ async fn the_head_and_the_body_of_a_reply_leave_in_one_write() {
     tokio::spawn(serve(stream, app, CancellationToken::new(), IDLE, open));
     let mut expected = Vec::new();
     for size in [1, 300, 70_000, 500_000] {
-        list.send(id, id, vec![b'm'; size].into()).await.unwrap();
+        list.send(id, id, vec![b'm'; size].into(), SendOpts::default())
+            .await
+            .unwrap();
         let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
         client.write_all(wait).await.unwrap();
         expected.push(read_reply(&mut client).await.len());

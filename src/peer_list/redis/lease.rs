@@ -8,10 +8,10 @@ use super::{
     flag,
     node::{Node, OpenHere},
 };
-use crate::peer_list::PeerId;
+use crate::peer_list::{PeerId, Receipt, delivery};
 
 /// What was lent, to be told of when it is handed over or not.
-pub(in crate::peer_list) struct Lease {
+pub(super) struct Lease {
     node: Arc<Node>,
     here: Arc<OpenHere>,
     id: PeerId,
@@ -72,9 +72,18 @@ impl Lease {
             .arg(flag(is_done));
     }
 
+    fn settle(&mut self, is_done: bool) {
+        if std::mem::replace(&mut self.is_settled, true) {
+            return;
+        }
+        self.node.later("done", |verb| self.words(verb, is_done));
+    }
+}
+
+impl delivery::Lease for Lease {
     /// The socket has it. It is told in its own time: until Redis knows, the
     /// socket is given nothing more, but it lives.
-    pub fn commit(mut self) {
+    fn commit(mut self: Box<Self>) {
         if let Hears::Version(version) = self.hears {
             self.here.set_heard(Some(version));
         }
@@ -92,16 +101,9 @@ impl Lease {
         });
     }
 
-    /// The reply is on its way; nobody waits for this.
-    pub fn commit_later(mut self) {
-        self.settle(true);
-    }
-
-    fn settle(&mut self, is_done: bool) {
-        if std::mem::replace(&mut self.is_settled, true) {
-            return;
-        }
-        self.node.later("done", |verb| self.words(verb, is_done));
+    /// The reply is on its way, and no wait of this node's is held up by it.
+    fn into_receipt(mut self: Box<Self>) -> Option<Receipt> {
+        Some(Receipt::new(move || self.settle(true)))
     }
 }
 

@@ -10,7 +10,10 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
-use super::{LocalList, Removal, Shared, TakenOff};
+use super::{
+    MemoryEngine, Shared,
+    removal::{Removal, TakenOff},
+};
 use crate::peer_list::{HeartbeatOpts, PeerId, rules::sign_period};
 
 /// Whether this process runs, and has done so for long enough.
@@ -50,7 +53,7 @@ impl Awake {
 
 /// Starts the collector of a list. It ends when the list is dropped or the
 /// handle is aborted.
-pub(super) fn start(list: &LocalList) -> AbortHandle {
+pub(super) fn start(list: &MemoryEngine) -> AbortHandle {
     let mut looks = every(sign_period(&list.0.opts));
     let mut collections = every(list.0.opts.gc_interval);
     let list = Arc::downgrade(&list.0);
@@ -65,7 +68,7 @@ pub(super) fn start(list: &LocalList) -> AbortHandle {
                 return;
             };
             if collects {
-                LocalList(list).collect();
+                MemoryEngine(list).collect();
             } else {
                 list.awake.lock().look(Instant::now());
             }
@@ -80,7 +83,7 @@ fn every(period: Duration) -> Interval {
     ticks
 }
 
-impl LocalList {
+impl MemoryEngine {
     /// Removes all stale peers and tells the others once. Returns who is
     /// removed.
     pub(super) fn collect(&self) -> Vec<PeerId> {

@@ -1,29 +1,34 @@
 //! Who is there: the requests and connections of peers, as far as they decide
 //! STATUS and staleness.
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{sync::Arc, task::Waker};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 use tokio::time::Instant;
 
 use super::{
-    LocalList, Removal, UnknownPeer,
+    MemoryEngine,
     peer::{Peer, PeerState},
+    removal::Removal,
     wait::Wait,
 };
-use crate::peer_list::{Caller, Delivery, PeerError, PeerId, Proof, Reason, SendError};
+use crate::peer_list::{
+    Caller, Delivery, Mail, OpenRequest, OpenSocket, PeerId, Peers, Presence, Proof, Reason,
+    Refusal, SendOpts, WaitOpts,
+};
 
 /// A request (or socket) of a peer that is open.
 #[derive(Debug)]
-pub(in crate::peer_list) struct OpenRequest {
-    list: LocalList,
+struct Request {
+    list: MemoryEngine,
     peer: Arc<Peer>,
     lingers: bool,
 }
 
-impl OpenRequest {
-    fn begin(list: &LocalList, peer: &Arc<Peer>, mut state: MutexGuard<'_, PeerState>) -> Self {
+impl Request {
+    fn begin(list: &MemoryEngine, peer: &Arc<Peer>, mut state: MutexGuard<'_, PeerState>) -> Self {
         state.presence.open += 1;
         list.show_connected(peer, state);
         Self {
@@ -32,49 +37,42 @@ impl OpenRequest {
             lingers: false,
         }
     }
+}
 
-    pub async fn wait(
-        &self,
-        acknowledged: Option<u64>,
-        limit: Option<Duration>,
-    ) -> Result<Delivery, UnknownPeer> {
-        self.list
-            .wait_of(self.peer.clone(), acknowledged, limit)
-            .await
+#[async_trait]
+impl OpenRequest for Request {
+    async fn wait(&self, opts: WaitOpts) -> Result<Delivery, Refusal> {
+        self.list.wait_of(self.peer.clone(), opts).await
     }
 
-    pub async fn send(
-        &self,
-        to: PeerId,
-        body: Bytes,
-        number: Option<u64>,
-    ) -> Result<(), SendError> {
-        let (list, id) = (&self.list, self.peer.id);
-        match number {
-            Some(number) => list.send_once(id, to, body, number).await,
-            None => list.send(id, to, body).await,
-        }
+    async fn send(&self, to: PeerId, body: Bytes, opts: SendOpts) -> Result<(), Refusal> {
+        self.list.send(self.peer.id, to, body, opts).await
     }
 
-    pub async fn heartbeat(&self) -> Result<(), UnknownPeer> {
+    async fn heartbeat(&self) -> Result<(), Refusal> {
         self.list.refresh_peer_timeout(self.peer.id).await
     }
 
-    pub fn set_capacity(&self, capacity: u64) -> Result<(), UnknownPeer> {
+    async fn set_capacity(&self, capacity: u64) -> Result<(), Refusal> {
         let mut state = self.peer.state.lock();
         if state.removed.is_some() {
-            return Err(UnknownPeer);
+            return Err(Refusal::UnknownPeer);
         }
         state.capacity = Some(capacity);
         Ok(())
     }
 
-    pub fn answered(mut self, lingers: bool) {
+    async fn seen(&self) -> Result<(), Refusal> {
+        // It was looked at when it was opened.
+        Ok(())
+    }
+
+    fn answered(mut self: Box<Self>, lingers: bool) {
         self.lingers = lingers;
     }
 }
 
-impl Drop for OpenRequest {
+impl Drop for Request {
     fn drop(&mut self) {
         let mut state = self.peer.state.lock();
         state.presence.request_ended(self.lingers, Instant::now());
@@ -84,26 +82,27 @@ impl Drop for OpenRequest {
 
 /// The socket of a peer, open as long as this lives.
 #[derive(Debug)]
-pub(in crate::peer_list) struct OpenSocket {
-    request: OpenRequest,
+struct Socket {
+    request: Request,
     session: u64,
 }
 
-impl OpenSocket {
-    pub async fn wait(&self) -> Delivery {
-        let OpenRequest { list, peer, .. } = &self.request;
+#[async_trait]
+impl OpenSocket for Socket {
+    async fn wait(&self) -> Delivery {
+        let Request { list, peer, .. } = &self.request;
         let mut wait = Wait::of_socket(list, peer.clone(), self.session);
         wait.news().await
     }
 
-    pub async fn ended(&self) {
-        let OpenRequest { list, peer, .. } = &self.request;
+    async fn ended(&self) {
+        let Request { list, peer, .. } = &self.request;
         let mut watch = Wait::watch(list, peer.clone(), self.session);
         watch.end().await;
     }
 
-    pub fn leave(self, reason: Reason) {
-        let OpenRequest { list, peer, .. } = &self.request;
+    async fn leave(self: Box<Self>, reason: Reason) {
+        let Request { list, peer, .. } = &self.request;
         list.remove_if(peer, |state| {
             let lost = matches!(reason, Reason::Closed | Reason::TimedOut);
             let stays = state.session != self.session || (state.resumes && lost);
@@ -115,7 +114,7 @@ impl OpenSocket {
     }
 }
 
-impl Drop for OpenSocket {
+impl Drop for Socket {
     fn drop(&mut self) {
         let mut state = self.request.peer.state.lock();
         state.presence.socket_closed(Instant::now());
@@ -125,14 +124,13 @@ impl Drop for OpenSocket {
     }
 }
 
-impl LocalList {
-    /// It takes the peer over from a socket before it, and is given anew what
-    /// that one was given and has not acknowledged.
-    pub fn open_socket(&self, id: PeerId, resumes: bool) -> Result<OpenSocket, UnknownPeer> {
+#[async_trait]
+impl Presence for MemoryEngine {
+    async fn open_socket(&self, id: PeerId, resumes: bool) -> Result<Box<dyn OpenSocket>, Refusal> {
         let peer = self.peer(id)?;
         let mut state = peer.state.lock();
         if state.removed.is_some() {
-            return Err(UnknownPeer);
+            return Err(Refusal::UnknownPeer);
         }
         state.presence.sockets += 1;
         state.resumes |= resumes;
@@ -140,23 +138,24 @@ impl LocalList {
         state.acknowledges &= peer.is_member;
         let wakers = state.begin_session(true);
         let session = state.session;
-        let request = OpenRequest::begin(self, &peer, state);
+        let request = Request::begin(self, &peer, state);
         wakers.into_iter().for_each(Waker::wake);
-        Ok(OpenSocket { request, session })
+        Ok(Box::new(Socket { request, session }))
     }
 
-    pub fn open_request(&self, caller: &Caller) -> Result<OpenRequest, PeerError> {
+    fn open_request(&self, caller: Caller) -> Result<Box<dyn OpenRequest>, Refusal> {
         let peer = self.polled_peer(caller.id)?;
         if !matches!(caller.proof, Proof::SignIn) {
             peer.admit(caller.token())?;
         }
         let mut state = peer.state.lock();
         state.presence.link = caller.link.as_ref().map(|link| link.number);
-        Ok(OpenRequest::begin(self, &peer, state))
+        let request = Request::begin(self, &peer, state);
+        caller.uses_link(self);
+        Ok(Box::new(request))
     }
 
-    /// A connection is closed, or another peer uses it.
-    pub fn link_lost(&self, id: PeerId, link: u64) {
+    fn link_lost(&self, id: PeerId, link: u64) {
         let Ok(peer) = self.peer(id) else { return };
         let mut state = peer.state.lock();
         if state.presence.link == Some(link) {
@@ -164,7 +163,9 @@ impl LocalList {
             self.show_connected(&peer, state);
         }
     }
+}
 
+impl MemoryEngine {
     /// Brings the peer's STATUS in the list up to date. Takes the lock of its
     /// state, so that of two changes the later is shown.
     pub(super) fn show_connected(&self, peer: &Peer, mut state: MutexGuard<'_, PeerState>) {

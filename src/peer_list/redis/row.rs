@@ -4,7 +4,7 @@ use bytes::Bytes;
 use redis::Value;
 use tracing::error;
 
-use crate::peer_list::Unavailable;
+use crate::peer_list::Refusal;
 
 /// An array that the script answered with, read from its beginning. What is
 /// not there, or of another kind, is nothing.
@@ -12,12 +12,12 @@ use crate::peer_list::Unavailable;
 pub(super) struct Row(std::vec::IntoIter<Value>);
 
 impl Row {
-    pub fn of(value: Value) -> Result<Self, Unavailable> {
+    pub fn of(value: Value) -> Result<Self, Refusal> {
         match value {
             Value::Array(values) => Ok(Self(values.into_iter())),
             other => {
                 error!(?other, "Redis answered what it should not");
-                Err(Unavailable)
+                Err(Refusal::Unavailable)
             }
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::peer_list::{Family, Introduction, MESSAGE_OVERHEAD_BYTES, PeerId, UnknownPeer};
+use crate::peer_list::{Family, Introduction, MESSAGE_OVERHEAD_BYTES, PeerId, Refusal};
 
 #[derive(Default)]
 pub(super) struct Group {
@@ -79,18 +79,17 @@ impl Group {
 
     /// Gives a member its name. Returns who is to hear its hello, and the cards
     /// of those that are in the list before it: of any two, one hears of the
-    /// other here, and the other's hello later. None if another member holds
-    /// the name, or this one has one already; an error if this one is gone.
+    /// other here, and the other's hello later.
     pub fn claim(
         &mut self,
         id: PeerId,
         name: &Arc<str>,
         introduction: &Introduction,
-    ) -> Result<Option<Claimed>, UnknownPeer> {
+    ) -> Result<Claimed, Refusal> {
         let cards = self.cards();
-        let member = self.members.get_mut(&id).ok_or(UnknownPeer)?;
+        let member = self.members.get_mut(&id).ok_or(Refusal::UnknownPeer)?;
         if member.listed.is_some() || self.names.contains_key(name) {
-            return Ok(None);
+            return Err(Refusal::NameTaken);
         }
         member.listed = Some(Listed {
             name: name.clone(),
@@ -98,7 +97,7 @@ impl Group {
             farewell: introduction.farewell.clone(),
         });
         self.names.insert(name.clone(), id);
-        Ok(Some((self.audience(id), cards)))
+        Ok((self.audience(id), cards))
     }
 
     /// The name of a member that is in the list.
@@ -267,9 +266,8 @@ mod tests {
     fn a_name_is_held_by_one_member_until_it_leaves() {
         let mut group = group(2);
         let name: Arc<str> = "constructor".into();
-        let claim = |group: &mut Group, id, name: &Arc<str>| {
-            group.claim(id, name, &introduction()).unwrap().is_some()
-        };
+        let claim =
+            |group: &mut Group, id, name: &Arc<str>| group.claim(id, name, &introduction()).is_ok();
         assert!(claim(&mut group, id(1), &name));
         assert!(!claim(&mut group, id(2), &name));
         assert!(!claim(&mut group, id(1), &"other".into()));
@@ -282,7 +280,8 @@ mod tests {
         assert_eq!(group.named("constructor"), None);
         assert!(claim(&mut group, id(2), &name));
         // It is gone, which is not the same as a name that is taken.
-        assert!(group.claim(id(1), &name, &introduction()).is_err());
+        let refused = group.claim(id(1), &name, &introduction());
+        assert_eq!(refused.unwrap_err(), Refusal::UnknownPeer);
     }
 
     #[test]
@@ -297,11 +296,9 @@ mod tests {
     #[test]
     fn of_two_members_each_hears_of_the_other_once() {
         let mut group = group(2);
-        let claimed = group.claim(id(1), &"a".into(), &introduction()).unwrap();
-        let (hear, cards) = claimed.unwrap();
+        let (hear, cards) = group.claim(id(1), &"a".into(), &introduction()).unwrap();
         assert_eq!((hear, cards.len()), (vec![id(2)], 0));
-        let claimed = group.claim(id(2), &"b".into(), &introduction()).unwrap();
-        let (hear, cards) = claimed.unwrap();
+        let (hear, cards) = group.claim(id(2), &"b".into(), &introduction()).unwrap();
         assert_eq!(hear, [id(1)]);
         assert_eq!(cards.into_keys().collect::<Vec<_>>(), [id(1)]);
     }

@@ -7,7 +7,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::mailbox::Mailbox;
 use crate::peer_list::{
-    HeartbeatOpts, PeerError, PeerId, PeerInfo, PeerToken, Reason, WayIn,
+    HeartbeatOpts, PeerId, PeerInfo, PeerToken, Reason, Refusal, WayIn,
     roster::Connected,
     rules::{LINGER, patience},
 };
@@ -77,19 +77,19 @@ impl Peer {
 impl Peer {
     /// Whether a request that shows this token (None: it shows none) may act as the
     /// peer. One with the right token protects the peer from then on.
-    pub fn admit(&self, token: Option<&PeerToken>) -> Result<(), PeerError> {
+    pub fn admit(&self, token: Option<&PeerToken>) -> Result<(), Refusal> {
         let Some(token) = token else {
             let state = self.state.lock();
             // Through its socket it needs no requests.
             let is_protected = state.protected || state.resumes || state.by_socket;
             return if is_protected {
-                Err(PeerError::MissingToken)
+                Err(Refusal::MissingToken)
             } else {
                 Ok(())
             };
         };
         if !self.token.is(token) {
-            return Err(PeerError::WrongToken);
+            return Err(Refusal::WrongToken);
         }
         if !self.state.lock().protected {
             let mut last_sent = self.last_sent.lock();

@@ -5,16 +5,16 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
+    connection::LONGEST_RETRY_PAUSE,
     lease::{Hears, Lease},
     link_arg,
     node::{Node, OpenHere},
     number_arg,
-    redis::LONGEST_RETRY_PAUSE,
     row::Row,
     split, token_arg,
     view::{bare_line, read_dialect},
 };
-use crate::peer_list::{Caller, Delivery, Dialect, News, PeerError, PeerId, Reason};
+use crate::peer_list::{Caller, Delivery, Dialect, News, PeerId, Reason, Refusal, WaitOpts};
 
 /// How long the end of a wait waits for Redis, before it is answered with what
 /// is known here; and its beginning, however short it is to be.
@@ -189,7 +189,7 @@ impl Wait {
         &mut self,
         caller: &Caller,
         acknowledged: Option<u64>,
-    ) -> Result<Begun, PeerError> {
+    ) -> Result<Begun, Refusal> {
         let Looking { node, id, here } = &self.looking;
         let told = node.told(*id);
         here.set_acknowledged(acknowledged);
@@ -213,13 +213,13 @@ impl Wait {
         if kind != "ok" {
             self.is_open = false;
             return Err(match kind.as_str() {
-                "wrong" => PeerError::WrongToken,
-                "token" => PeerError::MissingToken,
-                "unknown" => PeerError::Unknown,
-                _ => PeerError::Unavailable,
+                "wrong" => Refusal::WrongToken,
+                "token" => Refusal::MissingToken,
+                "unknown" => Refusal::UnknownPeer,
+                _ => Refusal::Unavailable,
             });
         }
-        let found = row.row().ok_or(PeerError::Unavailable)?;
+        let found = row.row().ok_or(Refusal::Unavailable)?;
         self.dialect = row.text().and_then(|letter| read_dialect(&letter));
         let heard: Option<u64> = row.number();
         here.set_heard(heard);
@@ -258,7 +258,7 @@ impl Wait {
     }
 
     /// Its time is over, with nothing told.
-    async fn nothing(mut self) -> Result<Delivery, PeerError> {
+    async fn nothing(mut self) -> Result<Delivery, Refusal> {
         let Looking { node, id, here } = &self.looking;
         if let Some(reason) = here.removed() {
             return self.removed(reason).await;
@@ -281,7 +281,7 @@ impl Wait {
 
     /// Its peer is gone. To a client that has signed out itself that is no error:
     /// 3DStreamingToolkit's ends with an unhandled one on anything but a 200.
-    async fn removed(mut self, reason: Reason) -> Result<Delivery, PeerError> {
+    async fn removed(mut self, reason: Reason) -> Result<Delivery, Refusal> {
         self.is_open = false;
         if reason != Reason::SignedOut {
             return Ok(Delivery::last(News::Removed(reason)));
@@ -291,12 +291,12 @@ impl Wait {
     }
 
     /// What a wait ends with for which there is nothing.
-    fn list(&self) -> Result<Delivery, PeerError> {
+    fn list(&self) -> Result<Delivery, Refusal> {
         let Looking { node, id, .. } = &self.looking;
         let mut cached = node.cached.lock();
         let dialect = self.dialect.or_else(|| cached.dialect(*id));
         // Of a peer that nobody knows here, nothing can be said.
-        let dialect = dialect.ok_or(PeerError::Unavailable)?;
+        let dialect = dialect.ok_or(Refusal::Unavailable)?;
         Ok(Delivery::last(News::Nothing(match dialect {
             Dialect::Bare => "\n".into(),
             Dialect::Silent => "".into(),
@@ -315,16 +315,16 @@ impl Drop for Wait {
     }
 }
 
-/// See [`TimeoutPeerList::wait_after`](crate::TimeoutPeerList::wait_after).
+/// See [`Mail::wait`](crate::peer_list::Mail::wait).
 pub(super) async fn wait(
     node: &Arc<Node>,
     caller: &Caller,
-    acknowledged: Option<u64>,
-    limit: Option<Duration>,
-) -> Result<Delivery, PeerError> {
+    opts: WaitOpts,
+) -> Result<Delivery, Refusal> {
+    let limit = opts.limit;
     let end = limit.and_then(|limit| Instant::now().checked_add(limit));
     let mut wait = Wait::new(node, caller.id, end);
-    let mut found = match wait.begin(caller, acknowledged).await? {
+    let mut found = match wait.begin(caller, opts.acknowledged).await? {
         Begun::With(found) => found,
         Begun::Over => return wait.nothing().await,
     };

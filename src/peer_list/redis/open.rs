@@ -3,104 +3,110 @@
 use std::{
     fmt,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
-    ClusterList, PATIENCE, flag, link_arg, log_one_removed, op,
+    PATIENCE, READY_PATIENCE, RedisEngine, accepted, as_caller, flag, link_arg, log_one_removed,
+    op,
     waiting::{Found, Looking, wait},
 };
 use crate::peer_list::{
-    Caller, Delivery, News, PeerError, PeerId, Place, Reason, SendError, TimeoutPeerList,
+    Caller, Delivery, News, OpenRequest, OpenSocket, PeerId, Presence, Reason, Refusal, SendOpts,
+    WaitOpts,
 };
 
+#[async_trait]
+impl Presence for RedisEngine {
+    async fn open_socket(&self, id: PeerId, resumes: bool) -> Result<Box<dyn OpenSocket>, Refusal> {
+        Ok(Box::new(Socket::open(self, id, resumes).await?))
+    }
+
+    /// Whether the request may act as that peer, its operation finds out.
+    fn open_request(&self, caller: Caller) -> Result<Box<dyn OpenRequest>, Refusal> {
+        Ok(Box::new(Request {
+            list: self.clone(),
+            caller,
+            is_told: AtomicBool::new(false),
+        }))
+    }
+
+    fn link_lost(&self, id: PeerId, link: u64) {
+        self.0.link_is_over(id, link);
+    }
+}
+
 /// A request of a peer, as far as this node has to do with it.
-pub(in crate::peer_list) struct OpenRequest {
-    list: ClusterList,
+struct Request {
+    list: RedisEngine,
     caller: Caller,
     /// A verb has told Redis of it.
     is_told: AtomicBool,
 }
 
-impl fmt::Debug for OpenRequest {
+impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OpenRequest({})", self.caller.id)
+        write!(f, "Request({})", self.caller.id)
     }
 }
 
-impl OpenRequest {
-    pub fn new(list: ClusterList, caller: Caller) -> Self {
-        Self {
-            list,
-            caller,
-            is_told: AtomicBool::new(false),
-        }
-    }
-
+impl Request {
     /// Tells Redis of it by a verb.
-    async fn tell<T, E>(
-        &self,
-        verb: impl Future<Output = Result<T, E>>,
-        is_refusal: fn(&E) -> bool,
-    ) -> Result<T, E> {
+    async fn tell<T>(&self, verb: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
         self.is_told.store(true, Ordering::Relaxed);
         let mut telling = Telling {
             request: self,
             is_refused: false,
         };
         let told = verb.await;
-        telling.is_refused = told.as_ref().is_err_and(is_refusal);
+        telling.is_refused = told.as_ref().is_err_and(|refusal| {
+            use Refusal::{MissingToken, UnknownPeer, WrongToken};
+            matches!(refusal, UnknownPeer | WrongToken | MissingToken)
+        });
         told
     }
 
     fn uses_link(&self) {
-        let list = TimeoutPeerList(Place::Cluster(self.list.clone()));
-        self.caller.uses_link(&list);
+        self.caller.uses_link(&self.list);
+    }
+}
+
+#[async_trait]
+impl OpenRequest for Request {
+    async fn wait(&self, opts: WaitOpts) -> Result<Delivery, Refusal> {
+        self.tell(wait(&self.list.0, &self.caller, opts)).await
     }
 
-    pub async fn wait(
-        &self,
-        acknowledged: Option<u64>,
-        limit: Option<Duration>,
-    ) -> Result<Delivery, PeerError> {
-        let waiting = wait(&self.list.0, &self.caller, acknowledged, limit);
-        self.tell(waiting, is_refusal).await
+    async fn send(&self, to: PeerId, body: Bytes, opts: SendOpts) -> Result<(), Refusal> {
+        let sending = self
+            .list
+            .send_as(&self.caller, to, body, opts.number, true, PATIENCE);
+        self.tell(sending).await
     }
 
-    pub async fn send(
-        &self,
-        to: PeerId,
-        body: Bytes,
-        number: Option<u64>,
-    ) -> Result<(), SendError> {
-        let list = &self.list;
-        let sending = list.send_as(&self.caller, to, body, number, true, PATIENCE);
-        self.tell(sending, |error| {
-            use SendError::{MissingToken, UnknownSender, WrongToken};
-            matches!(error, WrongToken | MissingToken | UnknownSender)
-        })
-        .await
+    async fn heartbeat(&self) -> Result<(), Refusal> {
+        self.tell(self.list.heartbeat(&self.caller)).await
     }
 
-    pub async fn heartbeat(&self) -> Result<(), PeerError> {
-        self.tell(self.list.heartbeat(&self.caller), is_refusal)
-            .await
+    async fn set_capacity(&self, capacity: u64) -> Result<(), Refusal> {
+        let row = self.list.0.run("set_capacity", Some(PATIENCE), |verb| {
+            as_caller(verb, &self.caller).arg(capacity)
+        });
+        self.tell(async { accepted(row.await) }).await
     }
 
-    pub async fn set_capacity(&self, capacity: u64) -> Result<(), PeerError> {
-        self.tell(self.list.set_capacity(&self.caller, capacity), is_refusal)
-            .await
-    }
-
-    pub async fn seen(&self) -> Result<(), PeerError> {
-        self.tell(self.list.seen(&self.caller), is_refusal).await
+    async fn seen(&self) -> Result<(), Refusal> {
+        let row = self.list.0.run("seen", Some(READY_PATIENCE), |verb| {
+            as_caller(verb, &self.caller)
+        });
+        self.tell(async { accepted(row.await) }).await
     }
 
     /// A sign-in, if no verb has told of it.
-    pub fn answered(self, lingers: bool) {
+    fn answered(self: Box<Self>, lingers: bool) {
         if self.is_told.load(Ordering::Relaxed) {
             return;
         }
@@ -115,7 +121,7 @@ impl OpenRequest {
 /// A request that Redis is being told of. Unless it was refused, Redis has its
 /// link then, or may have it: also when it is dropped before there is an answer.
 struct Telling<'a> {
-    request: &'a OpenRequest,
+    request: &'a Request,
     is_refused: bool,
 }
 
@@ -127,14 +133,10 @@ impl Drop for Telling<'_> {
     }
 }
 
-fn is_refusal(error: &PeerError) -> bool {
-    !matches!(error, PeerError::Unavailable)
-}
-
 /// An attempt to open a socket. If it is dropped while it has its name, nobody
 /// knows whether it has succeeded, and what it has opened is closed.
 struct Opening<'a> {
-    list: &'a ClusterList,
+    list: &'a RedisEngine,
     id: PeerId,
     name: Option<String>,
 }
@@ -150,7 +152,7 @@ impl Drop for Opening<'_> {
 }
 
 /// The socket of a peer that is open at this node.
-pub(in crate::peer_list) struct OpenSocket {
+struct Socket {
     looking: Looking,
     session: u64,
     /// Why it is closed.
@@ -159,14 +161,14 @@ pub(in crate::peer_list) struct OpenSocket {
     has_left: bool,
 }
 
-impl fmt::Debug for OpenSocket {
+impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OpenSocket({})", self.looking.id)
+        write!(f, "Socket({})", self.looking.id)
     }
 }
 
-impl OpenSocket {
-    pub async fn open(list: &ClusterList, id: PeerId, resumes: bool) -> Result<Self, PeerError> {
+impl Socket {
+    async fn open(list: &RedisEngine, id: PeerId, resumes: bool) -> Result<Self, Refusal> {
         let looking = Looking::new(&list.0, id);
         let mut opening = Opening {
             list,
@@ -180,10 +182,10 @@ impl OpenSocket {
         let (kind, mut row) = row.await?;
         match kind.as_str() {
             "ok" => {}
-            "unknown" => return Err(PeerError::Unknown),
-            _ => return Err(PeerError::Unavailable),
+            "unknown" => return Err(Refusal::UnknownPeer),
+            _ => return Err(Refusal::Unavailable),
         }
-        let session = row.number().ok_or(PeerError::Unavailable)?;
+        let session = row.number().ok_or(Refusal::Unavailable)?;
         opening.name = None;
         looking.here.set_session(session);
         looking.here.set_heard(row.number());
@@ -194,8 +196,11 @@ impl OpenSocket {
             has_left: false,
         })
     }
+}
 
-    pub async fn wait(&self) -> Delivery {
+#[async_trait]
+impl OpenSocket for Socket {
+    async fn wait(&self) -> Delivery {
         let Looking { node, here, .. } = &self.looking;
         let lease = format!("s{}", self.session);
         loop {
@@ -223,7 +228,7 @@ impl OpenSocket {
         }
     }
 
-    pub async fn ended(&self) {
+    async fn ended(&self) {
         let Looking { node, here, .. } = &self.looking;
         loop {
             let end = here.end.notified();
@@ -234,7 +239,7 @@ impl OpenSocket {
         }
     }
 
-    pub async fn leave(mut self, reason: Reason) {
+    async fn leave(mut self: Box<Self>, reason: Reason) {
         self.reason = reason;
         let Looking { node, id, .. } = &self.looking;
         let row = node.run("close_socket", Some(PATIENCE), |verb| {
@@ -249,7 +254,7 @@ impl OpenSocket {
     }
 }
 
-impl Drop for OpenSocket {
+impl Drop for Socket {
     fn drop(&mut self) {
         if !self.has_left {
             self.looking.node.later("close_socket", |verb| {

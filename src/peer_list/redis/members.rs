@@ -1,26 +1,24 @@
 //! Members of the group, whose broadcasts reach each other at all nodes.
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tracing::info;
 
 use super::{
-    ClusterList, LONG_PATIENCE, PATIENCE, Row, SignIn, hash, hash_token, number_arg, op, split,
+    LONG_PATIENCE, PATIENCE, RedisEngine, Row, hash, hash_token, number_arg, op, peers::SignIn,
+    split,
 };
 use crate::peer_list::{
-    AddPeerError, Added, Card, Family, Introduction, PeerError, PeerId, PeerToken, ResumeError,
-    SendError, Unavailable, peer::name_for_list,
+    Added, Card, Family, Group, Introduction, PeerId, PeerToken, Refusal, peer::name_for_list,
 };
 
 /// The cards of so many peers are asked for at once: others wait for it.
 const CARDS_AT_ONCE: usize = 500;
 
-impl ClusterList {
-    pub async fn add_member(
-        &self,
-        key: Option<&str>,
-        door: &'static str,
-    ) -> Result<Added, AddPeerError> {
+#[async_trait]
+impl Group for RedisEngine {
+    async fn add_member(&self, key: Option<&str>, door: &'static str) -> Result<Added, Refusal> {
         let token = PeerToken::random();
         let op = op();
         let mut asking = SignIn::new(&self.0, &op);
@@ -31,60 +29,39 @@ impl ClusterList {
                 .arg(hash_token(&token))
                 .arg(self.0.highest_id())
         });
-        let (kind, row) = row.await.map_err(|_| AddPeerError::Unavailable)?;
+        let (kind, row) = row.await?;
         let added = match kind.as_str() {
-            "ok" => self.added(row, token).ok_or(AddPeerError::Unavailable)?,
+            "ok" => self.added(row, token).ok_or(Refusal::Unavailable)?,
             "full" => {
                 asking.is_answered();
-                return Err(AddPeerError::Full);
+                return Err(Refusal::Full);
             }
-            _ => return Err(AddPeerError::Unavailable),
+            _ => return Err(Refusal::Unavailable),
         };
         asking.is_answered();
         Ok(added)
     }
 
-    pub async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, ResumeError> {
+    async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
         let op = op();
         let row = self.0.run_in_time("resume_member", PATIENCE, |verb| {
             verb.arg(&op).arg(id.get()).arg(hash_token(token))
         });
-        let (kind, row) = row.await.map_err(|_| ResumeError::Unavailable)?;
+        let (kind, row) = row.await?;
         match kind.as_str() {
-            "ok" => self.added(row, *token).ok_or(ResumeError::Unavailable),
-            "wrong" => Err(ResumeError::WrongToken),
-            "gone" => Err(ResumeError::Gone),
-            _ => Err(ResumeError::Unavailable),
+            "ok" => self.added(row, *token).ok_or(Refusal::Unavailable),
+            "wrong" => Err(Refusal::WrongToken),
+            "gone" => Err(Refusal::UnknownPeer),
+            _ => Err(Refusal::Unavailable),
         }
     }
 
-    /// A member, as the script tells of it.
-    fn added(&self, mut row: Row, token: PeerToken) -> Option<Added> {
-        let id = row.text().and_then(|id| PeerId::parse(&id))?;
-        // It may be in no list for long.
-        self.0.cached.lock().note_id(id);
-        Some(Added {
-            id,
-            token,
-            resumed: row.text()? == "1",
-            name: row.text().map(Into::into),
-        })
-    }
-
-    pub async fn acknowledge(&self, id: PeerId, number: u64) {
-        self.0.acknowledged(id, number);
-        let row = self
-            .0
-            .run("acknowledge", None, |verb| verb.arg(id.get()).arg(number));
-        let _ = row.await;
-    }
-
-    pub async fn list_member(
+    async fn list_member(
         &self,
         id: PeerId,
         name: &str,
         introduction: Introduction,
-    ) -> Result<Option<Vec<Card>>, PeerError> {
+    ) -> Result<Vec<Card>, Refusal> {
         let listed = name_for_list(name);
         let op = op();
         let row = self.0.run("list_member", None, |verb| {
@@ -99,23 +76,82 @@ impl ClusterList {
         let (kind, mut row) = split(row.await)?;
         match kind.as_str() {
             "ok" => {}
-            "taken" => return Ok(None),
-            "unknown" => return Err(PeerError::Unknown),
-            _ => return Err(PeerError::Unavailable),
+            "taken" => return Err(Refusal::NameTaken),
+            "unknown" => return Err(Refusal::UnknownPeer),
+            _ => return Err(Refusal::Unavailable),
         }
         info!(peer_id = id.get(), name = &*listed, "peer signed in");
         let full = row.row();
-        let version = row.number().ok_or(PeerError::Unavailable)?;
+        let version = row.number().ok_or(Refusal::Unavailable)?;
         self.push_owed(&op, id, None, full, "g", introduction.hello)
             .await;
         self.0.sync_to(version, None).await?;
         let mut cards = self.cards().await?;
         cards.retain(|card| card.id != id);
-        Ok(Some(cards))
+        Ok(cards)
     }
 
-    /// Every peer in the list, from this node's copy.
-    pub async fn cards(&self) -> Result<Vec<Card>, Unavailable> {
+    async fn broadcast(
+        &self,
+        from: PeerId,
+        body: Bytes,
+        number: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let op = op();
+        let row = self.0.run("broadcast", None, |verb| {
+            verb.arg(&op)
+                .arg(from.get())
+                .arg(number_arg(number))
+                .arg(&body[..])
+        });
+        let (kind, mut row) = split(row.await)?;
+        if kind != "ok" {
+            return Err(Refusal::UnknownPeer);
+        }
+        self.push_owed(&op, from, number, row.row(), "g", body)
+            .await;
+        Ok(())
+    }
+
+    async fn send_to_member(&self, from: PeerId, name: &str, body: Bytes) -> Result<(), Refusal> {
+        let op = op();
+        let row = self.0.run("send_to_member", Some(LONG_PATIENCE), |verb| {
+            verb.arg(&op).arg(from.get()).arg(name).arg(&body[..])
+        });
+        let (kind, mut row) = split(row.await)?;
+        if kind != "ok" {
+            return Err(Refusal::UnknownReceiver);
+        }
+        match self
+            .push_owed(&op, from, None, row.row(), "g", body)
+            .await
+            .pop()
+        {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    async fn show_family(&self, id: PeerId, family: Family) {
+        let letter = match family {
+            Family::Names => "n",
+            Family::Rooms => "r",
+        };
+        let row = self
+            .0
+            .run("show_family", None, |verb| verb.arg(id.get()).arg(letter));
+        let _ = row.await;
+    }
+
+    async fn keep_room(&self, id: PeerId, room: &str) -> Result<(), Refusal> {
+        self.room("keep_room", id, room).await
+    }
+
+    async fn ask_for_room(&self, id: PeerId, room: &str) -> Result<(), Refusal> {
+        self.room("ask_for_room", id, room).await
+    }
+
+    async fn cards(&self) -> Result<Vec<Card>, Refusal> {
         let unknown = self.0.cached.lock().without_card();
         for ids in unknown.chunks(CARDS_AT_ONCE) {
             let row = self.0.run("cards_of", Some(PATIENCE), |verb| {
@@ -131,96 +167,34 @@ impl ClusterList {
         }
         Ok(self.0.cached.lock().cards())
     }
+}
 
-    pub async fn show_family(&self, id: PeerId, family: Family) {
-        let letter = match family {
-            Family::Names => "n",
-            Family::Rooms => "r",
-        };
-        let row = self
-            .0
-            .run("show_family", None, |verb| verb.arg(id.get()).arg(letter));
-        let _ = row.await;
+impl RedisEngine {
+    /// A member, as the script tells of it.
+    fn added(&self, mut row: Row, token: PeerToken) -> Option<Added> {
+        let id = row.text().and_then(|id| PeerId::parse(&id))?;
+        // It may be in no list for long.
+        self.0.cached.lock().note_id(id);
+        Some(Added {
+            id,
+            token,
+            resumed: row.text()? == "1",
+            name: row.text().map(Into::into),
+        })
     }
 
-    pub async fn broadcast(&self, from: PeerId, body: Bytes) -> Result<(), PeerError> {
-        self.broadcast_numbered(from, body, None).await
-    }
-
-    pub async fn broadcast_once(
-        &self,
-        from: PeerId,
-        body: Bytes,
-        number: u64,
-    ) -> Result<(), PeerError> {
-        self.broadcast_numbered(from, body, Some(number)).await
-    }
-
-    async fn broadcast_numbered(
-        &self,
-        from: PeerId,
-        body: Bytes,
-        number: Option<u64>,
-    ) -> Result<(), PeerError> {
-        let op = op();
-        let row = self.0.run("broadcast", None, |verb| {
-            verb.arg(&op)
-                .arg(from.get())
-                .arg(number_arg(number))
-                .arg(&body[..])
-        });
-        let (kind, mut row) = split(row.await)?;
-        if kind != "ok" {
-            return Err(PeerError::Unknown);
-        }
-        self.push_owed(&op, from, number, row.row(), "g", body)
-            .await;
-        Ok(())
-    }
-
-    pub async fn send_to_member(
-        &self,
-        from: PeerId,
-        name: &str,
-        body: Bytes,
-    ) -> Result<(), SendError> {
-        let op = op();
-        let row = self.0.run("send_to_member", Some(LONG_PATIENCE), |verb| {
-            verb.arg(&op).arg(from.get()).arg(name).arg(&body[..])
-        });
-        let (kind, mut row) = split(row.await).map_err(|_| SendError::Unavailable)?;
-        if kind != "ok" {
-            return Err(SendError::UnknownReceiver);
-        }
-        match self
-            .push_owed(&op, from, None, row.row(), "g", body)
-            .await
-            .pop()
-        {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
-
-    pub async fn keep_room(&self, id: PeerId, room: &str) -> bool {
-        self.room("keep_room", id, room).await
-    }
-
-    pub async fn ask_for_room(&self, id: PeerId, room: &str) -> bool {
-        self.room("ask_for_room", id, room).await
-    }
-
-    async fn room(&self, verb: &str, id: PeerId, room: &str) -> bool {
+    async fn room(&self, verb: &str, id: PeerId, room: &str) -> Result<(), Refusal> {
         let op = op();
         let row = self
             .0
             .run(verb, None, |verb| verb.arg(&op).arg(id.get()).arg(room));
-        let Ok((kind, mut row)) = split(row.await) else {
-            return false;
-        };
+        let (kind, mut row) = split(row.await)?;
         let name = Bytes::copy_from_slice(room.as_bytes());
         self.push_owed(&op, id, None, row.row(), "r", name).await;
-        kind == "ok"
+        match kind.as_str() {
+            "ok" => Ok(()),
+            _ => Err(Refusal::TooManyNames),
+        }
     }
 
     /// Waits for room in the mailboxes of those that had none. Returns why each
@@ -233,7 +207,7 @@ impl ClusterList {
         full: Option<Row>,
         kind: &'static str,
         body: Bytes,
-    ) -> Vec<SendError> {
+    ) -> Vec<Refusal> {
         let full = full.map(Row::texts).unwrap_or_default();
         let full = full.iter().filter_map(|id| PeerId::parse(id));
         // Side by side, so that many that do not read take no longer than one.
@@ -250,7 +224,7 @@ impl ClusterList {
         id: PeerId,
         kind: &'static str,
         body: Bytes,
-    ) -> Result<(), SendError> {
+    ) -> Result<(), Refusal> {
         loop {
             self.until_room(id, body.len(), None).await?;
             let row = self.0.run("push_owed", None, |verb| {
@@ -261,10 +235,10 @@ impl ClusterList {
                     .arg(kind)
                     .arg(&body[..])
             });
-            let pushed = split(row.await).map_err(|_| SendError::Unavailable)?;
+            let pushed = split(row.await)?;
             match pushed.0.as_str() {
                 "ok" => return Ok(()),
-                "unknown" => return Err(SendError::UnknownReceiver),
+                "unknown" => return Err(Refusal::UnknownReceiver),
                 _ => {}
             }
         }

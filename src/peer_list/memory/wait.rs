@@ -9,12 +9,13 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    LocalList, Removal, UnknownPeer,
+    MemoryEngine,
     mailbox::Kind,
     peer::{Peer, PeerState, Stale},
+    removal::Removal,
 };
 use crate::peer_list::{
-    Delivery, Dialect, Lines, News, Reason,
+    Delivery, Dialect, Lines, News, Reason, Receipt, Refusal, delivery,
     rules::{LATE_REQUEST, REPEAT_PAUSE},
 };
 
@@ -27,7 +28,7 @@ enum Hears {
     Version(u64),
 }
 
-pub(in crate::peer_list) struct Lease {
+struct Lease {
     peer: Arc<Peer>,
     session: u64,
     hears: Hears,
@@ -39,8 +40,8 @@ impl std::fmt::Debug for Lease {
     }
 }
 
-impl Lease {
-    pub(in crate::peer_list) fn commit(self) {
+impl delivery::Lease for Lease {
+    fn commit(self: Box<Self>) {
         let mut state = self.peer.state.lock();
         if state.session != self.session {
             // The socket that took over is given it anew.
@@ -55,6 +56,11 @@ impl Lease {
             Hears::Version(version) => state.heard = version,
         }
         // Dropping the lease ends the loan.
+    }
+
+    fn into_receipt(self: Box<Self>) -> Option<Receipt> {
+        self.commit();
+        None
     }
 }
 
@@ -76,7 +82,7 @@ impl Drop for Lease {
 
 /// One open wait of a peer. Dropping it ends it.
 pub(super) struct Wait {
-    list: LocalList,
+    list: MemoryEngine,
     peer: Arc<Peer>,
     number: u64,
     /// The session of the peer that it belongs to.
@@ -90,11 +96,11 @@ pub(super) struct Wait {
 impl Wait {
     /// A wait of a peer that polls. An error if it has a socket: it is heard
     /// through that.
-    pub fn of_poll(list: &LocalList, peer: Arc<Peer>) -> Result<Self, UnknownPeer> {
+    pub fn of_poll(list: &MemoryEngine, peer: Arc<Peer>) -> Result<Self, Refusal> {
         let (number, session, dialect) = {
             let mut state = peer.state.lock();
             if state.by_socket {
-                return Err(UnknownPeer);
+                return Err(Refusal::UnknownPeer);
             }
             (state.waits.begin(), state.session, state.way.dialect)
         };
@@ -110,16 +116,16 @@ impl Wait {
     }
 
     /// A wait of the socket that this session is of.
-    pub fn of_socket(list: &LocalList, peer: Arc<Peer>, session: u64) -> Self {
+    pub fn of_socket(list: &MemoryEngine, peer: Arc<Peer>, session: u64) -> Self {
         Self::beside(list, peer, session, false)
     }
 
     /// Watches for the end of that socket alone: it takes no news from its wait.
-    pub fn watch(list: &LocalList, peer: Arc<Peer>, session: u64) -> Self {
+    pub fn watch(list: &MemoryEngine, peer: Arc<Peer>, session: u64) -> Self {
         Self::beside(list, peer, session, true)
     }
 
-    fn beside(list: &LocalList, peer: Arc<Peer>, session: u64, watches: bool) -> Self {
+    fn beside(list: &MemoryEngine, peer: Arc<Peer>, session: u64, watches: bool) -> Self {
         let (number, dialect) = {
             let mut state = peer.state.lock();
             // It must not come before the waits of who has taken over.

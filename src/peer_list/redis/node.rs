@@ -22,14 +22,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    Answer, PATIENCE, flag, known_arg,
-    redis::{LONGEST_RETRY_PAUSE, Redis},
+    Answer, PATIENCE,
+    connection::{LONGEST_RETRY_PAUSE, Redis},
+    flag, known_arg,
     row::Row,
     split,
     view::{Cached, View},
 };
 use crate::peer_list::{
-    HeartbeatOpts, PeerId, Reason, Unavailable,
+    HeartbeatOpts, PeerId, Reason, Refusal,
     events::{EventLog, read_event},
     telling::{Half, Schedule, Telling},
 };
@@ -205,7 +206,7 @@ impl Node {
         verb: &str,
         patience: Option<Duration>,
         args: impl FnOnce(&mut Cmd) -> &mut Cmd,
-    ) -> Result<Row, Unavailable> {
+    ) -> Result<Row, Refusal> {
         let mut call = self.redis.verb(verb);
         args(&mut call);
         self.redis.run(&call, patience).await
@@ -286,11 +287,7 @@ impl Node {
 
     /// Brings the list up to this version, and knows who is connected. Calls that
     /// come together have one question between them.
-    pub async fn sync_to(
-        &self,
-        version: u64,
-        patience: Option<Duration>,
-    ) -> Result<(), Unavailable> {
+    pub async fn sync_to(&self, version: u64, patience: Option<Duration>) -> Result<(), Refusal> {
         let is_done = || {
             let cached = self.cached.lock();
             cached.known().is_some_and(|known| known >= version) && !cached.wants_statuses()
@@ -306,12 +303,12 @@ impl Node {
     }
 
     /// Brings the list up to date. `patience`: how long this is tried.
-    pub async fn sync(&self, patience: Option<Duration>) -> Result<(), Unavailable> {
+    pub async fn sync(&self, patience: Option<Duration>) -> Result<(), Refusal> {
         let _alone = self.asking_for_changes.lock().await;
         self.ask_for_changes(patience).await
     }
 
-    async fn ask_for_changes(&self, patience: Option<Duration>) -> Result<(), Unavailable> {
+    async fn ask_for_changes(&self, patience: Option<Duration>) -> Result<(), Refusal> {
         let (known, statuses) = {
             let mut cached = self.cached.lock();
             (cached.known(), flag(cached.asks_for_statuses()))
@@ -319,7 +316,7 @@ impl Node {
         let row = self.run("view", patience, |verb| {
             verb.arg(known_arg(known)).arg(statuses)
         });
-        let view = View::read(row.await?, known).ok_or(Unavailable)?;
+        let view = View::read(row.await?, known).ok_or(Refusal::Unavailable)?;
         let is_older = view.is_older();
         self.cached.lock().apply(view);
         if is_older {
@@ -353,18 +350,14 @@ impl Node {
 
     /// Asks for the events that happened. `all`: those that are kept from
     /// before this node too. `patience`: how long this is tried.
-    pub async fn sync_events(
-        &self,
-        all: bool,
-        patience: Option<Duration>,
-    ) -> Result<(), Unavailable> {
+    pub async fn sync_events(&self, all: bool, patience: Option<Duration>) -> Result<(), Refusal> {
         let _alone = self.asking_for_events.lock().await;
         // What happens from now on is asked for again.
         self.is_asking.store(false, Ordering::Release);
         let known = if all { 0 } else { self.events.newest() };
         let row = self.run("events", patience, |verb| verb.arg(known));
         let mut row = row.await?;
-        let newest: u64 = row.number().ok_or(Unavailable)?;
+        let newest: u64 = row.number().ok_or(Refusal::Unavailable)?;
         let lines = row.row().map(Row::texts).unwrap_or_default();
         let first = newest + 1 - lines.len() as u64;
         for (number, line) in (first..).zip(&lines) {
@@ -463,12 +456,12 @@ impl Node {
 
     /// Tells Redis what is not open here, though Redis says so: it has lost that
     /// it was closed.
-    async fn deny(&self) -> Result<(), Unavailable> {
+    async fn deny(&self) -> Result<(), Refusal> {
         let mut cursor = "0".to_owned();
         loop {
             let row = self.run("open_here", Some(PATIENCE), |verb| verb.arg(&cursor));
             let mut row = row.await?;
-            cursor = row.text().ok_or(Unavailable)?;
+            cursor = row.text().ok_or(Refusal::Unavailable)?;
             let claimed = row.row().map(Row::texts).unwrap_or_default();
             let (claimed, _) = claimed.as_chunks::<2>();
             for [id, name] in claimed {

@@ -18,8 +18,8 @@ use tokio::{
 
 use super::{
     ClusterOpts,
+    connection::{Commands, Health, Redis},
     library::{Library, is_unknown_function},
-    redis::{Commands, Health, Redis},
 };
 use crate::peer_list::HeartbeatOpts;
 

@@ -22,7 +22,7 @@ use super::{
     library::{Library, is_unknown_function},
     row::Row,
 };
-use crate::peer_list::Unavailable;
+use crate::peer_list::Refusal;
 
 /// The pause before a failed verb is tried again; it doubles up to the longest.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -203,7 +203,7 @@ impl Redis {
     /// Carries a verb out. While Redis cannot be reached it is tried again, for
     /// so long (None: for ever, and while it is out of memory, too: nobody can
     /// be refused); it may then have been carried out before.
-    pub async fn run(&self, call: &Cmd, patience: Option<Duration>) -> Result<Row, Unavailable> {
+    pub async fn run(&self, call: &Cmd, patience: Option<Duration>) -> Result<Row, Refusal> {
         let end = patience.and_then(|patience| Instant::now().checked_add(patience));
         let trying = async {
             let mut pause = RETRY_PAUSE;
@@ -218,7 +218,7 @@ impl Redis {
                         self.health.set_full();
                         // That does not pass so soon, and who asked can be told.
                         if patience.is_some() {
-                            return Err(Unavailable);
+                            return Err(Refusal::Unavailable);
                         }
                     }
                     // New, or without its memory.
@@ -248,7 +248,7 @@ impl Redis {
                 Ok(row) => row,
                 Err(_) => {
                     self.health.set_away(Some(&late()));
-                    Err(Unavailable)
+                    Err(Refusal::Unavailable)
                 }
             },
         }

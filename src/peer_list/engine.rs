@@ -1,0 +1,360 @@
+//! The contract of the peer list: what every engine does, each operation described
+//! once.
+//!
+//! There are two engines: `memory` holds the list in this process, `redis` shares it
+//! between processes. Doors use whichever they are given through
+//! [`TimeoutPeerList`](super::TimeoutPeerList) and cannot tell them apart.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{
+    Added, Caller, Card, Delivery, Family, HeartbeatOpts, Introduction, Lines, PeerEvents, PeerId,
+    PeerInfo, PeerToken, Reason, Refusal, SignedIn, WayIn,
+};
+
+/// How long a wait lasts, and what its client has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaitOpts {
+    /// The number of the last message that the client has processed
+    /// ([`Delivery::number`]; 0 at first). A message stays in the mailbox until it is
+    /// acknowledged so, and is given again to a wait that does not acknowledge it, a
+    /// second later at the soonest. None: the client does not acknowledge, and what it
+    /// is given is taken off.
+    pub acknowledged: Option<u64>,
+    /// The wait ends after this long if there is no news. None: never.
+    pub limit: Option<Duration>,
+}
+
+/// How a message is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SendOpts {
+    /// The number of the message, for a sender that may have to send a message again.
+    /// Such a sender numbers its messages with rising numbers from 1 and sends one after
+    /// the other. The last message that was accepted is accepted again, and not delivered
+    /// again; a lower number is [`Refusal::OutOfOrder`].
+    pub number: Option<u64>,
+    /// Whether a full mailbox is waited for, a second at most: for senders whose protocol
+    /// cannot refuse. A receiver whose socket is open and that makes no room in that time
+    /// does not read, and is removed.
+    pub waits_for_room: bool,
+}
+
+impl SendOpts {
+    /// The sender's protocol cannot refuse a message.
+    pub const PATIENT: Self = Self {
+        number: None,
+        waits_for_room: true,
+    };
+
+    /// The message has this number.
+    pub fn numbered(number: impl Into<Option<u64>>) -> Self {
+        Self {
+            number: number.into(),
+            waits_for_room: false,
+        }
+    }
+}
+
+/// How peers come, come back, and go.
+#[async_trait]
+pub trait Peers {
+    /// Signs a peer in and tells the others. Without a name it is called `peer_` and
+    /// its id.
+    ///
+    /// In the list, commas and control characters of the name are `_`, and only its
+    /// first [`MAX_NAME_BYTES`](super::MAX_NAME_BYTES) bytes are kept.
+    ///
+    /// Refusals: [`NoName`](Refusal::NoName), [`Full`](Refusal::Full).
+    async fn add_peer(&self, name: Option<&str>, way: WayIn) -> Result<SignedIn, Refusal>;
+
+    /// Signs a peer in that the list still holds, under its id and with its mailbox as
+    /// it is. The others are told only if its name has changed (None: it keeps its
+    /// name). Waits from before are given nothing any more; an open socket ends with
+    /// [`News::Replaced`](super::News::Replaced).
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer) if the list no longer holds the
+    /// peer, [`WrongToken`](Refusal::WrongToken).
+    async fn resume_peer(
+        &self,
+        id: PeerId,
+        token: &PeerToken,
+        name: Option<&str>,
+        way: WayIn,
+    ) -> Result<SignedIn, Refusal>;
+
+    /// Whether a request with this token (None: it shows none) may act as the peer. A
+    /// request that shows the right token protects the peer from then on: every later
+    /// request has to show it. A peer that is not signed in has no token, and the
+    /// operation that follows says so.
+    ///
+    /// Refusals: [`WrongToken`](Refusal::WrongToken),
+    /// [`MissingToken`](Refusal::MissingToken).
+    async fn check_token(&self, id: PeerId, token: Option<&PeerToken>) -> Result<(), Refusal>;
+
+    /// A heartbeat of a peer has come: the peer stays in the list for another
+    /// [`HeartbeatOpts::timeout_period`].
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer).
+    async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), Refusal>;
+
+    /// Removes a peer, ends its waits and tells the others. False if the peer was not
+    /// signed in.
+    async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Refusal>;
+
+    /// Removes a peer as [`Peers::remove_peer`] does, with [`Reason::SignedOut`], when
+    /// `grace` is over, unless the peer has come back, waited or sent a heartbeat until
+    /// then: a page cannot tell whether it is being closed or loaded again.
+    async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Refusal>;
+}
+
+/// What peers send and hear.
+#[async_trait]
+pub trait Mail {
+    /// Waits for the next thing that a peer should hear.
+    ///
+    /// Of several waits of one peer only the newest is given anything; the others end
+    /// when their time is over or the peer is removed. Dropping the future ends the wait
+    /// and loses nothing.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer), also for a peer whose socket is
+    /// open: it is heard through [`OpenSocket::wait`].
+    async fn wait(&self, id: PeerId, opts: WaitOpts) -> Result<Delivery, Refusal>;
+
+    /// Puts a message last in line for a peer. What was accepted is delivered as long as
+    /// the receiver stays signed in, in order, and not before the receiver has heard that
+    /// the sender joined.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer) for the sender,
+    /// [`UnknownReceiver`](Refusal::UnknownReceiver),
+    /// [`MailboxFull`](Refusal::MailboxFull), [`OutOfOrder`](Refusal::OutOfOrder).
+    async fn send(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        body: Bytes,
+        opts: SendOpts,
+    ) -> Result<(), Refusal>;
+
+    /// Takes all messages off up to this number: the peer, which acknowledges, has them.
+    async fn acknowledge(&self, id: PeerId, number: u64);
+}
+
+/// Members that hear each other's broadcasts, whether they are in the list or not.
+#[async_trait]
+pub trait Group {
+    /// Adds a member of the group that is in no list: it hears what the group
+    /// broadcasts, and nothing of who joins and leaves the list.
+    ///
+    /// With a `key`, a secret of its client's, it can come back: it keeps its mailbox
+    /// when its socket closes, until it is stale, acknowledges what it gets, and is the
+    /// same again with the same key.
+    ///
+    /// Refusals: [`Full`](Refusal::Full).
+    async fn add_member(&self, key: Option<&str>, door: &'static str) -> Result<Added, Refusal>;
+
+    /// A member of the group comes back with its token. The socket that it is to be
+    /// heard through from now on is opened next.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
+    /// [`WrongToken`](Refusal::WrongToken).
+    async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal>;
+
+    /// Puts a member of the group into the list, tells the others, and broadcasts its
+    /// hello. Returns the peers that are in the list with it; of two members that are
+    /// listed at the same time, one finds the other here, and that one hears the hello.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
+    /// [`NameTaken`](Refusal::NameTaken).
+    async fn list_member(
+        &self,
+        id: PeerId,
+        name: &str,
+        introduction: Introduction,
+    ) -> Result<Vec<Card>, Refusal>;
+
+    /// Puts a message into the mailbox of every other member of the group that its
+    /// family lets hear it. Waits for room as [`SendOpts::waits_for_room`] says.
+    /// `number`: as [`SendOpts::number`], but a number that is not above all before is
+    /// accepted and not delivered.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer).
+    async fn broadcast(
+        &self,
+        from: PeerId,
+        body: Bytes,
+        number: Option<u64>,
+    ) -> Result<(), Refusal>;
+
+    /// Puts a message into the mailbox of the member of the group that has this name.
+    /// Waits for room as [`SendOpts::waits_for_room`] says. `from`: the member that says
+    /// it; a list in Redis remembers what each said last, so that it is done once.
+    ///
+    /// Refusals: [`UnknownReceiver`](Refusal::UnknownReceiver),
+    /// [`MailboxFull`](Refusal::MailboxFull).
+    async fn send_to_member(&self, from: PeerId, name: &str, body: Bytes) -> Result<(), Refusal>;
+
+    /// Notes which protocol a member of the group speaks.
+    async fn show_family(&self, id: PeerId, family: Family);
+
+    /// From now on a room exists, as long as this member of the group does. Members that
+    /// asked for it hear [`News::Room`](super::News::Room).
+    ///
+    /// Refusals: [`TooManyNames`](Refusal::TooManyNames).
+    async fn keep_room(&self, id: PeerId, room: &str) -> Result<(), Refusal>;
+
+    /// Asks for a room: this member of the group hears
+    /// [`News::Room`](super::News::Room) as soon as it exists.
+    ///
+    /// Refusals: [`TooManyNames`](Refusal::TooManyNames).
+    async fn ask_for_room(&self, id: PeerId, room: &str) -> Result<(), Refusal>;
+
+    /// Every peer in the list, oldest first.
+    async fn cards(&self) -> Result<Vec<Card>, Refusal>;
+}
+
+/// What of a peer is open: its requests, connections and sockets. They decide whether it
+/// is connected and when it is stale.
+#[async_trait]
+pub trait Presence {
+    /// To be called by a door when the socket of a peer is open, and kept as long as it
+    /// is. The socket takes the peer over from a socket before it, and is given again
+    /// what that one was given and has not acknowledged. `resumes`: the peer may come
+    /// back with its token when the socket has closed, and stays in the list until it is
+    /// stale.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer).
+    async fn open_socket(&self, id: PeerId, resumes: bool) -> Result<Box<dyn OpenSocket>, Refusal>;
+
+    /// To be called by a door when a request of a peer has come, and kept until it is
+    /// answered or given up.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
+    /// [`WrongToken`](Refusal::WrongToken), [`MissingToken`](Refusal::MissingToken);
+    /// where the list is on another machine, the request's own operation finds out.
+    fn open_request(&self, caller: Caller) -> Result<Box<dyn OpenRequest>, Refusal>;
+
+    /// A connection is closed, or another peer uses it. Told by [`Link`](super::Link).
+    fn link_lost(&self, id: PeerId, link: u64);
+}
+
+/// What is known of the list, and what happens to it.
+#[async_trait]
+pub trait Watching {
+    /// What the list was made with.
+    fn opts(&self) -> &HeartbeatOpts;
+
+    /// How many peers there are, as far as is known in this process.
+    fn len(&self) -> usize;
+
+    /// Whether there are no peers, as far as is known in this process.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The ids of all signed-in peers, oldest sign-in first.
+    fn peer_ids(&self) -> Vec<PeerId>;
+
+    /// The list as text, newest peer first: a line `NAME,ID,STATUS` for each.
+    fn format(&self) -> Lines;
+
+    /// A peer of the list as it is now.
+    async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Refusal>;
+
+    /// Every peer of the list as it is now, by rising id.
+    async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal>;
+
+    /// Every peer that signs in, comes back or is removed, in order: from now on, or
+    /// after the event with this number, as far as it is still kept.
+    fn subscribe(&self, after: Option<u64>) -> PeerEvents;
+
+    /// The events that the webhook is to be sent: from now on, or, where other servers
+    /// may have sent some, those that none has sent.
+    async fn webhook_events(&self) -> PeerEvents;
+
+    /// Waits until this server is the one of several that is to send the webhook this
+    /// event. False: another has sent it.
+    async fn webhook_turn(&self, number: u64) -> bool;
+
+    /// The webhook has been sent this event, or the event was given up.
+    async fn webhook_sent(&self, number: u64);
+}
+
+/// What an engine of the peer list does.
+///
+/// Any operation may be refused with [`Refusal::Unavailable`] by an engine whose list is
+/// on another machine; the documentation of each names the other refusals.
+#[async_trait]
+pub trait Engine:
+    Peers + Mail + Group + Presence + Watching + fmt::Debug + Send + Sync + 'static
+{
+    /// Whether the list can be reached now.
+    async fn is_reachable(&self) -> bool;
+
+    /// Removes the stale peers now instead of at the next interval. Returns their ids.
+    async fn purge(&self) -> Result<Vec<PeerId>, Refusal>;
+
+    /// Stops the collector: no peer times out any more.
+    fn cancel_gc(&self);
+
+    /// Ends every open wait, and from now on each wait for which there is no news, with
+    /// [`News::Nothing`](super::News::Nothing): for a server that is about to stop.
+    fn end_waits(&self);
+
+    /// This server stops: the peers that are only here are removed, with
+    /// [`Reason::Shutdown`]; only subscribers are told.
+    async fn stop(&self);
+}
+
+/// A request of a peer that is open. As long as it lives, the peer is connected, and
+/// alive unless it is one that sends heartbeats.
+#[async_trait]
+pub trait OpenRequest: fmt::Debug + Send + Sync {
+    /// As [`Mail::wait`].
+    async fn wait(&self, opts: WaitOpts) -> Result<Delivery, Refusal>;
+
+    /// As [`Mail::send`].
+    async fn send(&self, to: PeerId, body: Bytes, opts: SendOpts) -> Result<(), Refusal>;
+
+    /// As [`Peers::refresh_peer_timeout`].
+    async fn heartbeat(&self) -> Result<(), Refusal>;
+
+    /// Notes how many viewers the peer can still serve, for those who watch the list.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer).
+    async fn set_capacity(&self, capacity: u64) -> Result<(), Refusal>;
+
+    /// The request asks for nothing that can be done, and only shows that its peer is
+    /// connected.
+    ///
+    /// Refusals: as [`Presence::open_request`].
+    async fn seen(&self) -> Result<(), Refusal>;
+
+    /// The request was answered. `lingers`: its client closes its connection or pauses
+    /// after the answer and will be back; until then, for two seconds at most, it still
+    /// counts as connected.
+    fn answered(self: Box<Self>, lingers: bool);
+}
+
+/// The socket of a peer, open as long as this lives. Until then the peer is connected,
+/// is not collected, and is heard through this only; if its mailbox is full, it does not
+/// read, and its door is told to remove it.
+#[async_trait]
+pub trait OpenSocket: fmt::Debug + Send + Sync {
+    /// Waits for the next thing that the peer should hear. Ends with
+    /// [`News::Removed`](super::News::Removed) when its door is to remove the peer, if
+    /// that has not happened, and to close the socket; with
+    /// [`News::Nothing`](super::News::Nothing) when the server stops; with
+    /// [`News::Replaced`](super::News::Replaced) when another socket has taken over.
+    async fn wait(&self) -> Delivery;
+
+    /// Ready when the peer is to hear nothing any more: what is being written to it is to
+    /// be given up.
+    async fn ended(&self);
+
+    /// The socket is closed, or is about to be: its peer is removed, unless another
+    /// session has taken it over, or it may come back and the network is the reason.
+    async fn leave(self: Box<Self>, reason: Reason);
+}

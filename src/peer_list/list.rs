@@ -1,0 +1,48 @@
+//! What doors hold: the peer list, in whichever engine.
+
+use std::{ops::Deref, sync::Arc};
+
+use super::{
+    ClusterOpts, ConnectError, Engine, HeartbeatOpts, memory::MemoryEngine, redis::RedisEngine,
+};
+
+/// The list of signed-in peers. Clones are the same list; its operations are those of
+/// [`Engine`].
+#[derive(Clone, Debug)]
+pub struct TimeoutPeerList(Arc<dyn Engine>);
+
+impl TimeoutPeerList {
+    /// An empty list in this process, and the collector that removes stale peers from it.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or if `gc_interval` is zero.
+    pub fn new(opts: HeartbeatOpts) -> Self {
+        Self(Arc::new(MemoryEngine::new(opts)))
+    }
+
+    /// The list that lives in Redis, as one more node of it.
+    pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
+        let engine = RedisEngine::connect(opts, cluster).await?;
+        Ok(Self(Arc::new(engine)))
+    }
+
+    /// Whether [`HeartbeatOpts::max_peers`] are signed in.
+    pub fn is_full(&self) -> bool {
+        !self.has_room_beside(0)
+    }
+
+    /// Whether there is room for one more peer, beside `coming` others that are about to
+    /// sign in.
+    pub fn has_room_beside(&self, coming: usize) -> bool {
+        self.len().saturating_add(coming) < self.opts().max_peers
+    }
+}
+
+impl Deref for TimeoutPeerList {
+    type Target = dyn Engine;
+
+    fn deref(&self) -> &dyn Engine {
+        &*self.0
+    }
+}

@@ -1,0 +1,192 @@
+//! What peers send and hear.
+
+use std::{cmp::Ordering, pin::pin, sync::Arc, task::Waker};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    MemoryEngine,
+    mailbox::{Kind, Message},
+    peer::Peer,
+    wait::Wait,
+};
+use crate::peer_list::{
+    Delivery, Mail, PeerId, Reason, Refusal, SendOpts, WaitOpts, rules::ROOM_PATIENCE,
+};
+
+#[async_trait]
+impl Mail for MemoryEngine {
+    async fn wait(&self, id: PeerId, opts: WaitOpts) -> Result<Delivery, Refusal> {
+        let peer = self.polled_peer(id)?;
+        self.wait_of(peer, opts).await
+    }
+
+    async fn send(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        body: Bytes,
+        opts: SendOpts,
+    ) -> Result<(), Refusal> {
+        if !opts.waits_for_room {
+            return self.send_now(from, to, body, opts.number);
+        }
+        let receiver = self.peer(to);
+        let attempt = || self.send_now(from, to, body.clone(), opts.number);
+        match receiver {
+            Ok(receiver) => self.patiently(&receiver, attempt).await,
+            Err(_) => attempt(),
+        }
+    }
+
+    async fn acknowledge(&self, id: PeerId, number: u64) {
+        if let Ok(peer) = self.peer(id) {
+            peer.state.lock().mailbox.acknowledge(number);
+            peer.room.notify_waiters();
+        }
+    }
+}
+
+impl MemoryEngine {
+    pub(super) async fn wait_of(
+        &self,
+        peer: Arc<Peer>,
+        opts: WaitOpts,
+    ) -> Result<Delivery, Refusal> {
+        let mut wait = Wait::of_poll(self, peer)?;
+        let limit = opts.limit;
+        let end = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let delivery = self.news_until(&mut wait, opts.acknowledged, end).await;
+        wait.answered();
+        Ok(delivery)
+    }
+
+    async fn news_until(
+        &self,
+        wait: &mut Wait,
+        acknowledged: Option<u64>,
+        end: Option<Instant>,
+    ) -> Delivery {
+        if let Some(moment) = wait.acknowledge(acknowledged) {
+            let too_late = end.filter(|end| *end <= moment);
+            // Over before if the peer is removed, which it hears of at once.
+            let _ = timeout_at(too_late.unwrap_or(moment), wait.end()).await;
+            if too_late.is_some() {
+                return wait.nothing();
+            }
+        }
+        let Some(end) = end else {
+            return wait.news().await;
+        };
+        match timeout_at(end, wait.news()).await {
+            Ok(delivery) => delivery,
+            Err(_) => wait.nothing(),
+        }
+    }
+
+    fn send_now(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        body: Bytes,
+        number: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let sender = self.peer(from)?;
+        // Locked until the message is in the mailbox, or it could pass twice.
+        let mut last = number.map(|number| (number, sender.last_sent.lock()));
+        if let Some((number, last)) = &last {
+            match number.cmp(last) {
+                Ordering::Less => return Err(Refusal::OutOfOrder),
+                Ordering::Equal => return Ok(()),
+                Ordering::Greater => {}
+            }
+        }
+        let needs = sender.joined().ok_or(Refusal::UnknownPeer)?;
+        let receiver = self.peer(to).map_err(|_| Refusal::UnknownReceiver)?;
+        if receiver.joined().is_none() {
+            return Err(Refusal::UnknownReceiver);
+        }
+        let message = Message {
+            kind: Kind::Direct { from },
+            body,
+            needs,
+        };
+        self.push(&receiver, message)?;
+        if let Some((number, last)) = &mut last {
+            **last = *number;
+        }
+        Ok(())
+    }
+
+    /// Puts a message last in line.
+    pub(super) fn push(&self, receiver: &Peer, message: Message) -> Result<(), Refusal> {
+        let waker = {
+            let mut state = receiver.state.lock();
+            if state.removed.is_some() {
+                return Err(Refusal::UnknownReceiver);
+            }
+            let pushed = state.mailbox.push(message, self.0.opts.max_pending_bytes);
+            pushed.map_err(|_| Refusal::MailboxFull)?;
+            state.waits.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    pub(super) async fn push_patiently(
+        &self,
+        receiver: &Peer,
+        message: Message,
+    ) -> Result<(), Refusal> {
+        self.patiently(receiver, || self.push(receiver, message.clone()))
+            .await
+    }
+
+    /// Attempts to put a message into a mailbox until there is room for it, or the
+    /// receiver is given up.
+    async fn patiently(
+        &self,
+        receiver: &Peer,
+        attempt: impl Fn() -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let deadline = Instant::now() + ROOM_PATIENCE;
+        loop {
+            // Listened to before the look, so that no room is missed.
+            let mut room = pin!(receiver.room.notified());
+            room.as_mut().enable();
+            match attempt() {
+                Err(Refusal::MailboxFull) => {}
+                pushed => return pushed,
+            }
+            let nobody_reads = {
+                let state = receiver.state.lock();
+                receiver.is_member && state.resumes && state.presence.sockets == 0
+            };
+            if nobody_reads || timeout_at(deadline, room).await.is_err() {
+                return Err(self.give_up(receiver));
+            }
+        }
+    }
+
+    /// A peer has made no room in its mailbox. Through its socket nobody can
+    /// be refused, nor may one that is away miss a part: it is to go.
+    pub(super) fn give_up(&self, receiver: &Peer) -> Refusal {
+        let wakers = {
+            let mut state = receiver.state.lock();
+            let may_return = receiver.is_member && state.resumes;
+            if state.presence.sockets == 0 && !may_return {
+                return Refusal::MailboxFull;
+            }
+            state.removed.get_or_insert(Reason::NotReading);
+            state.mailbox.clear();
+            state.waits.take_all()
+        };
+        receiver.room.notify_waiters();
+        wakers.into_iter().for_each(Waker::wake);
+        Refusal::UnknownReceiver
+    }
+}

@@ -1,0 +1,144 @@
+//! The peer list that lives in this process.
+
+mod gc;
+mod group;
+mod mail;
+mod mailbox;
+mod members;
+mod peer;
+mod peers;
+mod presence;
+mod removal;
+mod telling;
+mod wait;
+mod watching;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use tokio::{task::AbortHandle, time::Instant};
+use tracing::info;
+
+use super::{
+    HeartbeatOpts, PeerEvent, PeerId, Refusal, Watching,
+    events::EventLog,
+    roster::Roster,
+    telling::{Half, Schedule},
+};
+use gc::Awake;
+use group::Group;
+use peer::{Listed, Peer, PeerState};
+
+/// The list in this process. Clones are the same list.
+#[derive(Clone)]
+pub(super) struct MemoryEngine(Arc<Shared>);
+
+/// The list's insides.
+///
+/// Locks are taken in the order peer state, roster, map shard, and none is
+/// held across an `await`. The wakers of waits run without a lock.
+struct Shared {
+    opts: HeartbeatOpts,
+    /// All peers, and the members of the group that are in no list yet.
+    peers: DashMap<PeerId, Arc<Peer>>,
+    roster: Mutex<Roster>,
+    /// Never locked together with anything else.
+    group: Mutex<Group>,
+    /// When the halves of the peers are told. Locked after the roster, if both
+    /// are.
+    schedules: Mutex<[Schedule; 2]>,
+    /// For each half of the peers, the version of the list that they are to
+    /// have heard when they wait. It follows the roster's current version, at
+    /// most once a window.
+    told: [AtomicU64; 2],
+    /// Waits end instead of parking.
+    ending: AtomicBool,
+    events: Arc<EventLog>,
+    gc: Mutex<Option<AbortHandle>>,
+    /// Never locked together with anything else.
+    awake: Mutex<Awake>,
+}
+
+impl MemoryEngine {
+    /// An empty list, and the collector that removes stale peers from it.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or if `gc_interval` is zero.
+    pub fn new(opts: HeartbeatOpts) -> Self {
+        let awake = Awake::new(&opts, Instant::now());
+        let list = Self(Arc::new(Shared {
+            opts,
+            peers: DashMap::new(),
+            roster: Mutex::new(Roster::new()),
+            group: Mutex::default(),
+            schedules: Mutex::new(Half::BOTH.map(Schedule::new)),
+            told: Default::default(),
+            ending: AtomicBool::new(false),
+            events: EventLog::new(),
+            gc: Mutex::new(None),
+            awake: Mutex::new(awake),
+        }));
+        *list.0.gc.lock() = Some(gc::start(&list));
+        list
+    }
+
+    fn next_id(&self, roster: &mut Roster) -> Result<PeerId, Refusal> {
+        if self.len() >= self.0.opts.max_peers {
+            return Err(Refusal::Full);
+        }
+        Ok(roster.next_id(|id| self.0.peers.contains_key(&id)))
+    }
+
+    /// Called with the roster locked, where the peer has joined.
+    fn enlist(&self, roster: &Roster, peer: &Peer, state: &PeerState, listed: Listed) {
+        info!(
+            peer_id = peer.id.get(),
+            name = &*listed.name,
+            peers = roster.len(),
+            "peer signed in"
+        );
+        peer.set_listed(listed);
+        if let Some(peer) = peer.info(state) {
+            self.0.events.add(PeerEvent::PeerAdded(peer));
+        }
+    }
+
+    fn peer(&self, id: PeerId) -> Result<Arc<Peer>, Refusal> {
+        let peer = self.0.peers.get(&id).ok_or(Refusal::UnknownPeer)?;
+        Ok(peer.value().clone())
+    }
+
+    /// A peer that is not a member of the group: those are heard through their
+    /// sockets only, also while they are away.
+    fn polled_peer(&self, id: PeerId) -> Result<Arc<Peer>, Refusal> {
+        let peer = self.peer(id)?;
+        if peer.is_member {
+            return Err(Refusal::UnknownPeer);
+        }
+        Ok(peer)
+    }
+
+    /// The peers with certain ids, cloned out of the map: its guards must be
+    /// gone before the lock of a peer is taken.
+    fn peers_where(&self, wanted: impl Fn(PeerId) -> bool) -> Vec<Arc<Peer>> {
+        let peers = self.0.peers.iter();
+        let peers = peers.filter(|entry| wanted(*entry.key()));
+        peers.map(|entry| entry.value().clone()).collect()
+    }
+}
+
+impl fmt::Debug for MemoryEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryEngine")
+            .field("peers", &self.0.peers.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,143 @@
+//! How a peer is taken off the list, for whatever reason.
+
+use std::task::Waker;
+
+use tracing::info;
+
+use super::{
+    MemoryEngine,
+    mailbox::{Kind, Message},
+    peer::{Peer, PeerState, Stale},
+};
+use crate::peer_list::{Dialect, PeerEvent, PeerId, PeerInfo, Reason, Refusal};
+
+/// Why a peer is taken off, in the detail that the log tells.
+#[derive(Clone, Copy)]
+pub(super) enum Removal {
+    Asked(Reason),
+    Stale(Stale),
+}
+
+impl Removal {
+    fn reason(self) -> Reason {
+        match self {
+            Removal::Asked(reason) => reason,
+            Removal::Stale(_) => Reason::TimedOut,
+        }
+    }
+
+    fn why(self) -> Option<Stale> {
+        match self {
+            Removal::Asked(_) => None,
+            Removal::Stale(why) => Some(why),
+        }
+    }
+}
+
+/// What came of taking a peer off the list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum TakenOff {
+    /// There was no reason to, or it was done before.
+    Nothing,
+    /// It was in no list: nobody is to be told.
+    Unlisted,
+    /// It was in the list.
+    Listed,
+}
+
+impl MemoryEngine {
+    /// Takes a peer off the list, if it is in it, and tells the others.
+    pub(super) fn remove_now(&self, id: PeerId, removal: Removal) -> bool {
+        let peer = self.peer(id);
+        peer.is_ok_and(|peer| self.remove_if(&peer, |_| Some(removal)))
+    }
+
+    /// Removes a peer as [`MemoryEngine::take_off_if`] does, and tells the others.
+    pub(super) fn remove_if(
+        &self,
+        peer: &Peer,
+        reason: impl FnOnce(&PeerState) -> Option<Removal>,
+    ) -> bool {
+        let taken_off = self.take_off_if(peer, reason);
+        if taken_off == TakenOff::Listed {
+            self.changed();
+        }
+        taken_off != TakenOff::Nothing
+    }
+
+    /// Takes a peer off the list and ends its waits, if there is a reason
+    /// when its state is locked. The caller tells the others.
+    pub(super) fn take_off_if(
+        &self,
+        peer: &Peer,
+        reason: impl FnOnce(&PeerState) -> Option<Removal>,
+    ) -> TakenOff {
+        let (removal, info, wakers) = {
+            let mut state = peer.state.lock();
+            let Some(removal) = reason(&state) else {
+                return TakenOff::Nothing;
+            };
+            state.removed.get_or_insert(removal.reason());
+            state.mailbox.clear();
+            (removal, peer.info(&state), state.waits.take_all())
+        };
+        // Whoever takes it off the map removes it.
+        if self.0.peers.remove(&peer.id).is_none() {
+            return TakenOff::Nothing;
+        }
+        peer.room.notify_waiters();
+        let farewell = self.0.group.lock().leave(peer.id);
+        if let Some((farewell, audience)) = farewell {
+            let message = Message::of_group(Kind::Group, farewell);
+            for member in audience.iter().filter_map(|id| self.peer(*id).ok()) {
+                if self.push(&member, message.clone()) == Err(Refusal::MailboxFull) {
+                    self.give_up(&member);
+                }
+            }
+        }
+        let was_listed = self.unlist(peer, removal, info);
+        // Those that wait may be told the list without the peer.
+        wakers.into_iter().for_each(Waker::wake);
+        if was_listed {
+            TakenOff::Listed
+        } else {
+            TakenOff::Unlisted
+        }
+    }
+
+    /// Takes a removed peer off the list. False if it is not in it. `info`: what it
+    /// was.
+    pub(super) fn unlist(&self, peer: &Peer, removal: Removal, info: Option<PeerInfo>) -> bool {
+        let Some(mut info) = info else { return false };
+        info.connected = false;
+        let reason = removal.reason();
+        let (listed, peers) = {
+            // With the roster locked, so that events come in its order.
+            let mut roster = self.0.roster.lock();
+            let Some(listed) = peer.listed() else {
+                return false;
+            };
+            if !roster.leave(listed.joined, &listed.name) {
+                return false;
+            }
+            let removed = PeerEvent::PeerRemoved { peer: info, reason };
+            self.0.events.add(removed);
+            (listed, roster.len())
+        };
+        info!(
+            peer_id = peer.id.get(),
+            name = &*listed.name,
+            %reason,
+            why = removal.why().map(tracing::field::display),
+            peers,
+            "peer removed"
+        );
+        true
+    }
+
+    pub(super) fn fell_behind(&self, state: &PeerState) -> Option<Stale> {
+        let bare = state.way.dialect == Dialect::Bare;
+        let behind = bare && !self.0.roster.lock().log_reaches(state.heard);
+        behind.then_some(Stale::FellBehind)
+    }
+}

@@ -1,0 +1,72 @@
+//! When the waits are told that the list has changed.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::MemoryEngine;
+use crate::peer_list::{
+    PeerId, Watching,
+    telling::{Half, Schedule, Telling},
+};
+
+impl MemoryEngine {
+    /// To be called after each change of who is in the list: tells those who
+    /// wait, now or when the window is over.
+    pub(super) fn changed(&self) {
+        for half in Half::BOTH {
+            self.tell(half, Schedule::changed);
+        }
+    }
+
+    fn tell(&self, half: Half, when: fn(&mut Schedule, usize, Instant) -> Telling) {
+        let telling = {
+            // To tell takes a look at each peer, also at those that are in no list.
+            let peers = self.len();
+            let roster = self.0.roster.lock();
+            let schedule = &mut self.0.schedules.lock()[half as usize];
+            let telling = when(schedule, peers, Instant::now());
+            if telling == Telling::Now {
+                self.0.told[half as usize].store(roster.current(), Ordering::Release);
+            }
+            telling
+        };
+        match telling {
+            Telling::Now => self.wake_behind(half),
+            Telling::Scheduled => {}
+            Telling::At(end) => {
+                let list = Arc::downgrade(&self.0);
+                tokio::spawn(async move {
+                    sleep_until(end).await;
+                    if let Some(list) = list.upgrade() {
+                        Self(list).tell(half, |schedule, _, now| schedule.scheduled(now));
+                    }
+                });
+            }
+        }
+    }
+
+    /// The version of the list that a peer is to have heard when it waits.
+    pub(super) fn told(&self, id: PeerId) -> u64 {
+        self.0.told[Half::of(id) as usize].load(Ordering::Acquire)
+    }
+
+    /// Wakes each parked wait in a half whose peer has not heard the told
+    /// version.
+    fn wake_behind(&self, half: Half) {
+        for peer in self.peers_where(|id| Half::of(id) == half) {
+            let told = self.told(peer.id);
+            let waker = {
+                let mut state = peer.state.lock();
+                if state.heard < told {
+                    state.waits.waker.take()
+                } else {
+                    None
+                }
+            };
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What peers send and hear, as steps in Redis.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    LONG_PATIENCE, PATIENCE, RedisEngine, caller, flag, link_arg, number_arg, op, split, token_arg,
+    waiting,
+};
+use crate::peer_list::{
+    Caller, Delivery, Mail, PeerId, Refusal, SendOpts, WaitOpts, rules::ROOM_PATIENCE,
+};
+
+/// The pause between two looks whether a mailbox has room.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
+
+/// An answer that takes longer than this shows that Redis stands still.
+const STILL: Duration = Duration::from_millis(200);
+
+#[async_trait]
+impl Mail for RedisEngine {
+    async fn wait(&self, id: PeerId, opts: WaitOpts) -> Result<Delivery, Refusal> {
+        waiting::wait(&self.0, &caller(id), opts).await
+    }
+
+    async fn send(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        body: Bytes,
+        opts: SendOpts,
+    ) -> Result<(), Refusal> {
+        let from = caller(from);
+        if !opts.waits_for_room {
+            return self
+                .send_as(&from, to, body, opts.number, false, PATIENCE)
+                .await;
+        }
+        loop {
+            let sending = self.send_as(&from, to, body.clone(), opts.number, false, LONG_PATIENCE);
+            match sending.await {
+                Err(Refusal::MailboxFull) => {}
+                sent => return sent,
+            }
+            self.until_room(to, body.len(), Some(LONG_PATIENCE)).await?;
+        }
+    }
+
+    async fn acknowledge(&self, id: PeerId, number: u64) {
+        self.0.acknowledged(id, number);
+        let row = self
+            .0
+            .run("acknowledge", None, |verb| verb.arg(id.get()).arg(number));
+        let _ = row.await;
+    }
+}
+
+impl RedisEngine {
+    pub(super) async fn send_as(
+        &self,
+        caller: &Caller,
+        to: PeerId,
+        body: Bytes,
+        number: Option<u64>,
+        polls: bool,
+        patience: Duration,
+    ) -> Result<(), Refusal> {
+        // One that has its number needs no other name.
+        let op = number.map_or_else(op, |_| String::new());
+        let row = self.0.run_in_time("send", patience, |verb| {
+            verb.arg(&op)
+                .arg(caller.id.get())
+                .arg(token_arg(caller))
+                .arg(to.get())
+                .arg(link_arg(caller))
+                .arg(flag(caller.lingers))
+                .arg(number_arg(number))
+                .arg(flag(polls))
+                .arg(&body[..])
+        });
+        let (kind, _) = row.await?;
+        match kind.as_str() {
+            "ok" => Ok(()),
+            "sender" => Err(Refusal::UnknownPeer),
+            "receiver" => Err(Refusal::UnknownReceiver),
+            "wrong" => Err(Refusal::WrongToken),
+            "token" => Err(Refusal::MissingToken),
+            "order" => Err(Refusal::OutOfOrder),
+            "mailbox" => Err(Refusal::MailboxFull),
+            _ => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// Waits until a mailbox has room for so many bytes. A peer that takes
+    /// nothing for a while may have to go for that.
+    pub(super) async fn until_room(
+        &self,
+        id: PeerId,
+        bytes: usize,
+        patience: Option<Duration>,
+    ) -> Result<(), Refusal> {
+        let mut taken = String::new();
+        let mut deadline = Instant::now() + ROOM_PATIENCE;
+        loop {
+            sleep(ROOM_PAUSE).await;
+            let asked = Instant::now();
+            let row = self
+                .0
+                .run("has_room", patience, |verb| verb.arg(id.get()).arg(bytes));
+            let (kind, mut row) = split(row.await)?;
+            let before = std::mem::replace(&mut taken, row.text().unwrap_or_default());
+            match kind.as_str() {
+                "ok" => return Ok(()),
+                // Nobody reads for it.
+                "away" => break,
+                // It reads; or it could not, for Redis stood still.
+                _ if taken != before || asked.elapsed() > STILL => {
+                    deadline = Instant::now() + ROOM_PATIENCE;
+                }
+                _ if Instant::now() >= deadline => break,
+                _ => {}
+            }
+        }
+        let row = self.0.run("give_up", patience, |verb| {
+            verb.arg(id.get()).arg(bytes).arg(&taken)
+        });
+        match split(row.await)?.0.as_str() {
+            "ok" => Ok(()),
+            "gone" => Err(Refusal::UnknownReceiver),
+            "full" => Err(Refusal::MailboxFull),
+            _ => Err(Refusal::Unavailable),
+        }
+    }
+}

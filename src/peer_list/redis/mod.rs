@@ -1,0 +1,279 @@
+//! The peer list that lives in Redis: any number of nodes are one server.
+//!
+//! Each verb is one step of the script, which Redis carries out as a whole. A
+//! node keeps what cannot leave it: open waits and sockets (`node.rs`), and a
+//! copy of the list that it brings up to date (`view.rs`).
+
+mod connect;
+mod connection;
+mod lease;
+mod library;
+mod mail;
+mod members;
+mod node;
+mod open;
+mod peers;
+mod row;
+mod view;
+mod waiting;
+mod watching;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use ::redis::Cmd;
+use secrecy::SecretString;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::{info, warn};
+
+pub use connect::ConnectError;
+
+use super::{Caller, Engine, HeartbeatOpts, PeerId, PeerToken, Proof, Refusal, rules::sign_period};
+use connection::{Redis, WATCH_PERIOD};
+use node::Node;
+use row::Row;
+
+/// How long a verb is tried for whose client can be refused: a short
+/// stand-still of Redis is not seen.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same for what nobody waits for, or what cannot be refused.
+const LONG_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time in an answer that took longer than this is not known well enough:
+/// the script takes the clocks of nodes to differ by less.
+const CLOCK_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Redis is reached if it answers within this time.
+const READY_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often a node tells which library it uses.
+const USE_PERIOD: Duration = Duration::from_secs(60);
+
+/// Where a list lives that many nodes share.
+#[derive(Clone, Debug)]
+pub struct ClusterOpts {
+    /// Where Redis is: `redis://` or `rediss://`, with user, password and
+    /// database as usual.
+    pub url: SecretString,
+    /// What all keys begin with, so that several lists can be in one Redis.
+    pub prefix: String,
+    /// A file with the certificates (PEM) of the authorities that are trusted
+    /// for `rediss://` instead of the public ones.
+    pub ca: Option<PathBuf>,
+}
+
+/// The list in Redis, as one node sees it. Clones are the same node.
+#[derive(Clone)]
+pub(super) struct RedisEngine(Arc<Node>);
+
+impl fmt::Debug for RedisEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedisEngine")
+    }
+}
+
+/// The first word of an answer, and the rest.
+type Answer = Result<(String, Row), Refusal>;
+
+impl RedisEngine {
+    pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
+        let (redis, pushes) = Redis::connect(cluster, &opts).await?;
+        let list = Self(Arc::new(Node::new(opts, redis)));
+        let unreachable = |_: Refusal| ConnectError::Unreachable("it stopped answering".into());
+        list.live().await.map_err(unreachable)?;
+        list.0.sync(Some(PATIENCE)).await.map_err(unreachable)?;
+        list.0
+            .sync_events(true, Some(PATIENCE))
+            .await
+            .map_err(unreachable)?;
+        node::start(&list.0, pushes);
+        list.start_watching();
+        list.start_collector();
+        Ok(list)
+    }
+
+    /// Tells the others that this node lives, and buries those that do not.
+    async fn live(&self) -> Result<(), Refusal> {
+        let asked = Instant::now();
+        let highest = self.0.highest_id();
+        let row = self.0.run("live", Some(PATIENCE), |verb| verb.arg(highest));
+        let mut row = row.await?;
+        let took = asked.elapsed();
+        let is_new = row.kind() == "1";
+        if let Some(now) = row.number::<u64>()
+            && (took < CLOCK_PATIENCE || !self.0.knows_clock())
+        {
+            // It was told on the way between.
+            let since = u64::try_from(took.as_millis() / 2).unwrap_or(0);
+            self.0.set_clock(now + since);
+        }
+        if let Some(created) = row.number() {
+            self.0.list_created(created);
+        }
+        if is_new {
+            // It was taken for dead: what is open here has to be said again.
+            self.0.recheck();
+        }
+        loop {
+            let mut row = self.0.run("bury", Some(PATIENCE), |verb| verb).await?;
+            log_removed(row.row());
+            if row.kind() != "1" {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells which library this node uses, and drops those that no node has
+    /// used for long.
+    async fn use_library(&self) {
+        let row = self.0.run("uses_library", Some(PATIENCE), |verb| verb);
+        let Ok(mut row) = row.await else { return };
+        let differ = row.kind() == "1";
+        let differed = self.0.differ.swap(differ, Ordering::Relaxed);
+        if differ && !differed {
+            warn!(
+                "nodes of another version, or with other settings, use this list or have a minute \
+                 ago: settings are to be the same at all nodes"
+            );
+        }
+        for old in row.row().map(Row::texts).unwrap_or_default() {
+            let mut delete = ::redis::cmd("FUNCTION");
+            delete.arg("DELETE").arg(&old);
+            // Another node may have been faster.
+            let mut connection = self.0.redis.commands.wire().connection.clone();
+            let _ = delete.exec_async(&mut connection).await;
+        }
+    }
+
+    /// Finds out when a connection is to a Redis that hangs and is replaced.
+    fn start_watching(&self) {
+        let node = Arc::downgrade(&self.0);
+        let watching = every(WATCH_PERIOD, node, async |list| list.0.redis.watch().await);
+        self.0.keep([tokio::spawn(watching).abort_handle()]);
+    }
+
+    fn start_collector(&self) {
+        let node = Arc::downgrade(&self.0);
+        let living = tokio::spawn(every(
+            sign_period(&self.0.opts),
+            node.clone(),
+            async |list| {
+                let _ = list.live().await;
+            },
+        ));
+        let using = tokio::spawn(every(USE_PERIOD, node.clone(), async |list| {
+            list.use_library().await;
+        }));
+        let period = self.0.opts.gc_interval;
+        let collecting = tokio::spawn(async move {
+            sleep(period).await;
+            every(period, node, async |list| {
+                let _ = list.purge().await;
+            })
+            .await;
+        });
+        self.0
+            .keep([living, using, collecting].map(|task| task.abort_handle()));
+    }
+}
+
+/// Does something at once and then at intervals, as long as the node is used.
+async fn every(period: Duration, node: Weak<Node>, work: impl AsyncFn(&RedisEngine)) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(node) = node.upgrade() else { return };
+        work(&RedisEngine(node)).await;
+    }
+}
+
+fn caller(id: PeerId) -> Caller {
+    Caller {
+        id,
+        proof: Proof::Nothing,
+        link: None,
+        lingers: false,
+    }
+}
+
+/// Id, token, link, and whether it lingers.
+fn as_caller<'a>(verb: &'a mut Cmd, caller: &Caller) -> &'a mut Cmd {
+    verb.arg(caller.id.get())
+        .arg(token_arg(caller))
+        .arg(link_arg(caller))
+        .arg(flag(caller.lingers))
+}
+
+fn token_arg(caller: &Caller) -> String {
+    caller.token().map(hash_token).unwrap_or_default()
+}
+
+fn link_arg(caller: &Caller) -> String {
+    let link = caller.link.as_ref().map(|link| link.number.to_string());
+    link.unwrap_or_default()
+}
+
+fn known_arg(known: Option<u64>) -> String {
+    known.map_or_else(|| "-1".to_owned(), |known| known.to_string())
+}
+
+fn flag(is: bool) -> &'static str {
+    if is { "1" } else { "0" }
+}
+
+/// The name of an operation, by which Redis knows it when it is asked again.
+fn op() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+/// What is kept of a token or a key: whoever reads Redis cannot act as a peer.
+fn hash(secret: impl AsRef<[u8]>) -> String {
+    hex::encode(Sha256::digest(secret))
+}
+
+fn hash_token(token: &PeerToken) -> String {
+    hash(token.digits())
+}
+
+fn number_arg(number: Option<u64>) -> String {
+    number.map(|number| number.to_string()).unwrap_or_default()
+}
+
+fn accepted(row: Result<Row, Refusal>) -> Result<(), Refusal> {
+    match split(row)?.0.as_str() {
+        "ok" => Ok(()),
+        "wrong" => Err(Refusal::WrongToken),
+        "token" => Err(Refusal::MissingToken),
+        "unknown" => Err(Refusal::UnknownPeer),
+        _ => Err(Refusal::Unavailable),
+    }
+}
+
+fn split(row: Result<Row, Refusal>) -> Answer {
+    let mut row = row?;
+    let kind = row.kind();
+    Ok((kind, row))
+}
+
+/// Logs who was removed. Returns them, and whether they were in the list.
+fn log_removed(removed: Option<Row>) -> Vec<(PeerId, bool)> {
+    let rows = removed.map(Row::rows).unwrap_or_default().into_iter();
+    rows.filter_map(log_one_removed).collect()
+}
+
+fn log_one_removed(mut removed: Row) -> Option<(PeerId, bool)> {
+    let id = removed.text().and_then(|id| PeerId::parse(&id))?;
+    let reason = removed.text();
+    let name = removed.text();
+    if let Some(name) = &name {
+        info!(peer_id = id.get(), name, reason, "peer removed");
+    }
+    Some((id, name.is_some()))
+}

@@ -1,0 +1,182 @@
+//! How peers sign in, come back and sign out, as steps in Redis.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::time::sleep;
+use tracing::info;
+
+use super::{
+    LONG_PATIENCE, PATIENCE, RedisEngine, accepted, as_caller, caller, flag, hash_token,
+    log_one_removed, node::Node, op, row::Row, split, view::dialect_letter,
+};
+use crate::peer_list::{
+    Caller, PeerId, PeerToken, Peers, Reason, Refusal, SignedIn, WayIn, peer::name_for_list,
+    rules::ANSWER_PATIENCE,
+};
+
+#[async_trait]
+impl Peers for RedisEngine {
+    async fn add_peer(&self, name: Option<&str>, way: WayIn) -> Result<SignedIn, Refusal> {
+        if name.is_some_and(str::is_empty) {
+            return Err(Refusal::NoName);
+        }
+        let name = name.map(name_for_list);
+        let token = PeerToken::random();
+        let op = op();
+        let mut asking = SignIn::new(&self.0, &op);
+        let row = self.0.run_in_time("add_peer", PATIENCE, |verb| {
+            verb.arg(&op)
+                .arg(name.as_deref().unwrap_or_default())
+                .arg(way.door)
+                .arg(dialect_letter(way.dialect))
+                .arg(hash_token(&token))
+                .arg(self.0.highest_id())
+                .arg(flag(way.protected))
+        });
+        let (kind, row) = row.await?;
+        match kind.as_str() {
+            "ok" => {}
+            "full" => {
+                asking.is_answered();
+                return Err(Refusal::Full);
+            }
+            _ => return Err(Refusal::Unavailable),
+        }
+        let signed_in = self.signed_in(row, token).await;
+        let signed_in = signed_in.ok_or(Refusal::Unavailable)?;
+        asking.is_answered();
+        info!(
+            peer_id = signed_in.id.get(),
+            name = name.as_deref(),
+            "peer signed in"
+        );
+        Ok(signed_in)
+    }
+
+    async fn resume_peer(
+        &self,
+        id: PeerId,
+        token: &PeerToken,
+        name: Option<&str>,
+        way: WayIn,
+    ) -> Result<SignedIn, Refusal> {
+        let name = name.map(name_for_list);
+        let op = op();
+        let row = self.0.run_in_time("resume_peer", PATIENCE, |verb| {
+            verb.arg(&op)
+                .arg(id.get())
+                .arg(hash_token(token))
+                .arg(name.as_deref().unwrap_or_default())
+                .arg(way.door)
+                .arg(dialect_letter(way.dialect))
+        });
+        let (kind, row) = row.await?;
+        match kind.as_str() {
+            "ok" => {}
+            "wrong" => return Err(Refusal::WrongToken),
+            "gone" => return Err(Refusal::UnknownPeer),
+            _ => return Err(Refusal::Unavailable),
+        }
+        let signed_in = self.signed_in(row, *token).await;
+        info!(peer_id = id.get(), "peer came back");
+        signed_in.ok_or(Refusal::Unavailable)
+    }
+
+    async fn check_token(&self, id: PeerId, token: Option<&PeerToken>) -> Result<(), Refusal> {
+        let row = self.0.run("check_token", Some(PATIENCE), |verb| {
+            verb.arg(id.get())
+                .arg(token.map(hash_token).unwrap_or_default())
+        });
+        accepted(row.await)
+    }
+
+    async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), Refusal> {
+        self.heartbeat(&caller(id)).await
+    }
+
+    async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Refusal> {
+        let row = self.0.run("remove_peer", Some(PATIENCE), |verb| {
+            verb.arg(op()).arg(id.get()).arg(reason.to_string())
+        });
+        let (kind, mut row) = split(row.await)?;
+        if let Some(removed) = row.row() {
+            log_one_removed(removed);
+        }
+        Ok(kind == "ok")
+    }
+
+    async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Refusal> {
+        let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.0
+            .run("sign_out_later", Some(PATIENCE), |verb| {
+                verb.arg(id.get()).arg(ms)
+            })
+            .await?;
+        let node = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            let mut pause = grace;
+            loop {
+                sleep(pause).await;
+                let Some(node) = node.upgrade() else { return };
+                let left = node.run("leave", Some(LONG_PATIENCE), |verb| verb.arg(id.get()));
+                // Else the collector finds it.
+                let Ok(mut row) = left.await else { return };
+                if let Some(removed) = row.row() {
+                    log_one_removed(removed);
+                }
+                if row.kind() != "1" {
+                    return;
+                }
+                pause = ANSWER_PATIENCE;
+            }
+        });
+        Ok(())
+    }
+}
+
+impl RedisEngine {
+    pub(super) async fn heartbeat(&self, caller: &Caller) -> Result<(), Refusal> {
+        let row = self
+            .0
+            .run("heartbeat", Some(PATIENCE), |verb| as_caller(verb, caller));
+        accepted(row.await)
+    }
+
+    /// What a sign-in was answered with: id, and the list.
+    async fn signed_in(&self, mut row: Row, token: PeerToken) -> Option<SignedIn> {
+        let id = row.text().and_then(|id| PeerId::parse(&id))?;
+        let version = row.number()?;
+        self.0.sync_to(version, Some(PATIENCE)).await.ok()?;
+        let list = self.0.cached.lock().list_from(id);
+        Some(SignedIn { id, token, list })
+    }
+}
+
+/// A sign-in that was asked for. If it is dropped while it has its name, whoever asked
+/// was refused, or has left: it is undone.
+pub(super) struct SignIn<'a> {
+    node: &'a Arc<Node>,
+    op: Option<String>,
+}
+
+impl<'a> SignIn<'a> {
+    pub fn new(node: &'a Arc<Node>, op: &str) -> Self {
+        let op = Some(op.to_owned());
+        Self { node, op }
+    }
+
+    pub fn is_answered(&mut self) {
+        self.op = None;
+    }
+}
+
+impl Drop for SignIn<'_> {
+    fn drop(&mut self) {
+        if let Some(op) = self.op.take() {
+            self.node.later("give_up_sign_in", |verb| {
+                verb.arg(op);
+            });
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What is known of the list, and the end of the server.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{PATIENCE, READY_PATIENCE, RedisEngine, log_removed, split};
+use crate::peer_list::{
+    Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Refusal, Watching,
+    events::read_info,
+};
+
+/// How long a node that stops tries to say so.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often a node asks whether another has sent an event to the webhook.
+const TURN_PAUSE: Duration = Duration::from_secs(1);
+
+/// So many peers are asked about at once: others wait for it.
+const INFOS_AT_ONCE: usize = 200;
+
+#[async_trait]
+impl Watching for RedisEngine {
+    fn opts(&self) -> &HeartbeatOpts {
+        &self.0.opts
+    }
+
+    fn len(&self) -> usize {
+        self.0.cached.lock().roster.len()
+    }
+
+    fn peer_ids(&self) -> Vec<PeerId> {
+        self.0.cached.lock().roster.ids()
+    }
+
+    fn format(&self) -> Lines {
+        self.0.cached.lock().roster.list(Instant::now())
+    }
+
+    async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Refusal> {
+        let mut row = self
+            .0
+            .run("peer_info", Some(PATIENCE), |verb| verb.arg(id.get()))
+            .await?;
+        Ok(row.text().and_then(|line| read_info(&line)))
+    }
+
+    async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal> {
+        let ids = self.0.run("listed", Some(PATIENCE), |verb| verb).await?;
+        let mut infos: Vec<PeerInfo> = Vec::new();
+        for ids in ids.texts().chunks(INFOS_AT_ONCE) {
+            let row = self.0.run("peer_infos", Some(PATIENCE), |verb| {
+                ids.iter().fold(verb, |verb, id| verb.arg(id))
+            });
+            let lines = row.await?.texts();
+            infos.extend(lines.iter().filter_map(|line| read_info(line)));
+        }
+        infos.sort_unstable_by_key(|info| info.id);
+        Ok(infos)
+    }
+
+    fn subscribe(&self, after: Option<u64>) -> PeerEvents {
+        self.0.events.subscribe(after)
+    }
+
+    async fn webhook_events(&self) -> PeerEvents {
+        let row = self.0.run("webhook_sent_last", Some(PATIENCE), |verb| verb);
+        let last = row.await.ok().and_then(|mut row| row.number());
+        self.0.events.subscribe(last)
+    }
+
+    async fn webhook_turn(&self, number: u64) -> bool {
+        loop {
+            let row = self
+                .0
+                .run("webhook", Some(PATIENCE), |verb| verb.arg(number));
+            match split(row.await) {
+                Ok((kind, _)) if kind == "mine" => return true,
+                Ok((kind, _)) if kind == "sent" => return false,
+                _ => sleep(TURN_PAUSE).await,
+            }
+        }
+    }
+
+    async fn webhook_sent(&self, number: u64) {
+        let row = self
+            .0
+            .run("webhook_sent", Some(PATIENCE), |verb| verb.arg(number));
+        let _ = row.await;
+    }
+}
+
+#[async_trait]
+impl Engine for RedisEngine {
+    async fn is_reachable(&self) -> bool {
+        let asked = self.0.run("ready", Some(READY_PATIENCE), |verb| verb);
+        asked.await.is_ok()
+    }
+
+    async fn purge(&self) -> Result<Vec<PeerId>, Refusal> {
+        let mut all = Vec::new();
+        loop {
+            let mut row = self.0.run("collect", Some(PATIENCE), |verb| verb).await?;
+            let removed = log_removed(row.row()).into_iter();
+            all.extend(removed.filter_map(|(id, is_listed)| is_listed.then_some(id)));
+            if row.kind() != "1" {
+                return Ok(all);
+            }
+        }
+    }
+
+    fn cancel_gc(&self) {
+        self.0.stop_tasks();
+    }
+
+    fn end_waits(&self) {
+        self.0.end_waits();
+    }
+
+    async fn stop(&self) {
+        self.0.stop_tasks();
+        let stopping = async {
+            loop {
+                let mut row = self.0.run("stop", None, |verb| verb).await?;
+                log_removed(row.row());
+                if row.kind() != "1" {
+                    return Ok::<(), Refusal>(());
+                }
+            }
+        };
+        let _ = timeout(STOP_PATIENCE, stopping).await;
+        // What was removed is told to those who subscribed here.
+        let _ = timeout(STOP_PATIENCE, self.0.sync_events(false, None)).await;
+    }
+}

@@ -1,0 +1,44 @@
+//! Why the peer list refuses what it is asked for.
+
+use thiserror::Error;
+
+/// Why an operation changed nothing.
+///
+/// [`Refusal::Unavailable`] is the exception: the operation may have been carried
+/// out, and only its answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// A peer cannot sign in with an empty name.
+    #[error("the name is empty")]
+    NoName,
+    /// [`HeartbeatOpts::max_peers`](super::HeartbeatOpts::max_peers) are signed in.
+    #[error("the peer list is full")]
+    Full,
+    /// Another peer holds the name, or this peer has one already.
+    #[error("the name is taken")]
+    NameTaken,
+    /// The names that the peer holds and waits for exceed the bound of a mailbox.
+    #[error("the peer holds too many names")]
+    TooManyNames,
+    /// The peer that asks is not signed in.
+    #[error("the peer is not signed in")]
+    UnknownPeer,
+    /// The receiver is not signed in.
+    #[error("the receiver is not signed in")]
+    UnknownReceiver,
+    /// The token does not belong to the peer.
+    #[error("the token does not belong to the peer")]
+    WrongToken,
+    /// The peer is protected, and its token was not shown.
+    #[error("the peer is protected, and its token was not shown")]
+    MissingToken,
+    /// The receiver's mailbox is full.
+    #[error("the receiver's mailbox is full")]
+    MailboxFull,
+    /// A message with a higher number was accepted from this sender before.
+    #[error("a later message of the sender was accepted before")]
+    OutOfOrder,
+    /// The peer list is in Redis, which cannot be reached at present.
+    #[error("the peer list cannot be reached")]
+    Unavailable,
+}
