@@ -57,7 +57,7 @@ impl PushPeer {
             News::Removed(reason) => Err(End::Removed(*reason)),
             News::Replaced => Err(End::Replaced),
             News::Nothing(_) => Err(End::Stopping),
-            News::Message { .. } | News::GroupMessage(_) | News::Room(_) | News::Status(_) => {
+            News::Message { .. } | News::Published(_) | News::Announced(_) | News::Status(_) => {
                 Ok(delivery)
             }
         }

@@ -324,10 +324,10 @@ impl<'a> Session<'a> {
                 Some(vec![frame])
             }
             News::Status(list) => Some(self.door.peers.frame(list)),
-            // A WebSocket peer is in no group and asks for no room, and how
+            // A WebSocket peer joins no channel and waits for no announcement, and how
             // its wait ends is no news.
-            News::GroupMessage(_)
-            | News::Room(_)
+            News::Published(_)
+            | News::Announced(_)
             | News::Nothing(_)
             | News::Removed(_)
             | News::Replaced => None,

@@ -16,10 +16,10 @@ pub enum News {
         /// The message, untouched.
         body: Bytes,
     },
-    /// A member of the same group sent this, to this one or to all.
-    GroupMessage(Bytes),
-    /// The room of that name, which this member asked for, exists.
-    Room(Bytes),
+    /// A peer published this in a channel, or sent it to this peer's alias.
+    Published(Bytes),
+    /// This name, which the peer waits for, is announced.
+    Announced(Bytes),
     /// Peers joined or left. To the listed dialect this is the whole list, to
     /// the bare dialect the line of one change.
     Status(Lines),

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Added, Caller, Card, Delivery, Family, HeartbeatOpts, Introduction, Lines, PeerEvents, PeerId,
-    PeerInfo, PeerToken, Reason, Refusal, SignedIn, WayIn,
+    Added, Caller, Card, Delivery, HeartbeatOpts, Lines, Listing, PeerEvents, PeerId, PeerInfo,
+    PeerToken, Reason, Refusal, SignedIn, Unlisted, WayIn,
 };
 
 /// How long a wait lasts, and what its client has.
@@ -142,77 +142,102 @@ pub trait Mail {
     async fn acknowledge(&self, id: PeerId, number: u64);
 }
 
-/// Members that hear each other's broadcasts, whether they are in the list or not.
+/// Peers that come in unlisted, and the three things that protocols with names and
+/// broadcasts are built on.
+///
+/// - A **channel** is heard by the peers that have joined it.
+/// - An **alias** is a name that one peer at a time holds in its scope.
+/// - An **announcement** is a name that peers can wait for.
+///
+/// All three end with the peer that they are of. What their names cost is bounded like a
+/// mailbox.
 #[async_trait]
-pub trait Group {
-    /// Adds a member of the group that is in no list: it hears what the group
-    /// broadcasts, and nothing of who joins and leaves the list.
-    ///
-    /// With a `key`, a secret of its client's, it can come back: it keeps its mailbox
-    /// when its socket closes, until it is stale, acknowledges what it gets, and is the
-    /// same again with the same key.
+pub trait Channels {
+    /// Adds a peer that is in no list: it is not told who joins and leaves the list, and is
+    /// reached through its socket only. With a key ([`Unlisted::key`]) it is the same
+    /// again if it is known.
     ///
     /// Refusals: [`Full`](Refusal::Full).
-    async fn add_member(&self, key: Option<&str>, door: &'static str) -> Result<Added, Refusal>;
+    async fn add_unlisted(&self, unlisted: Unlisted<'_>) -> Result<Added, Refusal>;
 
-    /// A member of the group comes back with its token. The socket that it is to be
+    /// A peer that came in unlisted comes back with its token. The socket that it is to be
     /// heard through from now on is opened next.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
     /// [`WrongToken`](Refusal::WrongToken).
-    async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal>;
+    async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal>;
 
-    /// Puts a member of the group into the list, tells the others, and broadcasts its
-    /// hello. Returns the peers that are in the list with it; of two members that are
-    /// listed at the same time, one finds the other here, and that one hears the hello.
+    /// Puts a peer that came in unlisted into the list, tells the others, and publishes its
+    /// hello. Returns the peers that are in the list with it; of two peers that are listed
+    /// at the same time, one finds the other here, and that one hears the hello.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer);
+    /// [`NameTaken`](Refusal::NameTaken) if the peer is in the list already.
+    async fn list_peer(&self, id: PeerId, listing: Listing<'_>) -> Result<Vec<Card>, Refusal>;
+
+    /// Every peer in the list, oldest first.
+    async fn cards(&self) -> Result<Vec<Card>, Refusal>;
+
+    /// Gives a peer a name that no other peer has in this scope. A peer has one alias at
+    /// most. A holder that has lost its connection for five seconds is removed for a peer
+    /// that claims its alias.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
     /// [`NameTaken`](Refusal::NameTaken).
-    async fn list_member(
-        &self,
-        id: PeerId,
-        name: &str,
-        introduction: Introduction,
-    ) -> Result<Vec<Card>, Refusal>;
+    async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal>;
 
-    /// Puts a message into the mailbox of every other member of the group that its
-    /// family lets hear it. Waits for room as [`SendOpts::waits_for_room`] says.
+    /// Puts a message into the mailbox of the peer that holds an alias. Waits for room as
+    /// [`SendOpts::waits_for_room`] says. `from`: the peer that says it, of which a list in
+    /// Redis remembers what it said last, so that it is done once.
+    ///
+    /// Refusals: [`UnknownReceiver`](Refusal::UnknownReceiver),
+    /// [`MailboxFull`](Refusal::MailboxFull).
+    async fn send_to_alias(
+        &self,
+        from: PeerId,
+        scope: &str,
+        name: &str,
+        body: Bytes,
+    ) -> Result<(), Refusal>;
+
+    /// A peer hears what is published in a channel from now on.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
+    /// [`TooManyNames`](Refusal::TooManyNames).
+    async fn join(&self, id: PeerId, channel: &str) -> Result<(), Refusal>;
+
+    /// A peer no longer hears what is published in a channel.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer).
+    async fn leave(&self, id: PeerId, channel: &str) -> Result<(), Refusal>;
+
+    /// Puts a message into the mailbox of every other peer in these channels, once for a
+    /// peer in several of them. Waits for room as [`SendOpts::waits_for_room`] says.
     /// `number`: as [`SendOpts::number`], but a number that is not above all before is
     /// accepted and not delivered.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer).
-    async fn broadcast(
+    async fn publish(
         &self,
         from: PeerId,
+        channels: &[&str],
         body: Bytes,
         number: Option<u64>,
     ) -> Result<(), Refusal>;
 
-    /// Puts a message into the mailbox of the member of the group that has this name.
-    /// Waits for room as [`SendOpts::waits_for_room`] says. `from`: the member that says
-    /// it; a list in Redis remembers what each said last, so that it is done once.
+    /// From now on a name is announced, as long as this peer is signed in. Peers that wait
+    /// for it hear [`News::Announced`](super::News::Announced).
     ///
-    /// Refusals: [`UnknownReceiver`](Refusal::UnknownReceiver),
-    /// [`MailboxFull`](Refusal::MailboxFull).
-    async fn send_to_member(&self, from: PeerId, name: &str, body: Bytes) -> Result<(), Refusal>;
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
+    /// [`TooManyNames`](Refusal::TooManyNames).
+    async fn announce(&self, id: PeerId, name: &str) -> Result<(), Refusal>;
 
-    /// Notes which protocol a member of the group speaks.
-    async fn show_family(&self, id: PeerId, family: Family);
-
-    /// From now on a room exists, as long as this member of the group does. Members that
-    /// asked for it hear [`News::Room`](super::News::Room).
+    /// This peer hears [`News::Announced`](super::News::Announced), once, as soon as a name
+    /// is announced, or at once if it is.
     ///
-    /// Refusals: [`TooManyNames`](Refusal::TooManyNames).
-    async fn keep_room(&self, id: PeerId, room: &str) -> Result<(), Refusal>;
-
-    /// Asks for a room: this member of the group hears
-    /// [`News::Room`](super::News::Room) as soon as it exists.
-    ///
-    /// Refusals: [`TooManyNames`](Refusal::TooManyNames).
-    async fn ask_for_room(&self, id: PeerId, room: &str) -> Result<(), Refusal>;
-
-    /// Every peer in the list, oldest first.
-    async fn cards(&self) -> Result<Vec<Card>, Refusal>;
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
+    /// [`TooManyNames`](Refusal::TooManyNames).
+    async fn watch_for(&self, id: PeerId, name: &str) -> Result<(), Refusal>;
 }
 
 /// What of a peer is open: its requests, connections and sockets. They decide whether it
@@ -288,7 +313,7 @@ pub trait Watching {
 /// on another machine; the documentation of each names the other refusals.
 #[async_trait]
 pub trait Engine:
-    Peers + Mail + Group + Presence + Watching + fmt::Debug + Send + Sync + 'static
+    Peers + Mail + Channels + Presence + Watching + fmt::Debug + Send + Sync + 'static
 {
     /// Whether the list can be reached now.
     async fn is_reachable(&self) -> bool;

@@ -2,6 +2,7 @@
 //! its number, and the last of them again for those who come late.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     fmt,
     sync::{
@@ -30,8 +31,8 @@ pub struct PeerInfo {
     pub id: PeerId,
     /// Its name, as it stands in the list.
     pub name: Arc<str>,
-    /// The door that it came in by last: `http`, `websocket` or `socketio`.
-    pub door: &'static str,
+    /// The label of the door that it came in by last, such as `http`.
+    pub door: Cow<'static, str>,
     /// Its STATUS in the list: a request or socket of it is open, or it is
     /// expected to be back at once.
     pub connected: bool,
@@ -115,8 +116,7 @@ pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
     let mut field = || fields.next();
     let time = |ms: &str| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(ms.parse().ok()?));
     let id = PeerId::new(field()?.parse().ok()?)?;
-    let door = field()?;
-    let door = DOORS.into_iter().find(|name| *name == door)?;
+    let door = field()?.to_owned().into();
     let (connected, since, last_seen) = (field()? == "1", time(field()?)?, time(field()?)?);
     let heartbeat = field()?;
     let (heartbeat, capacity) = match heartbeat.split_once(',') {
@@ -134,9 +134,6 @@ pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
         capacity,
     })
 }
-
-/// The names of the doors.
-const DOORS: [&str; 3] = ["http", "websocket", "socketio"];
 
 /// An event in the form that it has in Redis: `NUMBER KIND REASON` and the
 /// peer.
@@ -348,7 +345,7 @@ mod tests {
         PeerEvent::PeerAdded(PeerInfo {
             id: PeerId::new(id).unwrap(),
             name: "a".into(),
-            door: "http",
+            door: "http".into(),
             connected: true,
             since: SystemTime::UNIX_EPOCH,
             last_seen: SystemTime::UNIX_EPOCH,
@@ -372,7 +369,7 @@ mod tests {
     #[test]
     fn an_event_in_redis_is_read_with_and_without_a_capacity() {
         let read = |heartbeat: &str| {
-            let line = format!("7 connect - 3 http 1 1000 2000 {heartbeat} a name");
+            let line = format!("7 connect - 3 a-newer-door 1 1000 2000 {heartbeat} a name");
             let Some(PeerEvent::PeerAdded(peer)) = read_event(&line) else {
                 panic!("not read: {line}");
             };

@@ -16,7 +16,6 @@ mod engine;
 mod events;
 mod lines;
 mod list;
-mod member;
 mod memory;
 mod page;
 mod peer;
@@ -27,23 +26,24 @@ mod roster;
 mod rules;
 mod telling;
 mod token;
+mod unlisted;
 
 use std::time::Duration;
 
 pub use delivery::{Delivery, News, Receipt};
 pub use engine::{
-    Engine, Group, Mail, OpenRequest, OpenSocket, Peers, Presence, SendOpts, WaitOpts, Watching,
+    Channels, Engine, Mail, OpenRequest, OpenSocket, Peers, Presence, SendOpts, WaitOpts, Watching,
 };
 pub use events::{EVENTS_KEPT, Missed, PeerEvent, PeerEvents, PeerInfo, Reason};
 pub use lines::Lines;
 pub use list::TimeoutPeerList;
-pub use member::{Added, Card, Family, Introduction};
 pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, WayIn};
 pub use redis::{ClusterOpts, ConnectError};
 pub use refusal::Refusal;
 pub use request::{Caller, Link, Proof};
 pub(crate) use rules::STANDSTILL;
 pub use token::PeerToken;
+pub use unlisted::{Added, Card, Listing, Unlisted};
 
 /// What a message costs its mailbox besides its own bytes, so that a flood of
 /// empty messages is bounded too (an entry, its allocation and its share of

@@ -66,7 +66,7 @@ impl Dialect {
 /// How a peer comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WayIn {
-    /// The name of its door, for those who watch the list.
+    /// A label of its door, for those who watch the list. It has no spaces.
     pub door: &'static str,
     /// How it hears of others.
     pub dialect: Dialect,

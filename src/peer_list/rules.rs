@@ -36,7 +36,7 @@ pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// have been sent before: it does not show that the peer is there.
 pub(super) const LATE_REQUEST: Duration = Duration::from_secs(1);
 
-/// The name of a member whose socket has been closed for this long is free for others:
+/// The alias of a peer whose socket has been closed for this long is free for others:
 /// one that still lives is back by then. (`socket.io-client` tries after 1 s, and 2.)
 pub(super) const NAME_KEPT: Duration = Duration::from_secs(5);
 

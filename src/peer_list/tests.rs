@@ -453,7 +453,7 @@ async fn subscribers_hear_of_each_peer_added_and_removed_in_order() {
         panic!("not a sign-in");
     };
     assert_eq!((peer.id, &*peer.name), (a, "a_"));
-    assert_eq!((peer.door, peer.connected), ("http", true));
+    assert_eq!((&*peer.door, peer.connected), ("http", true));
     let (second, PeerEvent::PeerRemoved { peer, reason }) = next().await else {
         panic!("not a removal");
     };

@@ -507,7 +507,7 @@ test('when all is lost no old socket or wait takes what is for who has its id no
   const sockets = [];
   const began = String(Date.now() + 1);
   for (let count = 0; count < 2; count += 1) {
-    const [, id] = await verb('add_member', soon(), `op${count}`, '', 'socketio', 'x', '0');
+    const [, id] = await verb('add_unlisted', soon(), `op${count}`, '', 'socketio', 'x', '0', 'channel');
     assert.equal(id, '1');
     sockets.push((await verb('open_socket', soon(), 'attempt', id, '0'))[1]);
     await pause(5);
@@ -534,22 +534,23 @@ test('when all is lost, nobody gets the id of a socket that is in no list', asyn
   await until(async () => (await redis.cli('get', '{signal}:id')) === '2');
 });
 
-test('a member that is to go is none any more', async (t) => {
+test('a peer that is to be removed loses its alias', async (t) => {
   const redis = await inMemory(t);
   await startNodes(t, redis.url, 1, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '1256'});
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
-  for (const secret of ['', 'key']) await verb('add_member', soon(), `op${secret}`, secret, 'socketio', 'x', '0');
-  const ready = (op, id) => verb('list_member', op, id, 'B', 'B', '{}', 'hello', 'bye');
-  assert.equal((await ready('ready', '2'))[0], 'ok');
-  assert.deepEqual(await verb('send_to_member', 'one', '1', 'B', 'x'.repeat(1000)), ['ok']);
-  assert.deepEqual(await verb('send_to_member', 'two', '1', 'B', 'x'), ['ok', '2']);
+  for (const secret of ['', 'key']) await verb('add_unlisted', soon(), `op${secret}`, secret, 'socketio', 'x', '0', 'channel');
+  const claim = async (id) => (await verb('claim', id, 'scope', 'B'))[0];
+  assert.equal(await claim('2'), 'ok');
+  assert.equal((await verb('list_peer', 'ready', '2', 'B', '{}', 'hello', 'bye'))[0], 'ok');
+  assert.deepEqual(await verb('send_to_alias', 'one', '1', 'scope', 'B', 'x'.repeat(1000)), ['ok']);
+  assert.deepEqual(await verb('send_to_alias', 'two', '1', 'scope', 'B', 'x'), ['ok', '2']);
   const [, taken] = await verb('has_room', '2', '1');
   assert.deepEqual(await verb('give_up', '2', '1', taken), ['gone']);
-  assert.deepEqual(await verb('push_owed', 'two', '1', '', '2', 'g', 'x'), ['unknown']);
-  assert.deepEqual(await verb('send_to_member', 'three', '1', 'B', 'x'), ['unknown']);
+  assert.deepEqual(await verb('push_owed', 'two', '1', '', '2', 'p', 'x'), ['unknown']);
+  assert.deepEqual(await verb('send_to_alias', 'three', '1', 'scope', 'B', 'x'), ['unknown']);
   // Its name is free before its time is over.
-  await until(async () => (await ready(`again${Math.random()}`, '1'))[0] === 'ok');
+  await until(async () => (await claim('1')) === 'ok');
 });
 
 test('a copy that waits for room is delivered once, also when its sender comes back meanwhile', async (t) => {
@@ -557,23 +558,23 @@ test('a copy that waits for room is delivered once, also when its sender comes b
   await startNodes(t, redis.url, 1, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '1256'});
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
-  for (const op of ['a', 'b']) await verb('add_member', soon(), op, '', 'socketio', 'x', '0');
+  for (const op of ['a', 'b']) await verb('add_unlisted', soon(), op, '', 'socketio', 'x', '0', 'channel');
   const full = 'x'.repeat(1000);
-  assert.deepEqual(await verb('broadcast', 'one', '1', '1', full), ['ok']);
-  assert.deepEqual(await verb('broadcast', 'two', '1', '2', full), ['ok', '2']);
-  // Its client says it again through another socket, which keeps a room first.
-  assert.deepEqual(await verb('keep_room', 'three', '1', 'room'), ['ok']);
-  assert.deepEqual(await verb('broadcast', 'four', '1', '2', full), ['ok', '2']);
-  const push = (op, number) => verb('push_owed', op, '1', number, '2', 'g', full);
+  assert.deepEqual(await verb('publish', 'one', '1', '1', full, 'channel'), ['ok']);
+  assert.deepEqual(await verb('publish', 'two', '1', '2', full, 'channel'), ['ok', '2']);
+  // Its client says it again through another socket, which announces a name first.
+  assert.deepEqual(await verb('announce', 'three', '1', 'room'), ['ok']);
+  assert.deepEqual(await verb('publish', 'four', '1', '2', full, 'channel'), ['ok', '2']);
+  const push = (op, number) => verb('push_owed', op, '1', number, '2', 'p', full);
   assert.deepEqual(await push('two', '2'), ['full']);
   await redis.cli('del', '{signal}:m:2');
   await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
   for (const op of ['four', 'two']) assert.deepEqual(await push(op, '2'), ['ok']);
   assert.equal(await redis.cli('llen', '{signal}:m:2'), '1');
-  assert.deepEqual(await verb('broadcast', 'five', '1', '2', full), ['ok']);
-  assert.deepEqual(await verb('broadcast', 'six', '1', '1', full), ['ok']);
+  assert.deepEqual(await verb('publish', 'five', '1', '2', full, 'channel'), ['ok']);
+  assert.deepEqual(await verb('publish', 'six', '1', '1', full, 'channel'), ['ok']);
   // What a socket before says is late, and takes nothing from what is owed now.
-  assert.deepEqual(await verb('broadcast', 'later', '1', '3', full), ['ok', '2']);
+  assert.deepEqual(await verb('publish', 'later', '1', '3', full, 'channel'), ['ok', '2']);
   await redis.cli('del', '{signal}:m:2');
   await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
   assert.deepEqual(await push('two', '2'), ['ok']);
@@ -581,7 +582,7 @@ test('a copy that waits for room is delivered once, also when its sender comes b
   assert.deepEqual(await push('later', '3'), ['ok']);
   assert.equal(await redis.cli('llen', '{signal}:m:2'), '1');
   // However long Redis was away in between.
-  for (const op of ['seven', 'seven']) assert.deepEqual(await verb('keep_room', op, '2', 'room'), ['ok']);
+  for (const op of ['seven', 'seven']) assert.deepEqual(await verb('announce', op, '2', 'room'), ['ok']);
   assert.equal(await redis.cli('exists', '{signal}:op:seven'), '0');
 });
 
@@ -590,7 +591,7 @@ test('who signed out while Redis was away is not kept because that is told late'
   await startNodes(t, redis.url, 1);
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
-  await verb('add_member', soon(), 'a', 'key', 'socketio', 'x', '0');
+  await verb('add_unlisted', soon(), 'a', 'key', 'socketio', 'x', '0', 'channel');
   const [, session] = await verb('open_socket', soon(), 'attempt', '1', '0');
   assert.deepEqual(await verb('open_here', '0'), ['0', '1', `s${session}`]);
   assert.deepEqual(await verb('not_open', '1', `s${Number(session) + 1}`), ['ok']);
@@ -672,10 +673,10 @@ test('to acknowledge never holds Redis up, whatever became of the mailbox', asyn
   await startNodes(t, redis.url, 1, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '3000'});
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
-  for (const secret of ['', 'key']) await verb('add_member', soon(), `op${secret}`, secret, 'socketio', 'x', '0');
+  for (const secret of ['', 'key']) await verb('add_unlisted', soon(), `op${secret}`, secret, 'socketio', 'x', '0', 'channel');
   const [, session] = await verb('open_socket', soon(), 'attempt', '2', '1');
   const lease = `s${session}`;
-  for (const op of ['one', 'two']) await verb('broadcast', op, '1', '', 'x'.repeat(1000));
+  for (const op of ['one', 'two']) await verb('publish', op, '1', '', 'x'.repeat(1000), 'channel');
   assert.equal((await verb('take', '0', '2', lease, '', '0', '-1', '0'))[1], '1');
   await verb('done', '2', lease, 'message', '1', '0', '1');
   const full = await redis.cli('hget', '{signal}:p:2', 'bytes');
@@ -781,7 +782,7 @@ test('a sign-in that is given up is undone, and a peer that was there before sta
   await startNodes(t, redis.url, 1);
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
-  const add = (op, key) => verb('add_member', soon(), op, key, 'socketio', 'token', '0');
+  const add = (op, key) => verb('add_unlisted', soon(), op, key, 'socketio', 'token', '0');
   const signIn = (op) => verb('add_peer', soon(), op, 'a', 'http', 'l', 'token', '0', '-1', '0');
   assert.deepEqual(await add('first', 'key'), ['ok', '1', '0']);
   await verb('give_up_sign_in', 'first');
@@ -826,7 +827,7 @@ test('what a client was refused because it came late is not done later', async (
   const late = String(Date.now() - 1);
   for (const [verb, ...args] of [
     ['open_socket', 'attempt', peer.id, '0'], ['resume_peer', 'op', peer.id, 'x', '', 'http', 'l', '-1', '0'],
-    ['resume_member', 'op', peer.id, 'x'], ['add_member', 'op', '', 'socketio', 'x', '0'],
+    ['resume_unlisted', 'op', peer.id, 'x'], ['add_unlisted', 'op', '', 'socketio', 'x', '0'],
     ['add_peer', 'op', 'b', 'http', 'l', 'x', '0', '-1', '0'],
     ['send', 'op', peer.id, '', peer.id, '', '0', '', '0', 'hi'],
   ]) assert.equal((await script(redis, 'node', verb, late, ...args))[0], 'late', verb);
@@ -899,25 +900,25 @@ test('what is asked again because its answer was lost is done once, and answered
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
   for (const id of ['1', '2', '3', '3']) {
-    const added = await verb('add_member', soon(), `op${id}`, '', 'socketio', 'token', '0');
-    assert.deepEqual(added, ['ok', id, '0']);
+    const added = await verb('add_unlisted', soon(), `op${id}`, '', 'socketio', 'token', '0', 'channel');
+    assert.deepEqual(added, ['ok', id, '0', 'channel']);
   }
   const waiting = async (id) => Number(await redis.cli('llen', `{signal}:m:${id}`));
   const full = 'x'.repeat(1000);
-  assert.deepEqual(await verb('broadcast', 'first', '1', '', full), ['ok']);
-  assert.deepEqual(await verb('broadcast', 'second', '1', '', full), ['ok', '2', '3']);
-  assert.deepEqual(await verb('broadcast', 'second', '1', '', full), ['ok', '2', '3']);
+  assert.deepEqual(await verb('publish', 'first', '1', '', full, 'channel'), ['ok']);
+  assert.deepEqual(await verb('publish', 'second', '1', '', full, 'channel'), ['ok', '2', '3']);
+  assert.deepEqual(await verb('publish', 'second', '1', '', full, 'channel'), ['ok', '2', '3']);
   await redis.cli('del', '{signal}:m:2');
   await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
   for (let count = 0; count < 2; count += 1) {
-    assert.deepEqual(await verb('push_owed', 'second', '1', '', '2', 'g', full), ['ok']);
+    assert.deepEqual(await verb('push_owed', 'second', '1', '', '2', 'p', full), ['ok']);
   }
   assert.equal(await waiting(2), 1);
   await redis.cli('del', '{signal}:m:2');
   await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
-  assert.deepEqual(await verb('keep_room', 'fourth', '1', 'room'), ['ok']);
+  assert.deepEqual(await verb('announce', 'fourth', '1', 'room'), ['ok']);
   for (let count = 0; count < 2; count += 1) {
-    assert.deepEqual(await verb('ask_for_room', 'fifth', '2', 'room'), ['ok']);
+    assert.deepEqual(await verb('watch_for', 'fifth', '2', 'room'), ['ok']);
   }
   assert.equal(await waiting(2), 1);
   const [, peer] = await verb('add_peer', soon(), 'sixth', 'a', 'http', 'l', 'token', '0', '-1', '0');

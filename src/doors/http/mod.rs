@@ -272,7 +272,7 @@ async fn parked(id: PeerId, opts: WaitOpts, open: Box<dyn OpenRequest>) -> Answe
         News::Status(lines) | News::Nothing(lines) => (id, lines.clone()),
         // At once: native clients then report that they are disconnected.
         // The others are for sockets, and nobody polls for those.
-        News::Removed(_) | News::Replaced | News::GroupMessage(_) | News::Room(_) => {
+        News::Removed(_) | News::Replaced | News::Published(_) | News::Announced(_) => {
             return Err(Refusal::UnknownPeer.into());
         }
     };

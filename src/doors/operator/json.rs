@@ -34,7 +34,7 @@ impl<'a> From<&'a PeerInfo> for Peer<'a> {
         Self {
             id: info.id.get(),
             name: &info.name,
-            door: info.door,
+            door: &info.door,
             connected: info.connected,
             since: time(info.since),
             last_seen: time(info.last_seen),
@@ -109,7 +109,7 @@ mod tests {
         let peer = PeerInfo {
             id: PeerId::new(7).unwrap(),
             name: "a \"b\"".into(),
-            door: "http",
+            door: "http".into(),
             connected: false,
             since: time,
             last_seen: time + Duration::from_secs(60),

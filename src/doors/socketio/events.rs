@@ -9,7 +9,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use crate::peer_list::{Card, Introduction, PeerId, PeerToken, Refusal};
+use crate::peer_list::{Card, Listing, PeerId, PeerToken, Refusal};
 
 const JOINED: &str = "Peer has joined the signaling server";
 const LEFT: &str = "Peer has left the signaling server";
@@ -28,11 +28,11 @@ struct Connection<'a> {
 }
 
 /// How a socket that says `ready` is told of to others.
-pub(super) fn introduction(
+pub(super) fn listing<'a>(
     socket_id: &str,
-    peer_id: &str,
+    peer_id: &'a str,
     peer_type: Option<&RawValue>,
-) -> Introduction {
+) -> Listing<'a> {
     let card = json(&Connection {
         socket_id: Some(socket_id),
         peer_id,
@@ -54,7 +54,8 @@ pub(super) fn introduction(
         "action": "close",
         "payload": {"action": "close", "message": LEFT},
     }]));
-    Introduction {
+    Listing {
+        name: peer_id,
         card: bytes(&card),
         hello: bytes(&hello),
         farewell: bytes(&farewell),

@@ -23,13 +23,51 @@ use super::{
 use crate::{
     doors::push::{End, PushPeer, Return},
     peer_list::{
-        Added, Card, Delivery, Family, MAX_NAME_BYTES, News, PeerId, PeerToken, Reason, Refusal,
-        SendOpts, TimeoutPeerList,
+        Added, Card, Delivery, MAX_NAME_BYTES, News, PeerId, PeerToken, Reason, Refusal, SendOpts,
+        TimeoutPeerList, Unlisted,
     },
 };
 
 /// What those who watch the list know this door by.
 const DOOR: &str = "socketio";
+
+/// The scope of the names that clients have by `ready`.
+const SCOPE: &str = "socketio";
+
+/// Which of the protocols that share this door a client has shown to speak. What it
+/// says to all reaches the clients that speak the same, and those that have shown
+/// nothing yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    /// `simple_webrtc_signaling_server`'s: clients have names and send to each other by
+    /// them.
+    Names,
+    /// Reliable-Signaler's: clients meet in rooms.
+    Rooms,
+}
+
+impl Family {
+    /// The channel of each. A client that has shown nothing is in both.
+    const CHANNELS: [&str; 2] = ["socketio names", "socketio rooms"];
+
+    fn channel(self) -> &'static str {
+        Self::CHANNELS[self as usize]
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Names => Self::Rooms,
+            Self::Rooms => Self::Names,
+        }
+    }
+
+    /// What a client has shown that is in these channels.
+    fn of(channels: &[Arc<str>]) -> Option<Self> {
+        let [channel] = channels else { return None };
+        let mut both = [Self::Names, Self::Rooms].into_iter();
+        both.find(|family| *family.channel() == **channel)
+    }
+}
 
 /// How long a client may take from its handshake until it connects to the namespace.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -108,7 +146,8 @@ impl Members {
             public_id,
             is_numbered,
             token: back.resumes.then_some(added.token),
-            name: Mutex::new(added.name),
+            family: Mutex::new(Family::of(&added.channels)),
+            name: Mutex::new(added.alias),
             is_greeted: Mutex::new(false),
             asked: Mutex::default(),
         };
@@ -161,13 +200,18 @@ impl Members {
         back: &Return,
     ) -> Result<(PushPeer, Added), Refused> {
         let list = &self.list;
+        let coming = Unlisted {
+            key,
+            door: DOOR,
+            channels: &Family::CHANNELS,
+        };
         loop {
             let claimed = match &back.claim {
-                Some((id, token)) => list.resume_member(*id, token).await,
+                Some((id, token)) => list.resume_unlisted(*id, token).await,
                 None => Err(Refusal::UnknownPeer),
             };
             let added = match claimed {
-                Err(Refusal::UnknownPeer) => list.add_member(key, DOOR).await,
+                Err(Refusal::UnknownPeer) => list.add_unlisted(coming).await,
                 claimed => claimed,
             };
             let opened = match added {
@@ -222,6 +266,7 @@ struct Member {
     is_numbered: bool,
     /// Told to a client that can come back with it.
     token: Option<PeerToken>,
+    family: Mutex<Option<Family>>,
     /// The name that it is in the list by, once it said `ready`.
     name: Mutex<Option<Arc<str>>>,
     /// It was told who is there.
@@ -289,7 +334,7 @@ impl Member {
             "message"
         };
         match delivery.news() {
-            News::GroupMessage(arguments) => {
+            News::Published(arguments) => {
                 self.push(packet::event_of(event, number, arguments)).await
             }
             News::Message { from, body } => {
@@ -298,7 +343,7 @@ impl Member {
                 let array = format!("[{message}]").into();
                 self.push(packet::event_of(event, number, &array)).await
             }
-            News::Room(room) => {
+            News::Announced(room) => {
                 let room = str::from_utf8(room).unwrap_or_default();
                 let asked = self.asked.lock().remove(room).unwrap_or_default();
                 let id = serde_json::from_str::<&RawValue>(room).ok();
@@ -330,11 +375,11 @@ impl Member {
         let list = &self.peer.list;
         match name.as_str() {
             "ready" => {
-                list.show_family(id, Family::Names).await;
+                self.show(Family::Names).await;
                 self.ready(&arguments).await
             }
             "message" => {
-                accepted(list.broadcast(id, array(&arguments), None).await)?;
+                self.publish(&arguments, None).await?;
                 self.acknowledge(ack).await
             }
             // A message of our own client: its number before the arguments.
@@ -342,27 +387,26 @@ impl Member {
                 if let Some((number, arguments)) = arguments.split_first()
                     && let Some(number) = parse(number)
                 {
-                    let sent = list.broadcast(id, array(arguments), Some(number)).await;
-                    accepted(sent)?;
+                    self.publish(arguments, Some(number)).await?;
                 }
                 self.acknowledge(ack).await
             }
             "messageOne" => {
-                list.show_family(id, Family::Names).await;
+                self.show(Family::Names).await;
                 let outcome = events::outcome(self.send_one(&arguments).await);
                 self.answer_with(ack, &outcome).await
             }
             "keep-in-server" | "keep-session" => {
-                list.show_family(id, Family::Rooms).await;
+                self.show(Family::Rooms).await;
                 match room(&arguments) {
-                    Some(room) if list.keep_room(id, room).await.is_ok() => {
+                    Some(room) if list.announce(id, room).await.is_ok() => {
                         self.acknowledge(ack).await
                     }
                     _ => Ok(()),
                 }
             }
             "get-session-info" => {
-                list.show_family(id, Family::Rooms).await;
+                self.show(Family::Rooms).await;
                 if let Some(room) = room(&arguments)
                     && let Some(ack) = ack
                 {
@@ -374,6 +418,31 @@ impl Member {
         }
     }
 
+    /// The first protocol that the client shows counts.
+    async fn show(&self, family: Family) {
+        let is_first = {
+            let mut shown = self.family.lock();
+            let is_first = shown.is_none();
+            shown.get_or_insert(family);
+            is_first
+        };
+        if is_first {
+            let other = family.other().channel();
+            // An error is the end of the peer, which it hears of.
+            let _ = self.peer.list.leave(self.peer.id, other).await;
+        }
+    }
+
+    /// Passes a message on to all others.
+    async fn publish(&self, arguments: &[&RawValue], number: Option<u64>) -> Result<(), Ended> {
+        let family = *self.family.lock();
+        let own = family.map(|family| [family.channel()]);
+        let channels = own.as_ref().map_or(&Family::CHANNELS[..], |own| own);
+        let list = &self.peer.list;
+        let body = array(arguments);
+        accepted(list.publish(self.peer.id, channels, body, number).await)
+    }
+
     async fn ask(&self, room: &str, ack: u64) {
         {
             let mut asked = self.asked.lock();
@@ -383,7 +452,7 @@ impl Member {
             // Before it is asked, for the answer may come at once.
             asked.entry(room.to_owned()).or_default().push(ack);
         }
-        let asked = self.peer.list.ask_for_room(self.peer.id, room).await;
+        let asked = self.peer.list.watch_for(self.peer.id, room).await;
         if asked.is_err() {
             self.asked.lock().remove(room);
         }
@@ -409,8 +478,12 @@ impl Member {
         }
         let peer_type = arguments.get(1).copied();
         let peer_type = peer_type.filter(|kind| kind.get().len() <= MAX_TYPE_BYTES);
-        let introduction = events::introduction(&self.public_id, &name, peer_type);
-        match list.list_member(self.peer.id, &name, introduction).await {
+        let listing = events::listing(&self.public_id, &name, peer_type);
+        let listed = match list.claim(self.peer.id, SCOPE, &name).await {
+            Ok(()) => list.list_peer(self.peer.id, listing).await,
+            Err(refusal) => Err(refusal),
+        };
+        match listed {
             Ok(cards) => {
                 *self.name.lock() = Some(name.as_str().into());
                 self.greet(&name, &cards).await
@@ -449,7 +522,7 @@ impl Member {
         let target = targeted.ok_or(Refusal::UnknownReceiver)?.target;
         let list = &self.peer.list;
         let sent = list
-            .send_to_member(self.peer.id, &target, array(arguments))
+            .send_to_alias(self.peer.id, SCOPE, &target, array(arguments))
             .await;
         let Err(Refusal::UnknownReceiver) = sent else {
             return sent;

@@ -3,12 +3,12 @@
 //!
 //! | event | verb |
 //! |---|---|
-//! | connect | `add_member` |
-//! | `ready` | `list_member` |
-//! | `message` | `broadcast` |
-//! | `messageOne` | `send_to_member`, `send` |
-//! | `keep-in-server`, `keep-session` | `keep_room` |
-//! | `get-session-info` | `ask_for_room` |
+//! | connect | `add_unlisted`, `resume_unlisted` |
+//! | `ready` | `claim`, `list_peer` |
+//! | `message` | `publish` |
+//! | `messageOne` | `send_to_alias`, `send` |
+//! | `keep-in-server`, `keep-session` | `announce` |
+//! | `get-session-info` | `watch_for` |
 //! | disconnect | `remove_peer` |
 
 mod connections;

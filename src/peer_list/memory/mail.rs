@@ -164,7 +164,7 @@ impl MemoryEngine {
             }
             let nobody_reads = {
                 let state = receiver.state.lock();
-                receiver.is_member && state.resumes && state.presence.sockets == 0
+                receiver.by_socket_only && state.resumes && state.presence.sockets == 0
             };
             if nobody_reads || timeout_at(deadline, room).await.is_err() {
                 return Err(self.give_up(receiver));
@@ -177,7 +177,7 @@ impl MemoryEngine {
     pub(super) fn give_up(&self, receiver: &Peer) -> Refusal {
         let wakers = {
             let mut state = receiver.state.lock();
-            let may_return = receiver.is_member && state.resumes;
+            let may_return = receiver.by_socket_only && state.resumes;
             if state.presence.sockets == 0 && !may_return {
                 return Refusal::MailboxFull;
             }

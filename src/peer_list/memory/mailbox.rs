@@ -26,18 +26,27 @@ pub(super) struct Message {
 pub(super) enum Kind {
     /// From a peer to this one.
     Direct { from: PeerId },
-    /// From a member of the same group.
-    Group,
-    /// The name of a room that exists now.
-    Room,
+    /// Published in a channel, or sent to an alias.
+    Published,
+    /// A name that is announced.
+    Announced,
 }
 
 impl Message {
-    /// A message of the group, which needs nothing.
-    pub fn of_group(kind: Kind, body: Bytes) -> Self {
+    /// A message of a channel, which needs no version of the list.
+    pub fn published(body: Bytes) -> Self {
         Self {
-            kind,
+            kind: Kind::Published,
             body,
+            needs: 0,
+        }
+    }
+
+    /// The word that a name is announced.
+    pub fn announced(name: &str) -> Self {
+        Self {
+            kind: Kind::Announced,
+            body: Bytes::copy_from_slice(name.as_bytes()),
             needs: 0,
         }
     }
@@ -195,7 +204,7 @@ mod tests {
                 }
                 let front = mailbox.front().map(|m| match m.kind {
                     Kind::Direct { from } => (from.get() - 1, m.body.len()),
-                    Kind::Group | Kind::Room => unreachable!("none was put in"),
+                    Kind::Published | Kind::Announced => unreachable!("none was put in"),
                 });
                 prop_assert_eq!(front, model.front().copied());
             }
@@ -256,7 +265,7 @@ mod tests {
                 prop_assert_eq!(mailbox.number(), handed + 1);
                 let front = mailbox.front().map(|m| match m.kind {
                     Kind::Direct { from } => u64::from(from.get()),
-                    Kind::Group | Kind::Room => unreachable!("none was put in"),
+                    Kind::Published | Kind::Announced => unreachable!("none was put in"),
                 });
                 let next = Some(handed + 1).filter(|next| *next <= u64::from(pushed));
                 prop_assert_eq!(front, next);

@@ -1,10 +1,10 @@
 //! The peer list that lives in this process.
 
+mod channels;
 mod gc;
-mod group;
 mod mail;
 mod mailbox;
-mod members;
+mod names;
 mod peer;
 mod peers;
 mod presence;
@@ -33,7 +33,7 @@ use super::{
     telling::{Half, Schedule},
 };
 use gc::Awake;
-use group::Group;
+use names::Names;
 use peer::{Listed, Peer, PeerState};
 
 /// The list in this process. Clones are the same list.
@@ -46,11 +46,11 @@ pub(super) struct MemoryEngine(Arc<Shared>);
 /// held across an `await`. The wakers of waits run without a lock.
 struct Shared {
     opts: HeartbeatOpts,
-    /// All peers, and the members of the group that are in no list yet.
+    /// All peers, also those that are in no list yet.
     peers: DashMap<PeerId, Arc<Peer>>,
     roster: Mutex<Roster>,
-    /// Never locked together with anything else.
-    group: Mutex<Group>,
+    /// Locked before a map shard, and under no other lock.
+    names: Mutex<Names>,
     /// When the halves of the peers are told. Locked after the roster, if both
     /// are.
     schedules: Mutex<[Schedule; 2]>,
@@ -74,11 +74,12 @@ impl MemoryEngine {
     /// Outside of a tokio runtime, or if `gc_interval` is zero.
     pub fn new(opts: HeartbeatOpts) -> Self {
         let awake = Awake::new(&opts, Instant::now());
+        let names = Names::new(opts.max_pending_bytes);
         let list = Self(Arc::new(Shared {
             opts,
             peers: DashMap::new(),
             roster: Mutex::new(Roster::new()),
-            group: Mutex::default(),
+            names: Mutex::new(names),
             schedules: Mutex::new(Half::BOTH.map(Schedule::new)),
             told: Default::default(),
             ending: AtomicBool::new(false),
@@ -116,11 +117,11 @@ impl MemoryEngine {
         Ok(peer.value().clone())
     }
 
-    /// A peer that is not a member of the group: those are heard through their
-    /// sockets only, also while they are away.
+    /// A peer that may poll: one that came in unlisted is heard through its sockets
+    /// only, also while it is away.
     fn polled_peer(&self, id: PeerId) -> Result<Arc<Peer>, Refusal> {
         let peer = self.peer(id)?;
-        if peer.is_member {
+        if peer.by_socket_only {
             return Err(Refusal::UnknownPeer);
         }
         Ok(peer)

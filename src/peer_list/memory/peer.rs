@@ -12,7 +12,7 @@ use crate::peer_list::{
     rules::{LINGER, patience},
 };
 
-/// A peer, or a member of the group that is not in the list yet.
+/// A peer, which may be in no list yet.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub id: PeerId,
@@ -20,15 +20,15 @@ pub(super) struct Peer {
     since: SystemTime,
     /// Its place in the list, once it has one. Nothing is locked under it.
     listed: Mutex<Option<Listed>>,
-    /// It is a member of the group.
-    pub is_member: bool,
+    /// It came in unlisted, and is reached through its sockets only.
+    pub by_socket_only: bool,
     /// Told when there is room in its mailbox again.
     pub room: Notify,
     /// The number of the last message that it sent, if it numbers them. Locked
     /// before any state.
     pub last_sent: Mutex<u64>,
-    /// Locked while it broadcasts what has a number.
-    pub broadcasting: tokio::sync::Mutex<()>,
+    /// Locked while it publishes what has a number.
+    pub publishing: tokio::sync::Mutex<()>,
     pub state: Mutex<PeerState>,
 }
 
@@ -49,10 +49,10 @@ impl Peer {
             token: PeerToken::random(),
             since: SystemTime::now(),
             listed: Mutex::new(None),
-            is_member: false,
+            by_socket_only: false,
             room: Notify::new(),
             last_sent: Mutex::new(0),
-            broadcasting: tokio::sync::Mutex::default(),
+            publishing: tokio::sync::Mutex::default(),
             state: Mutex::new(PeerState {
                 mailbox: Mailbox::default(),
                 way,
@@ -125,7 +125,7 @@ impl Peer {
         Some(PeerInfo {
             id: self.id,
             name: self.listed()?.name,
-            door: state.way.door,
+            door: state.way.door.into(),
             connected: match presence.shown {
                 Connected::Yes => true,
                 Connected::Until(end) => end > now,

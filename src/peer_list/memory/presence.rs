@@ -134,8 +134,8 @@ impl Presence for MemoryEngine {
         }
         state.presence.sockets += 1;
         state.resumes |= resumes;
-        // Sockets do not, but for those of members that said so.
-        state.acknowledges &= peer.is_member;
+        // Sockets do not, but for those of peers that came in with a key.
+        state.acknowledges &= peer.by_socket_only;
         let wakers = state.begin_session(true);
         let session = state.session;
         let request = Request::begin(self, &peer, state);

@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::{
     MemoryEngine,
-    mailbox::{Kind, Message},
+    mailbox::Message,
     peer::{Peer, PeerState, Stale},
 };
 use crate::peer_list::{Dialect, PeerEvent, PeerId, PeerInfo, Reason, Refusal};
@@ -86,12 +86,12 @@ impl MemoryEngine {
             return TakenOff::Nothing;
         }
         peer.room.notify_waiters();
-        let farewell = self.0.group.lock().leave(peer.id);
+        let farewell = self.0.names.lock().remove(peer.id);
         if let Some((farewell, audience)) = farewell {
-            let message = Message::of_group(Kind::Group, farewell);
-            for member in audience.iter().filter_map(|id| self.peer(*id).ok()) {
-                if self.push(&member, message.clone()) == Err(Refusal::MailboxFull) {
-                    self.give_up(&member);
+            let message = Message::published(farewell);
+            for other in audience.iter().filter_map(|id| self.peer(*id).ok()) {
+                if self.push(&other, message.clone()) == Err(Refusal::MailboxFull) {
+                    self.give_up(&other);
                 }
             }
         }

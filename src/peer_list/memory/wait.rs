@@ -288,8 +288,8 @@ impl Wait {
                 let body = message.body.clone();
                 let news = match message.kind {
                     Kind::Direct { from } => News::Message { from, body },
-                    Kind::Group => News::GroupMessage(body),
-                    Kind::Room => News::Room(body),
+                    Kind::Published => News::Published(body),
+                    Kind::Announced => News::Announced(body),
                 };
                 let number = state.mailbox.number();
                 let keep = state.acknowledges;

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, task::Waker};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{MemoryEngine, group::Group, removal::Removal};
+use super::{MemoryEngine, names::Names, removal::Removal};
 use crate::peer_list::{
     Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Reason, Refusal, Watching,
 };
@@ -90,7 +90,7 @@ impl Engine for MemoryEngine {
     async fn stop(&self) {
         self.cancel_gc();
         // No farewells: those who would hear them are removed too.
-        *self.0.group.lock() = Group::default();
+        *self.0.names.lock() = Names::new(self.0.opts.max_pending_bytes);
         let mut peers = self.peers_where(|_| true);
         // The newest first, for that is the end from which the list's text is
         // shortened without being moved.

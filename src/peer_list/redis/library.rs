@@ -25,16 +25,18 @@ const LEASE: Duration = Duration::from_secs(15);
 const OP_LIFE: Duration = Duration::from_secs(40);
 
 /// Verbs that are refused while Redis is out of memory: others make room.
-const GROWING: [&str; 9] = [
-    "add_member",
+const GROWING: [&str; 11] = [
     "add_peer",
-    "ask_for_room",
-    "broadcast",
-    "keep_room",
-    "list_member",
+    "add_unlisted",
+    "announce",
+    "claim",
+    "join",
+    "list_peer",
+    "publish",
     "push_owed",
     "send",
-    "send_to_member",
+    "send_to_alias",
+    "watch_for",
 ];
 
 /// Its parts, each of which uses those before it.
@@ -44,9 +46,10 @@ const SCRIPT: &str = concat!(
     include_str!("script/peer.lua"),
     include_str!("script/changes.lua"),
     include_str!("script/mailbox.lua"),
-    include_str!("script/group.lua"),
+    include_str!("script/channels.lua"),
     include_str!("script/removal.lua"),
-    include_str!("script/members.lua"),
+    include_str!("script/aliases.lua"),
+    include_str!("script/unlisted.lua"),
     include_str!("script/polling.lua"),
     include_str!("script/waiting.lua"),
     include_str!("script/sockets.lua"),

@@ -4,12 +4,12 @@
 //! node keeps what cannot leave it: open waits and sockets (`node.rs`), and a
 //! copy of the list that it brings up to date (`view.rs`).
 
+mod channels;
 mod connect;
 mod connection;
 mod lease;
 mod library;
 mod mail;
-mod members;
 mod node;
 mod open;
 mod peers;

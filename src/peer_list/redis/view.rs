@@ -140,9 +140,8 @@ pub(super) struct Cached {
     statuses_of: u64,
     highest_id: u32,
     is_known: bool,
-    /// What the group shows of peers in the list, as far as it was asked for: the
-    /// outer none for those that are no members, the inner for those of whom nothing
-    /// is shown.
+    /// The cards of peers in the list, as far as they were asked for: the outer none for
+    /// peers that did not come in unlisted, the inner for those of which nothing is shown.
     cards: HashMap<PeerId, Option<Option<Bytes>>>,
 }
 
@@ -251,21 +250,21 @@ impl Cached {
         true
     }
 
-    /// Peers in the list of whom it is not known what the group shows.
+    /// Peers in the list whose cards are not known.
     pub fn without_card(&self) -> Vec<PeerId> {
         let unknown = self.peers.keys().filter(|id| !self.cards.contains_key(id));
         unknown.copied().collect()
     }
 
-    /// What the group shows of a peer.
+    /// The card of a peer.
     pub fn set_card(&mut self, id: PeerId, card: Option<Option<Bytes>>) {
         if self.peers.contains_key(&id) {
             self.cards.insert(id, card);
         }
     }
 
-    /// Every peer in the list but those members of the group of whom nothing is shown,
-    /// oldest first.
+    /// Every peer in the list but those that came in unlisted and are not shown, oldest
+    /// first.
     pub fn cards(&self) -> Vec<Card> {
         let ids = self.roster.ids().into_iter();
         let cards = ids.filter_map(|id| {

@@ -62,8 +62,8 @@ impl Looking {
                         from: PeerId::parse(&from)?,
                         body,
                     },
-                    "r" => News::Room(body),
-                    _ => News::GroupMessage(body),
+                    "a" => News::Announced(body),
+                    _ => News::Published(body),
                 };
                 Found::Lent(news, number, Hears::Message(number))
             }

@@ -1,17 +1,30 @@
-//! Peers whose socket is open, and the group.
+//! Peers whose socket is open, and peers that come in unlisted.
 
 use super::*;
 
-fn introduction() -> Introduction {
-    Introduction {
+const SCOPE: &str = "names";
+const CHANNEL: &str = "all";
+
+fn listing(name: &str) -> Listing<'_> {
+    Listing {
+        name,
         card: "card".into(),
         hello: "hello".into(),
         farewell: "farewell".into(),
     }
 }
 
-async fn member(list: &TimeoutPeerList, key: Option<&str>) -> (PeerId, Box<dyn OpenSocket>) {
-    let id = list.add_member(key, "socketio").await.unwrap().id;
+async fn come(list: &TimeoutPeerList, key: Option<&str>) -> Added {
+    let coming = Unlisted {
+        key,
+        door: "socketio",
+        channels: &[CHANNEL],
+    };
+    list.add_unlisted(coming).await.unwrap()
+}
+
+async fn unlisted(list: &TimeoutPeerList, key: Option<&str>) -> (PeerId, Box<dyn OpenSocket>) {
+    let id = come(list, key).await.id;
     (id, list.open_socket(id, false).await.unwrap())
 }
 
@@ -30,8 +43,8 @@ fn nothing_for(socket: &dyn OpenSocket) {
     assert_pending!(task::spawn(socket.wait()).poll());
 }
 
-fn group_message(number: u64, body: &'static str) -> (u64, News) {
-    (number, News::GroupMessage(body.into()))
+fn published(number: u64, body: &'static str) -> (u64, News) {
+    (number, News::Published(body.into()))
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,16 +86,18 @@ async fn a_copy_that_waits_for_room_is_delivered_though_its_sender_comes_back_me
         max_pending_bytes: 1000,
         ..HeartbeatOpts::default()
     });
-    let (a, _a) = member(&list, Some("the key of a, 16")).await;
-    let (_, b) = member(&list, None).await;
+    let (a, _a) = unlisted(&list, Some("the key of a, 16")).await;
+    let (_, b) = unlisted(&list, None).await;
     let long = Bytes::from_static(&[b'x'; 700]);
-    list.broadcast(a, long.clone(), Some(1)).await.unwrap();
-    let mut second = task::spawn(list.broadcast(a, long.clone(), Some(2)));
+    list.publish(a, &[CHANNEL], long.clone(), Some(1))
+        .await
+        .unwrap();
+    let mut second = task::spawn(list.publish(a, &[CHANNEL], long.clone(), Some(2)));
     assert_pending!(second.poll());
     pass(Duration::from_millis(10)).await;
     // Its socket is replaced, and its client says it again.
     drop(second);
-    let mut again = task::spawn(list.broadcast(a, long.clone(), Some(2)));
+    let mut again = task::spawn(list.publish(a, &[CHANNEL], long.clone(), Some(2)));
     assert_pending!(again.poll());
     assert_eq!(take(&*b).await.0, 1);
     again.await.unwrap();
@@ -93,9 +108,11 @@ async fn a_copy_that_waits_for_room_is_delivered_though_its_sender_comes_back_me
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_counts_before_its_delivery_is_done() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (a, _a) = member(&list, None).await;
-    let (b, socket) = member(&list, Some("the key of b, 16")).await;
-    list.broadcast(a, "hi".into(), None).await.unwrap();
+    let (a, _a) = unlisted(&list, None).await;
+    let (b, socket) = unlisted(&list, Some("the key of b, 16")).await;
+    list.publish(a, &[CHANNEL], "hi".into(), None)
+        .await
+        .unwrap();
     let delivery = assert_ready!(task::spawn(socket.wait()).poll());
     // Written, and answered, before its task went on.
     list.acknowledge(b, 1).await;
@@ -103,8 +120,10 @@ async fn an_acknowledgement_counts_before_its_delivery_is_done() {
     drop(socket);
     let socket = list.open_socket(b, false).await.unwrap();
     nothing_for(&*socket);
-    list.broadcast(a, "ho".into(), None).await.unwrap();
-    assert_eq!(take(&*socket).await, group_message(2, "ho"));
+    list.publish(a, &[CHANNEL], "ho".into(), None)
+        .await
+        .unwrap();
+    assert_eq!(take(&*socket).await, published(2, "ho"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,11 +257,11 @@ async fn who_cannot_be_refused_waits_for_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_is_never_polled_for_also_while_it_is_away() {
+async fn an_unlisted_peer_cannot_poll_also_while_it_is_away() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (a, socket) = member(&list, Some(KEY)).await;
+    let (a, socket) = unlisted(&list, Some(KEY)).await;
     drop(socket);
-    list.list_member(a, "A", introduction()).await.unwrap();
+    list.list_peer(a, listing("A")).await.unwrap();
     assert_eq!(
         list.wait(a, WaitOpts::default()).await.unwrap_err(),
         Refusal::UnknownPeer
@@ -260,7 +279,7 @@ async fn a_member_is_never_polled_for_also_while_it_is_away() {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_server_ends_the_waits_of_sockets() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (_, socket) = member(&list, None).await;
+    let (_, socket) = unlisted(&list, None).await;
     let mut wait = task::spawn(socket.wait());
     assert_pending!(wait.poll());
     list.end_waits();
@@ -272,11 +291,11 @@ async fn the_end_of_the_server_ends_the_waits_of_sockets() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_is_in_the_list_from_its_introduction_to_its_farewell() {
+async fn an_unlisted_peer_is_in_the_list_from_its_hello_to_its_farewell() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     let watcher = sign_in(&list, "watcher").await;
-    let (a, _a) = member(&list, None).await;
-    let (_, b) = member(&list, None).await;
+    let (a, _a) = unlisted(&list, None).await;
+    let (_, b) = unlisted(&list, None).await;
     let refused = list
         .send(watcher, a, Bytes::new(), SendOpts::default())
         .await;
@@ -287,7 +306,7 @@ async fn a_member_is_in_the_list_from_its_introduction_to_its_farewell() {
     assert_eq!(refused.unwrap_err(), Refusal::UnknownPeer);
     assert_eq!(text(&list.format()), "watcher,1,1\n");
 
-    let there = list.list_member(a, "A,", introduction()).await;
+    let there = list.list_peer(a, listing("A,")).await;
     let there = there.unwrap();
     assert_eq!(
         there.iter().map(|card| card.id).collect::<Vec<_>>(),
@@ -297,7 +316,7 @@ async fn a_member_is_in_the_list_from_its_introduction_to_its_farewell() {
         super::take(&list, watcher).await,
         status("A_,2,1\nwatcher,1,1\n")
     );
-    assert_eq!(take(&*b).await, group_message(1, "hello"));
+    assert_eq!(take(&*b).await, published(1, "hello"));
     let cards = list.cards().await.unwrap();
     let cards: Vec<_> = cards
         .iter()
@@ -308,36 +327,36 @@ async fn a_member_is_in_the_list_from_its_introduction_to_its_farewell() {
     assert!(list.remove_peer(a, Reason::SignedOut).await.unwrap());
     pass(Duration::from_millis(100)).await;
     assert_eq!(super::take(&list, watcher).await, status("watcher,1,1\n"));
-    assert_eq!(take(&*b).await, group_message(2, "farewell"));
-    assert!(list.list_member(a, "A", introduction()).await.is_err());
+    assert_eq!(take(&*b).await, published(2, "farewell"));
+    assert!(list.list_peer(a, listing("A")).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_of_the_group_is_given_once_and_is_an_address() {
+async fn an_alias_has_one_holder_and_is_an_address() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (a, socket) = member(&list, None).await;
-    let (b, _b) = member(&list, None).await;
-    let listed = list.list_member(a, "A", introduction()).await;
-    assert!(listed.is_ok());
-    let taken = list.list_member(b, "A", introduction()).await;
+    let (a, socket) = unlisted(&list, None).await;
+    let (b, _b) = unlisted(&list, None).await;
+    list.claim(a, SCOPE, "A").await.unwrap();
+    let taken = list.claim(b, SCOPE, "A").await;
     assert_eq!(taken.unwrap_err(), Refusal::NameTaken);
-    list.send_to_member(b, "A", "hi".into()).await.unwrap();
-    assert_eq!(take(&*socket).await, group_message(1, "hi"));
-    let unknown = list.send_to_member(b, "B", "hi".into()).await;
-    assert_eq!(unknown.unwrap_err(), Refusal::UnknownReceiver);
+    list.claim(b, "another scope", "A").await.unwrap();
+    let send = async |name: &str| list.send_to_alias(b, SCOPE, name, "hi".into()).await;
+    send("A").await.unwrap();
+    assert_eq!(take(&*socket).await, published(1, "hi"));
+    assert_eq!(send("B").await.unwrap_err(), Refusal::UnknownReceiver);
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
+    let gone = list.claim(a, SCOPE, "A").await;
+    assert_eq!(gone.unwrap_err(), Refusal::UnknownPeer);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_name_of_a_member_is_free_when_its_socket_has_been_closed_for_long() {
+async fn an_alias_is_free_when_the_socket_of_its_holder_has_been_closed_for_long() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (a, socket) = member(&list, Some(KEY)).await;
-    let claim = async |id| {
-        let listed = list.list_member(id, "A", introduction()).await;
-        listed.is_ok()
-    };
+    let (a, socket) = unlisted(&list, Some(KEY)).await;
+    let claim = async |id| list.claim(id, SCOPE, "A").await.is_ok();
     assert!(claim(a).await);
     pass(Duration::from_secs(60)).await;
-    let (b, _b) = member(&list, None).await;
+    let (b, _b) = unlisted(&list, None).await;
     assert!(!claim(b).await);
     // It may come back.
     drop(socket);
@@ -345,39 +364,86 @@ async fn the_name_of_a_member_is_free_when_its_socket_has_been_closed_for_long()
     assert!(!claim(b).await);
     pass(Duration::from_secs(1)).await;
     assert!(claim(b).await);
-    assert_eq!(list.peer_ids(), [b]);
+    assert!(list.open_socket(a, false).await.is_err(), "it is removed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_count_against_the_bound_of_peers() {
+async fn a_peer_that_comes_back_is_told_its_channels_and_its_alias_if_it_is_listed() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (a, _socket) = unlisted(&list, Some(KEY)).await;
+    list.claim(a, SCOPE, "A").await.unwrap();
+    list.join(a, "another").await.unwrap();
+    list.leave(a, CHANNEL).await.unwrap();
+    let again = come(&list, Some(KEY)).await;
+    assert_eq!(
+        (again.alias, again.channels),
+        (None, vec!["another".into()])
+    );
+    list.list_peer(a, listing("A")).await.unwrap();
+    let again = come(&list, Some(KEY)).await;
+    assert_eq!(again.alias.as_deref(), Some("A"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_of_the_list_can_join_channels_too() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let (a, _a) = unlisted(&list, None).await;
+    let b = list
+        .add_peer(Some("b"), way(Dialect::Silent))
+        .await
+        .unwrap()
+        .id;
+    list.join(b, CHANNEL).await.unwrap();
+    list.join(b, "another").await.unwrap();
+    list.publish(a, &[CHANNEL, "another"], "hi".into(), None)
+        .await
+        .unwrap();
+    let heard = list.wait(b, WaitOpts::default()).await.unwrap();
+    assert_eq!(heard.news(), &News::Published("hi".into()));
+    heard.done();
+    list.leave(b, CHANNEL).await.unwrap();
+    list.publish(a, &[CHANNEL], "ho".into(), None)
+        .await
+        .unwrap();
+    assert_pending!(wait(&list, b).poll());
+    list.remove_peer(b, Reason::SignedOut).await.unwrap();
+    let gone = list.join(b, CHANNEL).await;
+    assert_eq!(gone.unwrap_err(), Refusal::UnknownPeer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unlisted_peers_count_against_the_bound_of_peers() {
     let opts = HeartbeatOpts {
         max_peers: 1,
         ..HeartbeatOpts::default()
     };
     let list = TimeoutPeerList::new(opts);
-    let _member = member(&list, None).await;
-    assert_eq!(
-        list.add_member(None, "socketio").await.unwrap_err(),
-        Refusal::Full
-    );
+    let _peer = unlisted(&list, None).await;
+    let coming = Unlisted {
+        key: None,
+        door: "socketio",
+        channels: &[],
+    };
+    let full = list.add_unlisted(coming).await;
+    assert_eq!(full.unwrap_err(), Refusal::Full);
     let full = list.add_peer(Some("a"), way(Dialect::Listed)).await;
     assert_eq!(full.unwrap_err(), Refusal::Full);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_room_is_told_of_to_who_asked_when_it_exists() {
+async fn a_peer_that_waits_for_a_name_hears_when_it_is_announced() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (a, asks) = member(&list, None).await;
-    let (b, keeps) = member(&list, None).await;
-    list.ask_for_room(a, "room").await.unwrap();
+    let (a, asks) = unlisted(&list, None).await;
+    let (b, keeps) = unlisted(&list, None).await;
+    list.watch_for(a, "room").await.unwrap();
     nothing_for(&*asks);
-    list.keep_room(b, "room").await.unwrap();
-    assert_eq!(take(&*asks).await, (1, News::Room("room".into())));
-    list.ask_for_room(a, "room").await.unwrap();
-    assert_eq!(take(&*asks).await, (2, News::Room("room".into())));
+    list.announce(b, "room").await.unwrap();
+    assert_eq!(take(&*asks).await, (1, News::Announced("room".into())));
+    list.watch_for(a, "room").await.unwrap();
+    assert_eq!(take(&*asks).await, (2, News::Announced("room".into())));
     drop(keeps);
     list.remove_peer(b, Reason::Closed).await.unwrap();
-    list.ask_for_room(a, "room").await.unwrap();
+    list.watch_for(a, "room").await.unwrap();
     nothing_for(&*asks);
 }
 
@@ -386,41 +452,39 @@ const KEY: &str = "a key of its own";
 #[tokio::test(start_paused = true)]
 async fn who_comes_back_with_its_key_is_given_what_it_has_not_acknowledged() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (b, _b) = member(&list, None).await;
-    let (a, socket) = member(&list, Some(KEY)).await;
+    let (b, _b) = unlisted(&list, None).await;
+    let (a, socket) = unlisted(&list, Some(KEY)).await;
     for body in ["one", "two", "three"] {
-        list.broadcast(b, body.into(), None).await.unwrap();
+        list.publish(b, &[CHANNEL], body.into(), None)
+            .await
+            .unwrap();
     }
-    assert_eq!(take(&*socket).await, group_message(1, "one"));
-    assert_eq!(take(&*socket).await, group_message(2, "two"));
+    assert_eq!(take(&*socket).await, published(1, "one"));
+    assert_eq!(take(&*socket).await, published(2, "two"));
     list.acknowledge(a, 1).await;
     drop(socket);
     pass(Duration::from_secs(29)).await;
-    let again = list.add_member(Some(KEY), "socketio").await.unwrap();
+    let again = come(&list, Some(KEY)).await;
     assert_eq!((again.id, again.resumed), (a, true));
     let socket = list.open_socket(a, false).await.unwrap();
-    assert_eq!(take(&*socket).await, group_message(2, "two"));
-    assert_eq!(take(&*socket).await, group_message(3, "three"));
+    assert_eq!(take(&*socket).await, published(2, "two"));
+    assert_eq!(take(&*socket).await, published(3, "three"));
     nothing_for(&*socket);
     drop(socket);
     pass(Duration::from_secs(60)).await;
-    assert!(
-        !list
-            .add_member(Some(KEY), "socketio")
-            .await
-            .unwrap()
-            .resumed
-    );
+    assert!(!come(&list, Some(KEY)).await.resumed);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (a, older) = member(&list, Some(KEY)).await;
-    let (b, _b) = member(&list, None).await;
+    let (a, older) = unlisted(&list, Some(KEY)).await;
+    let (b, _b) = unlisted(&list, None).await;
     let mut ended = task::spawn(older.ended());
     assert_pending!(ended.poll());
-    list.broadcast(b, "one".into(), None).await.unwrap();
+    list.publish(b, &[CHANNEL], "one".into(), None)
+        .await
+        .unwrap();
     let lent = older.wait().await;
     let newer = list.open_socket(a, false).await.unwrap();
     assert!(ended.is_woken());
@@ -432,26 +496,30 @@ async fn a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent() {
     nothing_for(&*newer);
     assert_eq!(lent_anew.number(), 1);
     lent_anew.done();
-    list.broadcast(b, "two".into(), None).await.unwrap();
+    list.publish(b, &[CHANNEL], "two".into(), None)
+        .await
+        .unwrap();
     drop(ended);
     drop(older);
-    assert_eq!(take(&*newer).await, group_message(2, "two"));
+    assert_eq!(take(&*newer).await, published(2, "two"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_is_to_go_is_not_introduced_to_the_others() {
+async fn an_unlisted_peer_that_is_to_be_removed_is_not_shown_to_the_others() {
     let list = TimeoutPeerList::new(HeartbeatOpts {
         max_pending_bytes: MESSAGE_OVERHEAD_BYTES,
         ..HeartbeatOpts::default()
     });
-    let (a, socket) = member(&list, None).await;
-    let (b, _other) = member(&list, None).await;
+    let (a, socket) = unlisted(&list, None).await;
+    let (b, _other) = unlisted(&list, None).await;
     for _ in 0..2 {
         // The second has no room.
-        list.broadcast(b, Bytes::new(), None).await.unwrap();
+        list.publish(b, &[CHANNEL], Bytes::new(), None)
+            .await
+            .unwrap();
     }
     let mut events = list.subscribe(None);
-    let listed = list.list_member(a, "a", introduction()).await;
+    let listed = list.list_peer(a, listing("a")).await;
     assert_eq!(listed.unwrap_err(), Refusal::UnknownPeer);
     assert!(list.peer_ids().is_empty());
     let (_, PeerEvent::PeerAdded(_)) = events.next().await.unwrap() else {
@@ -467,12 +535,14 @@ async fn a_hello_that_comes_after_its_farewell_is_followed_by_one_more() {
         max_pending_bytes: 3 * (MESSAGE_OVERHEAD_BYTES + "farewell".len()),
         ..HeartbeatOpts::default()
     });
-    let (a, _a) = member(&list, None).await;
-    let (_, b) = member(&list, None).await;
+    let (a, _a) = unlisted(&list, None).await;
+    let (_, b) = unlisted(&list, None).await;
     for _ in 0..3 {
-        list.broadcast(a, "whatever".into(), None).await.unwrap();
+        list.publish(a, &[CHANNEL], "whatever".into(), None)
+            .await
+            .unwrap();
     }
-    let mut listed = task::spawn(list.list_member(a, "a", introduction()));
+    let mut listed = task::spawn(list.list_peer(a, listing("a")));
     assert_pending!(listed.poll());
     for _ in 0..3 {
         take(&*b).await;
@@ -483,23 +553,23 @@ async fn a_hello_that_comes_after_its_farewell_is_followed_by_one_more() {
     assert_eq!(
         heard,
         [
-            group_message(4, "farewell"),
-            group_message(5, "hello"),
-            group_message(6, "farewell"),
+            published(4, "farewell"),
+            published(5, "hello"),
+            published(6, "farewell"),
         ]
     );
     nothing_for(&*b);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_came_back_is_told_of_as_connected() {
+async fn an_unlisted_peer_that_came_back_is_told_of_as_connected() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (a, socket) = member(&list, Some(KEY)).await;
-    list.list_member(a, "a", introduction()).await.unwrap();
+    let (a, socket) = unlisted(&list, Some(KEY)).await;
+    list.list_peer(a, listing("a")).await.unwrap();
     drop(socket);
     pass(Duration::from_secs(10)).await;
     let mut events = list.subscribe(None);
-    list.add_member(Some(KEY), "socketio").await.unwrap();
+    come(&list, Some(KEY)).await;
     let (_, PeerEvent::PeerReconnected(peer)) = events.next().await.unwrap() else {
         panic!("it did not come back");
     };
@@ -511,15 +581,17 @@ async fn a_member_that_came_back_is_told_of_as_connected() {
 #[tokio::test(start_paused = true)]
 async fn what_its_sender_numbered_is_broadcast_once() {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let (a, _a) = member(&list, Some(KEY)).await;
-    let (_, socket) = member(&list, None).await;
+    let (a, _a) = unlisted(&list, Some(KEY)).await;
+    let (_, socket) = unlisted(&list, None).await;
     for number in [1, 1, 2, 1, 5] {
         let body = Bytes::from(number.to_string());
-        list.broadcast(a, body, Some(number)).await.unwrap();
+        list.publish(a, &[CHANNEL], body, Some(number))
+            .await
+            .unwrap();
     }
     for body in ["1", "2", "5"] {
         let delivery = socket.wait().await;
-        assert_eq!(*delivery.news(), News::GroupMessage(body.into()));
+        assert_eq!(*delivery.news(), News::Published(body.into()));
         delivery.done();
     }
     assert_pending!(task::spawn(socket.wait()).poll());
@@ -533,25 +605,23 @@ async fn who_is_away_for_too_much_is_removed_rather_than_given_a_part() {
         ..HeartbeatOpts::default()
     };
     let list = TimeoutPeerList::new(opts);
-    let (b, _b) = member(&list, None).await;
-    let (a, socket) = member(&list, Some(KEY)).await;
+    let (b, _b) = unlisted(&list, None).await;
+    let (a, socket) = unlisted(&list, Some(KEY)).await;
     drop(socket);
-    list.broadcast(b, Bytes::new(), None).await.unwrap();
-    let again = list.add_member(Some(KEY), "socketio").await.unwrap();
+    list.publish(b, &[CHANNEL], Bytes::new(), None)
+        .await
+        .unwrap();
+    let again = come(&list, Some(KEY)).await;
     assert_eq!((again.id, again.resumed), (a, true));
     let start = Instant::now();
-    list.broadcast(b, Bytes::new(), None).await.unwrap();
+    list.publish(b, &[CHANNEL], Bytes::new(), None)
+        .await
+        .unwrap();
     assert_eq!(Instant::now(), start, "waited for one that is not there");
-    assert!(
-        !list
-            .add_member(Some(KEY), "socketio")
-            .await
-            .unwrap()
-            .resumed
-    );
+    assert!(!come(&list, Some(KEY)).await.resumed);
     pass(Duration::from_secs(20)).await;
     assert!(list.open_socket(a, false).await.is_err());
-    let gone = list.resume_member(a, &again.token).await;
+    let gone = list.resume_unlisted(a, &again.token).await;
     assert_eq!(
         gone.unwrap_err(),
         Refusal::UnknownPeer,

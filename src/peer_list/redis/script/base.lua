@@ -40,9 +40,16 @@
 --   op:OP                what was done already, for those who ask again; or that it is
 --                        not to be done any more
 --   gone:ID              why a peer was removed just now
---   g:members, g:names, g:keys, g:cards, r:k:ROOM, r:a:ROOM, p:ID:rooms,
+--   keys                 hash: the keys by which unlisted peers come back, to ids
+--   cards                hash: ids to what is shown of listed peers that came in unlisted
+--   c:CHANNEL            set: the peers in a channel
+--   aliases:SCOPE        hash: aliases to the ids of their holders
+--   a:by:NAME, a:for:NAME
+--                        sets: the peers that announce a name, and that wait for it
+--   p:ID:channels, p:ID:announcements
+--                        sets: the names that a peer holds
 --   p:ID:owed, p:ID:owed:numbered
---                        the group
+--                        sets: to whom a peer owes what it said last, or numbered
 --
 -- A peer's fields: name, joined, door, dialect, token (its SHA-256), since,
 -- seen, beat, linger, link (`NODE number`), leaving, session, resumes,
@@ -57,8 +64,10 @@
 -- ended to see that; the name of one that may have been sent before), heard, given, acks, gone,
 -- handed, delivered, bytes (its mailbox), sent (the last number that it sent), doomed
 -- (why its door is to remove it), stale and shown (what the sets of these names
--- have for it), capacity (how many viewers it says that it can serve), member, key,
--- title, farewell, rooms, op (the last operation that it asked for; the group).
+-- have for it), capacity (how many viewers it says that it can serve), by_socket_only
+-- (it came in unlisted), key (by which it comes back), scope and alias, farewell
+-- (published when it is removed), names (what the names that it holds cost), op (the
+-- last that it said to others).
 
 -- Of the call that is carried out: what keys begin with, the node that asks, the
 -- time as Redis tells it, and in ms.

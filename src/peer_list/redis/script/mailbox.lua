@@ -71,7 +71,7 @@ end
 -- Nobody can be refused that sends to a socket, nor may one that is away miss
 -- a part: it is to go.
 local function doom(peer)
-  if not peer.is.socket and not (peer.is.member and peer.is.resumes) then
+  if not peer.is.socket and not (peer.is.by_socket_only and peer.is.resumes) then
     return false
   end
   peer:set('doomed', peer.is.doomed or 'not_reading')
@@ -99,7 +99,7 @@ function verbs.has_room(id, bytes)
   if not peer or has_room(peer, bytes) then
     return { 'ok' }
   end
-  local is_away = peer.is.member and peer.is.resumes and not peer.is.socket
+  local is_away = peer.is.by_socket_only and peer.is.resumes and not peer.is.socket
   return { is_away and 'away' or 'full', taken(peer) }
 end
 

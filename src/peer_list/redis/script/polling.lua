@@ -3,7 +3,7 @@
 -- A peer that polls has been asked for, with a token or ('') without.
 local function polled(id, token)
   local peer = find(id)
-  if not peer or peer.is.member or peer.is.doomed then
+  if not peer or peer.is.by_socket_only or peer.is.doomed then
     return nil, { 'unknown' }
   end
   local refused = peer:refuses(token)
@@ -50,7 +50,7 @@ end
 
 verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect)
   local peer = find(id)
-  if not peer or peer.is.member or peer.is.doomed then
+  if not peer or peer.is.by_socket_only or peer.is.doomed then
     return { 'gone' }
   end
   local refused = peer:refuses(token)
@@ -118,7 +118,7 @@ verbs.send = in_time(function(before, op, from, token, to, link, lingers, sequen
   if unproved then
     return unproved
   end
-  if polls == '1' and not sender.is.member then
+  if polls == '1' and not sender.is.by_socket_only then
     sender:request(link, lingers)
   end
   local answer
@@ -185,7 +185,7 @@ end
 -- has open.
 function verbs.signed_in(id, link, lingers)
   local peer = find(id)
-  if peer and not peer.is.member then
+  if peer and not peer.is.by_socket_only then
     peer:set_number('linger', now)
     peer:request(link, lingers)
     peer:store()

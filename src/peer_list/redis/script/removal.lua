@@ -20,8 +20,8 @@ local function remove(peer, reason)
     call('SREM', key('open:', node), peer.id)
   end
   tell_all('r' .. peer.id .. ' ' .. reason)
-  if is.member then
-    leave_group(peer)
+  if is.names or is.alias or is.key or is.op then
+    drop_names(peer)
   end
   if is.name then
     change('-', peer)

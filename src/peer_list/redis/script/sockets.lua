@@ -9,7 +9,7 @@ verbs.open_socket = in_time(function(_, opening, id, resumes)
   peer:begin_session()
   peer:set('socket', '1')
   peer:set('opening', opening)
-  if not peer.is.member then
+  if not peer.is.by_socket_only then
     peer:set('acks', nil)
   end
   if resumes == '1' then

@@ -1,4 +1,4 @@
-//! Members of the group, whose broadcasts reach each other at all nodes.
+//! Peers that come in unlisted, channels, aliases and announcements, as steps in Redis.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,24 +10,25 @@ use super::{
     split,
 };
 use crate::peer_list::{
-    Added, Card, Family, Group, Introduction, PeerId, PeerToken, Refusal, peer::name_for_list,
+    Added, Card, Channels, Listing, PeerId, PeerToken, Refusal, Unlisted, peer::name_for_list,
 };
 
-/// The cards of so many peers are asked for at once: others wait for it.
+/// The cards of at most this many peers are asked for at once: others wait for it.
 const CARDS_AT_ONCE: usize = 500;
 
 #[async_trait]
-impl Group for RedisEngine {
-    async fn add_member(&self, key: Option<&str>, door: &'static str) -> Result<Added, Refusal> {
+impl Channels for RedisEngine {
+    async fn add_unlisted(&self, unlisted: Unlisted<'_>) -> Result<Added, Refusal> {
         let token = PeerToken::random();
         let op = op();
         let mut asking = SignIn::new(&self.0, &op);
-        let row = self.0.run_in_time("add_member", PATIENCE, |verb| {
+        let row = self.0.run_in_time("add_unlisted", PATIENCE, |verb| {
             verb.arg(&op)
-                .arg(key.map(hash).unwrap_or_default())
-                .arg(door)
+                .arg(unlisted.key.map(hash).unwrap_or_default())
+                .arg(unlisted.door)
                 .arg(hash_token(&token))
                 .arg(self.0.highest_id())
+                .arg(unlisted.channels)
         });
         let (kind, row) = row.await?;
         let added = match kind.as_str() {
@@ -42,9 +43,9 @@ impl Group for RedisEngine {
         Ok(added)
     }
 
-    async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
+    async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
         let op = op();
-        let row = self.0.run_in_time("resume_member", PATIENCE, |verb| {
+        let row = self.0.run_in_time("resume_unlisted", PATIENCE, |verb| {
             verb.arg(&op).arg(id.get()).arg(hash_token(token))
         });
         let (kind, row) = row.await?;
@@ -56,22 +57,16 @@ impl Group for RedisEngine {
         }
     }
 
-    async fn list_member(
-        &self,
-        id: PeerId,
-        name: &str,
-        introduction: Introduction,
-    ) -> Result<Vec<Card>, Refusal> {
-        let listed = name_for_list(name);
+    async fn list_peer(&self, id: PeerId, listing: Listing<'_>) -> Result<Vec<Card>, Refusal> {
+        let listed = name_for_list(listing.name);
         let op = op();
-        let row = self.0.run("list_member", None, |verb| {
+        let row = self.0.run("list_peer", None, |verb| {
             verb.arg(&op)
                 .arg(id.get())
                 .arg(&*listed)
-                .arg(name)
-                .arg(&introduction.card[..])
-                .arg(&introduction.hello[..])
-                .arg(&introduction.farewell[..])
+                .arg(&listing.card[..])
+                .arg(&listing.hello[..])
+                .arg(&listing.farewell[..])
         });
         let (kind, mut row) = split(row.await)?;
         match kind.as_str() {
@@ -83,7 +78,7 @@ impl Group for RedisEngine {
         info!(peer_id = id.get(), name = &*listed, "peer signed in");
         let full = row.row();
         let version = row.number().ok_or(Refusal::Unavailable)?;
-        self.push_owed(&op, id, None, full, "g", introduction.hello)
+        self.push_owed(&op, id, None, full, PUBLISHED, listing.hello)
             .await;
         self.0.sync_to(version, None).await?;
         let mut cards = self.cards().await?;
@@ -91,64 +86,83 @@ impl Group for RedisEngine {
         Ok(cards)
     }
 
-    async fn broadcast(
-        &self,
-        from: PeerId,
-        body: Bytes,
-        number: Option<u64>,
-    ) -> Result<(), Refusal> {
-        let op = op();
-        let row = self.0.run("broadcast", None, |verb| {
-            verb.arg(&op)
-                .arg(from.get())
-                .arg(number_arg(number))
-                .arg(&body[..])
+    async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal> {
+        let row = self.0.run("claim", None, |verb| {
+            verb.arg(id.get()).arg(scope).arg(name)
         });
-        let (kind, mut row) = split(row.await)?;
-        if kind != "ok" {
-            return Err(Refusal::UnknownPeer);
-        }
-        self.push_owed(&op, from, number, row.row(), "g", body)
-            .await;
-        Ok(())
+        named(row.await)
     }
 
-    async fn send_to_member(&self, from: PeerId, name: &str, body: Bytes) -> Result<(), Refusal> {
+    async fn send_to_alias(
+        &self,
+        from: PeerId,
+        scope: &str,
+        name: &str,
+        body: Bytes,
+    ) -> Result<(), Refusal> {
         let op = op();
-        let row = self.0.run("send_to_member", Some(LONG_PATIENCE), |verb| {
-            verb.arg(&op).arg(from.get()).arg(name).arg(&body[..])
+        let row = self.0.run("send_to_alias", Some(LONG_PATIENCE), |verb| {
+            verb.arg(&op)
+                .arg(from.get())
+                .arg(scope)
+                .arg(name)
+                .arg(&body[..])
         });
         let (kind, mut row) = split(row.await)?;
         if kind != "ok" {
             return Err(Refusal::UnknownReceiver);
         }
-        match self
-            .push_owed(&op, from, None, row.row(), "g", body)
-            .await
-            .pop()
-        {
-            Some(error) => Err(error),
+        let owed = self.push_owed(&op, from, None, row.row(), PUBLISHED, body);
+        match owed.await.pop() {
+            Some(refusal) => Err(refusal),
             None => Ok(()),
         }
     }
 
-    async fn show_family(&self, id: PeerId, family: Family) {
-        let letter = match family {
-            Family::Names => "n",
-            Family::Rooms => "r",
-        };
+    async fn join(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
         let row = self
             .0
-            .run("show_family", None, |verb| verb.arg(id.get()).arg(letter));
-        let _ = row.await;
+            .run("join", None, |verb| verb.arg(id.get()).arg(channel));
+        named(row.await)
     }
 
-    async fn keep_room(&self, id: PeerId, room: &str) -> Result<(), Refusal> {
-        self.room("keep_room", id, room).await
+    async fn leave(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
+        let row = self.0.run("leave_channel", None, |verb| {
+            verb.arg(id.get()).arg(channel)
+        });
+        named(row.await)
     }
 
-    async fn ask_for_room(&self, id: PeerId, room: &str) -> Result<(), Refusal> {
-        self.room("ask_for_room", id, room).await
+    async fn publish(
+        &self,
+        from: PeerId,
+        channels: &[&str],
+        body: Bytes,
+        number: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let op = op();
+        let row = self.0.run("publish", None, |verb| {
+            verb.arg(&op)
+                .arg(from.get())
+                .arg(number_arg(number))
+                .arg(&body[..])
+                .arg(channels)
+        });
+        let (kind, mut row) = split(row.await)?;
+        if kind != "ok" {
+            return Err(Refusal::UnknownPeer);
+        }
+        self.push_owed(&op, from, number, row.row(), PUBLISHED, body)
+            .await;
+        Ok(())
+    }
+
+    async fn announce(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
+        self.announcement("announce", id, name).await
+    }
+
+    async fn watch_for(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
+        self.announcement("watch_for", id, name).await
     }
 
     async fn cards(&self) -> Result<Vec<Card>, Refusal> {
@@ -160,7 +174,7 @@ impl Group for RedisEngine {
             let shown = row.await?.all_bytes();
             let mut cached = self.0.cached.lock();
             for (id, shown) in ids.iter().zip(shown) {
-                // A member of whom nothing is shown has an empty card.
+                // A peer that came in unlisted and is not shown has an empty card.
                 let card = shown.map(|card| Some(card).filter(|card| !card.is_empty()));
                 cached.set_card(*id, card);
             }
@@ -170,7 +184,7 @@ impl Group for RedisEngine {
 }
 
 impl RedisEngine {
-    /// A member, as the script tells of it.
+    /// A peer, as the script tells of it.
     fn added(&self, mut row: Row, token: PeerToken) -> Option<Added> {
         let id = row.text().and_then(|id| PeerId::parse(&id))?;
         // It may be in no list for long.
@@ -179,22 +193,21 @@ impl RedisEngine {
             id,
             token,
             resumed: row.text()? == "1",
-            name: row.text().map(Into::into),
+            alias: row.text().map(Into::into),
+            channels: row.texts().into_iter().map(Into::into).collect(),
         })
     }
 
-    async fn room(&self, verb: &str, id: PeerId, room: &str) -> Result<(), Refusal> {
+    async fn announcement(&self, verb: &str, id: PeerId, name: &str) -> Result<(), Refusal> {
         let op = op();
         let row = self
             .0
-            .run(verb, None, |verb| verb.arg(&op).arg(id.get()).arg(room));
+            .run(verb, None, |verb| verb.arg(&op).arg(id.get()).arg(name));
         let (kind, mut row) = split(row.await)?;
-        let name = Bytes::copy_from_slice(room.as_bytes());
-        self.push_owed(&op, id, None, row.row(), "r", name).await;
-        match kind.as_str() {
-            "ok" => Ok(()),
-            _ => Err(Refusal::TooManyNames),
-        }
+        let word = Bytes::copy_from_slice(name.as_bytes());
+        self.push_owed(&op, id, None, row.row(), ANNOUNCED, word)
+            .await;
+        names_answer(&kind)
     }
 
     /// Waits for room in the mailboxes of those that had none. Returns why each
@@ -242,5 +255,24 @@ impl RedisEngine {
                 _ => {}
             }
         }
+    }
+}
+
+/// The kinds of what is pushed into mailboxes, as the script knows them.
+const PUBLISHED: &str = "p";
+const ANNOUNCED: &str = "a";
+
+/// What became of a change of a peer's names.
+fn named(row: Result<Row, Refusal>) -> Result<(), Refusal> {
+    names_answer(&split(row)?.0)
+}
+
+fn names_answer(kind: &str) -> Result<(), Refusal> {
+    match kind {
+        "ok" => Ok(()),
+        "unknown" => Err(Refusal::UnknownPeer),
+        "taken" => Err(Refusal::NameTaken),
+        "costly" => Err(Refusal::TooManyNames),
+        _ => Err(Refusal::Unavailable),
     }
 }

@@ -1,4 +1,4 @@
-//! Members of the group: how they come, are listed, and hear each other.
+//! Peers that come in unlisted, and what is done by channels, aliases and announcements.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,23 +9,29 @@ use tokio::time::Instant;
 
 use super::{
     MemoryEngine,
-    mailbox::{Kind, Message},
+    mailbox::Message,
+    names::Names,
     peer::{Listed, Peer, Presence},
     removal::Removal,
 };
 use crate::peer_list::{
-    Added, Card, Dialect, Family, Group, Introduction, PeerEvent, PeerId, PeerToken, Reason,
-    Refusal, Watching, WayIn, peer::name_for_list, roster::Connected, rules::NAME_KEPT,
+    Added, Card, Channels, Dialect, Listing, PeerEvent, PeerId, PeerToken, Reason, Refusal,
+    Unlisted, Watching, WayIn, peer::name_for_list, roster::Connected, rules::NAME_KEPT,
 };
 
 #[async_trait]
-impl Group for MemoryEngine {
-    async fn add_member(&self, key: Option<&str>, door: &'static str) -> Result<Added, Refusal> {
-        let known = key.and_then(|key| self.0.group.lock().with_key(key));
+impl Channels for MemoryEngine {
+    async fn add_unlisted(&self, unlisted: Unlisted<'_>) -> Result<Added, Refusal> {
+        let Unlisted {
+            key,
+            door,
+            channels,
+        } = unlisted;
+        let known = key.and_then(|key| self.0.names.lock().with_key(key));
         if let Some(peer) = known.and_then(|id| self.peer(id).ok())
             && peer.state.lock().removed.is_none()
         {
-            return Ok(self.returned_member(&peer));
+            return Ok(self.returned(&peer));
         }
         let peer = {
             let mut roster = self.0.roster.lock();
@@ -38,7 +44,7 @@ impl Group for MemoryEngine {
                 protected: key.is_some(),
             };
             let mut peer = Peer::new(id, way, roster.current(), presence);
-            peer.is_member = true;
+            peer.by_socket_only = true;
             let peer = Arc::new(peer);
             {
                 let mut state = peer.state.lock();
@@ -49,49 +55,45 @@ impl Group for MemoryEngine {
             peer
         };
         loop {
-            let joined = self.0.group.lock().join(peer.id, key);
-            let Err(first) = joined else { break };
+            let entered = self.0.names.lock().enter(peer.id, key);
+            let Err(first) = entered else { break };
             // Of two sockets that come with the same key at once, one is first; or
             // that one is about to be removed.
             let lives = |first: &Arc<Peer>| first.state.lock().removed.is_none();
             if let Some(first) = self.peer(first).ok().filter(lives) {
                 self.0.peers.remove(&peer.id);
-                return Ok(self.returned_member(&first));
+                return Ok(self.returned(&first));
             }
-            self.0.group.lock().forget_key(first);
+            self.0.names.lock().forget_key(first);
         }
-        Ok(Added {
-            id: peer.id,
-            token: peer.token,
-            resumed: false,
-            name: None,
-        })
+        for channel in channels {
+            self.0.names.lock().put_in(peer.id, channel);
+        }
+        Ok(self.added(&peer, false))
     }
 
-    async fn resume_member(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
+    async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
         let peer = self.peer(id)?;
-        if !peer.is_member {
+        if !peer.by_socket_only {
             return Err(Refusal::UnknownPeer);
         }
-        if peer.admit(Some(token)).is_err() {
-            return Err(Refusal::WrongToken);
-        }
+        peer.admit(Some(token))?;
         if peer.state.lock().removed.is_some() {
             return Err(Refusal::UnknownPeer);
         }
-        Ok(self.returned_member(&peer))
+        Ok(self.returned(&peer))
     }
 
-    async fn list_member(
-        &self,
-        id: PeerId,
-        name: &str,
-        introduction: Introduction,
-    ) -> Result<Vec<Card>, Refusal> {
+    async fn list_peer(&self, id: PeerId, listing: Listing<'_>) -> Result<Vec<Card>, Refusal> {
         let peer = self.peer(id)?;
-        self.free_name(id, name);
-        let claimed = self.0.group.lock().claim(id, &name.into(), &introduction);
-        let (audience, cards) = claimed?;
+        let Listing {
+            name,
+            card,
+            hello,
+            farewell,
+        } = listing;
+        let (audience, cards) =
+            self.with_names(id, |names| names.show(id, card, farewell.clone()))?;
         {
             let state = peer.state.lock();
             let mut roster = self.0.roster.lock();
@@ -112,33 +114,68 @@ impl Group for MemoryEngine {
             return Err(Refusal::UnknownPeer);
         }
         self.changed();
-        let hello = Message::of_group(Kind::Group, introduction.hello);
-        self.push_to_members(&audience, hello).await;
+        self.push_to(&audience, Message::published(hello)).await;
         if peer.state.lock().removed.is_some() {
             // Some may have heard its farewell before its hello.
-            let farewell = Message::of_group(Kind::Group, introduction.farewell);
-            self.push_to_members(&audience, farewell).await;
+            self.push_to(&audience, Message::published(farewell)).await;
             return Err(Refusal::UnknownPeer);
         }
         Ok(self.with_cards(cards))
     }
 
-    async fn broadcast(
+    async fn cards(&self) -> Result<Vec<Card>, Refusal> {
+        let cards = self.0.names.lock().cards();
+        Ok(self.with_cards(cards))
+    }
+
+    async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal> {
+        self.free(id, scope, name);
+        self.with_names(id, |names| names.claim(id, scope, name))
+    }
+
+    async fn send_to_alias(
+        &self,
+        _: PeerId,
+        scope: &str,
+        name: &str,
+        body: Bytes,
+    ) -> Result<(), Refusal> {
+        let to = self.0.names.lock().holder(scope, name);
+        let to = to.and_then(|id| self.peer(id).ok());
+        let to = to.ok_or(Refusal::UnknownReceiver)?;
+        self.push_patiently(&to, Message::published(body)).await
+    }
+
+    async fn join(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
+        self.with_names(id, |names| names.join(id, channel))
+    }
+
+    async fn leave(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
+        self.with_names(id, |names| {
+            names.leave(id, channel);
+            Ok(())
+        })
+    }
+
+    async fn publish(
         &self,
         from: PeerId,
+        channels: &[&str],
         body: Bytes,
         number: Option<u64>,
     ) -> Result<(), Refusal> {
         let peer = self.peer(from)?;
+        let audience = self.0.names.lock().audience(from, channels);
+        let message = Message::published(body);
         let Some(number) = number else {
-            self.publish(from, body).await;
+            self.push_to(&audience, message).await;
             return Ok(());
         };
         let list = self.clone();
         // It goes on when the socket by which it came is replaced: its client
         // sends it again, and that waits for this and is then a repeat.
         let sending = tokio::spawn(async move {
-            let _alone = peer.broadcasting.lock().await;
+            let _alone = peer.publishing.lock().await;
             {
                 let mut last = peer.last_sent.lock();
                 if number <= *last {
@@ -146,50 +183,42 @@ impl Group for MemoryEngine {
                 }
                 *last = number;
             }
-            list.publish(from, body).await;
+            list.push_to(&audience, message).await;
         });
         // An error: the server stops.
         let _ = sending.await;
         Ok(())
     }
 
-    async fn send_to_member(&self, _: PeerId, name: &str, body: Bytes) -> Result<(), Refusal> {
-        let to = self.0.group.lock().named(name);
-        let to = to.and_then(|id| self.peer(id).ok());
-        let to = to.ok_or(Refusal::UnknownReceiver)?;
-        self.push_patiently(&to, Message::of_group(Kind::Group, body))
-            .await
-    }
-
-    async fn show_family(&self, id: PeerId, family: Family) {
-        self.0.group.lock().show(id, family);
-    }
-
-    async fn keep_room(&self, id: PeerId, room: &str) -> Result<(), Refusal> {
-        let bound = self.0.opts.max_pending_bytes;
-        let askers = self.0.group.lock().keep(id, room, bound);
-        let askers = askers.ok_or(Refusal::TooManyNames)?;
-        self.tell_of_room(&askers, room).await;
+    async fn announce(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
+        let watchers = self.with_names(id, |names| names.announce(id, name))?;
+        self.push_to(&watchers, Message::announced(name)).await;
         Ok(())
     }
 
-    async fn ask_for_room(&self, id: PeerId, room: &str) -> Result<(), Refusal> {
-        let bound = self.0.opts.max_pending_bytes;
-        let exists = self.0.group.lock().ask(id, room, bound);
-        if exists.ok_or(Refusal::TooManyNames)? {
-            self.tell_of_room(&[id], room).await;
+    async fn watch_for(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
+        if self.with_names(id, |names| names.watch_for(id, name))? {
+            self.push_to(&[id], Message::announced(name)).await;
         }
         Ok(())
-    }
-
-    async fn cards(&self) -> Result<Vec<Card>, Refusal> {
-        let cards = self.0.group.lock().cards();
-        Ok(self.with_cards(cards))
     }
 }
 
 impl MemoryEngine {
-    fn returned_member(&self, peer: &Peer) -> Added {
+    /// Changes the names of a peer that is there.
+    fn with_names<T>(
+        &self,
+        id: PeerId,
+        change: impl FnOnce(&mut Names) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        // Locked before the look: a peer is taken off the map before its names are
+        // removed.
+        let mut names = self.0.names.lock();
+        self.peer(id)?;
+        change(&mut names)
+    }
+
+    fn returned(&self, peer: &Peer) -> Added {
         {
             let mut state = peer.state.lock();
             let now = Instant::now();
@@ -203,21 +232,27 @@ impl MemoryEngine {
                 self.0.events.add(PeerEvent::PeerReconnected(peer));
             }
         }
+        self.added(peer, true)
+    }
+
+    fn added(&self, peer: &Peer, resumed: bool) -> Added {
+        let names = self.0.names.lock();
         Added {
             id: peer.id,
             token: peer.token,
-            resumed: true,
-            name: self.0.group.lock().name(peer.id),
+            resumed,
+            alias: names.alias_of(peer.id).filter(|_| peer.joined().is_some()),
+            channels: names.channels_of(peer.id),
         }
     }
 
-    /// Removes the holder of a name that another member claims, if its socket has been
+    /// Removes the holder of an alias that another peer claims, if its socket has been
     /// closed for long.
-    fn free_name(&self, claimant: PeerId, name: &str) {
+    fn free(&self, claimant: PeerId, scope: &str, name: &str) {
         let holder = {
-            let group = self.0.group.lock();
-            let is_named = group.name(claimant).is_some();
-            group.named(name).filter(|_| !is_named)
+            let names = self.0.names.lock();
+            let has_one = names.alias_of(claimant).is_some();
+            names.holder(scope, name).filter(|_| !has_one)
         };
         let Some(holder) = holder.and_then(|id| self.peer(id).ok()) else {
             return;
@@ -229,13 +264,13 @@ impl MemoryEngine {
         });
     }
 
-    /// Every peer in the list but the members of the group without a card.
+    /// Every peer in the list but those that came in unlisted and are shown no card of.
     fn with_cards(&self, mut cards: HashMap<PeerId, Bytes>) -> Vec<Card> {
         let peers = self.peer_ids().into_iter();
         let peers = peers.filter_map(|id| self.peer(id).ok());
         let cards = peers.filter_map(|peer| {
             let card = cards.remove(&peer.id);
-            let is_shown = card.is_some() || !peer.is_member;
+            let is_shown = card.is_some() || !peer.by_socket_only;
             is_shown.then_some(Card {
                 id: peer.id,
                 name: peer.listed()?.name,
@@ -245,21 +280,9 @@ impl MemoryEngine {
         cards.collect()
     }
 
-    async fn publish(&self, from: PeerId, body: Bytes) {
-        let audience = self.0.group.lock().audience(from);
-        self.push_to_members(&audience, Message::of_group(Kind::Group, body))
-            .await;
-    }
-
-    async fn tell_of_room(&self, askers: &[PeerId], room: &str) {
-        let name = Bytes::copy_from_slice(room.as_bytes());
-        self.push_to_members(askers, Message::of_group(Kind::Room, name))
-            .await;
-    }
-
-    async fn push_to_members(&self, members: &[PeerId], message: Message) {
-        let members = members.iter().filter_map(|id| self.peer(*id).ok());
-        let full = members.filter(|peer| {
+    async fn push_to(&self, peers: &[PeerId], message: Message) {
+        let peers = peers.iter().filter_map(|id| self.peer(*id).ok());
+        let full = peers.filter(|peer| {
             let pushed = self.push(peer, message.clone());
             pushed == Err(Refusal::MailboxFull)
         });

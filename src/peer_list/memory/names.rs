@@ -1,0 +1,458 @@
+//! Who has joined which channel, who holds which alias, and which names are announced.
+//!
+//! Pure state under one lock. Who is to hear something is returned; the engine puts it
+//! into their mailboxes, and has looked before that the peer that asks is there.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::peer_list::{MESSAGE_OVERHEAD_BYTES, PeerId, Refusal};
+
+/// The names that peers hold.
+pub(super) struct Names {
+    /// What the names of one peer may cost, in bytes.
+    bound: usize,
+    holders: HashMap<PeerId, Holder>,
+    /// Who came in by which key.
+    keys: HashMap<Arc<str>, PeerId>,
+    channels: HashMap<Arc<str>, HashSet<PeerId>>,
+    aliases: HashMap<Arc<Alias>, PeerId>,
+    announcements: HashMap<Arc<str>, Announcement>,
+}
+
+/// A name and its scope.
+#[derive(PartialEq, Eq, Hash)]
+struct Alias {
+    scope: Box<str>,
+    name: Arc<str>,
+}
+
+#[derive(Default)]
+struct Holder {
+    key: Option<Arc<str>>,
+    channels: HashSet<Arc<str>>,
+    alias: Option<Arc<Alias>>,
+    /// The names that it announces or waits for.
+    announcements: HashSet<Arc<str>>,
+    /// What its names cost, in bytes.
+    cost: usize,
+    shown: Option<Shown>,
+}
+
+/// What is shown of a peer in the list, and published when it is removed.
+struct Shown {
+    card: Bytes,
+    farewell: Bytes,
+}
+
+#[derive(Default)]
+struct Announcement {
+    announcers: HashSet<PeerId>,
+    watchers: HashSet<PeerId>,
+}
+
+/// Which peers are to hear something.
+type Audience = Vec<PeerId>;
+
+impl Names {
+    /// `bound`: what the names of one peer may cost, in bytes.
+    pub fn new(bound: usize) -> Self {
+        Self {
+            bound,
+            holders: HashMap::new(),
+            keys: HashMap::new(),
+            channels: HashMap::new(),
+            aliases: HashMap::new(),
+            announcements: HashMap::new(),
+        }
+    }
+
+    /// A peer comes in by this key. An error: there is a peer with this key, which is the
+    /// one that came in.
+    pub fn enter(&mut self, id: PeerId, key: Option<&str>) -> Result<(), PeerId> {
+        if let Some(first) = key.and_then(|key| self.with_key(key)) {
+            return Err(first);
+        }
+        let key: Option<Arc<str>> = key.map(Into::into);
+        if let Some(key) = &key {
+            self.keys.insert(key.clone(), id);
+        }
+        let holder = Holder {
+            key,
+            ..Holder::default()
+        };
+        self.holders.insert(id, holder);
+        Ok(())
+    }
+
+    /// A peer does not come back by its key any more.
+    pub fn forget_key(&mut self, id: PeerId) {
+        self.keys.retain(|_, holder| *holder != id);
+    }
+
+    /// The peer that came in by this key.
+    pub fn with_key(&self, key: &str) -> Option<PeerId> {
+        self.keys.get(key).copied()
+    }
+
+    // Channels -------------------------------------------------------------
+
+    /// A peer hears what is published in this channel from now on.
+    pub fn join(&mut self, id: PeerId, channel: &str) -> Result<(), Refusal> {
+        let holder = self.holders.entry(id).or_default();
+        if !holder.channels.contains(channel) {
+            holder.pay(channel, self.bound)?;
+            self.put_in(id, channel);
+        }
+        Ok(())
+    }
+
+    /// A peer is in this channel from the start, which costs nothing: its door chose it.
+    pub fn put_in(&mut self, id: PeerId, channel: &str) {
+        let holder = self.holders.entry(id).or_default();
+        let known = self.channels.get_key_value(channel);
+        let name = known.map_or_else(|| channel.into(), |(name, _)| name.clone());
+        holder.channels.insert(name.clone());
+        self.channels.entry(name).or_default().insert(id);
+    }
+
+    /// A peer no longer hears what is published in this channel.
+    pub fn leave(&mut self, id: PeerId, channel: &str) {
+        let holder = self.holders.entry(id).or_default();
+        if holder.channels.remove(channel) {
+            // It may have cost nothing.
+            holder.cost = holder.cost.saturating_sub(cost(channel));
+            self.take_off_channel(id, channel);
+        }
+    }
+
+    fn take_off_channel(&mut self, id: PeerId, channel: &str) {
+        if let Some(peers) = self.channels.get_mut(channel) {
+            peers.remove(&id);
+            if peers.is_empty() {
+                self.channels.remove(channel);
+            }
+        }
+    }
+
+    /// The channels that a peer is in.
+    pub fn channels_of(&self, id: PeerId) -> Vec<Arc<str>> {
+        let holder = self.holders.get(&id);
+        let channels = holder.map(|holder| holder.channels.iter().cloned().collect());
+        channels.unwrap_or_default()
+    }
+
+    /// The other peers in these channels, each once.
+    pub fn audience<C: AsRef<str>>(&self, from: PeerId, channels: &[C]) -> Audience {
+        let sets: Vec<&HashSet<PeerId>> = channels
+            .iter()
+            .filter_map(|channel| self.channels.get(channel.as_ref()))
+            .collect();
+        let peers = sets.iter().enumerate().flat_map(|(number, set)| {
+            let before = &sets[..number];
+            set.iter()
+                .filter(move |id| !before.iter().any(|set| set.contains(id)))
+        });
+        peers.copied().filter(|id| *id != from).collect()
+    }
+
+    /// The other peers in the channels of this one.
+    pub fn neighbours(&self, id: PeerId) -> Audience {
+        self.audience(id, &self.channels_of(id))
+    }
+
+    // Aliases --------------------------------------------------------------
+
+    /// Gives a peer its alias.
+    pub fn claim(&mut self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal> {
+        let holder = self.holders.entry(id).or_default();
+        let alias = alias(scope, name);
+        if let Some(own) = &holder.alias {
+            return if **own == alias {
+                Ok(())
+            } else {
+                Err(Refusal::NameTaken)
+            };
+        }
+        if self.aliases.contains_key(&alias) {
+            return Err(Refusal::NameTaken);
+        }
+        let alias = Arc::new(alias);
+        holder.alias = Some(alias.clone());
+        self.aliases.insert(alias, id);
+        Ok(())
+    }
+
+    /// The alias of a peer.
+    pub fn alias_of(&self, id: PeerId) -> Option<Arc<str>> {
+        let alias = self.holders.get(&id)?.alias.as_ref()?;
+        Some(alias.name.clone())
+    }
+
+    /// The peer that holds an alias.
+    pub fn holder(&self, scope: &str, name: &str) -> Option<PeerId> {
+        self.aliases.get(&alias(scope, name)).copied()
+    }
+
+    // Announcements --------------------------------------------------------
+
+    /// A peer announces a name from now on. Returns who waits for it.
+    pub fn announce(&mut self, id: PeerId, name: &str) -> Result<Audience, Refusal> {
+        let announced = self.note(id, name)?;
+        announced.announcers.insert(id);
+        let watchers: Audience = announced.watchers.drain().collect();
+        // Their question costs nothing any more.
+        for watcher in watchers.iter().filter(|watcher| **watcher != id) {
+            if let Some(holder) = self.holders.get_mut(watcher)
+                && holder.announcements.remove(name)
+            {
+                holder.cost -= cost(name);
+            }
+        }
+        Ok(watchers)
+    }
+
+    /// A peer waits for a name. True if the name is announced; else the peer is named when
+    /// it is.
+    pub fn watch_for(&mut self, id: PeerId, name: &str) -> Result<bool, Refusal> {
+        if let Some(announced) = self.announcements.get(name)
+            && !announced.announcers.is_empty()
+        {
+            return Ok(true);
+        }
+        self.note(id, name)?.watchers.insert(id);
+        Ok(false)
+    }
+
+    fn note(&mut self, id: PeerId, name: &str) -> Result<&mut Announcement, Refusal> {
+        let holder = self.holders.entry(id).or_default();
+        if !holder.announcements.contains(name) {
+            holder.pay(name, self.bound)?;
+            let known = self.announcements.get_key_value(name);
+            let known = known.map_or_else(|| name.into(), |(name, _)| name.clone());
+            holder.announcements.insert(known);
+        }
+        Ok(self.announcements.entry(name.into()).or_default())
+    }
+
+    // The list -------------------------------------------------------------
+
+    /// A peer is in the list from now on. Returns who is to hear its hello, and the cards
+    /// of those that are in the list before it: of any two, one hears of the other here,
+    /// and the other's hello later.
+    pub fn show(
+        &mut self,
+        id: PeerId,
+        card: Bytes,
+        farewell: Bytes,
+    ) -> Result<(Audience, HashMap<PeerId, Bytes>), Refusal> {
+        let cards = self.cards();
+        let holder = self.holders.entry(id).or_default();
+        if holder.shown.is_some() {
+            return Err(Refusal::NameTaken);
+        }
+        holder.shown = Some(Shown { card, farewell });
+        Ok((self.neighbours(id), cards))
+    }
+
+    /// The cards of the peers that are in the list.
+    pub fn cards(&self) -> HashMap<PeerId, Bytes> {
+        let holders = self.holders.iter();
+        let cards =
+            holders.filter_map(|(id, holder)| Some((*id, holder.shown.as_ref()?.card.clone())));
+        cards.collect()
+    }
+
+    /// A peer is gone. Returns its farewell, if it was in the list, and who is to hear it.
+    pub fn remove(&mut self, id: PeerId) -> Option<(Bytes, Audience)> {
+        let neighbours = self.neighbours(id);
+        let holder = self.holders.remove(&id)?;
+        if let Some(key) = &holder.key
+            && self.keys.get(key) == Some(&id)
+        {
+            self.keys.remove(key);
+        }
+        for channel in &holder.channels {
+            self.take_off_channel(id, channel);
+        }
+        if let Some(alias) = &holder.alias {
+            self.aliases.remove(alias);
+        }
+        for name in &holder.announcements {
+            if let Some(announced) = self.announcements.get_mut(name) {
+                announced.announcers.remove(&id);
+                announced.watchers.remove(&id);
+                if announced.announcers.is_empty() && announced.watchers.is_empty() {
+                    self.announcements.remove(name);
+                }
+            }
+        }
+        Some((holder.shown?.farewell, neighbours))
+    }
+}
+
+impl Holder {
+    /// It holds one more name.
+    fn pay(&mut self, name: &str, bound: usize) -> Result<(), Refusal> {
+        let total = self.cost + cost(name);
+        if total > bound {
+            return Err(Refusal::TooManyNames);
+        }
+        self.cost = total;
+        Ok(())
+    }
+}
+
+fn alias(scope: &str, name: &str) -> Alias {
+    Alias {
+        scope: scope.into(),
+        name: name.into(),
+    }
+}
+
+/// What a name costs the peer that holds it, in bytes.
+fn cost(name: &str) -> usize {
+    name.len() + MESSAGE_OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUND: usize = 10_000;
+
+    fn id(number: u32) -> PeerId {
+        PeerId::new(number).unwrap()
+    }
+
+    fn names(peers: u32) -> Names {
+        let mut names = Names::new(BOUND);
+        for number in 1..=peers {
+            names.enter(id(number), None).unwrap();
+        }
+        names
+    }
+
+    fn show(names: &mut Names, id: PeerId) -> (Audience, usize) {
+        let (audience, cards) = names.show(id, "card".into(), "farewell".into()).unwrap();
+        (audience, cards.len())
+    }
+
+    #[test]
+    fn what_is_published_reaches_each_other_peer_of_the_channels_once() {
+        let mut names = names(4);
+        for (peer, channel) in [(1, "a"), (2, "a"), (2, "b"), (3, "b"), (4, "c")] {
+            names.join(id(peer), channel).unwrap();
+        }
+        let audience = |names: &Names, from, channels: &[&str]| {
+            let mut audience = names.audience(id(from), channels);
+            audience.sort();
+            audience
+        };
+        assert_eq!(audience(&names, 1, &["a"]), [id(2)]);
+        assert_eq!(audience(&names, 1, &["a", "b"]), [id(2), id(3)]);
+        assert_eq!(audience(&names, 4, &["a", "nobody's"]), [id(1), id(2)]);
+        names.leave(id(2), "a");
+        assert_eq!(audience(&names, 1, &["a"]), []);
+        assert_eq!(audience(&names, 3, &["b"]), [id(2)]);
+    }
+
+    #[test]
+    fn an_alias_has_one_holder_in_its_scope_until_that_is_removed() {
+        let mut names = names(2);
+        names.claim(id(1), "scope", "constructor").unwrap();
+        names.claim(id(1), "scope", "constructor").unwrap();
+        let taken = names.claim(id(2), "scope", "constructor");
+        assert_eq!(taken, Err(Refusal::NameTaken));
+        let second = names.claim(id(1), "scope", "other");
+        assert_eq!(second, Err(Refusal::NameTaken));
+        assert_eq!(names.holder("scope", "constructor"), Some(id(1)));
+        assert_eq!(names.holder("another", "constructor"), None);
+        names.remove(id(1));
+        assert_eq!(names.holder("scope", "constructor"), None);
+        names.claim(id(2), "scope", "constructor").unwrap();
+    }
+
+    #[test]
+    fn a_farewell_is_for_the_channels_that_its_peer_was_in() {
+        let mut names = names(3);
+        for peer in [1, 2] {
+            names.join(id(peer), "a").unwrap();
+        }
+        show(&mut names, id(1));
+        let (farewell, audience) = names.remove(id(1)).unwrap();
+        assert_eq!(
+            (farewell.as_ref(), audience),
+            (b"farewell".as_ref(), vec![id(2)])
+        );
+        assert!(names.remove(id(2)).is_none(), "it was in no list");
+    }
+
+    #[test]
+    fn a_key_belongs_to_one_peer() {
+        let mut names = names(0);
+        assert_eq!(names.enter(id(1), Some("key")), Ok(()));
+        assert_eq!(names.enter(id(2), Some("key")), Err(id(1)));
+        names.remove(id(1));
+        assert_eq!(names.enter(id(2), Some("key")), Ok(()));
+    }
+
+    #[test]
+    fn of_two_peers_each_hears_of_the_other_once() {
+        let mut names = names(2);
+        for peer in [1, 2] {
+            names.join(id(peer), "a").unwrap();
+        }
+        assert_eq!(show(&mut names, id(1)), (vec![id(2)], 0));
+        assert_eq!(show(&mut names, id(2)), (vec![id(1)], 1));
+    }
+
+    #[test]
+    fn a_peer_that_waits_for_a_name_hears_of_it_once() {
+        let mut names = names(3);
+        assert_eq!(names.watch_for(id(1), "name"), Ok(false));
+        assert_eq!(names.watch_for(id(1), "name"), Ok(false));
+        assert_eq!(names.announce(id(2), "name"), Ok(vec![id(1)]));
+        assert_eq!(names.announce(id(2), "name"), Ok(vec![]));
+        assert_eq!(names.watch_for(id(3), "name"), Ok(true));
+    }
+
+    #[test]
+    fn a_name_is_announced_as_long_as_one_of_its_announcers_is_there() {
+        let mut names = names(4);
+        names.announce(id(1), "name").unwrap();
+        names.announce(id(2), "name").unwrap();
+        names.remove(id(1));
+        assert_eq!(names.watch_for(id(3), "name"), Ok(true));
+        names.remove(id(2));
+        assert_eq!(names.watch_for(id(3), "name"), Ok(false));
+        names.remove(id(3));
+        assert!(names.announcements.is_empty());
+        assert_eq!(names.announce(id(4), "name"), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_the_names_of_a_peer_cost_is_bounded() {
+        let costs = |names: usize| names * (MESSAGE_OVERHEAD_BYTES + 1);
+        let mut names = names(2);
+        names.bound = costs(3);
+        assert_eq!(names.watch_for(id(1), "a"), Ok(false));
+        assert_eq!(names.announce(id(1), "b"), Ok(vec![]));
+        names.join(id(1), "c").unwrap();
+        assert_eq!(names.join(id(1), "d"), Err(Refusal::TooManyNames));
+        assert_eq!(names.announce(id(1), "d"), Err(Refusal::TooManyNames));
+        assert_eq!(names.watch_for(id(1), "d"), Err(Refusal::TooManyNames));
+        // Names that it has cost nothing more.
+        names.join(id(1), "c").unwrap();
+        assert_eq!(names.announce(id(1), "a"), Ok(vec![id(1)]));
+        names.leave(id(1), "c");
+        assert_eq!(names.watch_for(id(1), "d"), Ok(false));
+        // Nor does a question that was answered.
+        names.announce(id(2), "d").unwrap();
+        assert_eq!(names.watch_for(id(1), "e"), Ok(false));
+    }
+}

@@ -1,0 +1,47 @@
+-- Names that one peer at a time holds in their scope.
+
+-- Whether nobody else has this alias. Its holder is removed if its socket has been
+-- closed for long.
+local function is_free(scope, name)
+  local id = call('HGET', key('aliases:', scope), name)
+  local holder = id and find(id)
+  if not holder then
+    return true
+  end
+  local is_gone = not holder.is.socket and now >= holder:number('seen') + NAME_KEPT
+  if is_gone then
+    remove(holder, 'closed')
+  end
+  return is_gone
+end
+
+function verbs.claim(id, scope, name)
+  local peer = find(id)
+  if not peer or peer.is.doomed then
+    return { 'unknown' }
+  end
+  if peer.is.alias then
+    return { peer.is.scope == scope and peer.is.alias == name and 'ok' or 'taken' }
+  end
+  if not is_free(scope, name) then
+    return { 'taken' }
+  end
+  -- It may have heard a farewell.
+  peer = find(id)
+  call('HSET', key('aliases:', scope), name, id)
+  peer:set('scope', scope)
+  peer:set('alias', name)
+  peer:store()
+  return { 'ok' }
+end
+
+function verbs.send_to_alias(op, id, scope, name, body)
+  return say(op, id, '', function()
+    local to = call('HGET', key('aliases:', scope), name)
+    local full, none = push_to({ to }, 'p', body)
+    if none then
+      return nil, { 'unknown' }
+    end
+    return full
+  end)
+end

@@ -1,0 +1,60 @@
+//! Peers that come in before they are in the list, and how they are listed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{PeerId, PeerToken};
+
+/// How a peer comes in that is in no list yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Unlisted<'a> {
+    /// A secret of its client's by which it can come back. With one, the peer keeps its
+    /// mailbox when its socket closes, until it is stale, and acknowledges what it gets.
+    pub key: Option<&'a str>,
+    /// A label of its door, for those who watch the list. It has no spaces.
+    pub door: &'static str,
+    /// The channels that it is in from the start, at no cost.
+    pub channels: &'a [&'a str],
+}
+
+/// A peer that came in unlisted, as
+/// [`Channels::add_unlisted`](super::Channels::add_unlisted) found it.
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// Its id.
+    pub id: PeerId,
+    /// What it proves with that it is itself.
+    pub token: PeerToken,
+    /// It was known by its key or token, and is the same again.
+    pub resumed: bool,
+    /// Its alias, if it has one and is in the list.
+    pub alias: Option<Arc<str>>,
+    /// The channels that it is in.
+    pub channels: Vec<Arc<str>>,
+}
+
+/// How an unlisted peer becomes a peer of the list.
+#[derive(Clone, Debug)]
+pub struct Listing<'a> {
+    /// Its name in the list.
+    pub name: &'a str,
+    /// What others find out about it, in the form of its protocol.
+    pub card: Bytes,
+    /// Published in the channels that it is in when it is in the list.
+    pub hello: Bytes,
+    /// Published in the channels that it is in then when it is removed, for whatever
+    /// reason.
+    pub farewell: Bytes,
+}
+
+/// A peer of the list, as [`Channels::cards`](super::Channels::cards) shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Its id.
+    pub id: PeerId,
+    /// Its name, as it stands in the list.
+    pub name: Arc<str>,
+    /// The [`Listing::card`] of a peer that came in unlisted.
+    pub card: Option<Bytes>,
+}
