@@ -94,6 +94,24 @@ test('a Redis that would not keep its word ends the start', async (t) => {
   await refused(/it is a replica/);
 });
 
+test('a list of another version ends the start', async (t) => {
+  const redis = await inMemory(t);
+  const refused = async (why) => {
+    const [status, line] = await startInVain({WEBRTC_REDIS_URL: redis.url});
+    assert.equal(status, 2, line);
+    assert.match(line, why);
+  };
+  // The first version stored no number.
+  await redis.cli('set', '{signal}:created', '1');
+  await refused(/\(schema 1, not \d+\): stop all servers of that version and delete the keys \{signal\}:\*, or set another/);
+  await redis.cli('set', '{signal}:schema', '999');
+  await refused(/\(schema 999, not \d+\)/);
+  await redis.cli('flushall');
+  await startNode(t, {WEBRTC_REDIS_URL: redis.url});
+  await redis.cli('set', '{signal}:schema', '999');
+  await refused(/schema 999/);
+});
+
 test('a Redis that is too old, or none, ends the start', async (t) => {
   for (const [answer, why] of [
     ['-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n'.repeat(3), /it is a version before 6, and 7.0 or newer is needed$/],

@@ -5,7 +5,7 @@ use std::{fmt, fs, time::Duration};
 use parking_lot::Mutex;
 use redis::{
     Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
-    ServerErrorKind, TlsCertificates,
+    ServerErrorKind, TlsCertificates, Value,
     aio::{ConnectionManagerConfig, MultiplexedConnection},
     io::tcp::TcpSettings,
 };
@@ -20,6 +20,7 @@ use super::{
     ClusterOpts,
     connection::{Commands, Health, Redis},
     library::{Library, is_unknown_function},
+    row::Row,
 };
 use crate::peer_list::HeartbeatOpts;
 
@@ -207,14 +208,14 @@ async fn check(
         }
         let mut ready = library.call("ready");
         ready.arg(1).arg(prefix).arg("ready").arg(node);
-        match ready.exec_async(&mut connection).await {
+        let answer: Value = match ready.query_async(&mut connection).await {
             Err(error) if is_unknown_function(&error) => {
                 library.load(&mut connection).await?;
-                ready.exec_async(&mut connection).await?;
+                ready.query_async(&mut connection).await?
             }
             other => other?,
-        }
-        Ok(None)
+        };
+        Ok(unreadable(answer, prefix))
     };
     match checking.await {
         Ok(None) => Ok(Ok(())),
@@ -222,6 +223,19 @@ async fn check(
         Err(error) if is_passing(&error) => Ok(Err(error)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What is wrong if the list in Redis is of a version that this one cannot read.
+fn unreadable(answer: Value, prefix: &str) -> Option<String> {
+    let mut answer = Row::of(answer).ok()?;
+    if answer.kind() != "schema" {
+        return None;
+    }
+    let (stored, own) = (answer.text()?, answer.text()?);
+    Some(format!(
+        "it has a peer list of another version of this server (schema {stored}, not {own}): stop all \
+         servers of that version and delete the keys {prefix}*, or set another WEBRTC_REDIS_PREFIX"
+    ))
 }
 
 /// Redis is away, or answered that it is not ready yet.

@@ -33,6 +33,7 @@
 --   bare                 sorted set: bare peers and the version that each heard
 --   awake                when a node last reached this server
 --   created              when a node first did
+--   schema               the number of the form of all this
 --   grace                there as long as nobody is collected, after that was long ago
 --   webhook, webhook:sent
 --                        the node that sends the webhook, and the last event sent

@@ -47,6 +47,9 @@ local function bury(node, reason)
   return removed, is_all
 end
 
+-- The form of what is stored, which a version of this server that cannot read it raises.
+local SCHEMA = '2'
+
 -- This node lives, and this is the highest id that it has seen. Returns whether
 -- it is new to the others (or was taken for dead), the time, and since when there
 -- is a list here.
@@ -56,6 +59,7 @@ function verbs.live(highest)
   call('SET', key('awake'), string.format('%.0f', now))
   call('SETNX', key('event'), begin_events())
   call('SETNX', key('created'), string.format('%.0f', now))
+  call('SETNX', key('schema'), SCHEMA)
   local is_new = call('SADD', key('announced'), NODE) == 1
   call('ZADD', key('nodes'), now + NODE_LIFE, NODE)
   return { is_new and '1' or '0', string.format('%.0f', now), call('GET', key('created')) }
@@ -131,9 +135,18 @@ function verbs.stop()
   return { removed, is_all and '0' or '1' }
 end
 
--- Whether this server can do its work, which is to write and to tell.
+-- Whether this server can do its work, which is to write and to tell, and to read what is
+-- stored already.
 function verbs.ready()
   call('SET', key('ready'), '1')
   call('PUBLISH', key(DB .. ':ready'), '')
+  local stored = call('GET', key('schema'))
+  if not stored and call('EXISTS', key('created')) == 1 then
+    -- The first form had no number.
+    stored = '1'
+  end
+  if stored and stored ~= SCHEMA then
+    return { 'schema', stored, SCHEMA }
+  end
   return { 'ok' }
 end
