@@ -12,17 +12,19 @@
 //!
 //! - [`server`] accepts connections and speaks HTTP/1 the way native clients
 //!   need it; it knows what can be set.
-//! - [`doors`] are how clients come in, one door a protocol.
+//! - [`doors`] are how clients come in, one door a protocol. Beside them, [`operator`] is
+//!   how the operator watches: an API, a stream of events and a webhook.
 //! - [`peer_list`] is the domain: who is signed in, what waits for whom, and
 //!   who went stale.
 //!
-//! The binary is [`server::app`] behind [`serve`]. To add the signaling
-//! routes to a server of one's own, see [`router`].
+//! The binary is a [`server::Server`]. To add the signaling
+//! routes to a server of your own, see [`router`].
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod doors;
+pub mod operator;
 pub mod peer_list;
 pub mod server;
 

@@ -7,14 +7,10 @@ use std::{
 };
 
 use signal_http_heartbeat::{
-    TimeoutPeerList,
-    doors::operator::operator_router,
     peer_list::ConnectError,
-    serve,
-    server::{Door, Settings, app, healthcheck, listen, send_events, serve_operator},
+    server::{BindError, Door, Server, Settings, healthcheck},
 };
 use tokio::runtime::Builder;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Level, error, info, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::{
@@ -64,14 +60,15 @@ impl From<String> for Failure {
     }
 }
 
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Self {
-        let (way_out, status) = match error {
-            ConnectError::Unreachable(_) => (
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        let (way_out, status) = match &error {
+            BindError::Connect(ConnectError::Unreachable(_)) => (
                 "; is it running, is that its address, and is it redis:// or rediss:// there?",
                 ExitCode::FAILURE,
             ),
-            ConnectError::Unusable(_) => ("", ExitCode::from(UNUSABLE)),
+            BindError::Connect(ConnectError::Unusable(_)) => ("", ExitCode::from(UNUSABLE)),
+            BindError::Listen { .. } | BindError::Operator { .. } => ("", ExitCode::FAILURE),
         };
         let line = format!("{error}{way_out}");
         Self { line, status }
@@ -122,94 +119,37 @@ fn runtime_builder() -> Builder {
 
 async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
     let stop = stop_signal().map_err(|error| format!("signals cannot be handled: {error}"))?;
-    let listener = listen(settings.host, settings.port)
-        .map_err(|error| cannot_listen(settings.port, &error))?;
-    let address = listener.local_addr();
-    let address = address.map_err(|error| cannot_listen(settings.port, &error))?;
-    let operator = settings.admin_listen.map(|address| {
-        let listener = listen(Some(address.ip().into()), address.port());
-        listener.map_err(|error| {
-            let problem = match error.kind() {
-                std::io::ErrorKind::AddrInUse => "another program, or PORT, uses it".to_owned(),
-                std::io::ErrorKind::AddrNotAvailable => "it is no address of this machine".into(),
-                _ => error.to_string(),
-            };
-            format!("cannot listen on {address}: {problem}; set WEBRTC_ADMIN_LISTEN to another")
-        })
-    });
-    let operator = operator.transpose()?;
-    let heartbeat = settings.heartbeat_opts();
-    let opts = settings.app_opts();
-    let wait_timeout = opts.signal.wait_timeout;
-    let required = opts.signal.require_tokens;
-    if opts.token.is_some() && opts.doors.iter().any(|door| *door != Door::SocketIo) {
+    let opts = settings.server_opts();
+    let server = Server::bind(opts.clone()).await?;
+    if opts.app.token.is_some() && opts.app.doors.iter().any(|door| *door != Door::SocketIo) {
         warn!("TOKEN guards Socket.IO only: set WEBRTC_DOORS=socketio to close the other doors");
     }
-    let peer_list = match settings.cluster() {
-        None => TimeoutPeerList::new(heartbeat.clone()),
-        Some(cluster) => TimeoutPeerList::connect(heartbeat.clone(), &cluster).await?,
-    };
-    let app = app(peer_list.clone(), opts);
-    let last_events = CancellationToken::new();
-    let watchers = TaskTracker::new();
-    let webhook = settings.webhook();
-    let webhook_host = webhook
-        .as_ref()
-        .and_then(|w| w.url.host_str().map(str::to_owned));
-    if let Some(webhook) = webhook {
-        let events = peer_list.webhook_events().await;
-        let (list, stop) = (peer_list.clone(), last_events.clone());
-        watchers.spawn(send_events(webhook, list, events, stop));
-    }
-    let operator_address = operator.as_ref().and_then(|o| o.local_addr().ok());
-    if let Some(listener) = operator {
-        let token = settings.admin_token.clone();
-        let app = operator_router(peer_list.clone(), token, last_events.clone());
-        watchers.spawn(serve_operator(listener, app, last_events.clone()));
-    }
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if let Some(host) = &settings.ignored_host {
         warn!(
             host,
             "HOST is the name of this machine or of a toolchain, and is ignored: set WEBRTC_HOST"
         );
     }
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let address = server.local_addr();
+    let webhook = opts.webhook.as_ref();
     info!(
         target: READY,
         version = env!("CARGO_PKG_VERSION"),
-        %address,
-        heartbeat_ms = ms(heartbeat.timeout_period),
-        heartbeat_gc_ms = ms(heartbeat.gc_interval),
-        wait_ms = ms(wait_timeout.unwrap_or_default()),
-        max_peers = heartbeat.max_peers,
-        operator = operator_address.map(tracing::field::display),
-        redis = settings.cluster().is_some().then_some(true),
-        webhook = webhook_host,
-        peer_tokens = required.then_some("required"),
+        address = address.ok().map(tracing::field::display),
+        heartbeat_ms = ms(opts.heartbeat.timeout_period),
+        heartbeat_gc_ms = ms(opts.heartbeat.gc_interval),
+        wait_ms = ms(opts.app.signal.wait_timeout.unwrap_or_default()),
+        max_peers = opts.heartbeat.max_peers,
+        operator = server.operator_addr().map(tracing::field::display),
+        redis = opts.cluster.is_some().then_some(true),
+        webhook = webhook.and_then(|webhook| webhook.url.host_str()),
+        peer_tokens = opts.app.signal.require_tokens.then_some("required"),
         "ready"
     );
-    serve(listener, app, peer_list, settings.serve_opts(), stop).await;
-    last_events.cancel();
-    watchers.close();
-    watchers.wait().await;
+    server.run(stop).await;
     info!("stopped");
     Ok(())
-}
-
-fn cannot_listen(port: u16, error: &std::io::Error) -> String {
-    let way_out = match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            ": another program uses it; stop that one, or set PORT to another port"
-        }
-        std::io::ErrorKind::PermissionDenied => {
-            ": it takes more rights than this user has; set PORT to one from 1024 up"
-        }
-        std::io::ErrorKind::AddrNotAvailable => {
-            ": WEBRTC_HOST (--host, HOST) is not an address of this machine; leave it out to listen on all"
-        }
-        _ => return format!("cannot listen on port {port}: {error}"),
-    };
-    format!("cannot listen on port {port}{way_out}")
 }
 
 /// Readable on a terminal, else JSON, a line an event. A thread of its own

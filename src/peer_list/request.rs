@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -68,6 +68,7 @@ impl Caller {
 /// The door drops it when the connection is closed.
 pub struct Link {
     pub(super) number: u64,
+    is_suspendable: AtomicBool,
     last_used_by: Mutex<Option<(Box<dyn Engine>, PeerId)>>,
 }
 
@@ -77,8 +78,21 @@ impl Link {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            is_suspendable: AtomicBool::new(false),
             last_used_by: Mutex::new(None),
         }
+    }
+
+    /// Whether the request that is open on it may wait for long, so that a server can do
+    /// without what it keeps for requests that are answered soon. A server says no when a
+    /// request begins, and a door yes.
+    pub fn set_suspendable(&self, is: bool) {
+        self.is_suspendable.store(is, Ordering::Relaxed);
+    }
+
+    /// See [`Link::set_suspendable`].
+    pub fn is_suspendable(&self) -> bool {
+        self.is_suspendable.load(Ordering::Relaxed)
     }
 
     fn used_by<E: Engine + Clone>(&self, engine: &E, id: PeerId) {

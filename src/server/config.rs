@@ -19,7 +19,9 @@ use clap::{
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{AppOpts, Door, Host, ServeOpts, Webhook, host::means_something_else};
+use super::{
+    AppOpts, Door, Host, OperatorOpts, ServeOpts, ServerOpts, Webhook, host::means_something_else,
+};
 use crate::{
     doors::http::{Cors, SignalOpts},
     peer_list::{ClusterOpts, HeartbeatOpts, MESSAGE_OVERHEAD_BYTES},
@@ -116,7 +118,7 @@ pub struct Settings {
     /// The address and port of the operator's API; other than loopback it
     /// takes WEBRTC_ADMIN_TOKEN [default: none]
     #[arg(long, env = "WEBRTC_ADMIN_LISTEN", value_name = "ADDRESS", value_parser = address)]
-    pub admin_listen: Option<SocketAddr>,
+    admin_listen: Option<SocketAddr>,
 
     /// What the operator must send as `Authorization: Bearer`
     #[arg(
@@ -126,7 +128,7 @@ pub struct Settings {
         hide_env_values = true,
         value_parser = secret
     )]
-    pub admin_token: Option<SecretString>,
+    admin_token: Option<SecretString>,
 
     /// Where each event of a peer is POSTed to
     #[arg(long, env = "WEBRTC_WEBHOOK_URL", value_name = "URL", hide_env_values = true, value_parser = webhook_url)]
@@ -297,15 +299,31 @@ impl Settings {
         self.heartbeat_interval_ms.unwrap_or(self.heartbeat_ms / 2)
     }
 
-    /// Where events are sent, if anywhere.
-    pub fn webhook(&self) -> Option<Webhook> {
+    /// What the server is made with.
+    pub fn server_opts(&self) -> ServerOpts {
+        let operator = self.admin_listen.map(|address| OperatorOpts {
+            address,
+            token: self.admin_token.clone(),
+        });
+        ServerOpts {
+            host: self.host,
+            port: self.port,
+            heartbeat: self.heartbeat_opts(),
+            cluster: self.cluster(),
+            app: self.app_opts(),
+            serve: self.serve_opts(),
+            operator,
+            webhook: self.webhook(),
+        }
+    }
+
+    fn webhook(&self) -> Option<Webhook> {
         let url = self.webhook_url.clone()?;
         let secret = self.webhook_secret.clone();
         Some(Webhook { url, secret })
     }
 
-    /// Where the peer list lives, if not in this process.
-    pub fn cluster(&self) -> Option<ClusterOpts> {
+    fn cluster(&self) -> Option<ClusterOpts> {
         Some(ClusterOpts {
             url: self.redis_url.clone()?,
             prefix: self.redis_prefix.clone(),
@@ -313,8 +331,7 @@ impl Settings {
         })
     }
 
-    /// How connections are served.
-    pub fn serve_opts(&self) -> ServeOpts {
+    fn serve_opts(&self) -> ServeOpts {
         ServeOpts {
             idle_timeout: self.idle_ms,
         }
@@ -325,8 +342,7 @@ impl Settings {
         self.command == Some(Action::Healthcheck)
     }
 
-    /// The settings of the peer list.
-    pub fn heartbeat_opts(&self) -> HeartbeatOpts {
+    fn heartbeat_opts(&self) -> HeartbeatOpts {
         HeartbeatOpts {
             timeout_period: self.heartbeat_ms,
             gc_interval: self.heartbeat_gc_ms,
@@ -336,8 +352,7 @@ impl Settings {
         }
     }
 
-    /// How the server serves.
-    pub fn app_opts(&self) -> AppOpts {
+    fn app_opts(&self) -> AppOpts {
         AppOpts {
             signal: SignalOpts {
                 enable_cors: self.cors.clone(),
@@ -754,12 +769,7 @@ mod tests {
             "secret",
         ];
         let settings = settings(&args).unwrap();
-        let printed = format!(
-            "{settings:?} {:?} {:?} {:?}",
-            settings.app_opts(),
-            settings.cluster(),
-            settings.webhook()
-        );
+        let printed = format!("{settings:?} {:?}", settings.server_opts());
         assert!(!printed.contains("secret"), "{printed}");
     }
 

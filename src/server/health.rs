@@ -16,7 +16,7 @@ use axum::{
 
 use super::Host;
 use crate::{
-    doors::{RequestError, only, reply},
+    doors::kit::{RequestError, only, reply::reply},
     peer_list::TimeoutPeerList,
 };
 

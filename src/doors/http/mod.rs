@@ -20,7 +20,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderValue, Method, Version, header::CONNECTION},
+    http::{HeaderValue, Method},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::any,
@@ -28,17 +28,15 @@ use axum::{
 use tokio::time::sleep;
 use tower::{service_fn, util::option_layer};
 
-pub use super::Cors;
+pub use super::kit::Cors;
 
-use super::{
-    Parking, RequestError, cors_layer, guard,
-    kit::body,
-    only,
+use super::kit::{
+    RequestError, Transport, body, cors_layer, guard, only,
     query::Query,
     reply::{HEARTBEAT_INTERVAL, MESSAGE_SEQ, PEER_TOKEN, reply, reply_from},
 };
 use crate::peer_list::{
-    Caller, Link, News, OpenRequest, PeerId, PeerToken, Proof, Reason, Refusal, SendOpts, SignedIn,
+    Caller, News, OpenRequest, PeerId, PeerToken, Proof, Reason, Refusal, SendOpts, SignedIn,
     TimeoutPeerList, WaitOpts, WayIn,
 };
 
@@ -235,9 +233,7 @@ fn wait(
         .and_then(|id| Ok((id, door.proof(&request)?, query.number("ack")?)));
     let limit = query.number("limit");
     let transport = Transport::of(&request);
-    if let Some(parking) = request.extensions().get::<Parking>() {
-        parking.allow();
-    }
+    Transport::suspend(&request);
     drop(request);
     async move {
         let answer = match (allowed, asked, limit) {
@@ -376,32 +372,4 @@ async fn capacity(State(door): State<Door>, request: Request) -> Answer {
 /// The limit less a random part of up to a fifth.
 fn with_jitter(limit: Duration) -> Duration {
     limit.mul_f64(1.0 - 0.2 * fastrand::f64())
-}
-
-/// What a request tells of its peer's being there.
-struct Transport {
-    link: Option<Arc<Link>>,
-    /// The client speaks HTTP/1.0: it closes after every reply.
-    closes_after_reply: bool,
-}
-
-impl Transport {
-    /// Our own accept loop adds the link to each request; in somebody else's
-    /// server there is none.
-    fn of(request: &Request) -> Self {
-        let closes_after_reply = request.version() == Version::HTTP_10;
-        let stays_open = !closes_after_reply && !asks_to_close(request);
-        let link = request.extensions().get::<Arc<Link>>();
-        Self {
-            link: link.filter(|_| stays_open).cloned(),
-            closes_after_reply,
-        }
-    }
-}
-
-/// Whether the client asks that the connection be closed after the answer.
-pub(crate) fn asks_to_close<B>(request: &axum::http::Request<B>) -> bool {
-    let values = request.headers().get_all(CONNECTION).into_iter();
-    let mut tokens = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
-    tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
 }

@@ -11,7 +11,7 @@ use axum::{
     routing::any,
 };
 
-use crate::doors::{RequestError, only, query::Query, reply::script};
+use crate::doors::kit::{RequestError, only, query::Query, reply::script};
 
 /// Path and text of each.
 const SCRIPTS: [(&str, &str); 4] = [

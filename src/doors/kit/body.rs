@@ -14,10 +14,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::timeout;
 
-use crate::{
-    doors::RequestError,
-    peer_list::{Lines, Receipt},
-};
+use super::RequestError;
+use crate::peer_list::{Lines, Receipt};
 
 /// A body that is too large is read and discarded up to this many times the
 /// limit before it is refused: a client that is still sending when the answer

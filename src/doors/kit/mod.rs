@@ -1,7 +1,20 @@
-//! What doors are built from: the bodies of requests, and WebSockets.
+//! What doors are built from: parameters, replies and errors of requests, the check of
+//! origins, peers that are reached through a socket, and WebSockets.
 
 pub(crate) mod body;
+mod error;
 pub(crate) mod frame;
 pub(crate) mod heard;
+mod origin;
+pub(crate) mod push;
+pub(crate) mod query;
+pub(crate) mod reply;
 pub(crate) mod talk;
+mod transport;
 pub(crate) mod upgrade;
+
+pub(crate) use error::{RequestError, only};
+pub use origin::Cors;
+pub(crate) use origin::guard;
+pub(crate) use reply::{cors_layer, cors_layer_with_credentials};
+pub(crate) use transport::{Transport, asks_to_close};

@@ -16,7 +16,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::doors::RequestError;
+use super::RequestError;
 
 /// The stream of a connection that became a WebSocket's.
 pub(crate) type Stream = TokioIo<Upgraded>;

@@ -21,7 +21,7 @@ use super::{
     packet::{self, Event, Told},
 };
 use crate::{
-    doors::push::{End, PushPeer, Return},
+    doors::kit::push::{End, PushPeer, Return},
     peer_list::{
         Added, Card, Delivery, MAX_NAME_BYTES, News, PeerId, PeerToken, Reason, Refusal, SendOpts,
         TimeoutPeerList, Unlisted,

@@ -32,10 +32,8 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use tower::service_fn;
 
-use super::{
-    Cors, RequestError, guard,
-    kit::body,
-    only,
+use super::kit::{
+    Cors, RequestError, body, guard, only,
     reply::{self, reply},
 };
 use crate::peer_list::TimeoutPeerList;

@@ -32,16 +32,12 @@ use sha2::Sha256;
 use tokio::sync::mpsc;
 
 use crate::{
-    doors::{
-        Parking, RequestError,
-        kit::{
-            body,
-            talk::WebSocket,
-            upgrade::{self, Stream, Upgrade},
-        },
-        only,
+    doors::kit::{
+        RequestError, Transport, body, only,
         push::ping_interval,
         reply::reply,
+        talk::WebSocket,
+        upgrade::{self, Stream, Upgrade},
     },
     peer_list::{Link, TimeoutPeerList},
 };
@@ -231,9 +227,7 @@ impl<S: Serve> EngineIo<S> {
             return self.post(&session, link.as_ref(), request).await;
         }
         let poll = session.poll(link.as_ref())?;
-        if let Some(parking) = request.extensions().get::<Parking>() {
-            parking.allow();
-        }
+        Transport::suspend(&request);
         // It holds on to the connection's read buffer, and to its link.
         drop((request, link));
         let version = session.version;

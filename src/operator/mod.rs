@@ -9,6 +9,7 @@
 //! | `GET /events` | `subscribe` |
 
 mod json;
+mod webhook;
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -32,10 +33,12 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use json::event as event_json;
+pub use webhook::{Webhook, send_events};
 
-use super::{RequestError, only, query::Query, reply};
-use crate::peer_list::{PeerEvents, PeerId, Reason, TimeoutPeerList};
+use crate::{
+    doors::kit::{RequestError, only, query::Query, reply::reply},
+    peer_list::{PeerEvents, PeerId, Reason, TimeoutPeerList},
+};
 
 /// How often a silent event stream is written to: proxies cut after 30 s and
 /// more, and a subscriber that is gone is found out.
@@ -208,7 +211,7 @@ fn sent(
         };
         let event = match next {
             Ok((number, event)) => {
-                let (name, json) = event_json(number, &event);
+                let (name, json) = json::event(number, &event);
                 let event = Event::default().id(number.to_string());
                 event.event(name).data(json)
             }

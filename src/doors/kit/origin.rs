@@ -30,7 +30,7 @@ pub enum Cors {
 
 impl Cors {
     /// Whether an origin is in the list, if there is one.
-    pub(super) fn lists(&self, origin: &HeaderValue) -> bool {
+    pub(crate) fn lists(&self, origin: &HeaderValue) -> bool {
         match self {
             Cors::Origins(origins) => origins.iter().any(|listed| is_meant(listed, origin)),
             Cors::AnyOrigin | Cors::Off => false,

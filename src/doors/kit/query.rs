@@ -5,18 +5,15 @@ use std::borrow::Cow;
 use axum::http::{HeaderMap, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::doors::RequestError;
-use crate::{
-    doors::reply::PEER_TOKEN,
-    peer_list::{Dialect, PeerId, PeerToken},
-};
+use super::{RequestError, reply::PEER_TOKEN};
+use crate::peer_list::{Dialect, PeerId, PeerToken};
 
 /// The longest that a peer id is in decimal.
 const ID_DIGITS: usize = 10;
 
 /// The query of a request, still encoded.
 #[derive(Clone, Copy)]
-pub(super) struct Query<'a>(Option<&'a str>);
+pub(crate) struct Query<'a>(Option<&'a str>);
 
 impl<'a> Query<'a> {
     pub fn of<B>(request: &'a axum::http::Request<B>) -> Self {

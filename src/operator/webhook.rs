@@ -21,10 +21,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::{
-    doors::operator::event_json,
-    peer_list::{PeerEvents, TimeoutPeerList},
-};
+use super::json;
+use crate::peer_list::{PeerEvents, TimeoutPeerList};
 
 /// How long a receiver may take to answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
@@ -112,7 +110,7 @@ impl Receiver {
     async fn take(&self, events: &mut PeerEvents) {
         match events.next().await {
             Ok((number, event)) => {
-                let (_, body) = event_json(number, &event);
+                let (_, body) = json::event(number, &event);
                 self.is_busy.store(true, Ordering::Relaxed);
                 if self.peer_list.webhook_turn(number).await {
                     self.deliver(number, &body).await;

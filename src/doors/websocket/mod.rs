@@ -30,14 +30,13 @@ use tokio::sync::mpsc;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
-    RequestError, guard,
     http::SignalOpts,
     kit::{
+        RequestError, guard, only,
+        push::{End, PushPeer, Return, ping_interval},
         talk::{Life, Lost, Talk, WebSocket},
         upgrade::{self, Stream, Upgrade},
     },
-    only,
-    push::{End, PushPeer, Return, ping_interval},
 };
 use crate::peer_list::{
     Delivery, Dialect, Lines, News, PeerId, PeerToken, Reason, Refusal, SendOpts, SignedIn,

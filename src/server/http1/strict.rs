@@ -6,7 +6,7 @@ use axum::http::{
     uri::Authority,
 };
 
-use crate::doors::RequestError;
+use crate::doors::kit::RequestError;
 
 /// Checks a request: two servers that read one differently are a way to smuggle
 /// another past the first.

@@ -47,7 +47,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use crate::{
-    doors::{Parking, RequestError, http::asks_to_close},
+    doors::kit::{RequestError, asks_to_close},
     peer_list::Link,
 };
 use stream::ClientStream;
@@ -216,7 +216,6 @@ where
 struct Shared {
     stopping: CancellationToken,
     link: Arc<Link>,
-    parking: Parking,
     phase: Mutex<Phase>,
     exchange: Mutex<Exchange>,
     /// How many requests came soon after each other without one that parked.
@@ -262,7 +261,6 @@ impl Shared {
         Self {
             stopping,
             link: Arc::new(Link::new()),
-            parking: Parking::default(),
             phase: Mutex::new(Phase::Idle(Instant::now())),
             exchange: Mutex::new(Exchange::None),
             in_a_row: AtomicU32::new(0),
@@ -279,7 +277,7 @@ impl Shared {
         if self.unread.load(Ordering::Relaxed) || self.unwritten.load(Ordering::Relaxed) {
             return false;
         }
-        let waits = self.parking.is_allowed();
+        let waits = self.link.is_suspendable();
         match *self.phase.lock() {
             Phase::Idle(_) => waits || self.in_a_row.load(Ordering::Relaxed) < BUSY_FROM,
             Phase::Head(_) => false,
@@ -395,11 +393,10 @@ impl Service<Request<Incoming>> for ToRouter {
                     shared: Arc::downgrade(&self.shared),
                 })
             });
-            self.shared.parking.forbid();
+            self.shared.link.set_suspendable(false);
             self.shared.in_a_row.fetch_add(1, Ordering::Relaxed);
             let extensions = request.extensions_mut();
             extensions.insert(self.shared.link.clone());
-            extensions.insert(self.shared.parking.clone());
             *self.shared.phase.lock() = Phase::Exchange;
             *exchange = Exchange::Pending(PendingRequest::new(request, &self.app));
         }

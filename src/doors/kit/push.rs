@@ -18,7 +18,7 @@ const LONGEST_PING_INTERVAL: Duration = Duration::from_secs(25);
 const PINGS_PER_TIMEOUT: u32 = 3;
 
 /// A peer that is heard and told through a socket.
-pub(super) struct PushPeer {
+pub(crate) struct PushPeer {
     pub list: TimeoutPeerList,
     pub id: PeerId,
     socket: Box<dyn OpenSocket>,
@@ -26,7 +26,7 @@ pub(super) struct PushPeer {
 
 /// Why a peer is to be told nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// The peer was removed, or is to be for this reason.
     Removed(Reason),
     /// Another socket has taken over the peer.
@@ -87,7 +87,7 @@ impl PushPeer {
 
 /// What the query of a handshake says of coming back.
 #[derive(Debug, Default)]
-pub(super) struct Return {
+pub(crate) struct Return {
     /// The client can come back, and wants the token that this takes.
     pub resumes: bool,
     /// Who it says that it is.
@@ -117,7 +117,7 @@ impl Return {
 }
 
 /// How often a silent socket is pinged.
-pub(super) fn ping_interval(list: &TimeoutPeerList) -> Duration {
+pub(crate) fn ping_interval(list: &TimeoutPeerList) -> Duration {
     let interval = list.opts().timeout_period / PINGS_PER_TIMEOUT;
     interval.min(LONGEST_PING_INTERVAL)
 }

@@ -20,16 +20,16 @@ use crate::peer_list::PeerId;
 const PREFLIGHT_AGE: std::time::Duration = std::time::Duration::from_secs(7200);
 
 /// The number of a message, for a client that acknowledges.
-pub(super) const MESSAGE_SEQ: HeaderName = HeaderName::from_static("x-message-seq");
+pub(crate) const MESSAGE_SEQ: HeaderName = HeaderName::from_static("x-message-seq");
 
 /// What a peer proves with that it is itself.
-pub(super) const PEER_TOKEN: HeaderName = HeaderName::from_static("x-peer-token");
+pub(crate) const PEER_TOKEN: HeaderName = HeaderName::from_static("x-peer-token");
 
 /// How often a client should send a heartbeat, in ms.
-pub(super) const HEARTBEAT_INTERVAL: HeaderName = HeaderName::from_static("x-heartbeat-interval");
+pub(crate) const HEARTBEAT_INTERVAL: HeaderName = HeaderName::from_static("x-heartbeat-interval");
 
 /// What an error is called, for clients that do not show its text to a person.
-pub(super) const ERROR: HeaderName = HeaderName::from_static("x-error");
+pub(crate) const ERROR: HeaderName = HeaderName::from_static("x-error");
 
 /// A 200 with these bytes. A message is delivered as text whatever it is, and
 /// with `nosniff`: one peer must not be able to make another's browser take
@@ -48,7 +48,7 @@ pub(crate) fn reply(body: impl Into<Body>) -> Response {
 
 /// A 200 that names a peer in `Pragma`: the sender of a message, or else the
 /// receiver itself.
-pub(super) fn reply_from(peer: PeerId, body: impl Into<Body>) -> Response {
+pub(crate) fn reply_from(peer: PeerId, body: impl Into<Body>) -> Response {
     let mut response = reply(body);
     response
         .headers_mut()
@@ -64,7 +64,7 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 const SCRIPT_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// A script for pages.
-pub(super) fn script(script: &'static str) -> Response {
+pub(crate) fn script(script: &'static str) -> Response {
     let mut response = reply(script);
     let headers = response.headers_mut();
     let javascript = HeaderValue::from_static("text/javascript; charset=utf-8");

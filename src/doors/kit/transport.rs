@@ -1,0 +1,43 @@
+//! What a request tells of the connection that it came on.
+
+use std::sync::Arc;
+
+use axum::http::{Request, Version, header::CONNECTION};
+
+use crate::peer_list::Link;
+
+/// The connection of a request, as far as it matters for its peer.
+///
+/// Our own server adds the link to each request; in somebody else's server there is none.
+pub(crate) struct Transport {
+    /// The connection, if it stays open after the answer.
+    pub link: Option<Arc<Link>>,
+    /// The client speaks HTTP/1.0: it closes the connection after every reply.
+    pub closes_after_reply: bool,
+}
+
+impl Transport {
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let closes_after_reply = request.version() == Version::HTTP_10;
+        let stays_open = !closes_after_reply && !asks_to_close(request);
+        let link = request.extensions().get::<Arc<Link>>();
+        Self {
+            link: link.filter(|_| stays_open).cloned(),
+            closes_after_reply,
+        }
+    }
+
+    /// The request is about to wait for long: its connection may be suspended.
+    pub fn suspend<B>(request: &Request<B>) {
+        if let Some(link) = request.extensions().get::<Arc<Link>>() {
+            link.set_suspendable(true);
+        }
+    }
+}
+
+/// Whether the client asks that the connection be closed after the answer.
+pub(crate) fn asks_to_close<B>(request: &Request<B>) -> bool {
+    let values = request.headers().get_all(CONNECTION).into_iter();
+    let mut tokens = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+}

@@ -1,0 +1,102 @@
+//! Serving connections until the server is to stop, and the drain after that.
+
+use std::time::Duration;
+
+use axum::Router;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{http1, listen::accept};
+use crate::peer_list::TimeoutPeerList;
+
+/// What is not written this long after the stop is dropped: two seconds less
+/// what it takes to end the process.
+const DRAIN: Duration = Duration::from_millis(1900);
+
+/// The same for the operator's listener, which stops after the doors.
+const OPERATORS_DRAIN: Duration = Duration::from_millis(900);
+
+/// How long what is dropped is waited for.
+const LEFT: Duration = Duration::from_millis(50);
+
+/// How connections are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeOpts {
+    /// A connection on which nothing happens between requests is closed after this
+    /// long. Longer than proxies keep theirs (nginx and AWS: 60 s, Traefik: 90 s,
+    /// Google: 600 s), so that it is them who close: else a request may meet a
+    /// connection that is just being closed. Default: 650 s.
+    pub idle_timeout: Duration,
+}
+
+impl Default for ServeOpts {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(650),
+        }
+    }
+}
+
+/// Serves `app` until `stop` is ready, in HTTP/1 the way native clients need
+/// it: header names in Title-Case, and HTTP/1.0 with `Connection: close`.
+///
+/// Then the listener closes, all waits of the peer list end, what is being
+/// answered is answered, and two seconds later whatever is left is dropped.
+/// At last all peers are removed, so that subscribers hear of it.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    peer_list: TimeoutPeerList,
+    opts: ServeOpts,
+    stop: impl Future<Output = ()>,
+) {
+    let stopped = || peer_list.end_waits();
+    accept_until(listener, app, &opts, stop, DRAIN, stopped).await;
+    peer_list.stop().await;
+}
+
+/// Serves the operator's API until `stop` is cancelled, and what is being
+/// answered then for a second at most.
+pub(super) async fn serve_operator(listener: TcpListener, app: Router, stop: CancellationToken) {
+    let opts = ServeOpts::default();
+    accept_until(
+        listener,
+        app,
+        &opts,
+        stop.cancelled(),
+        OPERATORS_DRAIN,
+        || {},
+    )
+    .await;
+}
+
+async fn accept_until(
+    listener: TcpListener,
+    app: Router,
+    opts: &ServeOpts,
+    stop: impl Future<Output = ()>,
+    drain: Duration,
+    stopped: impl FnOnce(),
+) {
+    let connections = TaskTracker::new();
+    let stopping = CancellationToken::new();
+    let dropping = CancellationToken::new();
+    let accepted = |stream| {
+        let open = connections.token();
+        let idle = opts.idle_timeout;
+        let serve = http1::serve(stream, app.clone(), stopping.clone(), idle, open);
+        tokio::spawn(dropping.clone().run_until_cancelled_owned(serve));
+    };
+    tokio::select! {
+        () = stop => {}
+        () = accept(&listener, accepted) => {}
+    }
+    drop(listener);
+    stopping.cancel();
+    stopped();
+    connections.close();
+    let _ = timeout(drain, connections.wait()).await;
+    dropping.cancel();
+    // Those that became another protocol's are not ours to drop.
+    let _ = timeout(LEFT, connections.wait()).await;
+}
