@@ -14,7 +14,7 @@ OF_MANY_NODES_JS := across client http page presence reliable socketio websocket
 # Side by side, for most of them wait most of the time.
 NODE_TEST := timeout 900 node --test --test-concurrency=3 --test-timeout=600000
 
-SCRIPT := src/peer_list/cluster/script
+SCRIPT := src/peer_list/redis/script
 # In the order in which they are joined.
 SCRIPT_PARTS = $(shell sed -n 's|.*include_str!("script/\(.*\)").*|\1|p' $(SCRIPT)/../library.rs)
 
