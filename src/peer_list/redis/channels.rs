@@ -6,8 +6,10 @@ use futures_util::future::join_all;
 use tracing::info;
 
 use super::{
-    LONG_PATIENCE, PATIENCE, RedisEngine, Row, hash, hash_token, number_arg, op, peers::SignIn,
+    LONG_PATIENCE, PATIENCE, RedisEngine, Row, hash, op,
+    peers::SignIn,
     split,
+    verbs::{self, Call},
 };
 use crate::peer_list::{
     Added, Card, Channels, Listing, PeerId, PeerToken, Refusal, Unlisted, peer::name_for_list,
@@ -22,15 +24,11 @@ impl Channels for RedisEngine {
         let token = PeerToken::random();
         let op = op();
         let mut asking = SignIn::new(&self.0, &op);
-        let row = self.0.run_in_time("add_unlisted", PATIENCE, |verb| {
-            verb.arg(&op)
-                .arg(unlisted.key.map(hash).unwrap_or_default())
-                .arg(unlisted.door)
-                .arg(hash_token(&token))
-                .arg(self.0.highest_id())
-                .arg(unlisted.channels)
-        });
-        let (kind, row) = row.await?;
+        let secret = unlisted.key.map(hash).unwrap_or_default();
+        let Unlisted { door, channels, .. } = unlisted;
+        let highest = self.0.highest_id();
+        let add = verbs::add_unlisted(&op, &secret, door, &token, highest, channels);
+        let (kind, row) = self.0.run_in_time(add, PATIENCE).await?;
         let added = match kind.as_str() {
             "ok" => self.added(row, token).ok_or(Refusal::Unavailable)?,
             "full" => {
@@ -44,11 +42,8 @@ impl Channels for RedisEngine {
     }
 
     async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
-        let op = op();
-        let row = self.0.run_in_time("resume_unlisted", PATIENCE, |verb| {
-            verb.arg(&op).arg(id.get()).arg(hash_token(token))
-        });
-        let (kind, row) = row.await?;
+        let resume = verbs::resume_unlisted(&op(), id, token);
+        let (kind, row) = self.0.run_in_time(resume, PATIENCE).await?;
         match kind.as_str() {
             "ok" => self.added(row, *token).ok_or(Refusal::Unavailable),
             "wrong" => Err(Refusal::WrongToken),
@@ -60,15 +55,9 @@ impl Channels for RedisEngine {
     async fn list_peer(&self, id: PeerId, listing: Listing<'_>) -> Result<Vec<Card>, Refusal> {
         let listed = name_for_list(listing.name);
         let op = op();
-        let row = self.0.run("list_peer", None, |verb| {
-            verb.arg(&op)
-                .arg(id.get())
-                .arg(&*listed)
-                .arg(&listing.card[..])
-                .arg(&listing.hello[..])
-                .arg(&listing.farewell[..])
-        });
-        let (kind, mut row) = split(row.await)?;
+        let (card, hello, farewell) = (&listing.card, &listing.hello, &listing.farewell);
+        let list = verbs::list_peer(&op, id, &listed, card, hello, farewell);
+        let (kind, mut row) = split(self.0.run(list, None).await)?;
         match kind.as_str() {
             "ok" => {}
             "taken" => return Err(Refusal::NameTaken),
@@ -81,16 +70,13 @@ impl Channels for RedisEngine {
         self.push_owed(&op, id, None, full, PUBLISHED, listing.hello)
             .await;
         self.0.sync_to(version, None).await?;
-        let mut cards = self.cards().await?;
+        let mut cards = self.known_cards().await?;
         cards.retain(|card| card.id != id);
         Ok(cards)
     }
 
     async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal> {
-        let row = self.0.run("claim", None, |verb| {
-            verb.arg(id.get()).arg(scope).arg(name)
-        });
-        named(row.await)
+        named(self.0.run(verbs::claim(id, scope, name), None).await)
     }
 
     async fn send_to_alias(
@@ -101,14 +87,8 @@ impl Channels for RedisEngine {
         body: Bytes,
     ) -> Result<(), Refusal> {
         let op = op();
-        let row = self.0.run("send_to_alias", Some(LONG_PATIENCE), |verb| {
-            verb.arg(&op)
-                .arg(from.get())
-                .arg(scope)
-                .arg(name)
-                .arg(&body[..])
-        });
-        let (kind, mut row) = split(row.await)?;
+        let send = verbs::send_to_alias(&op, from, scope, name, &body);
+        let (kind, mut row) = split(self.0.run(send, Some(LONG_PATIENCE)).await)?;
         if kind != "ok" {
             return Err(Refusal::UnknownReceiver);
         }
@@ -120,17 +100,11 @@ impl Channels for RedisEngine {
     }
 
     async fn join(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
-        let row = self
-            .0
-            .run("join", None, |verb| verb.arg(id.get()).arg(channel));
-        named(row.await)
+        named(self.0.run(verbs::join(id, channel), None).await)
     }
 
     async fn leave(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
-        let row = self.0.run("leave_channel", None, |verb| {
-            verb.arg(id.get()).arg(channel)
-        });
-        named(row.await)
+        named(self.0.run(verbs::leave_channel(id, channel), None).await)
     }
 
     async fn publish(
@@ -141,14 +115,8 @@ impl Channels for RedisEngine {
         number: Option<u64>,
     ) -> Result<(), Refusal> {
         let op = op();
-        let row = self.0.run("publish", None, |verb| {
-            verb.arg(&op)
-                .arg(from.get())
-                .arg(number_arg(number))
-                .arg(&body[..])
-                .arg(channels)
-        });
-        let (kind, mut row) = split(row.await)?;
+        let publish = verbs::publish(&op, from, number, &body, channels);
+        let (kind, mut row) = split(self.0.run(publish, None).await)?;
         if kind != "ok" {
             return Err(Refusal::UnknownPeer);
         }
@@ -158,20 +126,30 @@ impl Channels for RedisEngine {
     }
 
     async fn announce(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
-        self.announcement("announce", id, name).await
+        let op = op();
+        let announce = verbs::announce(&op, id, name);
+        self.announcement(&op, announce, id, name).await
     }
 
     async fn watch_for(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
-        self.announcement("watch_for", id, name).await
+        let op = op();
+        let watch = verbs::watch_for(&op, id, name);
+        self.announcement(&op, watch, id, name).await
     }
 
     async fn cards(&self) -> Result<Vec<Card>, Refusal> {
+        self.0.sync_now(Some(PATIENCE)).await?;
+        self.known_cards().await
+    }
+}
+
+impl RedisEngine {
+    /// Every peer in the list, from this node's copy.
+    async fn known_cards(&self) -> Result<Vec<Card>, Refusal> {
         let unknown = self.0.cached.lock().without_card();
         for ids in unknown.chunks(CARDS_AT_ONCE) {
-            let row = self.0.run("cards_of", Some(PATIENCE), |verb| {
-                ids.iter().fold(verb, |verb, id| verb.arg(id.get()))
-            });
-            let shown = row.await?.all_bytes();
+            let row = self.0.run(verbs::cards_of(ids), Some(PATIENCE)).await?;
+            let shown = row.all_bytes();
             let mut cached = self.0.cached.lock();
             for (id, shown) in ids.iter().zip(shown) {
                 // A peer that came in unlisted and is not shown has an empty card.
@@ -181,9 +159,7 @@ impl Channels for RedisEngine {
         }
         Ok(self.0.cached.lock().cards())
     }
-}
 
-impl RedisEngine {
     /// A peer, as the script tells of it.
     fn added(&self, mut row: Row, token: PeerToken) -> Option<Added> {
         let id = row.text().and_then(|id| PeerId::parse(&id))?;
@@ -198,14 +174,17 @@ impl RedisEngine {
         })
     }
 
-    async fn announcement(&self, verb: &str, id: PeerId, name: &str) -> Result<(), Refusal> {
-        let op = op();
-        let row = self
-            .0
-            .run(verb, None, |verb| verb.arg(&op).arg(id.get()).arg(name));
-        let (kind, mut row) = split(row.await)?;
+    /// `announcement`: what is asked for, under this name.
+    async fn announcement(
+        &self,
+        op: &str,
+        announcement: Call,
+        id: PeerId,
+        name: &str,
+    ) -> Result<(), Refusal> {
+        let (kind, mut row) = split(self.0.run(announcement, None).await)?;
         let word = Bytes::copy_from_slice(name.as_bytes());
-        self.push_owed(&op, id, None, row.row(), ANNOUNCED, word)
+        self.push_owed(op, id, None, row.row(), ANNOUNCED, word)
             .await;
         names_answer(&kind)
     }
@@ -240,15 +219,8 @@ impl RedisEngine {
     ) -> Result<(), Refusal> {
         loop {
             self.until_room(id, body.len(), None).await?;
-            let row = self.0.run("push_owed", None, |verb| {
-                verb.arg(op)
-                    .arg(from.get())
-                    .arg(number_arg(number))
-                    .arg(id.get())
-                    .arg(kind)
-                    .arg(&body[..])
-            });
-            let pushed = split(row.await)?;
+            let push = verbs::push_owed(op, from, number, id, kind, &body);
+            let pushed = split(self.0.run(push, None).await)?;
             match pushed.0.as_str() {
                 "ok" => return Ok(()),
                 "unknown" => return Err(Refusal::UnknownReceiver),

@@ -21,6 +21,7 @@ use super::{
     connect::explain,
     library::{Library, is_unknown_function},
     row::Row,
+    verbs::Call,
 };
 use crate::peer_list::Refusal;
 
@@ -169,11 +170,20 @@ pub(super) struct Health {
 }
 
 impl Redis {
-    /// A verb of the script, to be given its arguments.
-    pub fn verb(&self, verb: &str) -> Cmd {
-        let mut call = self.library.call(verb);
-        call.arg(1).arg(&self.prefix).arg(verb).arg(&self.node);
-        call
+    /// A verb of the script, as Redis is asked for it. `end`: until when it may be carried
+    /// out, by the clock of Redis in ms, if it has such a time.
+    fn command(&self, call: &Call, end: Option<u64>) -> Cmd {
+        let mut command = self.library.call(call.verb);
+        command
+            .arg(1)
+            .arg(&self.prefix)
+            .arg(call.verb)
+            .arg(&self.node);
+        if let Some(end) = end {
+            command.arg(end);
+        }
+        command.arg(&call.args);
+        command
     }
 
     /// Looks whether the connections are to a Redis that lives, and makes new ones
@@ -200,16 +210,22 @@ impl Redis {
         Ok(())
     }
 
-    /// Carries a verb out. While Redis cannot be reached it is tried again, for
+    /// Carries a verb out, `until` then if that is given. While Redis cannot be reached it is tried again, for
     /// so long (None: for ever, and while it is out of memory, too: nobody can
     /// be refused); it may then have been carried out before.
-    pub async fn run(&self, call: &Cmd, patience: Option<Duration>) -> Result<Row, Refusal> {
+    pub async fn run(
+        &self,
+        call: &Call,
+        until: Option<u64>,
+        patience: Option<Duration>,
+    ) -> Result<Row, Refusal> {
+        let command = self.command(call, until);
         let end = patience.and_then(|patience| Instant::now().checked_add(patience));
         let trying = async {
             let mut pause = RETRY_PAUSE;
             loop {
                 let wire = self.commands.wire();
-                match wire.ask(call).await {
+                match wire.ask(&command).await {
                     Ok(value) => {
                         self.health.set_away(None);
                         return Row::of(value);

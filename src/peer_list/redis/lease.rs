@@ -2,11 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use ::redis::Cmd;
-
 use super::{
-    flag,
     node::{Node, OpenHere},
+    verbs::{self, Call},
 };
 use crate::peer_list::{PeerId, Receipt, delivery};
 
@@ -58,25 +56,28 @@ impl Lease {
         self.name.starts_with('s')
     }
 
-    /// The arguments of `done`: whether it was handed over.
-    fn words(&self, verb: &mut Cmd, is_done: bool) {
+    /// Whether it was handed over.
+    fn done(&self, is_done: bool) -> Call {
         let (hears, number) = match self.hears {
             Hears::Message(number) => ("message", number),
             Hears::Version(version) => ("version", version),
         };
-        verb.arg(self.id.get())
-            .arg(&self.name)
-            .arg(if is_done { hears } else { "" })
-            .arg(number)
-            .arg(flag(!self.is_of_socket()))
-            .arg(flag(is_done));
+        let hears = if is_done { hears } else { "" };
+        verbs::done(
+            self.id,
+            &self.name,
+            hears,
+            number,
+            !self.is_of_socket(),
+            is_done,
+        )
     }
 
     fn settle(&mut self, is_done: bool) {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        self.node.later("done", |verb| self.words(verb, is_done));
+        self.node.later(self.done(is_done));
     }
 }
 
@@ -92,11 +93,10 @@ impl delivery::Lease for Lease {
             return self.settle(true);
         };
         self.is_settled = true;
-        let mut done = self.node.redis.verb("done");
-        self.words(&mut done, true);
+        let done = self.done(true);
         let node = self.node.clone();
         tokio::spawn(async move {
-            let _ = node.redis.run(&done, None).await;
+            let _ = node.run(done, None).await;
             drop(handing);
         });
     }

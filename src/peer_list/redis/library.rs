@@ -40,7 +40,7 @@ const GROWING: [&str; 11] = [
 ];
 
 /// Its parts, each of which uses those before it.
-const SCRIPT: &str = concat!(
+pub(super) const SCRIPT: &str = concat!(
     include_str!("script/base.lua"),
     include_str!("script/life.lua"),
     include_str!("script/peer.lua"),

@@ -6,10 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::{
-    LONG_PATIENCE, PATIENCE, RedisEngine, caller, flag, link_arg, number_arg, op, split, token_arg,
-    waiting,
-};
+use super::{LONG_PATIENCE, PATIENCE, RedisEngine, caller, link_of, op, split, verbs, waiting};
 use crate::peer_list::{
     Caller, Delivery, Mail, PeerId, Refusal, SendOpts, WaitOpts, rules::ROOM_PATIENCE,
 };
@@ -51,10 +48,7 @@ impl Mail for RedisEngine {
 
     async fn acknowledge(&self, id: PeerId, number: u64) {
         self.0.acknowledged(id, number);
-        let row = self
-            .0
-            .run("acknowledge", None, |verb| verb.arg(id.get()).arg(number));
-        let _ = row.await;
+        let _ = self.0.run(verbs::acknowledge(id, number), None).await;
     }
 }
 
@@ -70,18 +64,10 @@ impl RedisEngine {
     ) -> Result<(), Refusal> {
         // One that has its number needs no other name.
         let op = number.map_or_else(op, |_| String::new());
-        let row = self.0.run_in_time("send", patience, |verb| {
-            verb.arg(&op)
-                .arg(caller.id.get())
-                .arg(token_arg(caller))
-                .arg(to.get())
-                .arg(link_arg(caller))
-                .arg(flag(caller.lingers))
-                .arg(number_arg(number))
-                .arg(flag(polls))
-                .arg(&body[..])
-        });
-        let (kind, _) = row.await?;
+        let Caller { id, lingers, .. } = *caller;
+        let (token, link) = (caller.token(), link_of(caller));
+        let send = verbs::send(&op, id, token, to, link, lingers, number, polls, &body);
+        let (kind, _) = self.0.run_in_time(send, patience).await?;
         match kind.as_str() {
             "ok" => Ok(()),
             "sender" => Err(Refusal::UnknownPeer),
@@ -107,10 +93,8 @@ impl RedisEngine {
         loop {
             sleep(ROOM_PAUSE).await;
             let asked = Instant::now();
-            let row = self
-                .0
-                .run("has_room", patience, |verb| verb.arg(id.get()).arg(bytes));
-            let (kind, mut row) = split(row.await)?;
+            let row = self.0.run(verbs::has_room(id, bytes), patience).await;
+            let (kind, mut row) = split(row)?;
             let before = std::mem::replace(&mut taken, row.text().unwrap_or_default());
             match kind.as_str() {
                 "ok" => return Ok(()),
@@ -124,10 +108,11 @@ impl RedisEngine {
                 _ => {}
             }
         }
-        let row = self.0.run("give_up", patience, |verb| {
-            verb.arg(id.get()).arg(bytes).arg(&taken)
-        });
-        match split(row.await)?.0.as_str() {
+        let row = self
+            .0
+            .run(verbs::give_up(id, bytes, &taken), patience)
+            .await;
+        match split(row)?.0.as_str() {
             "ok" => Ok(()),
             "gone" => Err(Refusal::UnknownReceiver),
             "full" => Err(Refusal::MailboxFull),

@@ -14,6 +14,7 @@ mod node;
 mod open;
 mod peers;
 mod row;
+mod verbs;
 mod view;
 mod waiting;
 mod watching;
@@ -25,7 +26,6 @@ use std::{
     time::Duration,
 };
 
-use ::redis::Cmd;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -101,9 +101,8 @@ impl RedisEngine {
     /// Tells the others that this node lives, and buries those that do not.
     async fn live(&self) -> Result<(), Refusal> {
         let asked = Instant::now();
-        let highest = self.0.highest_id();
-        let row = self.0.run("live", Some(PATIENCE), |verb| verb.arg(highest));
-        let mut row = row.await?;
+        let live = verbs::live(self.0.highest_id());
+        let mut row = self.0.run(live, Some(PATIENCE)).await?;
         let took = asked.elapsed();
         let is_new = row.kind() == "1";
         if let Some(now) = row.number::<u64>()
@@ -121,7 +120,7 @@ impl RedisEngine {
             self.0.recheck();
         }
         loop {
-            let mut row = self.0.run("bury", Some(PATIENCE), |verb| verb).await?;
+            let mut row = self.0.run(verbs::bury(), Some(PATIENCE)).await?;
             log_removed(row.row());
             if row.kind() != "1" {
                 return Ok(());
@@ -132,7 +131,7 @@ impl RedisEngine {
     /// Tells which library this node uses, and drops those that no node has
     /// used for long.
     async fn use_library(&self) {
-        let row = self.0.run("uses_library", Some(PATIENCE), |verb| verb);
+        let row = self.0.run(verbs::uses_library(), Some(PATIENCE));
         let Ok(mut row) = row.await else { return };
         let differ = row.kind() == "1";
         let differed = self.0.differ.swap(differ, Ordering::Relaxed);
@@ -203,29 +202,9 @@ fn caller(id: PeerId) -> Caller {
     }
 }
 
-/// Id, token, link, and whether it lingers.
-fn as_caller<'a>(verb: &'a mut Cmd, caller: &Caller) -> &'a mut Cmd {
-    verb.arg(caller.id.get())
-        .arg(token_arg(caller))
-        .arg(link_arg(caller))
-        .arg(flag(caller.lingers))
-}
-
-fn token_arg(caller: &Caller) -> String {
-    caller.token().map(hash_token).unwrap_or_default()
-}
-
-fn link_arg(caller: &Caller) -> String {
-    let link = caller.link.as_ref().map(|link| link.number.to_string());
-    link.unwrap_or_default()
-}
-
-fn known_arg(known: Option<u64>) -> String {
-    known.map_or_else(|| "-1".to_owned(), |known| known.to_string())
-}
-
-fn flag(is: bool) -> &'static str {
-    if is { "1" } else { "0" }
+/// The number of the connection that a request came on.
+fn link_of(caller: &Caller) -> Option<u64> {
+    caller.link.as_ref().map(|link| link.number)
 }
 
 /// The name of an operation, by which Redis knows it when it is asked again.
@@ -240,10 +219,6 @@ fn hash(secret: impl AsRef<[u8]>) -> String {
 
 fn hash_token(token: &PeerToken) -> String {
     hash(token.digits())
-}
-
-fn number_arg(number: Option<u64>) -> String {
-    number.map(|number| number.to_string()).unwrap_or_default()
 }
 
 fn accepted(row: Result<Row, Refusal>) -> Result<(), Refusal> {

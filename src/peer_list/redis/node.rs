@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ::redis::{Cmd, PushInfo, PushKind, Value};
+use ::redis::{PushInfo, PushKind, Value};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::{
@@ -24,9 +24,9 @@ use tracing::warn;
 use super::{
     Answer, PATIENCE,
     connection::{LONGEST_RETRY_PAUSE, Redis},
-    flag, known_arg,
     row::Row,
     split,
+    verbs::{self, Call, Known, TimedCall},
     view::{Cached, View},
 };
 use crate::peer_list::{
@@ -64,6 +64,9 @@ pub(super) struct Node {
     pub differ: AtomicBool,
     /// Only one asks for changes of the list at a time: its answer is for all.
     asking_for_changes: tokio::sync::Mutex<()>,
+    /// How many such questions have begun, and the last of them that was answered.
+    questions: AtomicU64,
+    answered: AtomicU64,
     /// Only one asks for events at a time, or they would come twice.
     asking_for_events: tokio::sync::Mutex<()>,
     /// Somebody is about to ask for events.
@@ -191,6 +194,8 @@ impl Node {
             is_telling_over: AtomicBool::new(false),
             differ: AtomicBool::new(false),
             asking_for_changes: tokio::sync::Mutex::new(()),
+            questions: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             asking_for_events: tokio::sync::Mutex::new(()),
             is_asking: AtomicBool::new(false),
             clock: AtomicU64::new(0),
@@ -200,32 +205,18 @@ impl Node {
         }
     }
 
-    /// Carries a verb out, with the arguments that `args` gives it.
-    pub async fn run(
-        &self,
-        verb: &str,
-        patience: Option<Duration>,
-        args: impl FnOnce(&mut Cmd) -> &mut Cmd,
-    ) -> Result<Row, Refusal> {
-        let mut call = self.redis.verb(verb);
-        args(&mut call);
-        self.redis.run(&call, patience).await
+    /// Carries a verb out.
+    pub async fn run(&self, call: Call, patience: Option<Duration>) -> Result<Row, Refusal> {
+        self.redis.run(&call, None, patience).await
     }
 
-    /// The same for one that is not to be done later than that: who asked is
-    /// refused by then. Its first argument is the time. Returns the answer's
-    /// first word, and the rest.
-    pub async fn run_in_time(
-        &self,
-        verb: &str,
-        patience: Duration,
-        args: impl Fn(&mut Cmd) -> &mut Cmd,
-    ) -> Answer {
-        let args = &args;
+    /// The same for one that is not to be done later than that. Returns the answer's first
+    /// word, and the rest.
+    pub async fn run_in_time(&self, TimedCall(call): TimedCall, patience: Duration) -> Answer {
         let ask = || {
             // What Redis does at the last moment is still answered in time.
             let end = self.clock_in(patience.mul_f64(DONE_BY));
-            self.run(verb, Some(patience), move |verb| args(verb.arg(end)))
+            self.redis.run(&call, Some(end), Some(patience))
         };
         let (kind, mut row) = split(ask().await)?;
         if kind == "late"
@@ -239,15 +230,13 @@ impl Node {
     }
 
     /// Carries a verb out that nobody waits for.
-    pub fn later(self: &Arc<Self>, verb: &'static str, args: impl FnOnce(&mut Cmd)) {
+    pub fn later(self: &Arc<Self>, call: Call) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let mut call = self.redis.verb(verb);
-        args(&mut call);
         let node = self.clone();
         runtime.spawn(async move {
-            let _ = node.redis.run(&call, None).await;
+            let _ = node.run(call, None).await;
         });
     }
 
@@ -308,20 +297,33 @@ impl Node {
         self.ask_for_changes(patience).await
     }
 
+    /// Brings the list up to what Redis has at this moment or later. Calls that come while
+    /// a question is open have the next one between them.
+    pub async fn sync_now(&self, patience: Option<Duration>) -> Result<(), Refusal> {
+        let begun = self.questions.load(Ordering::Acquire);
+        let _alone = self.asking_for_changes.lock().await;
+        if self.answered.load(Ordering::Acquire) > begun {
+            return Ok(());
+        }
+        self.ask_for_changes(patience).await
+    }
+
     async fn ask_for_changes(&self, patience: Option<Duration>) -> Result<(), Refusal> {
+        let question = self.questions.fetch_add(1, Ordering::AcqRel) + 1;
         let (known, statuses) = {
             let mut cached = self.cached.lock();
-            (cached.known(), flag(cached.asks_for_statuses()))
+            (cached.known(), cached.asks_for_statuses())
         };
-        let row = self.run("view", patience, |verb| {
-            verb.arg(known_arg(known)).arg(statuses)
-        });
-        let view = View::read(row.await?, known).ok_or(Refusal::Unavailable)?;
+        let row = self
+            .run(verbs::view(Known(known), statuses), patience)
+            .await?;
+        let view = View::read(row, known).ok_or(Refusal::Unavailable)?;
         let is_older = view.is_older();
         self.cached.lock().apply(view);
         if is_older {
             self.lost_changes();
         }
+        self.answered.store(question, Ordering::Release);
         Ok(())
     }
 
@@ -355,8 +357,7 @@ impl Node {
         // What happens from now on is asked for again.
         self.is_asking.store(false, Ordering::Release);
         let known = if all { 0 } else { self.events.newest() };
-        let row = self.run("events", patience, |verb| verb.arg(known));
-        let mut row = row.await?;
+        let mut row = self.run(verbs::events(known), patience).await?;
         let newest: u64 = row.number().ok_or(Refusal::Unavailable)?;
         let lines = row.row().map(Row::texts).unwrap_or_default();
         let first = newest + 1 - lines.len() as u64;
@@ -459,7 +460,7 @@ impl Node {
     async fn deny(&self) -> Result<(), Refusal> {
         let mut cursor = "0".to_owned();
         loop {
-            let row = self.run("open_here", Some(PATIENCE), |verb| verb.arg(&cursor));
+            let row = self.run(verbs::open_here(&cursor), Some(PATIENCE));
             let mut row = row.await?;
             cursor = row.text().ok_or(Refusal::Unavailable)?;
             let claimed = row.row().map(Row::texts).unwrap_or_default();
@@ -469,10 +470,7 @@ impl Node {
                     continue;
                 };
                 if self.open_of(id).is_empty() {
-                    let denied = self.run("not_open", Some(PATIENCE), |verb| {
-                        verb.arg(id.get()).arg(name)
-                    });
-                    denied.await?;
+                    self.run(verbs::not_open(id, name), Some(PATIENCE)).await?;
                 }
             }
             if cursor == "0" {
@@ -538,14 +536,10 @@ impl Node {
             join_all(some.into_iter().map(async |(id, over)| {
                 if let Some(number) = over.wait {
                     let name = self.wait_name(number);
-                    let told = self.run("end_wait", None, |verb| {
-                        verb.arg(id.get()).arg(name).arg("0")
-                    });
-                    let _ = told.await;
+                    let _ = self.run(verbs::end_wait(id, &name, false), None).await;
                 }
                 for link in over.links {
-                    let told = self.run("unlink", None, |verb| verb.arg(id.get()).arg(link));
-                    let _ = told.await;
+                    let _ = self.run(verbs::unlink(id, link), None).await;
                 }
             }))
             .await;

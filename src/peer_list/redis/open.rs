@@ -10,8 +10,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
-    PATIENCE, READY_PATIENCE, RedisEngine, accepted, as_caller, flag, link_arg, log_one_removed,
-    op,
+    PATIENCE, READY_PATIENCE, RedisEngine, accepted, link_of, log_one_removed, op, verbs,
     waiting::{Found, Looking, wait},
 };
 use crate::peer_list::{
@@ -92,16 +91,18 @@ impl OpenRequest for Request {
     }
 
     async fn set_capacity(&self, capacity: u64) -> Result<(), Refusal> {
-        let row = self.list.0.run("set_capacity", Some(PATIENCE), |verb| {
-            as_caller(verb, &self.caller).arg(capacity)
-        });
+        let Caller { id, lingers, .. } = self.caller;
+        let (token, link) = (self.caller.token(), link_of(&self.caller));
+        let set = verbs::set_capacity(id, token, link, lingers, capacity);
+        let row = self.list.0.run(set, Some(PATIENCE));
         self.tell(async { accepted(row.await) }).await
     }
 
     async fn seen(&self) -> Result<(), Refusal> {
-        let row = self.list.0.run("seen", Some(READY_PATIENCE), |verb| {
-            as_caller(verb, &self.caller)
-        });
+        let Caller { id, lingers, .. } = self.caller;
+        let (token, link) = (self.caller.token(), link_of(&self.caller));
+        let seen = verbs::seen(id, token, link, lingers);
+        let row = self.list.0.run(seen, Some(READY_PATIENCE));
         self.tell(async { accepted(row.await) }).await
     }
 
@@ -111,10 +112,8 @@ impl OpenRequest for Request {
             return;
         }
         self.uses_link();
-        let (id, link) = (self.caller.id, link_arg(&self.caller));
-        self.list.0.later("signed_in", move |verb| {
-            verb.arg(id.get()).arg(link).arg(flag(lingers));
-        });
+        let signed_in = verbs::signed_in(self.caller.id, link_of(&self.caller), lingers);
+        self.list.0.later(signed_in);
     }
 }
 
@@ -144,9 +143,7 @@ struct Opening<'a> {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         if let Some(name) = self.name.take() {
-            self.list.0.later("drop_socket", |verb| {
-                verb.arg(self.id.get()).arg(name);
-            });
+            self.list.0.later(verbs::drop_socket(self.id, &name));
         }
     }
 }
@@ -170,16 +167,14 @@ impl fmt::Debug for Socket {
 impl Socket {
     async fn open(list: &RedisEngine, id: PeerId, resumes: bool) -> Result<Self, Refusal> {
         let looking = Looking::new(&list.0, id);
+        let name = op();
+        let open = verbs::open_socket(&name, id, resumes);
         let mut opening = Opening {
             list,
             id,
-            name: Some(op()),
+            name: Some(name),
         };
-        let name = opening.name.clone();
-        let row = list.0.run_in_time("open_socket", PATIENCE, |verb| {
-            verb.arg(&name).arg(id.get()).arg(flag(resumes))
-        });
-        let (kind, mut row) = row.await?;
+        let (kind, mut row) = list.0.run_in_time(open, PATIENCE).await?;
         match kind.as_str() {
             "ok" => {}
             "unknown" => return Err(Refusal::UnknownPeer),
@@ -242,10 +237,8 @@ impl OpenSocket for Socket {
     async fn leave(mut self: Box<Self>, reason: Reason) {
         self.reason = reason;
         let Looking { node, id, .. } = &self.looking;
-        let row = node.run("close_socket", Some(PATIENCE), |verb| {
-            verb.arg(id.get()).arg(self.session).arg(reason.to_string())
-        });
-        if let Ok(mut row) = row.await {
+        let close = verbs::close_socket(*id, self.session, reason);
+        if let Ok(mut row) = node.run(close, Some(PATIENCE)).await {
             self.has_left = true;
             if let Some(removed) = row.row() {
                 log_one_removed(removed);
@@ -257,11 +250,8 @@ impl OpenSocket for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if !self.has_left {
-            self.looking.node.later("close_socket", |verb| {
-                verb.arg(self.looking.id.get())
-                    .arg(self.session)
-                    .arg(self.reason.to_string());
-            });
+            let close = verbs::close_socket(self.looking.id, self.session, self.reason);
+            self.looking.node.later(close);
         }
     }
 }

@@ -7,8 +7,8 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::{
-    LONG_PATIENCE, PATIENCE, RedisEngine, accepted, as_caller, caller, flag, hash_token,
-    log_one_removed, node::Node, op, row::Row, split, view::dialect_letter,
+    LONG_PATIENCE, PATIENCE, RedisEngine, accepted, caller, link_of, log_one_removed, node::Node,
+    op, row::Row, split, verbs,
 };
 use crate::peer_list::{
     Caller, PeerId, PeerToken, Peers, Reason, Refusal, SignedIn, WayIn, peer::name_for_list,
@@ -25,16 +25,16 @@ impl Peers for RedisEngine {
         let token = PeerToken::random();
         let op = op();
         let mut asking = SignIn::new(&self.0, &op);
-        let row = self.0.run_in_time("add_peer", PATIENCE, |verb| {
-            verb.arg(&op)
-                .arg(name.as_deref().unwrap_or_default())
-                .arg(way.door)
-                .arg(dialect_letter(way.dialect))
-                .arg(hash_token(&token))
-                .arg(self.0.highest_id())
-                .arg(flag(way.protected))
-        });
-        let (kind, row) = row.await?;
+        let add = verbs::add_peer(
+            &op,
+            name.as_deref().unwrap_or_default(),
+            way.door,
+            way.dialect,
+            &token,
+            self.0.highest_id(),
+            way.protected,
+        );
+        let (kind, row) = self.0.run_in_time(add, PATIENCE).await?;
         match kind.as_str() {
             "ok" => {}
             "full" => {
@@ -62,16 +62,9 @@ impl Peers for RedisEngine {
         way: WayIn,
     ) -> Result<SignedIn, Refusal> {
         let name = name.map(name_for_list);
-        let op = op();
-        let row = self.0.run_in_time("resume_peer", PATIENCE, |verb| {
-            verb.arg(&op)
-                .arg(id.get())
-                .arg(hash_token(token))
-                .arg(name.as_deref().unwrap_or_default())
-                .arg(way.door)
-                .arg(dialect_letter(way.dialect))
-        });
-        let (kind, row) = row.await?;
+        let name = name.as_deref().unwrap_or_default();
+        let resume = verbs::resume_peer(&op(), id, token, name, way.door, way.dialect);
+        let (kind, row) = self.0.run_in_time(resume, PATIENCE).await?;
         match kind.as_str() {
             "ok" => {}
             "wrong" => return Err(Refusal::WrongToken),
@@ -84,11 +77,8 @@ impl Peers for RedisEngine {
     }
 
     async fn check_token(&self, id: PeerId, token: Option<&PeerToken>) -> Result<(), Refusal> {
-        let row = self.0.run("check_token", Some(PATIENCE), |verb| {
-            verb.arg(id.get())
-                .arg(token.map(hash_token).unwrap_or_default())
-        });
-        accepted(row.await)
+        let check = verbs::check_token(id, token);
+        accepted(self.0.run(check, Some(PATIENCE)).await)
     }
 
     async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), Refusal> {
@@ -96,10 +86,8 @@ impl Peers for RedisEngine {
     }
 
     async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Refusal> {
-        let row = self.0.run("remove_peer", Some(PATIENCE), |verb| {
-            verb.arg(op()).arg(id.get()).arg(reason.to_string())
-        });
-        let (kind, mut row) = split(row.await)?;
+        let remove = verbs::remove_peer(&op(), id, reason);
+        let (kind, mut row) = split(self.0.run(remove, Some(PATIENCE)).await)?;
         if let Some(removed) = row.row() {
             log_one_removed(removed);
         }
@@ -108,18 +96,15 @@ impl Peers for RedisEngine {
 
     async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Refusal> {
         let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.0
-            .run("sign_out_later", Some(PATIENCE), |verb| {
-                verb.arg(id.get()).arg(ms)
-            })
-            .await?;
+        let later = verbs::sign_out_later(id, ms);
+        self.0.run(later, Some(PATIENCE)).await?;
         let node = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             let mut pause = grace;
             loop {
                 sleep(pause).await;
                 let Some(node) = node.upgrade() else { return };
-                let left = node.run("leave", Some(LONG_PATIENCE), |verb| verb.arg(id.get()));
+                let left = node.run(verbs::leave(id), Some(LONG_PATIENCE));
                 // Else the collector finds it.
                 let Ok(mut row) = left.await else { return };
                 if let Some(removed) = row.row() {
@@ -137,10 +122,9 @@ impl Peers for RedisEngine {
 
 impl RedisEngine {
     pub(super) async fn heartbeat(&self, caller: &Caller) -> Result<(), Refusal> {
-        let row = self
-            .0
-            .run("heartbeat", Some(PATIENCE), |verb| as_caller(verb, caller));
-        accepted(row.await)
+        let Caller { id, lingers, .. } = *caller;
+        let heartbeat = verbs::heartbeat(id, caller.token(), link_of(caller), lingers);
+        accepted(self.0.run(heartbeat, Some(PATIENCE)).await)
     }
 
     /// What a sign-in was answered with: id, and the list.
@@ -174,9 +158,7 @@ impl<'a> SignIn<'a> {
 impl Drop for SignIn<'_> {
     fn drop(&mut self) {
         if let Some(op) = self.op.take() {
-            self.node.later("give_up_sign_in", |verb| {
-                verb.arg(op);
-            });
+            self.node.later(verbs::give_up_sign_in(&op));
         }
     }
 }

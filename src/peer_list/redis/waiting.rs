@@ -7,11 +7,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::{
     connection::LONGEST_RETRY_PAUSE,
     lease::{Hears, Lease},
-    link_arg,
+    link_of,
     node::{Node, OpenHere},
-    number_arg,
     row::Row,
-    split, token_arg,
+    split, verbs,
     view::{bare_line, read_dialect},
 };
 use crate::peer_list::{Caller, Delivery, Dialect, News, PeerId, Reason, Refusal, WaitOpts};
@@ -95,14 +94,9 @@ impl Looking {
     pub async fn look(&self, lease: &str, began: u64) -> Found {
         loop {
             let told = self.node.told(self.id);
-            let row = self.node.run("take", None, |verb| {
-                verb.arg(began)
-                    .arg(self.id.get())
-                    .arg(lease)
-                    .arg(number_arg(self.here.acknowledged()))
-                    .arg(told)
-            });
-            if let Ok(row) = row.await
+            let acknowledged = self.here.acknowledged();
+            let take = verbs::take(began, self.id, lease, acknowledged, told);
+            if let Ok(row) = self.node.run(take, None).await
                 && let Some(found) = self.read(row).await
             {
                 return found;
@@ -195,15 +189,9 @@ impl Wait {
         here.set_acknowledged(acknowledged);
         // It may have it even when the answer is lost.
         self.is_open = true;
-        let asked = node.run("wait", None, |verb| {
-            verb.arg(self.began)
-                .arg(&self.name)
-                .arg(id.get())
-                .arg(token_arg(caller))
-                .arg(link_arg(caller))
-                .arg(number_arg(acknowledged))
-                .arg(told)
-        });
+        let (token, link) = (caller.token(), link_of(caller));
+        let wait = verbs::wait(self.began, &self.name, *id, token, link, acknowledged, told);
+        let asked = node.run(wait, None);
         // What is there already is given to the shortest, too.
         let end = self.end.map(|end| end.max(Instant::now() + END_PATIENCE));
         let Some(row) = self.until(end, asked).await else {
@@ -263,9 +251,8 @@ impl Wait {
         if let Some(reason) = here.removed() {
             return self.removed(reason).await;
         }
-        let ended = node.run("end_wait", Some(END_PATIENCE), |verb| {
-            verb.arg(id.get()).arg(&self.name).arg("1")
-        });
+        let end = verbs::end_wait(*id, &self.name, true);
+        let ended = node.run(end, Some(END_PATIENCE));
         if let Ok((kind, mut row)) = split(ended.await) {
             self.is_open = false;
             if kind == "gone" {

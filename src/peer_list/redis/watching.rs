@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{PATIENCE, READY_PATIENCE, RedisEngine, log_removed, split};
+use super::{PATIENCE, READY_PATIENCE, RedisEngine, log_removed, split, verbs};
 use crate::peer_list::{
     Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Refusal, Watching,
     events::read_info,
@@ -39,21 +39,16 @@ impl Watching for RedisEngine {
     }
 
     async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Refusal> {
-        let mut row = self
-            .0
-            .run("peer_info", Some(PATIENCE), |verb| verb.arg(id.get()))
-            .await?;
+        let mut row = self.0.run(verbs::peer_info(id), Some(PATIENCE)).await?;
         Ok(row.text().and_then(|line| read_info(&line)))
     }
 
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        let ids = self.0.run("listed", Some(PATIENCE), |verb| verb).await?;
+        let ids = self.0.run(verbs::listed(), Some(PATIENCE)).await?;
         let mut infos: Vec<PeerInfo> = Vec::new();
         for ids in ids.texts().chunks(INFOS_AT_ONCE) {
-            let row = self.0.run("peer_infos", Some(PATIENCE), |verb| {
-                ids.iter().fold(verb, |verb, id| verb.arg(id))
-            });
-            let lines = row.await?.texts();
+            let row = self.0.run(verbs::peer_infos(ids), Some(PATIENCE)).await?;
+            let lines = row.texts();
             infos.extend(lines.iter().filter_map(|line| read_info(line)));
         }
         infos.sort_unstable_by_key(|info| info.id);
@@ -65,16 +60,14 @@ impl Watching for RedisEngine {
     }
 
     async fn webhook_events(&self) -> PeerEvents {
-        let row = self.0.run("webhook_sent_last", Some(PATIENCE), |verb| verb);
+        let row = self.0.run(verbs::webhook_sent_last(), Some(PATIENCE));
         let last = row.await.ok().and_then(|mut row| row.number());
         self.0.events.subscribe(last)
     }
 
     async fn webhook_turn(&self, number: u64) -> bool {
         loop {
-            let row = self
-                .0
-                .run("webhook", Some(PATIENCE), |verb| verb.arg(number));
+            let row = self.0.run(verbs::webhook(number), Some(PATIENCE));
             match split(row.await) {
                 Ok((kind, _)) if kind == "mine" => return true,
                 Ok((kind, _)) if kind == "sent" => return false,
@@ -84,24 +77,24 @@ impl Watching for RedisEngine {
     }
 
     async fn webhook_sent(&self, number: u64) {
-        let row = self
+        let _ = self
             .0
-            .run("webhook_sent", Some(PATIENCE), |verb| verb.arg(number));
-        let _ = row.await;
+            .run(verbs::webhook_sent(number), Some(PATIENCE))
+            .await;
     }
 }
 
 #[async_trait]
 impl Engine for RedisEngine {
     async fn is_reachable(&self) -> bool {
-        let asked = self.0.run("ready", Some(READY_PATIENCE), |verb| verb);
+        let asked = self.0.run(verbs::ready(), Some(READY_PATIENCE));
         asked.await.is_ok()
     }
 
     async fn purge(&self) -> Result<Vec<PeerId>, Refusal> {
         let mut all = Vec::new();
         loop {
-            let mut row = self.0.run("collect", Some(PATIENCE), |verb| verb).await?;
+            let mut row = self.0.run(verbs::collect(), Some(PATIENCE)).await?;
             let removed = log_removed(row.row()).into_iter();
             all.extend(removed.filter_map(|(id, is_listed)| is_listed.then_some(id)));
             if row.kind() != "1" {
@@ -122,7 +115,7 @@ impl Engine for RedisEngine {
         self.0.stop_tasks();
         let stopping = async {
             loop {
-                let mut row = self.0.run("stop", None, |verb| verb).await?;
+                let mut row = self.0.run(verbs::stop(), None).await?;
                 log_removed(row.row());
                 if row.kind() != "1" {
                     return Ok::<(), Refusal>(());
