@@ -28,7 +28,7 @@ impl Channels for RedisEngine {
         let Unlisted { door, channels, .. } = unlisted;
         let highest = self.0.highest_id();
         let add = verbs::add_unlisted(&op, &secret, door, &token, highest, channels);
-        let (kind, row) = self.0.run_in_time(add, PATIENCE).await?;
+        let (kind, row) = self.0.link.run_in_time(add, PATIENCE).await?;
         let added = match kind.as_str() {
             "ok" => self.added(row, token).ok_or(Refusal::Unavailable)?,
             "full" => {
@@ -43,7 +43,7 @@ impl Channels for RedisEngine {
 
     async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
         let resume = verbs::resume_unlisted(&op(), id, token);
-        let (kind, row) = self.0.run_in_time(resume, PATIENCE).await?;
+        let (kind, row) = self.0.link.run_in_time(resume, PATIENCE).await?;
         match kind.as_str() {
             "ok" => self.added(row, *token).ok_or(Refusal::Unavailable),
             "wrong" => Err(Refusal::WrongToken),
@@ -57,7 +57,7 @@ impl Channels for RedisEngine {
         let op = op();
         let (card, hello, farewell) = (&listing.card, &listing.hello, &listing.farewell);
         let list = verbs::list_peer(&op, id, &listed, card, hello, farewell);
-        let (kind, mut row) = split(self.0.run(list, None).await)?;
+        let (kind, mut row) = split(self.0.link.run(list, None).await)?;
         match kind.as_str() {
             "ok" => {}
             "taken" => return Err(Refusal::NameTaken),
@@ -76,7 +76,7 @@ impl Channels for RedisEngine {
     }
 
     async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal> {
-        named(self.0.run(verbs::claim(id, scope, name), None).await)
+        named(self.0.link.run(verbs::claim(id, scope, name), None).await)
     }
 
     async fn send_to_alias(
@@ -88,7 +88,7 @@ impl Channels for RedisEngine {
     ) -> Result<(), Refusal> {
         let op = op();
         let send = verbs::send_to_alias(&op, from, scope, name, &body);
-        let (kind, mut row) = split(self.0.run(send, Some(LONG_PATIENCE)).await)?;
+        let (kind, mut row) = split(self.0.link.run(send, Some(LONG_PATIENCE)).await)?;
         if kind != "ok" {
             return Err(Refusal::UnknownReceiver);
         }
@@ -100,11 +100,16 @@ impl Channels for RedisEngine {
     }
 
     async fn join(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
-        named(self.0.run(verbs::join(id, channel), None).await)
+        named(self.0.link.run(verbs::join(id, channel), None).await)
     }
 
     async fn leave(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
-        named(self.0.run(verbs::leave_channel(id, channel), None).await)
+        named(
+            self.0
+                .link
+                .run(verbs::leave_channel(id, channel), None)
+                .await,
+        )
     }
 
     async fn publish(
@@ -116,7 +121,7 @@ impl Channels for RedisEngine {
     ) -> Result<(), Refusal> {
         let op = op();
         let publish = verbs::publish(&op, from, number, &body, channels);
-        let (kind, mut row) = split(self.0.run(publish, None).await)?;
+        let (kind, mut row) = split(self.0.link.run(publish, None).await)?;
         if kind != "ok" {
             return Err(Refusal::UnknownPeer);
         }
@@ -148,7 +153,11 @@ impl RedisEngine {
     async fn known_cards(&self) -> Result<Vec<Card>, Refusal> {
         let unknown = self.0.cached.lock().without_card();
         for ids in unknown.chunks(CARDS_AT_ONCE) {
-            let row = self.0.run(verbs::cards_of(ids), Some(PATIENCE)).await?;
+            let row = self
+                .0
+                .link
+                .run(verbs::cards_of(ids), Some(PATIENCE))
+                .await?;
             let shown = row.all_bytes();
             let mut cached = self.0.cached.lock();
             for (id, shown) in ids.iter().zip(shown) {
@@ -182,7 +191,7 @@ impl RedisEngine {
         id: PeerId,
         name: &str,
     ) -> Result<(), Refusal> {
-        let (kind, mut row) = split(self.0.run(announcement, None).await)?;
+        let (kind, mut row) = split(self.0.link.run(announcement, None).await)?;
         let word = Bytes::copy_from_slice(name.as_bytes());
         self.push_owed(op, id, None, row.row(), ANNOUNCED, word)
             .await;
@@ -220,7 +229,7 @@ impl RedisEngine {
         loop {
             self.until_room(id, body.len(), None).await?;
             let push = verbs::push_owed(op, from, number, id, kind, &body);
-            let pushed = split(self.0.run(push, None).await)?;
+            let pushed = split(self.0.link.run(push, None).await)?;
             match pushed.0.as_str() {
                 "ok" => return Ok(()),
                 "unknown" => return Err(Refusal::UnknownReceiver),

@@ -1,6 +1,6 @@
 //! The first connection to Redis, and what is wrong if there is none.
 
-use std::{fmt, fs, time::Duration};
+use std::{fmt, fs, sync::atomic::AtomicU64, time::Duration};
 
 use parking_lot::Mutex;
 use redis::{
@@ -13,13 +13,13 @@ use secrecy::ExposeSecret;
 use socket2::TcpKeepalive;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     ClusterOpts,
-    connection::{Commands, Health, Redis},
     library::{Library, is_unknown_function},
+    link::{Commands, Health, Link},
     row::Row,
 };
 use crate::peer_list::HeartbeatOpts;
@@ -101,7 +101,7 @@ fn too_old(version: &str) -> String {
     format!("it is {version}, and {major}.{minor} or newer is needed")
 }
 
-impl Redis {
+impl Link {
     /// Connects, and subscribes to what concerns this node.
     pub async fn connect(
         opts: &ClusterOpts,
@@ -144,7 +144,7 @@ impl Redis {
             .set_push_sender(sender)
             .set_automatic_resubscription()
             .set_number_of_retries(usize::MAX);
-        let redis = Self {
+        let link = Self {
             channels: [
                 format!("{prefix}{db}:all"),
                 format!("{prefix}{db}:n:{node}"),
@@ -155,9 +155,11 @@ impl Redis {
             commands,
             subscription: Commands::connect(client, listening).await?,
             health: Health::default(),
+            clock: AtomicU64::new(0),
+            start: Instant::now(),
         };
-        redis.subscribe().await?;
-        Ok((redis, pushes))
+        link.subscribe().await?;
+        Ok((link, pushes))
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    node::{Node, OpenHere},
+    here::OpenHere,
+    node::Node,
     verbs::{self, Call},
 };
 use crate::peer_list::{PeerId, Receipt, delivery};
@@ -77,7 +78,7 @@ impl Lease {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        self.node.later(self.done(is_done));
+        self.node.link.later(self.done(is_done));
     }
 }
 
@@ -96,7 +97,7 @@ impl delivery::Lease for Lease {
         let done = self.done(true);
         let node = self.node.clone();
         tokio::spawn(async move {
-            let _ = node.run(done, None).await;
+            let _ = node.link.run(done, None).await;
             drop(handing);
         });
     }

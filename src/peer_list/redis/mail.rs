@@ -48,7 +48,7 @@ impl Mail for RedisEngine {
 
     async fn acknowledge(&self, id: PeerId, number: u64) {
         self.0.acknowledged(id, number);
-        let _ = self.0.run(verbs::acknowledge(id, number), None).await;
+        let _ = self.0.link.run(verbs::acknowledge(id, number), None).await;
     }
 }
 
@@ -67,7 +67,7 @@ impl RedisEngine {
         let Caller { id, lingers, .. } = *caller;
         let (token, link) = (caller.token(), link_of(caller));
         let send = verbs::send(&op, id, token, to, link, lingers, number, polls, &body);
-        let (kind, _) = self.0.run_in_time(send, patience).await?;
+        let (kind, _) = self.0.link.run_in_time(send, patience).await?;
         match kind.as_str() {
             "ok" => Ok(()),
             "sender" => Err(Refusal::UnknownPeer),
@@ -93,7 +93,7 @@ impl RedisEngine {
         loop {
             sleep(ROOM_PAUSE).await;
             let asked = Instant::now();
-            let row = self.0.run(verbs::has_room(id, bytes), patience).await;
+            let row = self.0.link.run(verbs::has_room(id, bytes), patience).await;
             let (kind, mut row) = split(row)?;
             let before = std::mem::replace(&mut taken, row.text().unwrap_or_default());
             match kind.as_str() {
@@ -110,6 +110,7 @@ impl RedisEngine {
         }
         let row = self
             .0
+            .link
             .run(verbs::give_up(id, bytes, &taken), patience)
             .await;
         match split(row)?.0.as_str() {

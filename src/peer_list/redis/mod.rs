@@ -1,19 +1,24 @@
 //! The peer list that lives in Redis: any number of nodes are one server.
 //!
-//! Each verb is one step of the script, which Redis carries out as a whole. A
-//! node keeps what cannot leave it: open waits and sockets (`node.rs`), and a
-//! copy of the list that it brings up to date (`view.rs`).
+//! Each verb is one step of the script, which Redis carries out as a whole. A process has
+//! one link to Redis (`link.rs`), and of a list what cannot leave it (`node.rs`): open waits
+//! and sockets, and a copy that it brings up to date.
 
 mod channels;
 mod connect;
-mod connection;
+mod ended;
+mod here;
 mod lease;
 mod library;
+mod link;
 mod mail;
 mod node;
 mod open;
+mod opened;
 mod peers;
+mod push;
 mod row;
+mod telling;
 mod verbs;
 mod view;
 mod waiting;
@@ -34,7 +39,7 @@ use tracing::{info, warn};
 pub use connect::ConnectError;
 
 use super::{Caller, Engine, HeartbeatOpts, PeerId, PeerToken, Proof, Refusal, rules::sign_period};
-use connection::{Redis, WATCH_PERIOD};
+use link::{Link, WATCH_PERIOD};
 use node::Node;
 use row::Row;
 
@@ -83,8 +88,8 @@ type Answer = Result<(String, Row), Refusal>;
 
 impl RedisEngine {
     pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
-        let (redis, pushes) = Redis::connect(cluster, &opts).await?;
-        let list = Self(Arc::new(Node::new(opts, redis)));
+        let (link, pushes) = Link::connect(cluster, &opts).await?;
+        let list = Self(Arc::new(Node::new(opts, link)));
         let unreachable = |_: Refusal| ConnectError::Unreachable("it stopped answering".into());
         list.live().await.map_err(unreachable)?;
         list.0.sync(Some(PATIENCE)).await.map_err(unreachable)?;
@@ -92,7 +97,7 @@ impl RedisEngine {
             .sync_events(true, Some(PATIENCE))
             .await
             .map_err(unreachable)?;
-        node::start(&list.0, pushes);
+        push::start(&list.0, pushes);
         list.start_watching();
         list.start_collector();
         Ok(list)
@@ -102,15 +107,15 @@ impl RedisEngine {
     async fn live(&self) -> Result<(), Refusal> {
         let asked = Instant::now();
         let live = verbs::live(self.0.highest_id());
-        let mut row = self.0.run(live, Some(PATIENCE)).await?;
+        let mut row = self.0.link.run(live, Some(PATIENCE)).await?;
         let took = asked.elapsed();
         let is_new = row.kind() == "1";
         if let Some(now) = row.number::<u64>()
-            && (took < CLOCK_PATIENCE || !self.0.knows_clock())
+            && (took < CLOCK_PATIENCE || !self.0.link.knows_clock())
         {
             // It was told on the way between.
             let since = u64::try_from(took.as_millis() / 2).unwrap_or(0);
-            self.0.set_clock(now + since);
+            self.0.link.set_clock(now + since);
         }
         if let Some(created) = row.number() {
             self.0.list_created(created);
@@ -120,7 +125,7 @@ impl RedisEngine {
             self.0.recheck();
         }
         loop {
-            let mut row = self.0.run(verbs::bury(), Some(PATIENCE)).await?;
+            let mut row = self.0.link.run(verbs::bury(), Some(PATIENCE)).await?;
             log_removed(row.row());
             if row.kind() != "1" {
                 return Ok(());
@@ -131,7 +136,7 @@ impl RedisEngine {
     /// Tells which library this node uses, and drops those that no node has
     /// used for long.
     async fn use_library(&self) {
-        let row = self.0.run(verbs::uses_library(), Some(PATIENCE));
+        let row = self.0.link.run(verbs::uses_library(), Some(PATIENCE));
         let Ok(mut row) = row.await else { return };
         let differ = row.kind() == "1";
         let differed = self.0.differ.swap(differ, Ordering::Relaxed);
@@ -145,7 +150,7 @@ impl RedisEngine {
             let mut delete = ::redis::cmd("FUNCTION");
             delete.arg("DELETE").arg(&old);
             // Another node may have been faster.
-            let mut connection = self.0.redis.commands.wire().connection.clone();
+            let mut connection = self.0.link.commands.wire().connection.clone();
             let _ = delete.exec_async(&mut connection).await;
         }
     }
@@ -153,7 +158,7 @@ impl RedisEngine {
     /// Finds out when a connection is to a Redis that hangs and is replaced.
     fn start_watching(&self) {
         let node = Arc::downgrade(&self.0);
-        let watching = every(WATCH_PERIOD, node, async |list| list.0.redis.watch().await);
+        let watching = every(WATCH_PERIOD, node, async |list| list.0.link.watch().await);
         self.0.keep([tokio::spawn(watching).abort_handle()]);
     }
 

@@ -94,7 +94,7 @@ impl OpenRequest for Request {
         let Caller { id, lingers, .. } = self.caller;
         let (token, link) = (self.caller.token(), link_of(&self.caller));
         let set = verbs::set_capacity(id, token, link, lingers, capacity);
-        let row = self.list.0.run(set, Some(PATIENCE));
+        let row = self.list.0.link.run(set, Some(PATIENCE));
         self.tell(async { accepted(row.await) }).await
     }
 
@@ -102,7 +102,7 @@ impl OpenRequest for Request {
         let Caller { id, lingers, .. } = self.caller;
         let (token, link) = (self.caller.token(), link_of(&self.caller));
         let seen = verbs::seen(id, token, link, lingers);
-        let row = self.list.0.run(seen, Some(READY_PATIENCE));
+        let row = self.list.0.link.run(seen, Some(READY_PATIENCE));
         self.tell(async { accepted(row.await) }).await
     }
 
@@ -113,7 +113,7 @@ impl OpenRequest for Request {
         }
         self.uses_link();
         let signed_in = verbs::signed_in(self.caller.id, link_of(&self.caller), lingers);
-        self.list.0.later(signed_in);
+        self.list.0.link.later(signed_in);
     }
 }
 
@@ -143,7 +143,7 @@ struct Opening<'a> {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         if let Some(name) = self.name.take() {
-            self.list.0.later(verbs::drop_socket(self.id, &name));
+            self.list.0.link.later(verbs::drop_socket(self.id, &name));
         }
     }
 }
@@ -174,7 +174,7 @@ impl Socket {
             id,
             name: Some(name),
         };
-        let (kind, mut row) = list.0.run_in_time(open, PATIENCE).await?;
+        let (kind, mut row) = list.0.link.run_in_time(open, PATIENCE).await?;
         match kind.as_str() {
             "ok" => {}
             "unknown" => return Err(Refusal::UnknownPeer),
@@ -238,7 +238,7 @@ impl OpenSocket for Socket {
         self.reason = reason;
         let Looking { node, id, .. } = &self.looking;
         let close = verbs::close_socket(*id, self.session, reason);
-        if let Ok(mut row) = node.run(close, Some(PATIENCE)).await {
+        if let Ok(mut row) = node.link.run(close, Some(PATIENCE)).await {
             self.has_left = true;
             if let Some(removed) = row.row() {
                 log_one_removed(removed);
@@ -251,7 +251,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         if !self.has_left {
             let close = verbs::close_socket(self.looking.id, self.session, self.reason);
-            self.looking.node.later(close);
+            self.looking.node.link.later(close);
         }
     }
 }

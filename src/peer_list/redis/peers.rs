@@ -34,7 +34,7 @@ impl Peers for RedisEngine {
             self.0.highest_id(),
             way.protected,
         );
-        let (kind, row) = self.0.run_in_time(add, PATIENCE).await?;
+        let (kind, row) = self.0.link.run_in_time(add, PATIENCE).await?;
         match kind.as_str() {
             "ok" => {}
             "full" => {
@@ -64,7 +64,7 @@ impl Peers for RedisEngine {
         let name = name.map(name_for_list);
         let name = name.as_deref().unwrap_or_default();
         let resume = verbs::resume_peer(&op(), id, token, name, way.door, way.dialect);
-        let (kind, row) = self.0.run_in_time(resume, PATIENCE).await?;
+        let (kind, row) = self.0.link.run_in_time(resume, PATIENCE).await?;
         match kind.as_str() {
             "ok" => {}
             "wrong" => return Err(Refusal::WrongToken),
@@ -78,7 +78,7 @@ impl Peers for RedisEngine {
 
     async fn check_token(&self, id: PeerId, token: Option<&PeerToken>) -> Result<(), Refusal> {
         let check = verbs::check_token(id, token);
-        accepted(self.0.run(check, Some(PATIENCE)).await)
+        accepted(self.0.link.run(check, Some(PATIENCE)).await)
     }
 
     async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), Refusal> {
@@ -87,7 +87,7 @@ impl Peers for RedisEngine {
 
     async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Refusal> {
         let remove = verbs::remove_peer(&op(), id, reason);
-        let (kind, mut row) = split(self.0.run(remove, Some(PATIENCE)).await)?;
+        let (kind, mut row) = split(self.0.link.run(remove, Some(PATIENCE)).await)?;
         if let Some(removed) = row.row() {
             log_one_removed(removed);
         }
@@ -97,14 +97,14 @@ impl Peers for RedisEngine {
     async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Refusal> {
         let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let later = verbs::sign_out_later(id, ms);
-        self.0.run(later, Some(PATIENCE)).await?;
+        self.0.link.run(later, Some(PATIENCE)).await?;
         let node = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             let mut pause = grace;
             loop {
                 sleep(pause).await;
                 let Some(node) = node.upgrade() else { return };
-                let left = node.run(verbs::leave(id), Some(LONG_PATIENCE));
+                let left = node.link.run(verbs::leave(id), Some(LONG_PATIENCE));
                 // Else the collector finds it.
                 let Ok(mut row) = left.await else { return };
                 if let Some(removed) = row.row() {
@@ -124,7 +124,7 @@ impl RedisEngine {
     pub(super) async fn heartbeat(&self, caller: &Caller) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = *caller;
         let heartbeat = verbs::heartbeat(id, caller.token(), link_of(caller), lingers);
-        accepted(self.0.run(heartbeat, Some(PATIENCE)).await)
+        accepted(self.0.link.run(heartbeat, Some(PATIENCE)).await)
     }
 
     /// What a sign-in was answered with: id, and the list.
@@ -158,7 +158,7 @@ impl<'a> SignIn<'a> {
 impl Drop for SignIn<'_> {
     fn drop(&mut self) {
         if let Some(op) = self.op.take() {
-            self.node.later(verbs::give_up_sign_in(&op));
+            self.node.link.later(verbs::give_up_sign_in(&op));
         }
     }
 }

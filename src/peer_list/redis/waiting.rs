@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
-    connection::LONGEST_RETRY_PAUSE,
+    here::OpenHere,
     lease::{Hears, Lease},
+    link::LONGEST_RETRY_PAUSE,
     link_of,
-    node::{Node, OpenHere},
+    node::Node,
     row::Row,
     split, verbs,
     view::{bare_line, read_dialect},
@@ -96,7 +97,7 @@ impl Looking {
             let told = self.node.told(self.id);
             let acknowledged = self.here.acknowledged();
             let take = verbs::take(began, self.id, lease, acknowledged, told);
-            if let Ok(row) = self.node.run(take, None).await
+            if let Ok(row) = self.node.link.run(take, None).await
                 && let Some(found) = self.read(row).await
             {
                 return found;
@@ -151,7 +152,7 @@ impl Wait {
             looking: Looking::new(node, id),
             number,
             name,
-            began: node.clock_in(Duration::ZERO),
+            began: node.link.clock_in(Duration::ZERO),
             end,
             dialect: None,
             is_open: false,
@@ -191,7 +192,7 @@ impl Wait {
         self.is_open = true;
         let (token, link) = (caller.token(), link_of(caller));
         let wait = verbs::wait(self.began, &self.name, *id, token, link, acknowledged, told);
-        let asked = node.run(wait, None);
+        let asked = node.link.run(wait, None);
         // What is there already is given to the shortest, too.
         let end = self.end.map(|end| end.max(Instant::now() + END_PATIENCE));
         let Some(row) = self.until(end, asked).await else {
@@ -252,7 +253,7 @@ impl Wait {
             return self.removed(reason).await;
         }
         let end = verbs::end_wait(*id, &self.name, true);
-        let ended = node.run(end, Some(END_PATIENCE));
+        let ended = node.link.run(end, Some(END_PATIENCE));
         if let Ok((kind, mut row)) = split(ended.await) {
             self.is_open = false;
             if kind == "gone" {

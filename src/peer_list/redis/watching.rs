@@ -39,15 +39,23 @@ impl Watching for RedisEngine {
     }
 
     async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Refusal> {
-        let mut row = self.0.run(verbs::peer_info(id), Some(PATIENCE)).await?;
+        let mut row = self
+            .0
+            .link
+            .run(verbs::peer_info(id), Some(PATIENCE))
+            .await?;
         Ok(row.text().and_then(|line| read_info(&line)))
     }
 
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        let ids = self.0.run(verbs::listed(), Some(PATIENCE)).await?;
+        let ids = self.0.link.run(verbs::listed(), Some(PATIENCE)).await?;
         let mut infos: Vec<PeerInfo> = Vec::new();
         for ids in ids.texts().chunks(INFOS_AT_ONCE) {
-            let row = self.0.run(verbs::peer_infos(ids), Some(PATIENCE)).await?;
+            let row = self
+                .0
+                .link
+                .run(verbs::peer_infos(ids), Some(PATIENCE))
+                .await?;
             let lines = row.texts();
             infos.extend(lines.iter().filter_map(|line| read_info(line)));
         }
@@ -60,14 +68,14 @@ impl Watching for RedisEngine {
     }
 
     async fn webhook_events(&self) -> PeerEvents {
-        let row = self.0.run(verbs::webhook_sent_last(), Some(PATIENCE));
+        let row = self.0.link.run(verbs::webhook_sent_last(), Some(PATIENCE));
         let last = row.await.ok().and_then(|mut row| row.number());
         self.0.events.subscribe(last)
     }
 
     async fn webhook_turn(&self, number: u64) -> bool {
         loop {
-            let row = self.0.run(verbs::webhook(number), Some(PATIENCE));
+            let row = self.0.link.run(verbs::webhook(number), Some(PATIENCE));
             match split(row.await) {
                 Ok((kind, _)) if kind == "mine" => return true,
                 Ok((kind, _)) if kind == "sent" => return false,
@@ -79,6 +87,7 @@ impl Watching for RedisEngine {
     async fn webhook_sent(&self, number: u64) {
         let _ = self
             .0
+            .link
             .run(verbs::webhook_sent(number), Some(PATIENCE))
             .await;
     }
@@ -87,14 +96,14 @@ impl Watching for RedisEngine {
 #[async_trait]
 impl Engine for RedisEngine {
     async fn is_reachable(&self) -> bool {
-        let asked = self.0.run(verbs::ready(), Some(READY_PATIENCE));
+        let asked = self.0.link.run(verbs::ready(), Some(READY_PATIENCE));
         asked.await.is_ok()
     }
 
     async fn purge(&self) -> Result<Vec<PeerId>, Refusal> {
         let mut all = Vec::new();
         loop {
-            let mut row = self.0.run(verbs::collect(), Some(PATIENCE)).await?;
+            let mut row = self.0.link.run(verbs::collect(), Some(PATIENCE)).await?;
             let removed = log_removed(row.row()).into_iter();
             all.extend(removed.filter_map(|(id, is_listed)| is_listed.then_some(id)));
             if row.kind() != "1" {
@@ -115,7 +124,7 @@ impl Engine for RedisEngine {
         self.0.stop_tasks();
         let stopping = async {
             loop {
-                let mut row = self.0.run(verbs::stop(), None).await?;
+                let mut row = self.0.link.run(verbs::stop(), None).await?;
                 log_removed(row.row());
                 if row.kind() != "1" {
                     return Ok::<(), Refusal>(());

@@ -1,9 +1,9 @@
-//! The connection to Redis: verbs, tried until they are carried out.
+//! The link of this process to Redis: verbs, tried until they are carried out.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,12 +18,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
+    Answer,
     connect::explain,
     library::{Library, is_unknown_function},
     row::Row,
-    verbs::Call,
+    split,
+    verbs::{Call, TimedCall},
 };
 use crate::peer_list::Refusal;
+
+/// The part of the time for which a verb is tried in which Redis may begin with it.
+const DONE_BY: f64 = 0.8;
 
 /// The pause before a failed verb is tried again; it doubles up to the longest.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -42,7 +47,9 @@ const SUSPICION: Duration = Duration::from_millis(1000);
 /// A Redis that lives answers a new connection within this time.
 const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 
-pub(super) struct Redis {
+/// What a process has once, however many lists it has in Redis: connections, the script,
+/// its name, and the clock of Redis.
+pub(super) struct Link {
     pub library: Library,
     /// What all keys begin with.
     pub prefix: String,
@@ -56,6 +63,9 @@ pub(super) struct Redis {
     pub channels: [String; 2],
     /// As far as the log has told.
     pub health: Health,
+    /// Redis' time in ms when this process began. 0: not known yet.
+    pub clock: AtomicU64,
+    pub start: Instant,
 }
 
 /// A connection that can be replaced by a new one. The library makes one again when it
@@ -169,7 +179,7 @@ pub(super) struct Health {
     full_at: Mutex<Option<Instant>>,
 }
 
-impl Redis {
+impl Link {
     /// A verb of the script, as Redis is asked for it. `end`: until when it may be carried
     /// out, by the clock of Redis in ms, if it has such a time.
     fn command(&self, call: &Call, end: Option<u64>) -> Cmd {
@@ -210,10 +220,62 @@ impl Redis {
         Ok(())
     }
 
+    /// Carries a verb out.
+    pub async fn run(&self, call: Call, patience: Option<Duration>) -> Result<Row, Refusal> {
+        self.carry_out(&call, None, patience).await
+    }
+
+    /// The same for one that is not to be done later than that. Returns the answer's first
+    /// word, and the rest.
+    pub async fn run_in_time(&self, TimedCall(call): TimedCall, patience: Duration) -> Answer {
+        let ask = || {
+            // What Redis does at the last moment is still answered in time.
+            let end = self.clock_in(patience.mul_f64(DONE_BY));
+            self.carry_out(&call, Some(end), Some(patience))
+        };
+        let (kind, mut row) = split(ask().await)?;
+        if kind == "late"
+            && let Some(now) = row.number()
+        {
+            // The clock of Redis was set forward.
+            self.set_clock(now);
+            return split(ask().await);
+        }
+        Ok((kind, row))
+    }
+
+    /// Carries a verb out that nobody waits for.
+    pub fn later(self: &Arc<Self>, call: Call) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let link = self.clone();
+        runtime.spawn(async move {
+            let _ = link.run(call, None).await;
+        });
+    }
+
+    /// Redis' time is this, in ms.
+    pub fn set_clock(&self, now: u64) {
+        let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(0);
+        self.clock
+            .store(now.saturating_sub(since), Ordering::Relaxed);
+    }
+
+    pub fn knows_clock(&self) -> bool {
+        self.clock.load(Ordering::Relaxed) > 0
+    }
+
+    /// What Redis' time will be by then, in ms.
+    pub fn clock_in(&self, later: Duration) -> u64 {
+        let since = u64::try_from((self.start.elapsed() + later).as_millis()).unwrap_or(0);
+        self.clock.load(Ordering::Relaxed) + since
+    }
+
     /// Carries a verb out, `until` then if that is given. While Redis cannot be reached it is tried again, for
     /// so long (None: for ever, and while it is out of memory, too: nobody can
     /// be refused); it may then have been carried out before.
-    pub async fn run(
+    async fn carry_out(
         &self,
         call: &Call,
         until: Option<u64>,

@@ -1,0 +1,90 @@
+//! Telling Redis what is over at this node.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use futures_util::future::join_all;
+
+use super::{here::Over, node::Node, verbs};
+use crate::peer_list::PeerId;
+
+/// At most this many peers are told of at once.
+const OVER_AT_ONCE: usize = 100;
+
+/// At most this many connections of a peer are kept that are over: Redis has one at most,
+/// the last, or one of the first, if it is away since.
+const LINKS_KEPT: usize = 4;
+
+impl Node {
+    /// Some of the peers of whom something here is over, with nothing else open.
+    fn over_now(&self) -> Vec<PeerId> {
+        let open = self.open.lock();
+        let over = self.over.lock();
+        let now = over.keys().filter(|id| !open.contains_key(id));
+        now.take(OVER_AT_ONCE).copied().collect()
+    }
+
+    /// Takes them.
+    fn take_over(&self) -> Vec<(PeerId, Over)> {
+        let some = self.over_now();
+        let mut over = self.over.lock();
+        some.into_iter()
+            .filter_map(|id| Some((id, over.remove(&id)?)))
+            .collect()
+    }
+
+    /// A wait of a peer is over, and Redis may not know. While it is away only
+    /// the newest of each peer is kept: the end of one is the end of those
+    /// before.
+    pub fn wait_is_over(self: &Arc<Self>, id: PeerId, number: u64) {
+        let mut over = self.over.lock();
+        let wait = &mut over.entry(id).or_default().wait;
+        *wait = (*wait).max(Some(number));
+        drop(over);
+        self.start_telling_over();
+    }
+
+    /// A connection that a peer used last is closed.
+    pub fn link_is_over(self: &Arc<Self>, id: PeerId, link: u64) {
+        let mut over = self.over.lock();
+        let links = &mut over.entry(id).or_default().links;
+        links.truncate(LINKS_KEPT - 1);
+        links.push(link);
+        drop(over);
+        self.start_telling_over();
+    }
+
+    pub fn start_telling_over(self: &Arc<Self>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        if !self.is_telling_over.swap(true, Ordering::AcqRel) {
+            let node = self.clone();
+            runtime.spawn(async move { node.tell_over().await });
+        }
+    }
+
+    /// Tells Redis what is over.
+    async fn tell_over(&self) {
+        loop {
+            let some = self.take_over();
+            if some.is_empty() {
+                self.is_telling_over.store(false, Ordering::Release);
+                // One may have come in between.
+                if self.over_now().is_empty() || self.is_telling_over.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+                continue;
+            }
+            join_all(some.into_iter().map(async |(id, over)| {
+                if let Some(number) = over.wait {
+                    let name = self.wait_name(number);
+                    let _ = self.link.run(verbs::end_wait(id, &name, false), None).await;
+                }
+                for link in over.links {
+                    let _ = self.link.run(verbs::unlink(id, link), None).await;
+                }
+            }))
+            .await;
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What is open at this node: by peer, and by the names that Redis knows.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{PATIENCE, here::OpenHere, node::Node, row::Row, verbs};
+use crate::peer_list::{PeerId, Refusal};
+
+impl Node {
+    /// A wait or socket of a peer is open here from now on.
+    pub fn open(&self, id: PeerId) -> Arc<OpenHere> {
+        let here = OpenHere::new();
+        let mut open = self.open.lock();
+        open.entry(id).or_default().push(here.clone());
+        here
+    }
+
+    pub fn close(self: &Arc<Self>, id: PeerId, here: &Arc<OpenHere>) {
+        let mut open = self.open.lock();
+        if let Some(all) = open.get_mut(&id) {
+            all.retain(|other| !Arc::ptr_eq(other, here));
+            if all.is_empty() {
+                open.remove(&id);
+            }
+        }
+        drop(open);
+        if self.over.lock().contains_key(&id) {
+            self.start_telling_over();
+        }
+    }
+
+    pub fn open_of(&self, id: PeerId) -> Vec<Arc<OpenHere>> {
+        self.open.lock().get(&id).cloned().unwrap_or_default()
+    }
+
+    pub fn all_open(&self, wanted: impl Fn(PeerId) -> bool) -> Vec<Arc<OpenHere>> {
+        let open = self.open.lock();
+        let wanted = open.iter().filter(|(id, _)| wanted(**id));
+        wanted.flat_map(|(_, all)| all.iter().cloned()).collect()
+    }
+
+    /// The client of what is open here has acknowledged this.
+    pub fn acknowledged(&self, id: PeerId, number: u64) {
+        for here in self.open_of(id) {
+            here.set_acknowledged(Some(number));
+        }
+    }
+
+    /// Everything that is open here looks again.
+    pub fn recheck(&self) {
+        for here in self.all_open(|_| true) {
+            here.recheck();
+        }
+    }
+
+    pub fn end_waits(&self) {
+        self.ending.cancel();
+        self.recheck();
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_cancelled()
+    }
+
+    /// Waits until the waits here are to end.
+    pub async fn ended(&self) {
+        self.ending.cancelled().await;
+    }
+
+    /// Tells Redis what is not open here, though Redis says so: it has lost that
+    /// it was closed.
+    pub async fn deny(&self) -> Result<(), Refusal> {
+        let mut cursor = "0".to_owned();
+        loop {
+            let row = self.link.run(verbs::open_here(&cursor), Some(PATIENCE));
+            let mut row = row.await?;
+            cursor = row.text().ok_or(Refusal::Unavailable)?;
+            let claimed = row.row().map(Row::texts).unwrap_or_default();
+            let (claimed, _) = claimed.as_chunks::<2>();
+            for [id, name] in claimed {
+                let Some(id) = PeerId::parse(id) else {
+                    continue;
+                };
+                if self.open_of(id).is_empty() {
+                    self.link
+                        .run(verbs::not_open(id, name), Some(PATIENCE))
+                        .await?;
+                }
+            }
+            if cursor == "0" {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A name for a wait that begins here: it tells the node, and which waits
+    /// of it were before.
+    pub fn next_wait(&self) -> (u64, String) {
+        let number = self.waits.fetch_add(1, Ordering::Relaxed) + 1;
+        (number, self.wait_name(number))
+    }
+
+    pub fn wait_name(&self, number: u64) -> String {
+        format!("{}.{number}", self.link.node)
+    }
+}

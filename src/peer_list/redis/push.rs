@@ -1,0 +1,169 @@
+//! What Redis tells this node, and what the node finds out after it could not be told.
+
+use std::sync::{Arc, Weak, atomic::Ordering};
+
+use ::redis::{PushInfo, PushKind, Value};
+use tokio::{sync::mpsc::UnboundedReceiver, time::sleep};
+
+use super::{PATIENCE, link::LONGEST_RETRY_PAUSE, node::Node};
+use crate::peer_list::{PeerId, Reason};
+
+/// Listens to what Redis tells, as long as the node is used.
+pub(super) fn start(node: &Arc<Node>, mut pushes: UnboundedReceiver<PushInfo>) {
+    let node = Arc::downgrade(node);
+    tokio::spawn(async move {
+        while let Some(push) = pushes.recv().await {
+            let Some(node) = node.upgrade() else { return };
+            match push.kind {
+                PushKind::Message => {
+                    if let Some(Value::BulkString(text)) = push.data.get(1)
+                        && let Some(push) = Push::read(&String::from_utf8_lossy(text))
+                    {
+                        hear(&node, push);
+                    }
+                }
+                // The connection was lost in between: whatever was told then
+                // is to be found out.
+                PushKind::Subscribe if is_last(&push) => node.catch_up(),
+                _ => {}
+            }
+        }
+    });
+}
+
+/// Whether both channels are subscribed to.
+fn is_last(push: &PushInfo) -> bool {
+    matches!(push.data.get(1), Some(Value::Int(count)) if *count >= 2)
+}
+
+impl Node {
+    /// Finds out what Redis could not tell, or has lost.
+    pub fn catch_up(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let found = async |node: Weak<Node>| {
+                let node = node.upgrade()?;
+                // It may have lost changes, and have got others for them.
+                let version = node.cached.lock().forget();
+                node.sync(Some(PATIENCE)).await.ok()?;
+                let current = node.cached.lock().roster.current();
+                // Without any change the whole list is lost, which is told of elsewhere.
+                if (1..version).contains(&current) {
+                    node.lost_changes();
+                } else {
+                    node.forget_lost_changes();
+                }
+                node.sync_events(false, Some(PATIENCE)).await.ok()?;
+                node.deny().await.ok()?;
+                node.recheck();
+                node.changed();
+                Some(())
+            };
+            while found(weak.clone()).await.is_none() && weak.strong_count() > 0 {
+                sleep(LONGEST_RETRY_PAUSE).await;
+            }
+        });
+    }
+}
+
+/// What Redis tells a node.
+#[derive(Debug, PartialEq, Eq)]
+enum Push {
+    /// The list has changed.
+    Changed,
+    /// An event has happened.
+    Event,
+    /// There is something for this peer.
+    Wake(PeerId),
+    /// The wait of this peer is over: it has to wait again.
+    EndWait(PeerId),
+    /// A session with this number has taken the peer over.
+    Replaced(PeerId, u64),
+    /// The peer is removed, or to be removed by its door.
+    Removed(PeerId, Reason),
+}
+
+impl Push {
+    /// None if another version said it. The letters are those of `tell` and `tell_all` in
+    /// the script.
+    fn read(text: &str) -> Option<Self> {
+        let (letter, rest) = text.split_at_checked(1)?;
+        let mut words = rest.splitn(2, ' ');
+        let id = words.next().and_then(PeerId::parse);
+        let word = words.next().unwrap_or_default();
+        Some(match letter {
+            "v" => Self::Changed,
+            "e" => Self::Event,
+            "w" => Self::Wake(id?),
+            "b" => Self::EndWait(id?),
+            "x" => Self::Replaced(id?, word.parse().ok()?),
+            "r" => Self::Removed(id?, Reason::read(word).unwrap_or(Reason::TimedOut)),
+            _ => return None,
+        })
+    }
+}
+
+fn hear(node: &Arc<Node>, push: Push) {
+    match push {
+        Push::Changed => node.changed(),
+        Push::Event => {
+            if node.is_asking.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            let node = node.clone();
+            tokio::spawn(async move {
+                while node.sync_events(false, None).await.is_err() {
+                    sleep(LONGEST_RETRY_PAUSE).await;
+                }
+            });
+        }
+        Push::Wake(id) => {
+            for here in node.open_of(id) {
+                here.news.notify_one();
+            }
+        }
+        Push::EndWait(id) => {
+            for here in node.open_of(id) {
+                here.end_wait();
+            }
+        }
+        Push::Replaced(id, session) => {
+            for here in node.open_of(id) {
+                here.replaced_by(session);
+            }
+        }
+        Push::Removed(id, reason) => {
+            for here in node.open_of(id) {
+                here.set_removed(reason);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redis_tells_is_read_and_what_another_version_tells_is_passed_over() {
+        let id = PeerId::new(7).unwrap();
+        let read = [
+            ("v", Some(Push::Changed)),
+            ("e", Some(Push::Event)),
+            ("w7", Some(Push::Wake(id))),
+            ("b7", Some(Push::EndWait(id))),
+            ("x7 12", Some(Push::Replaced(id, 12))),
+            ("r7 kicked", Some(Push::Removed(id, Reason::Kicked))),
+            ("r7 newer", Some(Push::Removed(id, Reason::TimedOut))),
+            ("", None),
+            ("w", None),
+            ("wx", None),
+            ("x7", None),
+            ("?7", None),
+            ("\u{e9}", None),
+        ];
+        for (text, push) in read {
+            assert_eq!(Push::read(text), push, "{text}");
+        }
+    }
+}

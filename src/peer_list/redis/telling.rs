@@ -1,0 +1,67 @@
+//! When the waits and sockets here are told that the list has changed.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{link::LONGEST_RETRY_PAUSE, node::Node};
+use crate::peer_list::{
+    PeerId,
+    telling::{Half, Schedule, Telling},
+};
+
+impl Node {
+    /// The version of the list that a peer is to have heard when it waits.
+    pub fn told(&self, id: PeerId) -> u64 {
+        self.told[Half::of(id) as usize].load(Ordering::Acquire)
+    }
+
+    pub fn changed(self: &Arc<Self>) {
+        for half in Half::BOTH {
+            self.tell(half, Schedule::changed);
+        }
+    }
+
+    fn tell(self: &Arc<Self>, half: Half, when: fn(&mut Schedule, usize, Instant) -> Telling) {
+        let peers = self.cached.lock().roster.len();
+        let telling = when(
+            &mut self.schedules.lock()[half as usize],
+            peers,
+            Instant::now(),
+        );
+        let node = Arc::downgrade(self);
+        match telling {
+            Telling::Scheduled => {}
+            Telling::Now => {
+                tokio::spawn(async move {
+                    if let Some(node) = node.upgrade() {
+                        node.tell_now(half).await;
+                    }
+                });
+            }
+            Telling::At(end) => {
+                tokio::spawn(async move {
+                    sleep_until(end).await;
+                    if let Some(node) = node.upgrade() {
+                        node.tell(half, |schedule, _, now| schedule.scheduled(now));
+                    }
+                });
+            }
+        }
+    }
+
+    async fn tell_now(self: &Arc<Self>, half: Half) {
+        // It may be away for longer, and nobody else tells of this change.
+        while self.sync(None).await.is_err() {
+            sleep(LONGEST_RETRY_PAUSE).await;
+        }
+        let current = self.cached.lock().roster.current();
+        let told = &self.told[half as usize];
+        told.fetch_max(current, Ordering::AcqRel);
+        for here in self.all_open(|id| Half::of(id) == half) {
+            if here.is_behind(current) {
+                here.news.notify_one();
+            }
+        }
+    }
+}
