@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Dialect, PeerId, roster::Connected};
+use super::{Dialect, PeerId};
 
 /// The flag byte stands this far from the end of its line: `..,1\n`.
 const FLAG_FROM_LINE_END: usize = 2;
@@ -14,6 +14,15 @@ const FLAG_FROM_LINE_END: usize = 2;
 /// A page with more text than this takes no more lines, in bytes. A change copies
 /// one page; and hyper writes as much at once.
 const PAGE_BYTES: usize = 16 * 1024;
+
+/// Whether a peer's STATUS is 1, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Connected {
+    Yes,
+    /// Connected until then, unless told otherwise before.
+    Until(Instant),
+    No,
+}
 
 /// One peer's place in the list.
 pub(super) struct Slot {

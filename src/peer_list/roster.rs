@@ -11,19 +11,13 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Dialect, Lines, PeerId, page::Page};
+use super::{
+    Dialect, Lines, PeerId,
+    page::{Connected, Page},
+};
 
 /// How many changes the log keeps for peers of the bare dialect.
 pub(super) const LOG_LENGTH: usize = 65_536;
-
-/// Whether a peer's STATUS is 1, and until when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Connected {
-    Yes,
-    /// Connected until then, unless told otherwise before.
-    Until(Instant),
-    No,
-}
 
 /// An entry of the log: one peer joined or left.
 struct Change {

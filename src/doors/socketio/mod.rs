@@ -16,6 +16,7 @@ mod engineio;
 mod events;
 mod member;
 mod packet;
+mod version;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::engineio::Version;
+use super::version::Version;
 
 /// A packet of a client.
 #[derive(Debug, PartialEq, Eq)]

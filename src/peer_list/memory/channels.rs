@@ -16,7 +16,7 @@ use super::{
 };
 use crate::peer_list::{
     Added, Card, Channels, Dialect, Listing, PeerEvent, PeerId, PeerToken, Reason, Refusal,
-    Unlisted, Watching, WayIn, peer::name_for_list, roster::Connected, rules::NAME_KEPT,
+    Unlisted, Watching, WayIn, page::Connected, peer::name_for_list, rules::NAME_KEPT,
 };
 
 #[async_trait]

@@ -8,7 +8,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::mailbox::Mailbox;
 use crate::peer_list::{
     HeartbeatOpts, PeerId, PeerInfo, PeerToken, Reason, Refusal, WayIn,
-    roster::Connected,
+    page::Connected,
     rules::{LINGER, patience},
 };
 

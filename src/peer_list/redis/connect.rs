@@ -4,8 +4,8 @@ use std::{fmt, fs, sync::atomic::AtomicU64, time::Duration};
 
 use parking_lot::Mutex;
 use redis::{
-    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
-    ServerErrorKind, TlsCertificates, Value,
+    Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
+    TlsCertificates, Value,
     aio::{ConnectionManagerConfig, MultiplexedConnection},
     io::tcp::TcpSettings,
 };
@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     ClusterOpts,
+    explain::{OLDEST, explain, too_old},
     library::{Library, is_unknown_function},
     link::{Commands, Health, Link},
     row::Row,
@@ -36,9 +37,6 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// A connection that acknowledges nothing for so long is dead; a silent one is
 /// asked that often.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
-
-/// The oldest Redis that this works with.
-const OLDEST: (u32, u32) = (7, 0);
 
 /// Why a list in Redis cannot be had.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,41 +62,6 @@ impl From<RedisError> for ConnectError {
     fn from(error: RedisError) -> Self {
         Self::Unusable(explain(&error))
     }
-}
-
-/// What an error of Redis means, in one line.
-pub(super) fn explain(error: &RedisError) -> String {
-    let text = error.to_string();
-    let detail = error.detail().unwrap_or_default();
-    if text.contains("invalid peer certificate") {
-        return format!("{text}; if an authority of your own signed it, set WEBRTC_REDIS_CA");
-    }
-    match error.code() {
-        Some("NOAUTH") => return "it wants a password: put it in WEBRTC_REDIS_URL".to_owned(),
-        Some("WRONGPASS") => return "user or password in WEBRTC_REDIS_URL is wrong".to_owned(),
-        Some("NOPERM") => return format!("its user lacks a right: {detail}"),
-        Some("OOM") => return "it is out of memory: raise its maxmemory".to_owned(),
-        _ => {}
-    }
-    match error.kind() {
-        ErrorKind::Parse => "what answers there is no Redis".to_owned(),
-        ErrorKind::RESP3NotSupported => too_old("a version before 6"),
-        ErrorKind::Server(ServerErrorKind::ReadOnly) => {
-            "it is a replica, which cannot be written to: WEBRTC_REDIS_URL is to name the primary"
-                .to_owned()
-        }
-        ErrorKind::Server(
-            ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
-        ) => "it is one of several shards of a Redis Cluster: one that has all keys is needed"
-            .to_owned(),
-        ErrorKind::Server(_) if !detail.is_empty() => detail.to_owned(),
-        _ => text.lines().next().unwrap_or_default().to_owned(),
-    }
-}
-
-fn too_old(version: &str) -> String {
-    let (major, minor) = OLDEST;
-    format!("it is {version}, and {major}.{minor} or newer is needed")
 }
 
 impl Link {

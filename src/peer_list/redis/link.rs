@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     Answer,
-    connect::explain,
+    explain::explain,
     library::{Library, is_unknown_function},
     row::Row,
     split,

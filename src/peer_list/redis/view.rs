@@ -6,10 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::row::Row;
-use crate::peer_list::{
-    Card, Dialect, Lines, PeerId,
-    roster::{Connected, Roster},
-};
+use crate::peer_list::{Card, Dialect, Lines, PeerId, page::Connected, roster::Roster};
 
 /// To know who is not connected costs some time for each that is not. It is
 /// asked for no more often than that it takes a tenth of the time.

@@ -31,6 +31,7 @@ use serde_json::json;
 use sha2::Sha256;
 use tokio::sync::mpsc;
 
+use super::version::Version;
 use crate::{
     doors::kit::{
         RequestError, Transport, body, only,
@@ -43,7 +44,6 @@ use crate::{
 };
 
 use payload::Packets;
-pub(super) use payload::Version;
 pub(super) use queues::Gone;
 pub(super) use session::Session;
 use session::{PING_TIMEOUT, Unexpected};

@@ -5,14 +5,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
-/// The version of the Engine.IO protocol that a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::doors::socketio) enum Version {
-    /// socket.io-client 1 and 2. The client pings.
-    V3,
-    /// socket.io-client 3 and 4. The server pings.
-    V4,
-}
+use crate::doors::socketio::version::Version;
 
 /// What stands between two packets in a body of version 4.
 const SEPARATOR: char = '\x1e';

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    payload::{Packet, Version},
+    payload::Packet,
     queues::{Gone, Inbox, Outbox, cost_of},
 };
 use crate::{
@@ -25,7 +25,10 @@ use crate::{
             heard::Heard,
             talk::{Life, Lost, Talk, WebSocket},
         },
-        socketio::packet::{self, Told},
+        socketio::{
+            packet::{self, Told},
+            version::Version,
+        },
     },
     peer_list::Link,
 };
