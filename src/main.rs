@@ -124,6 +124,12 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
     if opts.app.token.is_some() && opts.app.doors.iter().any(|door| *door != Door::SocketIo) {
         warn!("TOKEN guards Socket.IO only: set WEBRTC_DOORS=socketio to close the other doors");
     }
+    for variable in Settings::unknown_variables() {
+        warn!(
+            variable,
+            "this variable is not a setting of this server: see --help"
+        );
+    }
     if let Some(host) = &settings.ignored_host {
         warn!(
             host,

@@ -295,6 +295,12 @@ impl Settings {
         Ok(self)
     }
 
+    /// The variables of the environment that look like settings of this server and are
+    /// none: most likely misspelt.
+    pub fn unknown_variables() -> Vec<String> {
+        unknown(std::env::vars_os().map(|(name, _)| name))
+    }
+
     fn heartbeat_interval(&self) -> Duration {
         self.heartbeat_interval_ms.unwrap_or(self.heartbeat_ms / 2)
     }
@@ -365,6 +371,21 @@ impl Settings {
             token: self.token.clone(),
         }
     }
+}
+
+fn unknown(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let command = Settings::command();
+    let is_known = |name: &str| {
+        command
+            .get_arguments()
+            .any(|arg| arg.get_env() == Some(name.as_ref()))
+    };
+    let names = names.filter_map(|name| name.into_string().ok());
+    let mut unknown: Vec<String> = names
+        .filter(|name| name.starts_with("WEBRTC_") && !is_known(name))
+        .collect();
+    unknown.sort();
+    unknown
 }
 
 fn is_set_to_nothing(variable: &OsStr) -> bool {
@@ -610,6 +631,13 @@ mod tests {
             assert!(error.contains("WEBRTC_DOORS (--doors)"), "{error}");
             assert!(error.contains("http, websocket and socketio"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_found() {
+        let names = ["WEBRTC_HEARBEAT_MS", "WEBRTC_HEARTBEAT_MS", "PORT", "HOME"];
+        let found = unknown(names.into_iter().map(OsString::from));
+        assert_eq!(found, ["WEBRTC_HEARBEAT_MS"]);
     }
 
     #[test]
