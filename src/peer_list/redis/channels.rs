@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tracing::info;
 
 use super::{
-    LONG_PATIENCE, PATIENCE, RedisEngine, Row, hash, op,
+    LONG_PATIENCE, PATIENCE, RedisEngine, Row, accepted, hash, op,
     peers::SignIn,
     split,
     verbs::{self, Call},
@@ -18,6 +18,10 @@ use crate::peer_list::{
 /// The cards of at most this many peers are asked for at once: others wait for it.
 const CARDS_AT_ONCE: usize = 500;
 
+/// The kinds of what is pushed into mailboxes, as the script knows them.
+const PUBLISHED: &str = "p";
+const ANNOUNCED: &str = "a";
+
 #[async_trait]
 impl Channels for RedisEngine {
     async fn add_unlisted(&self, unlisted: Unlisted<'_>) -> Result<Added, Refusal> {
@@ -28,28 +32,19 @@ impl Channels for RedisEngine {
         let Unlisted { door, channels, .. } = unlisted;
         let highest = self.0.highest_id();
         let add = verbs::add_unlisted(&op, &secret, door, &token, highest, channels);
-        let (kind, row) = self.0.link.run_in_time(add, PATIENCE).await?;
-        let added = match kind.as_str() {
-            "ok" => self.added(row, token).ok_or(Refusal::Unavailable)?,
-            "full" => {
-                asking.is_answered();
-                return Err(Refusal::Full);
-            }
-            _ => return Err(Refusal::Unavailable),
-        };
+        let added = accepted(self.0.link.run_in_time(add, PATIENCE).await);
+        if let Err(Refusal::Full) = added {
+            asking.is_answered();
+        }
+        let added = self.added(added?, token).ok_or(Refusal::Unavailable)?;
         asking.is_answered();
         Ok(added)
     }
 
     async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
         let resume = verbs::resume_unlisted(&op(), id, token);
-        let (kind, row) = self.0.link.run_in_time(resume, PATIENCE).await?;
-        match kind.as_str() {
-            "ok" => self.added(row, *token).ok_or(Refusal::Unavailable),
-            "wrong" => Err(Refusal::WrongToken),
-            "gone" => Err(Refusal::UnknownPeer),
-            _ => Err(Refusal::Unavailable),
-        }
+        let row = accepted(self.0.link.run_in_time(resume, PATIENCE).await)?;
+        self.added(row, *token).ok_or(Refusal::Unavailable)
     }
 
     async fn list_peer(&self, id: PeerId, listing: Listing<'_>) -> Result<Vec<Card>, Refusal> {
@@ -57,13 +52,7 @@ impl Channels for RedisEngine {
         let op = op();
         let (card, hello, farewell) = (&listing.card, &listing.hello, &listing.farewell);
         let list = verbs::list_peer(&op, id, &listed, card, hello, farewell);
-        let (kind, mut row) = split(self.0.link.run(list, None).await)?;
-        match kind.as_str() {
-            "ok" => {}
-            "taken" => return Err(Refusal::NameTaken),
-            "unknown" => return Err(Refusal::UnknownPeer),
-            _ => return Err(Refusal::Unavailable),
-        }
+        let mut row = accepted(split(self.0.link.run(list, None).await))?;
         info!(peer_id = id.get(), name = &*listed, "peer signed in");
         let full = row.row();
         let version = row.number().ok_or(Refusal::Unavailable)?;
@@ -76,7 +65,7 @@ impl Channels for RedisEngine {
     }
 
     async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal> {
-        named(self.0.link.run(verbs::claim(id, scope, name), None).await)
+        self.change(verbs::claim(id, scope, name)).await
     }
 
     async fn send_to_alias(
@@ -100,16 +89,11 @@ impl Channels for RedisEngine {
     }
 
     async fn join(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
-        named(self.0.link.run(verbs::join(id, channel), None).await)
+        self.change(verbs::join(id, channel)).await
     }
 
     async fn leave(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
-        named(
-            self.0
-                .link
-                .run(verbs::leave_channel(id, channel), None)
-                .await,
-        )
+        self.change(verbs::leave_channel(id, channel)).await
     }
 
     async fn publish(
@@ -121,10 +105,7 @@ impl Channels for RedisEngine {
     ) -> Result<(), Refusal> {
         let op = op();
         let publish = verbs::publish(&op, from, number, &body, channels);
-        let (kind, mut row) = split(self.0.link.run(publish, None).await)?;
-        if kind != "ok" {
-            return Err(Refusal::UnknownPeer);
-        }
+        let mut row = accepted(split(self.0.link.run(publish, None).await))?;
         self.push_owed(&op, from, number, row.row(), PUBLISHED, body)
             .await;
         Ok(())
@@ -149,6 +130,11 @@ impl Channels for RedisEngine {
 }
 
 impl RedisEngine {
+    /// Changes the names of a peer.
+    async fn change(&self, change: Call) -> Result<(), Refusal> {
+        accepted(split(self.0.link.run(change, None).await)).map(drop)
+    }
+
     /// Every peer in the list, from this node's copy.
     async fn known_cards(&self) -> Result<Vec<Card>, Refusal> {
         let unknown = self.0.cached.lock().without_card();
@@ -191,11 +177,11 @@ impl RedisEngine {
         id: PeerId,
         name: &str,
     ) -> Result<(), Refusal> {
-        let (kind, mut row) = split(self.0.link.run(announcement, None).await)?;
+        let mut row = accepted(split(self.0.link.run(announcement, None).await))?;
         let word = Bytes::copy_from_slice(name.as_bytes());
         self.push_owed(op, id, None, row.row(), ANNOUNCED, word)
             .await;
-        names_answer(&kind)
+        Ok(())
     }
 
     /// Waits for room in the mailboxes of those that had none. Returns why each
@@ -236,24 +222,5 @@ impl RedisEngine {
                 _ => {}
             }
         }
-    }
-}
-
-/// The kinds of what is pushed into mailboxes, as the script knows them.
-const PUBLISHED: &str = "p";
-const ANNOUNCED: &str = "a";
-
-/// What became of a change of a peer's names.
-fn named(row: Result<Row, Refusal>) -> Result<(), Refusal> {
-    names_answer(&split(row)?.0)
-}
-
-fn names_answer(kind: &str) -> Result<(), Refusal> {
-    match kind {
-        "ok" => Ok(()),
-        "unknown" => Err(Refusal::UnknownPeer),
-        "taken" => Err(Refusal::NameTaken),
-        "costly" => Err(Refusal::TooManyNames),
-        _ => Err(Refusal::Unavailable),
     }
 }

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::{LONG_PATIENCE, PATIENCE, RedisEngine, caller, link_of, op, split, verbs, waiting};
+use super::{
+    LONG_PATIENCE, PATIENCE, RedisEngine, accepted, caller, link_of, op, split, verbs, waiting,
+};
 use crate::peer_list::{
     Caller, Delivery, Mail, PeerId, Refusal, SendOpts, WaitOpts, rules::ROOM_PATIENCE,
 };
@@ -67,17 +69,7 @@ impl RedisEngine {
         let Caller { id, lingers, .. } = *caller;
         let (token, link) = (caller.token(), link_of(caller));
         let send = verbs::send(&op, id, token, to, link, lingers, number, polls, &body);
-        let (kind, _) = self.0.link.run_in_time(send, patience).await?;
-        match kind.as_str() {
-            "ok" => Ok(()),
-            "sender" => Err(Refusal::UnknownPeer),
-            "receiver" => Err(Refusal::UnknownReceiver),
-            "wrong" => Err(Refusal::WrongToken),
-            "token" => Err(Refusal::MissingToken),
-            "order" => Err(Refusal::OutOfOrder),
-            "mailbox" => Err(Refusal::MailboxFull),
-            _ => Err(Refusal::Unavailable),
-        }
+        accepted(self.0.link.run_in_time(send, patience).await).map(drop)
     }
 
     /// Waits until a mailbox has room for so many bytes. A peer that takes

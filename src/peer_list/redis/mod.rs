@@ -227,14 +227,24 @@ fn hash_token(token: &PeerToken) -> String {
     hash(token.digits())
 }
 
-fn accepted(row: Result<Row, Refusal>) -> Result<(), Refusal> {
-    match split(row)?.0.as_str() {
-        "ok" => Ok(()),
-        "wrong" => Err(Refusal::WrongToken),
-        "token" => Err(Refusal::MissingToken),
-        "unknown" => Err(Refusal::UnknownPeer),
-        _ => Err(Refusal::Unavailable),
-    }
+/// What follows the first word of an answer, if that says that the verb was carried out;
+/// else why it was not.
+fn accepted(answer: Answer) -> Result<Row, Refusal> {
+    let (kind, row) = answer?;
+    Err(match kind.as_str() {
+        "ok" => return Ok(row),
+        "full" => Refusal::Full,
+        "gone" | "sender" | "unknown" => Refusal::UnknownPeer,
+        "receiver" => Refusal::UnknownReceiver,
+        "wrong" => Refusal::WrongToken,
+        "token" => Refusal::MissingToken,
+        "mailbox" => Refusal::MailboxFull,
+        "order" => Refusal::OutOfOrder,
+        "taken" => Refusal::NameTaken,
+        "costly" => Refusal::TooManyNames,
+        // It came too late, or is an answer of another version.
+        _ => Refusal::Unavailable,
+    })
 }
 
 fn split(row: Result<Row, Refusal>) -> Answer {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
-    PATIENCE, READY_PATIENCE, RedisEngine, accepted, link_of, log_one_removed, op, verbs,
+    PATIENCE, READY_PATIENCE, RedisEngine, accepted, link_of, log_one_removed, op, split, verbs,
     waiting::{Found, Looking, wait},
 };
 use crate::peer_list::{
@@ -95,7 +95,8 @@ impl OpenRequest for Request {
         let (token, link) = (self.caller.token(), link_of(&self.caller));
         let set = verbs::set_capacity(id, token, link, lingers, capacity);
         let row = self.list.0.link.run(set, Some(PATIENCE));
-        self.tell(async { accepted(row.await) }).await
+        self.tell(async { accepted(split(row.await)).map(drop) })
+            .await
     }
 
     async fn seen(&self) -> Result<(), Refusal> {
@@ -103,7 +104,8 @@ impl OpenRequest for Request {
         let (token, link) = (self.caller.token(), link_of(&self.caller));
         let seen = verbs::seen(id, token, link, lingers);
         let row = self.list.0.link.run(seen, Some(READY_PATIENCE));
-        self.tell(async { accepted(row.await) }).await
+        self.tell(async { accepted(split(row.await)).map(drop) })
+            .await
     }
 
     /// A sign-in, if no verb has told of it.
@@ -174,12 +176,7 @@ impl Socket {
             id,
             name: Some(name),
         };
-        let (kind, mut row) = list.0.link.run_in_time(open, PATIENCE).await?;
-        match kind.as_str() {
-            "ok" => {}
-            "unknown" => return Err(Refusal::UnknownPeer),
-            _ => return Err(Refusal::Unavailable),
-        }
+        let mut row = accepted(list.0.link.run_in_time(open, PATIENCE).await)?;
         let session = row.number().ok_or(Refusal::Unavailable)?;
         opening.name = None;
         looking.here.set_session(session);

@@ -34,16 +34,11 @@ impl Peers for RedisEngine {
             self.0.highest_id(),
             way.protected,
         );
-        let (kind, row) = self.0.link.run_in_time(add, PATIENCE).await?;
-        match kind.as_str() {
-            "ok" => {}
-            "full" => {
-                asking.is_answered();
-                return Err(Refusal::Full);
-            }
-            _ => return Err(Refusal::Unavailable),
+        let added = accepted(self.0.link.run_in_time(add, PATIENCE).await);
+        if let Err(Refusal::Full) = added {
+            asking.is_answered();
         }
-        let signed_in = self.signed_in(row, token).await;
+        let signed_in = self.signed_in(added?, token).await;
         let signed_in = signed_in.ok_or(Refusal::Unavailable)?;
         asking.is_answered();
         info!(
@@ -64,13 +59,7 @@ impl Peers for RedisEngine {
         let name = name.map(name_for_list);
         let name = name.as_deref().unwrap_or_default();
         let resume = verbs::resume_peer(&op(), id, token, name, way.door, way.dialect);
-        let (kind, row) = self.0.link.run_in_time(resume, PATIENCE).await?;
-        match kind.as_str() {
-            "ok" => {}
-            "wrong" => return Err(Refusal::WrongToken),
-            "gone" => return Err(Refusal::UnknownPeer),
-            _ => return Err(Refusal::Unavailable),
-        }
+        let row = accepted(self.0.link.run_in_time(resume, PATIENCE).await)?;
         let signed_in = self.signed_in(row, *token).await;
         info!(peer_id = id.get(), "peer came back");
         signed_in.ok_or(Refusal::Unavailable)
@@ -78,7 +67,7 @@ impl Peers for RedisEngine {
 
     async fn check_token(&self, id: PeerId, token: Option<&PeerToken>) -> Result<(), Refusal> {
         let check = verbs::check_token(id, token);
-        accepted(self.0.link.run(check, Some(PATIENCE)).await)
+        accepted(split(self.0.link.run(check, Some(PATIENCE)).await)).map(drop)
     }
 
     async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), Refusal> {
@@ -124,7 +113,7 @@ impl RedisEngine {
     pub(super) async fn heartbeat(&self, caller: &Caller) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = *caller;
         let heartbeat = verbs::heartbeat(id, caller.token(), link_of(caller), lingers);
-        accepted(self.0.link.run(heartbeat, Some(PATIENCE)).await)
+        accepted(split(self.0.link.run(heartbeat, Some(PATIENCE)).await)).map(drop)
     }
 
     /// What a sign-in was answered with: id, and the list.

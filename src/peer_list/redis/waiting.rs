@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
+    accepted,
     here::OpenHere,
     lease::{Hears, Lease},
     link::LONGEST_RETRY_PAUSE,
@@ -198,16 +199,11 @@ impl Wait {
         let Some(row) = self.until(end, asked).await else {
             return Ok(Begun::Over);
         };
-        let (kind, mut row) = split(row)?;
-        if kind != "ok" {
+        let answer = split(row);
+        if answer.as_ref().is_ok_and(|(kind, _)| kind != "ok") {
             self.is_open = false;
-            return Err(match kind.as_str() {
-                "wrong" => Refusal::WrongToken,
-                "token" => Refusal::MissingToken,
-                "unknown" => Refusal::UnknownPeer,
-                _ => Refusal::Unavailable,
-            });
         }
+        let mut row = accepted(answer)?;
         let found = row.row().ok_or(Refusal::Unavailable)?;
         self.dialect = row.text().and_then(|letter| read_dialect(&letter));
         let heard: Option<u64> = row.number();
