@@ -8,5 +8,6 @@ mod bad_input;
 mod binary;
 mod example;
 mod native_client;
+mod server;
 mod support;
 mod wire;
