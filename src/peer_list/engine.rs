@@ -113,16 +113,6 @@ pub trait Peers {
 /// What peers send and hear.
 #[async_trait]
 pub trait Mail {
-    /// Waits for the next thing that a peer should hear.
-    ///
-    /// Of several waits of one peer only the newest is given anything; the others end
-    /// when their time is over or the peer is removed. Dropping the future ends the wait
-    /// and loses nothing.
-    ///
-    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer), also for a peer whose socket is
-    /// open: it is heard through [`OpenSocket::wait`].
-    async fn wait(&self, id: PeerId, opts: WaitOpts) -> Result<Delivery, Refusal>;
-
     /// Puts a message last in line for a peer. What was accepted is delivered as long as
     /// the receiver stays signed in, in order, and not before the receiver has heard that
     /// the sender joined.
@@ -321,7 +311,8 @@ pub trait Engine:
     /// Removes the stale peers now instead of at the next interval. Returns their ids.
     async fn purge(&self) -> Result<Vec<PeerId>, Refusal>;
 
-    /// Stops the collector: no peer times out any more.
+    /// Stops the collector of this process: it removes no stale peer any more, unless it is
+    /// told to ([`Engine::purge`]).
     fn cancel_gc(&self);
 
     /// Ends every open wait, and from now on each wait for which there is no news, with
@@ -333,11 +324,19 @@ pub trait Engine:
     async fn stop(&self);
 }
 
-/// A request of a peer that is open. As long as it lives, the peer is connected, and
-/// alive unless it is one that sends heartbeats.
+/// A request of a peer that is open. As long as it waits, the peer is connected, and alive
+/// unless it is one that sends heartbeats; the same as long as it lives, where the list is
+/// in this process.
 #[async_trait]
 pub trait OpenRequest: fmt::Debug + Send + Sync {
-    /// As [`Mail::wait`].
+    /// Waits for the next thing that the peer should hear.
+    ///
+    /// Of several waits of one peer only the newest is given anything; the others end
+    /// when their time is over or the peer is removed. Dropping the future ends the wait
+    /// and loses nothing.
+    ///
+    /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer), also for a peer whose socket is
+    /// open: it is heard through [`OpenSocket::wait`].
     async fn wait(&self, opts: WaitOpts) -> Result<Delivery, Refusal>;
 
     /// As [`Mail::send`].
@@ -380,6 +379,7 @@ pub trait OpenSocket: fmt::Debug + Send + Sync {
     async fn ended(&self);
 
     /// The socket is closed, or is about to be: its peer is removed, unless another
-    /// session has taken it over, or it may come back and the network is the reason.
+    /// session has taken it over, or it may come back and the network is the reason. One
+    /// that is dropped without this has lost its connection ([`Reason::Closed`]).
     async fn leave(self: Box<Self>, reason: Reason);
 }

@@ -95,4 +95,4 @@ pub struct SignedIn {
 }
 
 #[cfg(test)]
-mod tests;
+mod contract;

@@ -19,8 +19,9 @@ pub enum Proof {
     Nothing,
     /// It shows this one.
     Token(PeerToken),
-    /// It is the request that signed the peer in.
-    SignIn,
+    /// It needs none: it is the request that signed the peer in, or the server itself acts
+    /// for the peer.
+    Trusted,
 }
 
 impl From<Option<PeerToken>> for Proof {
@@ -49,7 +50,7 @@ impl Caller {
     pub(super) fn token(&self) -> Option<&PeerToken> {
         match &self.proof {
             Proof::Token(token) => Some(token),
-            Proof::Nothing | Proof::SignIn => None,
+            Proof::Nothing | Proof::Trusted => None,
         }
     }
 

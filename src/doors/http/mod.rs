@@ -201,7 +201,7 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     // An error means that it was removed already, which its next request
     // will tell it.
     let lingers = transport.closes_after_reply;
-    if let Ok(open) = door.open(id, Proof::SignIn, transport) {
+    if let Ok(open) = door.open(id, Proof::Trusted, transport) {
         open.answered(lingers);
     }
     let mut response = reply_from(id, body::lines(list, None));

@@ -18,11 +18,6 @@ use crate::peer_list::{
 
 #[async_trait]
 impl Mail for MemoryEngine {
-    async fn wait(&self, id: PeerId, opts: WaitOpts) -> Result<Delivery, Refusal> {
-        let peer = self.polled_peer(id)?;
-        self.wait_of(peer, opts).await
-    }
-
     async fn send(
         &self,
         from: PeerId,

@@ -143,3 +143,6 @@ impl fmt::Debug for MemoryEngine {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

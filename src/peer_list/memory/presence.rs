@@ -85,6 +85,8 @@ impl Drop for Request {
 struct Socket {
     request: Request,
     session: u64,
+    /// Why it is closed.
+    reason: Reason,
 }
 
 #[async_trait]
@@ -101,22 +103,23 @@ impl OpenSocket for Socket {
         watch.end().await;
     }
 
-    async fn leave(self: Box<Self>, reason: Reason) {
-        let Request { list, peer, .. } = &self.request;
-        list.remove_if(peer, |state| {
-            let lost = matches!(reason, Reason::Closed | Reason::TimedOut);
-            let stays = state.session != self.session || (state.resumes && lost);
-            match state.removed {
-                Some(reason) => Some(Removal::Asked(reason)),
-                None => (!stays).then_some(Removal::Asked(reason)),
-            }
-        });
+    async fn leave(mut self: Box<Self>, reason: Reason) {
+        self.reason = reason;
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let mut state = self.request.peer.state.lock();
+        let Request { list, peer, .. } = &self.request;
+        list.remove_if(peer, |state| {
+            let lost = matches!(self.reason, Reason::Closed | Reason::TimedOut);
+            let stays = state.session != self.session || (state.resumes && lost);
+            match state.removed {
+                Some(reason) => Some(Removal::Asked(reason)),
+                None => (!stays).then_some(Removal::Asked(self.reason)),
+            }
+        });
+        let mut state = peer.state.lock();
         state.presence.socket_closed(Instant::now());
         if state.session == self.session {
             state.by_socket = false;
@@ -140,12 +143,16 @@ impl Presence for MemoryEngine {
         let session = state.session;
         let request = Request::begin(self, &peer, state);
         wakers.into_iter().for_each(Waker::wake);
-        Ok(Box::new(Socket { request, session }))
+        Ok(Box::new(Socket {
+            request,
+            session,
+            reason: Reason::Closed,
+        }))
     }
 
     fn open_request(&self, caller: Caller) -> Result<Box<dyn OpenRequest>, Refusal> {
         let peer = self.polled_peer(caller.id)?;
-        if !matches!(caller.proof, Proof::SignIn) {
+        if !matches!(caller.proof, Proof::Trusted) {
             peer.admit(caller.token())?;
         }
         let mut state = peer.state.lock();

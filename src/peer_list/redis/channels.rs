@@ -21,6 +21,8 @@ const CARDS_AT_ONCE: usize = 500;
 /// The kinds of what is pushed into mailboxes, as the script knows them.
 const PUBLISHED: &str = "p";
 const ANNOUNCED: &str = "a";
+/// Published, but not after the farewell of its peer.
+const HELLO: &str = "h";
 
 #[async_trait]
 impl Channels for RedisEngine {
@@ -56,7 +58,7 @@ impl Channels for RedisEngine {
         info!(peer_id = id.get(), name = &*listed, "peer signed in");
         let full = row.row();
         let version = row.number().ok_or(Refusal::Unavailable)?;
-        self.push_owed(&op, id, None, full, PUBLISHED, listing.hello)
+        self.push_owed(&op, id, None, full, HELLO, listing.hello)
             .await;
         self.0.sync_to(version, None).await?;
         let mut cards = self.known_cards().await?;

@@ -6,12 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::{
-    LONG_PATIENCE, PATIENCE, RedisEngine, accepted, caller, link_of, op, split, verbs, waiting,
-};
-use crate::peer_list::{
-    Caller, Delivery, Mail, PeerId, Refusal, SendOpts, WaitOpts, rules::ROOM_PATIENCE,
-};
+use super::{LONG_PATIENCE, PATIENCE, RedisEngine, accepted, caller, link_of, op, split, verbs};
+use crate::peer_list::{Caller, Mail, PeerId, Refusal, SendOpts, rules::ROOM_PATIENCE};
 
 /// The pause between two looks whether a mailbox has room.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
@@ -21,10 +17,6 @@ const STILL: Duration = Duration::from_millis(200);
 
 #[async_trait]
 impl Mail for RedisEngine {
-    async fn wait(&self, id: PeerId, opts: WaitOpts) -> Result<Delivery, Refusal> {
-        waiting::wait(&self.0, &caller(id), opts).await
-    }
-
     async fn send(
         &self,
         from: PeerId,
@@ -67,7 +59,7 @@ impl RedisEngine {
         // One that has its number needs no other name.
         let op = number.map_or_else(op, |_| String::new());
         let Caller { id, lingers, .. } = *caller;
-        let (token, link) = (caller.token(), link_of(caller));
+        let (token, link) = (&caller.proof, link_of(caller));
         let send = verbs::send(&op, id, token, to, link, lingers, number, polls, &body);
         accepted(self.0.link.run_in_time(send, patience).await).map(drop)
     }

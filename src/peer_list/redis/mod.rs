@@ -38,6 +38,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
 pub use connect::ConnectError;
+#[cfg(test)]
+pub(super) use library::test_clock::KEY as TEST_CLOCK;
 
 use super::{Caller, Engine, HeartbeatOpts, PeerId, PeerToken, Proof, Refusal, rules::sign_period};
 use link::{Link, WATCH_PERIOD};
@@ -183,8 +185,8 @@ impl RedisEngine {
             })
             .await;
         });
-        self.0
-            .keep([living, using, collecting].map(|task| task.abort_handle()));
+        *self.0.collector.lock() = Some(collecting.abort_handle());
+        self.0.keep([living, using].map(|task| task.abort_handle()));
     }
 }
 
@@ -202,7 +204,7 @@ async fn every(period: Duration, node: Weak<Node>, work: impl AsyncFn(&RedisEngi
 fn caller(id: PeerId) -> Caller {
     Caller {
         id,
-        proof: Proof::Nothing,
+        proof: Proof::Trusted,
         link: None,
         lingers: false,
     }

@@ -58,6 +58,7 @@ pub(super) struct Node {
     /// When the list in Redis was created, by its clock in ms. 0: not known yet.
     pub created: AtomicU64,
     tasks: Mutex<Vec<AbortHandle>>,
+    pub collector: Mutex<Option<AbortHandle>>,
 }
 
 impl Node {
@@ -82,6 +83,7 @@ impl Node {
             is_asking: AtomicBool::new(false),
             created: AtomicU64::new(0),
             tasks: Mutex::default(),
+            collector: Mutex::new(None),
         }
     }
 
@@ -208,7 +210,14 @@ impl Node {
         self.tasks.lock().extend(tasks);
     }
 
+    pub fn stop_collector(&self) {
+        if let Some(collector) = self.collector.lock().take() {
+            collector.abort();
+        }
+    }
+
     pub fn stop_tasks(&self) {
+        self.stop_collector();
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }

@@ -92,7 +92,7 @@ impl OpenRequest for Request {
 
     async fn set_capacity(&self, capacity: u64) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = self.caller;
-        let (token, link) = (self.caller.token(), link_of(&self.caller));
+        let (token, link) = (&self.caller.proof, link_of(&self.caller));
         let set = verbs::set_capacity(id, token, link, lingers, capacity);
         let row = self.list.0.link.run(set, Some(PATIENCE));
         self.tell(async { accepted(split(row.await)).map(drop) })
@@ -101,7 +101,7 @@ impl OpenRequest for Request {
 
     async fn seen(&self) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = self.caller;
-        let (token, link) = (self.caller.token(), link_of(&self.caller));
+        let (token, link) = (&self.caller.proof, link_of(&self.caller));
         let seen = verbs::seen(id, token, link, lingers);
         let row = self.list.0.link.run(seen, Some(READY_PATIENCE));
         self.tell(async { accepted(split(row.await)).map(drop) })

@@ -112,7 +112,7 @@ impl Peers for RedisEngine {
 impl RedisEngine {
     pub(super) async fn heartbeat(&self, caller: &Caller) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = *caller;
-        let heartbeat = verbs::heartbeat(id, caller.token(), link_of(caller), lingers);
+        let heartbeat = verbs::heartbeat(id, &caller.proof, link_of(caller), lingers);
         accepted(split(self.0.link.run(heartbeat, Some(PATIENCE)).await)).map(drop)
     }
 

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::{hash_token, view::dialect_letter};
-use crate::peer_list::{Dialect, PeerId, PeerToken, Reason};
+use crate::peer_list::{Dialect, PeerId, PeerToken, Proof, Reason};
 
 /// A verb with its arguments.
 pub(super) struct Call {
@@ -70,14 +70,14 @@ verbs! {
     now collect();
 
     // What requests of peers ask for.
-    now heartbeat(id: PeerId, token: Option<&PeerToken>, link: Option<u64>, lingers: bool);
+    now heartbeat(id: PeerId, token: &Proof, link: Option<u64>, lingers: bool);
     now set_capacity(
-        id: PeerId, token: Option<&PeerToken>, link: Option<u64>, lingers: bool, capacity: u64,
+        id: PeerId, token: &Proof, link: Option<u64>, lingers: bool, capacity: u64,
     );
-    now seen(id: PeerId, token: Option<&PeerToken>, link: Option<u64>, lingers: bool);
+    now seen(id: PeerId, token: &Proof, link: Option<u64>, lingers: bool);
     /// `sequence`: the sender's number of the message. `polls`: it came in a request.
     in_time send(
-        op: &str, from: PeerId, token: Option<&PeerToken>, to: PeerId, link: Option<u64>,
+        op: &str, from: PeerId, token: &Proof, to: PeerId, link: Option<u64>,
         lingers: bool, sequence: Option<u64>, polls: bool, body: &Bytes,
     );
     /// A connection that a peer used is closed.
@@ -85,7 +85,7 @@ verbs! {
 
     // What peers hear.
     now wait(
-        began: u64, wait: &str, id: PeerId, token: Option<&PeerToken>, link: Option<u64>,
+        began: u64, wait: &str, id: PeerId, token: &Proof, link: Option<u64>,
         acknowledged: Option<u64>, told: u64,
     );
     now take(began: u64, id: PeerId, lease: &str, acknowledged: Option<u64>, told: u64);
@@ -185,6 +185,17 @@ impl Arg for Option<u64> {
 impl Arg for Option<&PeerToken> {
     fn write(self, args: &mut Vec<Vec<u8>>) {
         args.push(self.map(hash_token).unwrap_or_default().into());
+    }
+}
+
+impl Arg for &Proof {
+    fn write(self, args: &mut Vec<Vec<u8>>) {
+        match self {
+            Proof::Nothing => "".write(args),
+            Proof::Token(token) => token.write(args),
+            // No hash is this.
+            Proof::Trusted => "*".write(args),
+        }
     }
 }
 

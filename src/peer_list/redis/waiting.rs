@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{
     accepted,
@@ -160,23 +160,22 @@ impl Wait {
         }
     }
 
-    /// Carries a step out. None: the wait's time is over, or its node stops.
-    async fn in_time<T>(&self, step: impl Future<Output = T>) -> Option<T> {
-        self.until(self.end, step).await
-    }
-
-    async fn until<T>(&self, end: Option<Instant>, step: impl Future<Output = T>) -> Option<T> {
+    /// Carries a step out. None: the wait's time is over, or its node stops; and so much
+    /// time has passed, at least.
+    async fn in_time<T>(&self, at_least: Duration, step: impl Future<Output = T>) -> Option<T> {
+        let least = Instant::now() + at_least;
         let over = async {
-            match end {
-                Some(end) => sleep_until(end).await,
-                None => std::future::pending().await,
+            let ended = self.looking.node.ended();
+            match self.end {
+                Some(end) => drop(timeout_at(end, ended).await),
+                None => ended.await,
             }
+            sleep_until(least).await;
         };
         tokio::select! {
             biased;
             value = step => Some(value),
             () = over => None,
-            () = self.looking.node.ended() => None,
         }
     }
 
@@ -191,12 +190,11 @@ impl Wait {
         here.set_acknowledged(acknowledged);
         // It may have it even when the answer is lost.
         self.is_open = true;
-        let (token, link) = (caller.token(), link_of(caller));
+        let (token, link) = (&caller.proof, link_of(caller));
         let wait = verbs::wait(self.began, &self.name, *id, token, link, acknowledged, told);
         let asked = node.link.run(wait, None);
-        // What is there already is given to the shortest, too.
-        let end = self.end.map(|end| end.max(Instant::now() + END_PATIENCE));
-        let Some(row) = self.until(end, asked).await else {
+        // What is there already is given to the shortest, too, and while the node stops.
+        let Some(row) = self.in_time(END_PATIENCE, asked).await else {
             return Ok(Begun::Over);
         };
         let answer = split(row);
@@ -218,7 +216,7 @@ impl Wait {
 
     async fn look(&self) -> Found {
         let look = self.looking.look(&self.name, self.began);
-        let looked = self.in_time(look).await;
+        let looked = self.in_time(Duration::ZERO, look).await;
         looked.unwrap_or(Found::Nothing)
     }
 
@@ -232,7 +230,7 @@ impl Wait {
                 None => news.await,
             }
         };
-        self.in_time(again).await.is_some() && !self.looking.node.is_ending()
+        self.in_time(Duration::ZERO, again).await.is_some() && !self.looking.node.is_ending()
     }
 
     /// It is over, with this: what it was given tells Redis, or that its peer
@@ -299,7 +297,7 @@ impl Drop for Wait {
     }
 }
 
-/// See [`Mail::wait`](crate::peer_list::Mail::wait).
+/// See [`OpenRequest::wait`](crate::peer_list::OpenRequest::wait).
 pub(super) async fn wait(
     node: &Arc<Node>,
     caller: &Caller,

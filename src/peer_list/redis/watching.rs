@@ -113,7 +113,7 @@ impl Engine for RedisEngine {
     }
 
     fn cancel_gc(&self) {
-        self.0.stop_tasks();
+        self.0.stop_collector();
     }
 
     fn end_waits(&self) {

@@ -180,7 +180,7 @@ function verbs.publish(op, id, number, body, ...)
 end
 
 -- To a peer to which it is owed, as it had no room. Returns whether it still has none,
--- or is gone.
+-- or is gone. The kind of a hello is `h`: it is not said after the farewell.
 function verbs.push_owed(op, from, number, id, kind, body)
   local sender = find(from)
   local said = sender and (number == '' and sender.is.op == op or sender.is.sent == number)
@@ -189,10 +189,10 @@ function verbs.push_owed(op, from, number, id, kind, body)
     return { 'ok' }
   end
   local owed = owed_by(from, number)
-  if call('SISMEMBER', owed, id) == 0 then
+  if call('SISMEMBER', owed, id) == 0 or kind == 'h' and not sender then
     return { 'ok' }
   end
-  local full, none = push_to({ id }, kind, body)
+  local full, none = push_to({ id }, kind == 'h' and 'p' or kind, body)
   if #full > 0 then
     return { 'full' }
   end

@@ -210,10 +210,14 @@ function Peer:ask()
   end
 end
 
--- Whether a request that shows this token ('': none) may act as it. Returns why not.
+-- Whether a request that shows this token ('': none; '*': it needs none) may act as it.
+-- Returns why not.
 -- One with the right token protects the peer from then on.
 function Peer:refuses(token)
   local is = self.is
+  if token == '*' then
+    return nil
+  end
   if token == '' then
     -- Through its socket it needs no requests.
     return (is.protected or is.resumes or is.socket) and { 'token' } or nil

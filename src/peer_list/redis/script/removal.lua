@@ -76,11 +76,12 @@ function verbs.leave(id)
   if peer and peer.is.leaving and call('EXISTS', key('grace')) == 1 then
     return { false, '1' }
   end
-  if peer and peer.is.leaving and tonumber(peer.is.leaving) <= now then
-    local removed = leave(peer)
-    return { removed or false, peer.is.leaving and not removed and '1' or '0' }
+  if not peer or not peer.is.leaving then
+    return { false, '0' }
   end
-  return { false, '0' }
+  -- The collector may have come first, and have asked it whether it is there.
+  local removed = tonumber(peer.is.leaving) <= now and leave(peer)
+  return { removed or false, peer.is.leaving and not removed and '1' or '0' }
 end
 
 local COLLECTED_AT_ONCE = 100

@@ -1,0 +1,133 @@
+//! Channels, aliases and announcements.
+
+use super::*;
+
+async fn a_copy_that_waits_for_room_is_delivered_though_its_sender_comes_back_meanwhile(
+    engine: EngineKind,
+) {
+    let list = engine.bounded_list(1000).await;
+    let (a, _a) = unlisted(&list, Some("the key of a, 16")).await;
+    let (_, b) = unlisted(&list, None).await;
+    let long = Bytes::from_static(&[b'x'; 700]);
+    list.publish(a, &[CHANNEL], long.clone(), Some(1))
+        .await
+        .unwrap();
+    let mut second = Box::pin(list.publish(a, &[CHANNEL], long.clone(), Some(2)));
+    assert!(list.is_open(&mut second).await);
+    list.pass(Duration::from_millis(10)).await;
+    // Its socket is replaced, and its client says it again.
+    drop(second);
+    let mut again = Box::pin(list.publish(a, &[CHANNEL], long.clone(), Some(2)));
+    assert!(list.is_open(&mut again).await);
+    assert_eq!(take_from(&list, &*b).await.0, 1);
+    list.within(ROOM_PATIENCE, again).await.unwrap();
+    assert_eq!(take_from(&list, &*b).await.0, 2);
+    nothing_for(&list, &*b).await;
+}
+
+async fn an_alias_has_one_holder_and_is_an_address(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let (a, socket) = unlisted(&list, None).await;
+    let (b, _b) = unlisted(&list, None).await;
+    list.claim(a, SCOPE, "A").await.unwrap();
+    let taken = list.claim(b, SCOPE, "A").await;
+    assert_eq!(taken.unwrap_err(), Refusal::NameTaken);
+    list.claim(b, "another scope", "A").await.unwrap();
+    let send = async |name: &str| list.send_to_alias(b, SCOPE, name, "hi".into()).await;
+    send("A").await.unwrap();
+    assert_eq!(take_from(&list, &*socket).await, published(1, "hi"));
+    assert_eq!(send("B").await.unwrap_err(), Refusal::UnknownReceiver);
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
+    let gone = list.claim(a, SCOPE, "A").await;
+    assert_eq!(gone.unwrap_err(), Refusal::UnknownPeer);
+}
+
+async fn an_alias_is_free_when_the_socket_of_its_holder_has_been_closed_for_long(
+    engine: EngineKind,
+) {
+    let list = engine.default_list().await;
+    let (a, socket) = unlisted(&list, Some(KEY)).await;
+    let claim = async |id| list.claim(id, SCOPE, "A").await.is_ok();
+    assert!(claim(a).await);
+    list.pass_secs(60).await;
+    let (b, _b) = unlisted(&list, None).await;
+    assert!(!claim(b).await);
+    // It may come back.
+    drop(socket);
+    list.settle().await;
+    list.pass_secs(4).await;
+    assert!(!claim(b).await);
+    list.pass_secs(1).await;
+    assert!(claim(b).await);
+    assert!(list.open_socket(a, false).await.is_err(), "it is removed");
+}
+
+async fn a_peer_of_the_list_can_join_channels_too(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let (a, _a) = unlisted(&list, None).await;
+    let b = added(&list, "b", SOCKET).await.id;
+    list.join(b, CHANNEL).await.unwrap();
+    list.join(b, "another").await.unwrap();
+    list.publish(a, &[CHANNEL, "another"], "hi".into(), None)
+        .await
+        .unwrap();
+    let heard = list.now(wait(&list, b)).await.unwrap();
+    assert_eq!(heard.news(), &News::Published("hi".into()));
+    heard.done();
+    list.leave(b, CHANNEL).await.unwrap();
+    publish(&list, a, "ho").await;
+    assert_nothing(&list, b).await;
+    list.remove_peer(b, Reason::SignedOut).await.unwrap();
+    let gone = list.join(b, CHANNEL).await;
+    assert_eq!(gone.unwrap_err(), Refusal::UnknownPeer);
+}
+
+async fn a_peer_that_waits_for_a_name_hears_when_it_is_announced(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let (a, asks) = unlisted(&list, None).await;
+    let (b, keeps) = unlisted(&list, None).await;
+    list.watch_for(a, "room").await.unwrap();
+    nothing_for(&list, &*asks).await;
+    list.announce(b, "room").await.unwrap();
+    assert_eq!(
+        take_from(&list, &*asks).await,
+        (1, News::Announced("room".into()))
+    );
+    list.watch_for(a, "room").await.unwrap();
+    assert_eq!(
+        take_from(&list, &*asks).await,
+        (2, News::Announced("room".into()))
+    );
+    drop(keeps);
+    list.settle().await;
+    list.remove_peer(b, Reason::Closed).await.unwrap();
+    list.watch_for(a, "room").await.unwrap();
+    nothing_for(&list, &*asks).await;
+}
+
+async fn what_its_sender_numbered_is_broadcast_once(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let (a, _a) = unlisted(&list, Some(KEY)).await;
+    let (_, socket) = unlisted(&list, None).await;
+    for number in [1, 1, 2, 1, 5] {
+        let body = Bytes::from(number.to_string());
+        list.publish(a, &[CHANNEL], body, Some(number))
+            .await
+            .unwrap();
+    }
+    for body in ["1", "2", "5"] {
+        let delivery = socket.wait().await;
+        assert_eq!(*delivery.news(), News::Published(body.into()));
+        delivery.done();
+    }
+    assert!(list.is_open(&mut Box::pin(socket.wait())).await);
+}
+
+every_engine! {
+    a_copy_that_waits_for_room_is_delivered_though_its_sender_comes_back_meanwhile,
+    an_alias_has_one_holder_and_is_an_address,
+    an_alias_is_free_when_the_socket_of_its_holder_has_been_closed_for_long,
+    a_peer_of_the_list_can_join_channels_too,
+    a_peer_that_waits_for_a_name_hears_when_it_is_announced,
+    what_its_sender_numbered_is_broadcast_once,
+}

@@ -1,0 +1,122 @@
+//! What those hear who watch the list.
+
+use super::*;
+
+async fn subscribers_hear_of_each_peer_added_and_removed_in_order(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let mut events = list.subscribe().await;
+    let a = sign_in(&list, "a\n").await;
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
+    let mut next = async || list.now(events.next()).await.unwrap();
+    let (first, PeerEvent::PeerAdded(peer)) = next().await else {
+        panic!("not a sign-in");
+    };
+    assert_eq!((peer.id, &*peer.name), (a, "a_"));
+    assert_eq!((&*peer.door, peer.connected), ("http", true));
+    let (second, PeerEvent::PeerRemoved { peer, reason }) = next().await else {
+        panic!("not a removal");
+    };
+    assert_eq!((second - first, peer.id, reason), (1, a, Reason::SignedOut));
+    assert!(!peer.connected);
+}
+
+async fn when_the_server_stops_every_peer_that_is_only_here_is_told_of_as_removed(
+    engine: EngineKind,
+) {
+    let list = engine.default_list().await;
+    let mut sockets = Vec::new();
+    for name in ["a", "b"] {
+        let id = added(&list, name, SOCKET).await.id;
+        sockets.push(list.open_socket(id, false).await.unwrap());
+    }
+    let mut events = list.subscribe().await;
+    list.stop().await;
+    let mut told = all_told(&list, &mut events).await;
+    told.sort_unstable();
+    assert_eq!(told, ["- 1 shutdown", "- 2 shutdown"]);
+}
+
+async fn an_unlisted_peer_that_came_back_is_told_of_as_connected(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let (a, socket) = unlisted(&list, Some(KEY)).await;
+    list.list_peer(a, listing("a")).await.unwrap();
+    drop(socket);
+    list.settle().await;
+    list.pass_secs(10).await;
+    let mut events = list.subscribe().await;
+    come(&list, Some(KEY)).await;
+    let (_, PeerEvent::PeerReconnected(peer)) = list.now(events.next()).await.unwrap() else {
+        panic!("it did not come back");
+    };
+    assert!(peer.connected);
+    let ago = list.system_time().duration_since(peer.last_seen).unwrap();
+    assert!(ago < Duration::from_secs(5), "{ago:?}");
+}
+
+every_engine! {
+    subscribers_hear_of_each_peer_added_and_removed_in_order,
+    when_the_server_stops_every_peer_that_is_only_here_is_told_of_as_removed,
+    an_unlisted_peer_that_came_back_is_told_of_as_connected,
+}
+
+/// What `ss-heartbeat-responder` tells its server, as the events here: a session is a peer,
+/// `start` a sign-in with the token it has, `stop` a sign-out.
+mod sessions {
+    use super::*;
+
+    enum Step {
+        Start,
+        Stop,
+        Beat,
+        Purge,
+        Pass(u64),
+    }
+    use Step::*;
+
+    async fn told_after(engine: EngineKind, steps: &[Step]) -> Vec<String> {
+        let list = engine.default_list().await;
+        let mut events = list.subscribe().await;
+        let mut peer: Option<SignedIn> = None;
+        for step in steps {
+            match (step, &peer) {
+                (Start, None) => peer = Some(added(&list, "a", LISTED).await),
+                (Start, Some(known)) => drop(resume(&list, known, "a").await),
+                (Stop, Some(known)) => {
+                    list.remove_peer(known.id, Reason::SignedOut).await.unwrap();
+                }
+                (Beat, Some(known)) => list.refresh_peer_timeout(known.id).await.unwrap(),
+                (Purge, _) => drop(list.purge().await.unwrap()),
+                (Pass(seconds), _) => list.pass_secs(*seconds).await,
+                (Stop | Beat, None) => unreachable!("nobody was started"),
+            }
+        }
+        all_told(&list, &mut events).await
+    }
+
+    macro_rules! sessions {
+        ($($name:ident: $steps:expr => $told:expr;)*) => {
+            $(async fn $name(engine: EngineKind) {
+                let told: &[&str] = &$told;
+                assert_eq!(told_after(engine, &$steps).await, told);
+            })*
+
+            every_engine! { $($name,)* }
+        };
+    }
+
+    sessions! {
+        to_start_twice_is_to_connect_and_to_reconnect: [Start, Start] => ["+ 1", "= 1"];
+        to_stop_is_a_disconnect_at_once: [Start, Stop] => ["+ 1", "- 1 signed_out"];
+        to_stop_twice_is_one_disconnect: [Start, Stop, Stop] => ["+ 1", "- 1 signed_out"];
+        before_the_timeout_silence_is_nothing: [Start, Beat, Pass(32)] => ["+ 1"];
+        silence_is_one_disconnect_an_interval_later_at_most:
+            [Start, Beat, Pass(45), Pass(60)] => ["+ 1", "- 1 timed_out"];
+        who_is_stale_and_not_yet_collected_is_still_connected: [Start, Beat, Pass(44)] => ["+ 1"];
+        who_is_stale_and_not_yet_collected_comes_back:
+            [Start, Beat, Pass(44), Start, Purge, Pass(30)] => ["+ 1", "= 1"];
+        a_purge_brings_the_disconnect_forward:
+            [Start, Beat, Pass(34), Purge, Pass(60)] => ["+ 1", "- 1 timed_out"];
+        a_purge_leaves_who_is_not_stale: [Start, Beat, Pass(10), Purge] => ["+ 1"];
+        a_beat_keeps: [Start, Beat, Pass(25), Beat, Pass(25), Beat, Pass(25)] => ["+ 1"];
+    }
+}

@@ -1,0 +1,122 @@
+//! Signing in, and what is told of the list.
+
+use super::*;
+
+async fn a_peer_signs_in_with_its_own_line_first_and_the_others_newest_first(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = added(&list, "a", LISTED).await;
+    assert_eq!((a.id.get(), text(&a.list).as_str()), (1, "a,1,1\n"));
+    sign_in(&list, "b").await;
+    let c = added(&list, "c,\n,9,1", BARE).await;
+    assert_eq!(text(&c.list), "c___9_1,3,1\nb,2,1\na,1,1\n");
+}
+
+async fn a_peer_without_a_name_is_called_after_its_id(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let added = list.add_peer(None, SOCKET).await.unwrap();
+    assert_eq!(
+        (added.id.get(), text(&added.list).as_str()),
+        (1, "peer_1,1,1\n")
+    );
+}
+
+async fn a_full_list_and_an_empty_name_are_refused(engine: EngineKind) {
+    let list = engine
+        .list(HeartbeatOpts {
+            max_peers: 1,
+            ..HeartbeatOpts::default()
+        })
+        .await;
+    let nameless = list.add_peer(Some(""), LISTED).await;
+    assert_eq!(nameless.unwrap_err(), Refusal::NoName);
+    let a = sign_in(&list, "a").await;
+    let full = list.add_peer(Some("b"), LISTED).await;
+    assert_eq!(full.unwrap_err(), Refusal::Full);
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
+    assert_eq!(sign_in(&list, "b").await.get(), 2);
+}
+
+async fn a_peer_that_missed_many_changes_gets_one_list(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    for _ in 0..100 {
+        let b = sign_in(&list, "b").await;
+        list.remove_peer(b, Reason::SignedOut).await.unwrap();
+    }
+    sign_in(&list, "c").await;
+    list.pass_secs(1).await;
+    assert_eq!(take(&list, a).await, status("c,102,1\na,1,1\n"));
+    assert_nothing(&list, a).await;
+}
+
+async fn a_bare_peer_hears_each_change_in_order_one_line_a_wait(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = added(&list, "a", BARE).await.id;
+    let b = sign_in(&list, "b").await;
+    sign_in(&list, "c").await;
+    list.remove_peer(b, Reason::SignedOut).await.unwrap();
+    list.pass_secs(1).await;
+    for line in ["b,2,1\n", "c,3,1\n", "b,2,0\n"] {
+        assert_eq!(take(&list, a).await, status(line));
+    }
+    assert_nothing(&list, a).await;
+}
+
+async fn a_waiting_message_goes_before_a_change_that_it_does_not_need(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let b = sign_in(&list, "b").await;
+    take(&list, a).await;
+    sign_in(&list, "c").await;
+    list.pass_secs(1).await;
+    say(&list, b, a, "hello").await;
+    assert_eq!(take(&list, a).await, message(b, "hello"));
+    assert_eq!(take(&list, a).await, status("c,3,1\nb,2,1\na,1,1\n"));
+}
+
+async fn a_message_follows_the_list_that_names_its_sender_at_once(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    for _ in 0..200 {
+        // Keeps the window between two tellings open.
+        sign_in(&list, "x").await;
+    }
+    list.pass_secs(1).await;
+    take(&list, a).await;
+    sign_in(&list, "x").await;
+    let b = sign_in(&list, "b").await;
+    take(&list, a).await;
+    let c = sign_in(&list, "c").await;
+    let mut waiting = wait(&list, a);
+    assert!(list.is_open(&mut waiting).await);
+    say(&list, c, a, "offer").await;
+    say(&list, b, a, "hello").await;
+    let told = list.now(&mut waiting).await.unwrap();
+    assert!(matches!(told.news(), News::Status(news) if news.to_bytes().starts_with(b"c,")));
+    told.done();
+    assert_eq!(take(&list, a).await, message(c, "offer"));
+    assert_eq!(take(&list, a).await, message(b, "hello"));
+}
+
+async fn a_silent_peer_hears_messages_and_nothing_of_the_list(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let silent = added(&list, "silent", SOCKET).await.id;
+    let socket = list.open_socket(silent, false).await.unwrap();
+    let a = sign_in(&list, "a").await;
+    nothing_for(&list, &*socket).await;
+    say(&list, a, silent, "hi").await;
+    assert_eq!(take_from(&list, &*socket).await, (1, message(a, "hi")));
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
+    nothing_for(&list, &*socket).await;
+}
+
+every_engine! {
+    a_peer_signs_in_with_its_own_line_first_and_the_others_newest_first,
+    a_peer_without_a_name_is_called_after_its_id,
+    a_full_list_and_an_empty_name_are_refused,
+    a_peer_that_missed_many_changes_gets_one_list,
+    a_bare_peer_hears_each_change_in_order_one_line_a_wait,
+    a_waiting_message_goes_before_a_change_that_it_does_not_need,
+    a_message_follows_the_list_that_names_its_sender_at_once,
+    a_silent_peer_hears_messages_and_nothing_of_the_list,
+}

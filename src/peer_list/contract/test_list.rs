@@ -1,0 +1,336 @@
+//! A peer list under test in either engine, and time that passes only where a test says so.
+
+use std::{
+    cell::Cell,
+    fs,
+    future::Future,
+    ops::Deref,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    pin::{Pin, pin},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use redis::{Client, Cmd, aio::MultiplexedConnection};
+use tokio::task::yield_now;
+
+use crate::peer_list::{
+    ClusterOpts, HeartbeatOpts, PeerEvents, PeerId, TimeoutPeerList, redis::TEST_CLOCK,
+};
+
+/// What all keys of the list begin with.
+const PREFIX: &str = "contract";
+
+/// Time passes in steps of this, so that no process seems to stand still.
+const STEP: Duration = Duration::from_millis(100);
+
+/// A node that was told "not yet" asks Redis again in this time.
+const ASKED_AGAIN: Duration = Duration::from_millis(200);
+
+/// A test that takes longer than this waits for what does not come: its clock runs, so that it
+/// ends, and it fails.
+const TEST_PATIENCE: Duration = Duration::from_secs(20);
+
+/// So many turns of the runtime are enough for every task that has something to do.
+const TURNS: usize = 30;
+
+/// Where the list lives.
+#[derive(Clone, Copy, Debug)]
+pub enum EngineKind {
+    /// In this process.
+    Memory,
+    /// In a Redis of its own.
+    Redis,
+}
+
+impl EngineKind {
+    pub async fn list(self, opts: HeartbeatOpts) -> TestList {
+        let clock = Clock::stop();
+        let (list, redis) = match self {
+            Self::Memory => (TimeoutPeerList::new(opts.clone()), None),
+            Self::Redis => {
+                let redis = Redis::start().await;
+                redis.set_clock(Duration::ZERO).await;
+                (redis.connect(opts.clone()).await, Some(redis))
+            }
+        };
+        TestList {
+            opts,
+            passed: Cell::new(Duration::ZERO),
+            list,
+            redis,
+            _clock: clock,
+        }
+    }
+
+    /// One whose mailboxes hold this many bytes.
+    pub async fn bounded_list(self, max_pending_bytes: usize) -> TestList {
+        self.list(HeartbeatOpts {
+            max_pending_bytes,
+            ..HeartbeatOpts::default()
+        })
+        .await
+    }
+
+    pub async fn default_list(self) -> TestList {
+        self.list(HeartbeatOpts::default()).await
+    }
+}
+
+/// The list, its engine's clock, and the Redis that it may live in.
+pub struct TestList {
+    list: TimeoutPeerList,
+    opts: HeartbeatOpts,
+    /// How much time has passed since the start.
+    passed: Cell<Duration>,
+    redis: Option<Redis>,
+    _clock: Clock,
+}
+
+impl Deref for TestList {
+    type Target = TimeoutPeerList;
+
+    fn deref(&self) -> &TimeoutPeerList {
+        &self.list
+    }
+}
+
+impl TestList {
+    /// The same list, as another node of it sees it, if there can be others.
+    pub async fn another_node(&self) -> TimeoutPeerList {
+        match &self.redis {
+            None => self.list.clone(),
+            Some(redis) => redis.connect(self.opts.clone()).await,
+        }
+    }
+
+    /// Lets time pass.
+    pub async fn pass(&self, time: Duration) {
+        let end = self.passed.get() + time;
+        self.settle().await;
+        while self.passed.get() < end {
+            let passed = self.passed.get();
+            // Timers of whole steps are to fire in time.
+            let beyond = u64::try_from(passed.as_millis() % STEP.as_millis()).unwrap();
+            let step = (STEP - Duration::from_millis(beyond)).min(end - passed);
+            self.passed.set(passed + step);
+            if let Some(redis) = &self.redis {
+                redis.set_clock(passed + step).await;
+            }
+            tokio::time::advance(step).await;
+            self.settle().await;
+        }
+    }
+
+    pub async fn pass_secs(&self, secs: u64) {
+        self.pass(Duration::from_secs(secs)).await;
+    }
+
+    /// Waits until nothing happens any more, unless time passes.
+    pub async fn settle(&self) {
+        let mut before = 0;
+        loop {
+            for _ in 0..TURNS {
+                yield_now().await;
+            }
+            let Some(redis) = &self.redis else { return };
+            // This question, and nothing else.
+            let carried_out = redis.carried_out().await;
+            if carried_out == before + 1 {
+                return;
+            }
+            before = carried_out;
+        }
+    }
+
+    /// What a future has at once, or as soon as Redis is asked again.
+    pub async fn now<T>(&self, future: impl Future<Output = T>) -> T {
+        let limit = match &self.redis {
+            None => Duration::ZERO,
+            Some(_) => ASKED_AGAIN,
+        };
+        self.within(limit, future).await
+    }
+
+    /// What a future has when this much time has passed, at the latest.
+    pub async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        tokio::select! {
+            biased;
+            value = &mut future => value,
+            () = self.pass(limit) => panic!("it is still open after {limit:?}"),
+        }
+    }
+
+    /// What a future has at once, if it has anything.
+    pub async fn try_now<T>(
+        &self,
+        future: &mut Pin<Box<impl Future<Output = T> + ?Sized>>,
+    ) -> Option<T> {
+        tokio::select! {
+            biased;
+            value = future => Some(value),
+            () = self.settle() => None,
+        }
+    }
+
+    /// Whether a future has nothing, unless time passes.
+    pub async fn is_open<T>(
+        &self,
+        future: &mut Pin<Box<impl Future<Output = T> + ?Sized>>,
+    ) -> bool {
+        self.try_now(future).await.is_none()
+    }
+
+    /// Who watches from now on.
+    pub async fn subscribe(&self) -> PeerEvents {
+        self.settle().await;
+        self.list.subscribe(None)
+    }
+
+    /// The time, as the engine has it.
+    pub fn system_time(&self) -> SystemTime {
+        match &self.redis {
+            None => SystemTime::now(),
+            Some(redis) => redis.began + self.passed.get(),
+        }
+    }
+
+    /// Who is in the list, oldest first, as the engine knows it and not only this process.
+    pub async fn ids(&self) -> Vec<PeerId> {
+        let infos = self.peer_infos().await.unwrap();
+        infos.iter().map(|info| info.id).collect()
+    }
+
+    /// The list as text, as the engine knows it and not only this process.
+    pub async fn lines(&self) -> String {
+        let infos = self.peer_infos().await.unwrap();
+        let newest_first = infos.iter().rev();
+        newest_first
+            .map(|info| format!("{},{},{}\n", info.name, info.id, u8::from(info.connected)))
+            .collect()
+    }
+}
+
+/// The clock of the runtime, which stands still until it is moved.
+///
+/// A paused clock jumps to the next timer whenever no task can go on, also while one waits
+/// for Redis. It does not while something blocks.
+struct Clock {
+    /// What blocks ends when this is dropped.
+    _stopped: mpsc::Sender<()>,
+    is_given_up: Arc<AtomicBool>,
+}
+
+impl Clock {
+    fn stop() -> Self {
+        let (stopped, is_dropped) = mpsc::channel::<()>();
+        let is_given_up = Arc::new(AtomicBool::new(false));
+        let gives_up = is_given_up.clone();
+        tokio::task::spawn_blocking(move || {
+            if is_dropped.recv_timeout(TEST_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                gives_up.store(true, Ordering::Relaxed);
+            }
+        });
+        Self {
+            _stopped: stopped,
+            is_given_up,
+        }
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        let is_given_up = self.is_given_up.load(Ordering::Relaxed);
+        if is_given_up && !thread::panicking() {
+            panic!("the test waited for what does not come unless time passes");
+        }
+    }
+}
+
+/// A Redis of this test's own, whose clock is moved by the test.
+struct Redis {
+    process: Child,
+    directory: PathBuf,
+    /// When the test began, by the clock of the machine.
+    began: SystemTime,
+    connection: MultiplexedConnection,
+}
+
+impl Redis {
+    async fn start() -> Self {
+        let name = format!("signal-contract-{:016x}", fastrand::u64(..));
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir(&directory).unwrap();
+        let socket = directory.join("redis.sock");
+        let process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no"])
+            .args(["--dir".as_ref(), directory.as_os_str()])
+            .args(["--unixsocket".as_ref(), socket.as_os_str()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server, version 7 or newer, is to be installed: `make test` does it on Debian");
+        while UnixStream::connect(&socket).is_err() {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let client = Client::open(url(&directory)).unwrap();
+        Self {
+            process,
+            directory,
+            began: SystemTime::now(),
+            connection: client.get_multiplexed_async_connection().await.unwrap(),
+        }
+    }
+
+    async fn connect(&self, opts: HeartbeatOpts) -> TimeoutPeerList {
+        let cluster = ClusterOpts {
+            url: url(&self.directory).into(),
+            prefix: PREFIX.to_owned(),
+            ca: None,
+        };
+        TimeoutPeerList::connect(opts, &cluster).await.unwrap()
+    }
+
+    async fn set_clock(&self, passed: Duration) {
+        let now = (self.began + passed).duration_since(SystemTime::UNIX_EPOCH);
+        let mut set = Cmd::new();
+        let micros = now.unwrap().as_micros().to_string();
+        set.arg("SET")
+            .arg(format!("{{{PREFIX}}}:{TEST_CLOCK}"))
+            .arg(micros);
+        set.exec_async(&mut self.connection.clone()).await.unwrap();
+    }
+
+    /// How many commands it has carried out.
+    async fn carried_out(&self) -> u64 {
+        let mut info = Cmd::new();
+        info.arg("INFO").arg("stats");
+        let info: String = info
+            .query_async(&mut self.connection.clone())
+            .await
+            .unwrap();
+        let line = "total_commands_processed:";
+        let count = info.lines().find_map(|info| info.strip_prefix(line));
+        count.unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn url(directory: &std::path::Path) -> String {
+    format!("redis+unix://{}/redis.sock", directory.display())
+}

@@ -1,0 +1,153 @@
+//! Which wait is given what, and in which order.
+
+use super::*;
+
+async fn only_the_newest_wait_receives_and_an_older_one_ends_at_its_own_time(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let mut older = wait_with(&list, a, limited(Duration::from_secs(25)));
+    assert!(list.is_open(&mut older).await);
+    let mut newest = wait(&list, a);
+    assert!(list.is_open(&mut newest).await);
+    say(&list, a, a, "to myself").await;
+    let delivery = list.now(&mut newest).await.unwrap();
+    assert_eq!(*delivery.news(), message(a, "to myself"));
+    delivery.done();
+    assert!(list.is_open(&mut older).await);
+    list.pass_secs(25).await;
+    let end = list.now(&mut older).await.unwrap();
+    assert_eq!(*end.news(), News::Nothing("a,1,1\n".into()));
+}
+
+async fn while_a_delivery_is_on_loan_nobody_else_takes_and_a_dropped_one_is_first_again(
+    engine: EngineKind,
+) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    say(&list, a, a, "one").await;
+    say(&list, a, a, "two").await;
+    let on_loan = list.now(wait(&list, a)).await.unwrap();
+    let mut second = wait(&list, a);
+    assert!(list.is_open(&mut second).await);
+    drop(on_loan);
+    list.settle().await;
+    assert_eq!(
+        *list.now(&mut second).await.unwrap().news(),
+        message(a, "one")
+    );
+    assert_eq!(take(&list, a).await, message(a, "one"));
+    assert_eq!(take(&list, a).await, message(a, "two"));
+}
+
+async fn every_open_wait_of_a_removed_peer_ends_at_once(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let b = sign_in(&list, "b").await;
+    // Its own sign-out is no error to a peer, and its removal by others is one.
+    let reasons = [
+        (Reason::SignedOut, News::Nothing("b,1,1\n".into())),
+        (Reason::Kicked, News::Removed(Reason::Kicked)),
+    ];
+    let mut a = b;
+    for (reason, end) in reasons {
+        a = sign_in(&list, "a").await;
+        let mut waits = [wait(&list, a), wait(&list, a), wait(&list, a)];
+        for wait in &mut waits {
+            assert!(list.is_open(wait).await);
+        }
+        assert!(list.remove_peer(a, reason).await.unwrap());
+        assert!(!list.remove_peer(a, reason).await.unwrap());
+        for wait in &mut waits {
+            assert_eq!(*list.now(wait).await.unwrap().news(), end);
+        }
+    }
+    let bare = added(&list, "c", BARE).await.id;
+    let mut polls = wait(&list, bare);
+    assert!(list.is_open(&mut polls).await);
+    list.remove_peer(bare, Reason::SignedOut).await.unwrap();
+    let end = list.now(&mut polls).await.unwrap();
+    assert_eq!(*end.news(), News::Nothing("\n".into()));
+    let late = list.send(a, a, Bytes::new(), SendOpts::default()).await;
+    assert_eq!(late.unwrap_err(), Refusal::UnknownPeer);
+}
+
+async fn at_the_end_every_open_wait_is_answered_and_none_parks_any_more(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let b = added(&list, "b", BARE).await.id;
+    take(&list, a).await;
+    let mut waits = [wait(&list, a), wait(&list, b), wait(&list, b)];
+    for wait in &mut waits {
+        assert!(list.is_open(wait).await);
+    }
+    list.end_waits();
+    let ends = ["b,2,1\na,1,1\n", "\n", "\n"];
+    for (wait, end) in waits.iter_mut().zip(ends) {
+        let delivery = list.now(wait).await.unwrap();
+        assert_eq!(*delivery.news(), News::Nothing(end.into()));
+    }
+    say(&list, a, b, "still delivered").await;
+    assert_eq!(take(&list, b).await, message(a, "still delivered"));
+    assert_eq!(take(&list, b).await, News::Nothing("\n".into()));
+}
+
+async fn a_full_mailbox_refuses_and_keeps_what_it_has(engine: EngineKind) {
+    let list = engine.bounded_list(2 * MESSAGE_OVERHEAD_BYTES + 6).await;
+    let a = sign_in(&list, "a").await;
+    say(&list, a, a, "one").await;
+    say(&list, a, a, "two").await;
+    let full = list.send(a, a, Bytes::new(), SendOpts::default()).await;
+    assert_eq!(full.unwrap_err(), Refusal::MailboxFull);
+    assert_eq!(take(&list, a).await, message(a, "one"));
+    say(&list, a, a, "3").await;
+    assert_eq!(take(&list, a).await, message(a, "two"));
+    assert_eq!(take(&list, a).await, message(a, "3"));
+}
+
+async fn a_message_that_is_sent_again_with_its_number_is_delivered_once(engine: EngineKind) {
+    let list = engine.bounded_list(MESSAGE_OVERHEAD_BYTES + 1).await;
+    let a = sign_in(&list, "a").await;
+    let send = async |body: &'static str, number| {
+        list.send(a, a, body.into(), SendOpts::numbered(number))
+            .await
+    };
+    assert_eq!(send("1", 1).await, Ok(()));
+    // What was refused was not sent.
+    assert_eq!(send("2", 2).await, Err(Refusal::MailboxFull));
+    assert_eq!(send("1", 1).await, Ok(()));
+    // Whether this was sent nobody knows.
+    assert_eq!(send("0", 0).await, Err(Refusal::OutOfOrder));
+    assert_eq!(take(&list, a).await, message(a, "1"));
+    for _ in 0..2 {
+        assert_eq!(send("2", 2).await, Ok(()));
+    }
+    assert_eq!(take(&list, a).await, message(a, "2"));
+    assert_eq!(send("2", 2).await, Ok(()));
+    assert_nothing(&list, a).await;
+}
+
+async fn a_number_that_somebody_forged_does_not_lock_a_peer_out(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = added(&list, "a", LISTED).await;
+    let forged = request(&list, a.id, None).await.unwrap();
+    forged
+        .send(a.id, "x".into(), SendOpts::numbered(u64::MAX))
+        .await
+        .unwrap();
+    let own = request(&list, a.id, Some(&a.token)).await.unwrap();
+    assert_eq!(
+        own.send(a.id, "1".into(), SendOpts::numbered(1)).await,
+        Ok(())
+    );
+    assert_eq!(take(&list, a.id).await, message(a.id, "x"));
+    assert_eq!(take(&list, a.id).await, message(a.id, "1"));
+}
+
+every_engine! {
+    only_the_newest_wait_receives_and_an_older_one_ends_at_its_own_time,
+    while_a_delivery_is_on_loan_nobody_else_takes_and_a_dropped_one_is_first_again,
+    every_open_wait_of_a_removed_peer_ends_at_once,
+    at_the_end_every_open_wait_is_answered_and_none_parks_any_more,
+    a_full_mailbox_refuses_and_keeps_what_it_has,
+    a_message_that_is_sent_again_with_its_number_is_delivered_once,
+    a_number_that_somebody_forged_does_not_lock_a_peer_out,
+}

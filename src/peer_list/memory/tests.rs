@@ -1,0 +1,138 @@
+//! What the list in this process promises beyond the contract, or what its contract is
+//! tested for more strictly than through Redis.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::{
+    task::yield_now,
+    time::{Instant, advance, sleep, timeout},
+};
+
+use crate::peer_list::{
+    Caller, Delivery, Dialect, HeartbeatOpts, News, PeerEvent, PeerId, Proof, Reason, Refusal,
+    SendOpts, TimeoutPeerList, WaitOpts, WayIn, roster::LOG_LENGTH,
+};
+
+async fn sign_in(list: &TimeoutPeerList, dialect: Dialect) -> PeerId {
+    let way = WayIn {
+        door: "http",
+        dialect,
+        protected: false,
+    };
+    list.add_peer(Some("peer"), way).await.unwrap().id
+}
+
+async fn wait(list: &TimeoutPeerList, id: PeerId) -> Result<Delivery, Refusal> {
+    let request = list.open_request(Caller {
+        id,
+        proof: Proof::Trusted,
+        link: None,
+        lingers: false,
+    });
+    request?.wait(WaitOpts::default()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bare_peer_that_cannot_be_told_every_change_any_more_is_removed() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let polls = sign_in(&list, Dialect::Bare).await;
+    let sleeps = sign_in(&list, Dialect::Bare).await;
+    let start = Instant::now();
+    for _ in 0..LOG_LENGTH / 2 {
+        let passing = sign_in(&list, Dialect::Listed).await;
+        list.remove_peer(passing, Reason::SignedOut).await.unwrap();
+    }
+    let mut events = list.subscribe(None);
+    sleep(Duration::from_secs(1)).await;
+    let end = wait(&list, polls).await.unwrap();
+    assert_eq!(*end.news(), News::Removed(Reason::TimedOut));
+    for id in [polls, sleeps] {
+        // The one by its wait, the other by the collector.
+        let (_, event) = events.next().await.unwrap();
+        let PeerEvent::PeerRemoved { peer, reason } = event else {
+            panic!("{event:?} is no removal");
+        };
+        assert_eq!((peer.id, reason), (id, Reason::TimedOut));
+    }
+    assert_eq!(start.elapsed().as_secs(), 15, "not at the first collection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_in_which_the_process_stood_still_begins_again() {
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let a = sign_in(&list, Dialect::Listed).await;
+    let grace = Duration::from_secs(5);
+    list.sign_out_later(a, grace).await.unwrap();
+    // Its timer begins.
+    yield_now().await;
+    advance(3 * grace).await;
+    yield_now().await;
+    assert_eq!(list.peer_ids(), [a]);
+    sleep(grace + Duration::from_millis(1)).await;
+    assert!(list.peer_ids().is_empty());
+}
+
+/// Receives this many messages, with waits that are given up again and again.
+async fn receive(list: TimeoutPeerList, id: PeerId, messages: usize) -> Vec<(PeerId, Bytes)> {
+    let mut received = Vec::new();
+    while received.len() < messages {
+        let patience = Duration::from_micros(fastrand::u64(0..300));
+        let Ok(delivery) = timeout(patience, wait(&list, id)).await else {
+            continue;
+        };
+        let delivery = delivery.unwrap();
+        // Some are dropped undone, as by a client that is gone.
+        if fastrand::u8(0..4) == 0 {
+            continue;
+        }
+        if let News::Message { from, body } = delivery.news() {
+            received.push((*from, body.clone()));
+        }
+        delivery.done();
+    }
+    received
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn on_many_threads_every_message_arrives_once_and_in_order() {
+    const PEERS: usize = 8;
+    const EACH: usize = 200;
+    let list = TimeoutPeerList::new(HeartbeatOpts::default());
+    let mut ids = Vec::new();
+    for _ in 0..PEERS {
+        ids.push(sign_in(&list, Dialect::Listed).await);
+    }
+    let mut receivers = Vec::new();
+    for id in &ids {
+        receivers.push(tokio::spawn(receive(list.clone(), *id, PEERS * EACH)));
+    }
+    for from in ids.clone() {
+        let (list, ids) = (list.clone(), ids.clone());
+        tokio::spawn(async move {
+            for number in 0..EACH {
+                for to in &ids {
+                    let body = Bytes::from(number.to_string());
+                    list.send(from, *to, body, SendOpts::default())
+                        .await
+                        .unwrap();
+                }
+                // Keeps the roster changing under the messages.
+                let passing = sign_in(&list, Dialect::Listed).await;
+                list.remove_peer(passing, Reason::SignedOut).await.unwrap();
+            }
+        });
+    }
+    for receiver in receivers {
+        let received = timeout(Duration::from_secs(60), receiver).await;
+        let received = received.expect("a message or a wake-up is lost").unwrap();
+        for sender in &ids {
+            let bodies = received.iter().filter(|(from, _)| from == sender);
+            let bodies: Vec<&str> = bodies
+                .map(|(_, body)| std::str::from_utf8(body).unwrap())
+                .collect();
+            let all: Vec<String> = (0..EACH).map(|number| number.to_string()).collect();
+            assert_eq!(bodies, all);
+        }
+    }
+}
