@@ -26,6 +26,7 @@ run:
 # What a contributor runs.
 test: lint install
 	cargo test
+	cargo test --no-default-features --test router
 	cargo build
 	cd tests/js && $(NODE_TEST) $(QUICK_JS:=.test.js)
 	$(PYTHON) -m pytest tests/python -m "not long"
@@ -40,6 +41,7 @@ test-all: test
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features --lib --test router -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	tests/check-rust-version
 	@tests/install-programs luacheck:lua-check

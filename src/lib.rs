@@ -23,7 +23,10 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod doors;
+#[cfg(feature = "operator")]
 pub mod operator;
 pub mod peer_list;
 pub mod server;

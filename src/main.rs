@@ -7,8 +7,9 @@ use std::{
 };
 
 use signal_http_heartbeat::{
+    cli::{LogFormat, LogOpts, Settings},
     peer_list::ConnectError,
-    server::{BindError, Door, Server, Settings, healthcheck},
+    server::{BindError, Door, Server, healthcheck},
 };
 use tokio::runtime::Builder;
 use tracing::{Level, error, info, warn};
@@ -31,11 +32,11 @@ fn main() -> ExitCode {
             return ExitCode::from(UNUSABLE);
         }
     };
-    let result = if settings.is_healthcheck() {
-        healthcheck(settings.host, settings.port).map_err(Failure::from)
+    let result = if let Some((host, port)) = settings.healthcheck() {
+        healthcheck(host, port).map_err(Failure::from)
     } else {
         // Writes what is left of the log when it is dropped.
-        let _log = start_log(settings.signal_logging);
+        let _log = start_log(&settings.log);
         run(&settings)
     };
     match result {
@@ -158,11 +159,9 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Readable on a terminal, else JSON, a line an event. A thread of its own
-/// writes it, and drops lines rather than wait: whoever reads the log must not
-/// be able to stop the server by reading slowly.
-fn start_log(lifecycle: bool) -> WorkerGuard {
-    let level = if lifecycle { Level::INFO } else { Level::WARN };
+/// One line for each event. A thread of its own writes the lines, and drops some rather
+/// than wait: a slow reader of the log must not be able to stop the server.
+fn start_log(opts: &LogOpts) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(stdout());
     let log = fmt::layer()
         .with_writer(writer)
@@ -170,11 +169,21 @@ fn start_log(lifecycle: bool) -> WorkerGuard {
         .with_target(false)
         // It would panic where even standard error is closed.
         .log_internal_errors(false);
-    // Whoever started the server needs to know its port, and that it is there.
-    let filter = Targets::new()
-        .with_default(level)
-        .with_target(READY, Level::INFO);
-    let log = if stdout().is_terminal() {
+    let level = if opts.signal_logging {
+        Level::INFO
+    } else {
+        Level::WARN
+    };
+    let filter = opts.filter.clone();
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(level));
+    // The person who started the server needs to know its port, and that it is ready.
+    let filter = filter.with_target(READY, Level::INFO);
+    let is_text = match opts.format {
+        LogFormat::Auto => stdout().is_terminal(),
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let log = if is_text {
         log.boxed()
     } else {
         log.json().flatten_event(true).boxed()

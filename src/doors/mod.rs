@@ -4,5 +4,6 @@
 
 pub mod http;
 pub(crate) mod kit;
+#[cfg(feature = "socketio")]
 pub mod socketio;
 pub mod websocket;

@@ -103,6 +103,7 @@ pub struct Receipt(Box<dyn FnOnce() + Send>);
 impl Receipt {
     /// `written`: what is done when the news are written. If it is dropped instead, they
     /// stay first in line.
+    #[cfg(feature = "redis")]
     pub(super) fn new(written: impl FnOnce() + Send + 'static) -> Self {
         Self(Box::new(written))
     }

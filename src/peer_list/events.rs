@@ -93,6 +93,7 @@ impl Reason {
     ];
 
     /// The reason of this name, as it is written.
+    #[cfg(feature = "redis")]
     pub(super) fn read(name: &str) -> Option<Self> {
         let mut all = Self::ALL.into_iter();
         all.find_map(|(reason, its)| (its == name).then_some(reason))
@@ -104,53 +105,6 @@ impl fmt::Display for Reason {
         let mut all = Self::ALL.into_iter();
         let name = all.find_map(|(reason, name)| (reason == *self).then_some(name));
         f.write_str(name.unwrap_or_default())
-    }
-}
-
-/// A peer in the form that it has in Redis:
-/// `ID DOOR CONNECTED SINCE SEEN HEARTBEAT NAME`, times in ms since 1970. A capacity
-/// that is known follows HEARTBEAT and a comma, where a version that knew none wrote
-/// nothing.
-pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
-    let mut fields = line.splitn(7, ' ');
-    let mut field = || fields.next();
-    let time = |ms: &str| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(ms.parse().ok()?));
-    let id = PeerId::new(field()?.parse().ok()?)?;
-    let door = field()?.to_owned().into();
-    let (connected, since, last_seen) = (field()? == "1", time(field()?)?, time(field()?)?);
-    let heartbeat = field()?;
-    let (heartbeat, capacity) = match heartbeat.split_once(',') {
-        Some((heartbeat, capacity)) => (heartbeat, capacity.parse().ok()),
-        None => (heartbeat, None),
-    };
-    Some(PeerInfo {
-        id,
-        name: field()?.into(),
-        door,
-        connected,
-        since,
-        last_seen,
-        heartbeat: heartbeat == "1",
-        capacity,
-    })
-}
-
-/// An event in the form that it has in Redis: `NUMBER KIND REASON` and the
-/// peer.
-pub(super) fn read_event(line: &str) -> Option<PeerEvent> {
-    let mut fields = line.splitn(4, ' ');
-    let _number = fields.next()?;
-    let kind = fields.next()?;
-    let reason = fields.next()?;
-    let peer = read_info(fields.next()?)?;
-    match kind {
-        "connect" => Some(PeerEvent::PeerAdded(peer)),
-        "reconnect" => Some(PeerEvent::PeerReconnected(peer)),
-        "disconnect" => Some(PeerEvent::PeerRemoved {
-            peer,
-            reason: Reason::read(reason)?,
-        }),
-        _ => None,
     }
 }
 
@@ -216,11 +170,13 @@ impl EventLog {
     }
 
     /// The number of the newest event.
+    #[cfg(feature = "redis")]
     pub fn newest(&self) -> u64 {
         *self.newest.borrow()
     }
 
     /// The next event has this number: those between are not known here.
+    #[cfg(feature = "redis")]
     pub fn go_on_at(&self, next: u64) {
         let mut kept = self.kept.lock();
         if next != self.newest() + 1 {
@@ -364,21 +320,6 @@ mod tests {
         log.add(event(2));
         assert!(next.is_woken());
         assert_ready_eq!(next.poll(), Ok((2, event(2))));
-    }
-
-    #[test]
-    fn an_event_in_redis_is_read_with_and_without_a_capacity() {
-        let read = |heartbeat: &str| {
-            let line = format!("7 connect - 3 a-newer-door 1 1000 2000 {heartbeat} a name");
-            let Some(PeerEvent::PeerAdded(peer)) = read_event(&line) else {
-                panic!("not read: {line}");
-            };
-            assert_eq!((peer.id.get(), &*peer.name), (3, "a name"));
-            (peer.heartbeat, peer.capacity)
-        };
-        assert_eq!(read("1"), (true, None));
-        assert_eq!(read("0,12"), (false, Some(12)));
-        assert_eq!(read("1,0"), (true, Some(0)));
     }
 
     #[test]

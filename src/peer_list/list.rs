@@ -2,9 +2,9 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use super::{
-    ClusterOpts, ConnectError, Engine, HeartbeatOpts, memory::MemoryEngine, redis::RedisEngine,
-};
+#[cfg(feature = "redis")]
+use super::{ClusterOpts, ConnectError, redis::RedisEngine};
+use super::{Engine, HeartbeatOpts, memory::MemoryEngine};
 
 /// The list of signed-in peers. Clones are the same list; its operations are those of
 /// [`Engine`].
@@ -22,6 +22,7 @@ impl TimeoutPeerList {
     }
 
     /// The list that lives in Redis, as one more node of it.
+    #[cfg(feature = "redis")]
     pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
         let engine = RedisEngine::connect(opts, cluster).await?;
         Ok(Self(Arc::new(engine)))

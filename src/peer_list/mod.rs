@@ -19,6 +19,7 @@ mod list;
 mod memory;
 mod page;
 mod peer;
+#[cfg(feature = "redis")]
 mod redis;
 mod refusal;
 mod request;
@@ -38,6 +39,7 @@ pub use events::{EVENTS_KEPT, Missed, PeerEvent, PeerEvents, PeerInfo, Reason};
 pub use lines::Lines;
 pub use list::TimeoutPeerList;
 pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, WayIn};
+#[cfg(feature = "redis")]
 pub use redis::{ClusterOpts, ConnectError};
 pub use refusal::Refusal;
 pub use request::{Caller, Link, Proof};
@@ -95,4 +97,5 @@ pub struct SignedIn {
 }
 
 #[cfg(test)]
+#[cfg(feature = "redis")]
 mod contract;

@@ -70,6 +70,7 @@ impl Roster {
 
     /// The changes up to this version are as good as made: the next one is the
     /// one after it.
+    #[cfg(feature = "redis")]
     pub fn continue_at(&mut self, version: u64) {
         self.current = version;
         self.forget_snapshot();

@@ -1,30 +1,43 @@
 //! Which doors are open, and the routes of all of them.
 
 use axum::Router;
-use clap::ValueEnum;
+#[cfg(feature = "socketio")]
 use secrecy::SecretString;
 use tower::util::option_layer;
 
 use super::health;
+#[cfg(feature = "socketio")]
+use crate::doors::{kit::cors_layer_with_credentials, socketio};
 use crate::{
     doors::{
         http::{self, SignalOpts},
-        kit::{RequestError, cors_layer, cors_layer_with_credentials},
-        socketio, websocket,
+        kit::{RequestError, cors_layer},
+        websocket,
     },
     peer_list::TimeoutPeerList,
 };
 
 /// A protocol that clients can come in by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "lower")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum), value(rename_all = "lower"))]
 pub enum Door {
     /// Long polls over HTTP.
     Http,
     /// WebSockets, at `/` and `/ws`.
     WebSocket,
     /// Socket.IO.
+    #[cfg(feature = "socketio")]
     SocketIo,
+}
+
+impl Door {
+    /// Every door.
+    pub const ALL: &[Self] = &[
+        Self::Http,
+        Self::WebSocket,
+        #[cfg(feature = "socketio")]
+        Self::SocketIo,
+    ];
 }
 
 /// How the binary serves. By default all doors are open.
@@ -35,6 +48,7 @@ pub struct AppOpts {
     /// The doors that are open.
     pub doors: Vec<Door>,
     /// What Socket.IO clients have to show, if anything.
+    #[cfg(feature = "socketio")]
     pub token: Option<SecretString>,
 }
 
@@ -42,7 +56,8 @@ impl Default for AppOpts {
     fn default() -> Self {
         Self {
             signal: SignalOpts::default(),
-            doors: Door::value_variants().to_vec(),
+            doors: Door::ALL.to_vec(),
+            #[cfg(feature = "socketio")]
             token: None,
         }
     }
@@ -52,24 +67,30 @@ impl Default for AppOpts {
 /// plain 404 for the rest.
 pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     let cors = opts.signal.enable_cors.clone();
-    let max_message_bytes = opts.signal.max_message_bytes;
     let mut app = health::routes(peer_list.clone());
+    #[cfg(feature = "socketio")]
     let mut with_credentials = Router::new();
     for door in opts.doors {
         let peer_list = peer_list.clone();
         app = app.merge(match door {
             Door::Http => http::routes(peer_list, opts.signal.clone()),
             Door::WebSocket => websocket::routes(peer_list, &opts.signal),
+            #[cfg(feature = "socketio")]
             Door::SocketIo => {
+                let max_message_bytes = opts.signal.max_message_bytes;
                 let token = opts.token.clone();
                 let routes = socketio::routes(peer_list, max_message_bytes, token, &cors);
-                with_credentials = routes.transport;
+                with_credentials = routes
+                    .transport
+                    .layer(option_layer(cors_layer_with_credentials(&cors)));
                 routes.others
             }
         });
     }
-    with_credentials = with_credentials.layer(option_layer(cors_layer_with_credentials(&cors)));
-    app.fallback(async || RequestError::NotFound)
-        .layer(option_layer(cors_layer(&cors)))
-        .merge(with_credentials)
+    let app = app
+        .fallback(async || RequestError::NotFound)
+        .layer(option_layer(cors_layer(&cors)));
+    #[cfg(feature = "socketio")]
+    let app = app.merge(with_credentials);
+    app
 }

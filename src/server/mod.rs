@@ -1,7 +1,8 @@
 //! The server: its listeners and connections, and what runs beside them.
 
 mod app;
-mod config;
+#[cfg(feature = "operator")]
+mod beside;
 mod health;
 mod host;
 mod http1;
@@ -10,23 +11,24 @@ mod serve;
 
 use std::{io, net::SocketAddr};
 
-use secrecy::SecretString;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use app::{AppOpts, Door, app};
-pub use config::{ConfigError, Settings};
+#[cfg(feature = "operator")]
+pub use beside::OperatorOpts;
 pub use health::check as healthcheck;
 pub use host::Host;
 pub use listen::listen;
 pub use serve::{ServeOpts, serve};
 
-use crate::{
-    operator::{Webhook, operator_router, send_events},
-    peer_list::{ClusterOpts, ConnectError, HeartbeatOpts, TimeoutPeerList},
-};
-use serve::serve_operator;
+#[cfg(feature = "operator")]
+use crate::operator::Webhook;
+#[cfg(feature = "redis")]
+use crate::peer_list::{ClusterOpts, ConnectError};
+use crate::peer_list::{HeartbeatOpts, TimeoutPeerList};
+#[cfg(feature = "operator")]
+use beside::{Beside, operator_hint};
 
 /// Everything that a server is made with. By default it listens on port 3000 of all
 /// addresses, has its peer list in this process, and neither an operator's API nor a
@@ -40,14 +42,17 @@ pub struct ServerOpts {
     /// The peer list.
     pub heartbeat: HeartbeatOpts,
     /// Where the peer list lives, if not in this process.
+    #[cfg(feature = "redis")]
     pub cluster: Option<ClusterOpts>,
     /// The doors.
     pub app: AppOpts,
     /// Connections.
     pub serve: ServeOpts,
     /// The operator's API, if there is one.
+    #[cfg(feature = "operator")]
     pub operator: Option<OperatorOpts>,
     /// Where events are sent, if anywhere.
+    #[cfg(feature = "operator")]
     pub webhook: Option<Webhook>,
 }
 
@@ -57,22 +62,16 @@ impl Default for ServerOpts {
             host: None,
             port: 3000,
             heartbeat: HeartbeatOpts::default(),
+            #[cfg(feature = "redis")]
             cluster: None,
             app: AppOpts::default(),
             serve: ServeOpts::default(),
+            #[cfg(feature = "operator")]
             operator: None,
+            #[cfg(feature = "operator")]
             webhook: None,
         }
     }
-}
-
-/// The operator's API.
-#[derive(Clone, Debug)]
-pub struct OperatorOpts {
-    /// What it listens on.
-    pub address: SocketAddr,
-    /// What each request must show as `Authorization: Bearer`. None: nothing.
-    pub token: Option<SecretString>,
 }
 
 /// Why a server cannot start.
@@ -87,6 +86,7 @@ pub enum BindError {
         source: io::Error,
     },
     /// Nothing can be listened on there.
+    #[cfg(feature = "operator")]
     #[error(
         "cannot listen on {address}: {}; set WEBRTC_ADMIN_LISTEN to another",
         operator_hint(.source)
@@ -98,6 +98,7 @@ pub enum BindError {
         source: io::Error,
     },
     /// The peer list in Redis cannot be used.
+    #[cfg(feature = "redis")]
     #[error(transparent)]
     Connect(#[from] ConnectError),
 }
@@ -119,14 +120,6 @@ fn listen_hint(error: &io::Error) -> String {
     }
 }
 
-fn operator_hint(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "another program, or PORT, uses it".into(),
-        io::ErrorKind::AddrNotAvailable => "it is not an address of this machine".into(),
-        _ => error.to_string(),
-    }
-}
-
 /// A server that listens, and is not answering yet.
 ///
 /// ```no_run
@@ -143,11 +136,11 @@ fn operator_hint(error: &io::Error) -> String {
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    operator: Option<(TcpListener, Option<SecretString>)>,
     peer_list: TimeoutPeerList,
     app: AppOpts,
     serve: ServeOpts,
-    webhook: Option<Webhook>,
+    #[cfg(feature = "operator")]
+    beside: Beside,
 }
 
 impl Server {
@@ -160,25 +153,22 @@ impl Server {
         let port = opts.port;
         let listener = listen(opts.host, port).map_err(|source| BindError::Listen { port, source });
         let listener = listener?;
-        let operator = match opts.operator {
-            Some(OperatorOpts { address, token }) => {
-                let listener = listen(Some(address.ip().into()), address.port());
-                let failed = |source| BindError::Operator { address, source };
-                Some((listener.map_err(failed)?, token))
-            }
-            None => None,
-        };
+        #[cfg(feature = "operator")]
+        let beside = Beside::bind(opts.operator, opts.webhook)?;
+        #[cfg(not(feature = "redis"))]
+        let peer_list = TimeoutPeerList::new(opts.heartbeat);
+        #[cfg(feature = "redis")]
         let peer_list = match &opts.cluster {
             None => TimeoutPeerList::new(opts.heartbeat),
             Some(cluster) => TimeoutPeerList::connect(opts.heartbeat, cluster).await?,
         };
         Ok(Self {
             listener,
-            operator,
             peer_list,
             app: opts.app,
             serve: opts.serve,
-            webhook: opts.webhook,
+            #[cfg(feature = "operator")]
+            beside,
         })
     }
 
@@ -188,9 +178,9 @@ impl Server {
     }
 
     /// Where the operator's API is, if there is one.
+    #[cfg(feature = "operator")]
     pub fn operator_addr(&self) -> Option<SocketAddr> {
-        let (listener, _) = self.operator.as_ref()?;
-        listener.local_addr().ok()
+        self.beside.operator_addr()
     }
 
     /// The peer list that it serves.
@@ -202,21 +192,11 @@ impl Server {
     /// webhook of the removal of all peers, and ends, three seconds later at most.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { peer_list, .. } = self;
-        let last_events = CancellationToken::new();
-        let watchers = TaskTracker::new();
-        if let Some(webhook) = self.webhook {
-            let events = peer_list.webhook_events().await;
-            let (list, stop) = (peer_list.clone(), last_events.clone());
-            watchers.spawn(send_events(webhook, list, events, stop));
-        }
-        if let Some((listener, token)) = self.operator {
-            let app = operator_router(peer_list.clone(), token, last_events.clone());
-            watchers.spawn(serve_operator(listener, app, last_events.clone()));
-        }
+        #[cfg(feature = "operator")]
+        let running = self.beside.start(&peer_list).await;
         let app = app(peer_list.clone(), self.app);
         serve(self.listener, app, peer_list, self.serve, stop).await;
-        last_events.cancel();
-        watchers.close();
-        watchers.wait().await;
+        #[cfg(feature = "operator")]
+        running.stop().await;
     }
 }

@@ -3,17 +3,24 @@
 use std::time::Duration;
 
 use axum::Router;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{http1, listen::accept};
-use crate::peer_list::TimeoutPeerList;
+use crate::{
+    doors::kit::log::{connection_span, spawn},
+    peer_list::TimeoutPeerList,
+};
 
 /// What is not written this long after the stop is dropped: two seconds less
 /// what it takes to end the process.
 const DRAIN: Duration = Duration::from_millis(1900);
 
 /// The same for the operator's listener, which stops after the doors.
+#[cfg(feature = "operator")]
 const OPERATORS_DRAIN: Duration = Duration::from_millis(900);
 
 /// How long what is dropped is waited for.
@@ -57,6 +64,7 @@ pub async fn serve(
 
 /// Serves the operator's API until `stop` is cancelled, and what is being
 /// answered then for a second at most.
+#[cfg(feature = "operator")]
 pub(super) async fn serve_operator(listener: TcpListener, app: Router, stop: CancellationToken) {
     let opts = ServeOpts::default();
     accept_until(
@@ -81,11 +89,13 @@ async fn accept_until(
     let connections = TaskTracker::new();
     let stopping = CancellationToken::new();
     let dropping = CancellationToken::new();
-    let accepted = |stream| {
+    let accepted = |stream: TcpStream| {
+        let span = connection_span(&stream);
         let open = connections.token();
         let idle = opts.idle_timeout;
         let serve = http1::serve(stream, app.clone(), stopping.clone(), idle, open);
-        tokio::spawn(dropping.clone().run_until_cancelled_owned(serve));
+        let serve = dropping.clone().run_until_cancelled_owned(serve);
+        spawn(serve, span);
     };
     tokio::select! {
         () = stop => {}

@@ -242,10 +242,13 @@ async fn help_names_each_variable_and_its_default_and_version_the_version() {
             "2097152",
         ),
         ("--max-peers <PEERS>", "WEBRTC_MAX_PEERS", "100000"),
+        ("--log-format <FORMAT>", "WEBRTC_LOG_FORMAT", "auto"),
     ];
     for (flag, variable, default) in settings {
         let after = help.split(flag).nth(1).expect(flag);
         let after = &after[..after.find("\n      --").unwrap_or(after.len())];
+        // It is wrapped.
+        let after = after.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
             after.contains(&format!("[env: {variable}=]")),
             "{flag}: {after}"
@@ -337,6 +340,30 @@ async fn without_logging_it_says_no_more_than_where_it_is() {
     assert_eq!(ready["message"], "ready");
     assert_eq!(ready["address"], address.to_string());
     assert_eq!(server.lines.next_line().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_refused_request_can_be_seen_in_the_log_with_its_connection_and_peer() {
+    let variables = [("WEBRTC_LOG", "debug"), ("WEBRTC_LOG_FORMAT", "json")];
+    let (mut server, address) = start(&[], &variables).await;
+    let mut client = Client::connect(address).await;
+    client.get("/sign_in?peer_name=a").await;
+    assert_eq!(client.get("/heartbeat?peer_id=7").await.status, 404);
+    let refused = server.event("request refused").await;
+    assert_eq!(refused["status"], 404);
+    let connection = &refused["span"];
+    assert_eq!(connection["name"], "connection");
+    assert_eq!(connection["peer_id"], 7);
+    let from = connection["address"].as_str().unwrap();
+    assert!(from.starts_with("127.0.0.1:"), "{from}");
+}
+
+#[tokio::test]
+async fn the_log_is_text_where_that_is_set() {
+    let variables = [("PORT", "0"), ("WEBRTC_LOG_FORMAT", "text")];
+    let mut server = Process::start(Path::new(BINARY), &[], &variables);
+    let ready = server.line_with("ready").await;
+    assert!(ready.contains(" INFO ready version="), "{ready}");
 }
 
 #[tokio::test]

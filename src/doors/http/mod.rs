@@ -31,7 +31,9 @@ use tower::{service_fn, util::option_layer};
 pub use super::kit::Cors;
 
 use super::kit::{
-    RequestError, Transport, body, cors_layer, guard, only,
+    RequestError, Transport, body, cors_layer, guard,
+    log::names_peer,
+    only,
     query::Query,
     reply::{HEARTBEAT_INTERVAL, MESSAGE_SEQ, PEER_TOKEN, reply, reply_from},
 };
@@ -159,6 +161,7 @@ impl Door {
         proof: Proof,
         transport: Transport,
     ) -> Result<Box<dyn OpenRequest>, Refusal> {
+        names_peer(id);
         self.peer_list.open_request(Caller {
             id,
             proof,

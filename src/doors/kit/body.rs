@@ -73,6 +73,7 @@ pub(crate) fn lines(lines: Lines, receipt: Option<Receipt>) -> Body {
 }
 
 /// A body in parts that need not be copied together.
+#[cfg(feature = "socketio")]
 pub(crate) fn parts(parts: Vec<Bytes>) -> Body {
     lines(parts.into_iter().collect(), None)
 }

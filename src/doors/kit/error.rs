@@ -5,12 +5,12 @@ use axum::{
     extract::Request,
     http::{
         Method, StatusCode,
-        header::{
-            ALLOW, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
-        },
+        header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION},
     },
     response::{IntoResponse, Response},
 };
+
+use tracing::debug;
 
 use super::reply::{self, reply};
 use crate::peer_list::Refusal;
@@ -69,8 +69,10 @@ pub(crate) enum RequestError {
     /// Pages of this origin may not use the server.
     ForeignOrigin,
     /// The operator's API is not for pages.
+    #[cfg(feature = "operator")]
     OperatorsOnly,
     /// The operator's token is missing or wrong.
+    #[cfg(feature = "operator")]
     Unauthorized,
 }
 
@@ -91,9 +93,10 @@ impl RequestError {
             | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::NotSignedIn(_) | Self::NotFound | Self::OnlyWebSockets => StatusCode::NOT_FOUND,
-            Self::OperatorsOnly | Self::ForeignOrigin | Self::MissingToken | Self::WrongToken => {
-                StatusCode::FORBIDDEN
-            }
+            Self::ForeignOrigin | Self::MissingToken | Self::WrongToken => StatusCode::FORBIDDEN,
+            #[cfg(feature = "operator")]
+            Self::OperatorsOnly => StatusCode::FORBIDDEN,
+            #[cfg(feature = "operator")]
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::OutOfOrder | Self::Conflict(_) => StatusCode::CONFLICT,
@@ -160,9 +163,11 @@ impl RequestError {
             Self::BrokenHandshake => "this is not a WebSocket handshake: send a GET in HTTP/1.1 \
                  with Connection: Upgrade and a Sec-WebSocket-Key of 16 bytes in base64"
                 .into(),
+            #[cfg(feature = "operator")]
             Self::Unauthorized => {
                 "the operator's token is missing or wrong: Authorization: Bearer TOKEN".into()
             }
+            #[cfg(feature = "operator")]
             Self::OperatorsOnly => {
                 "the operator's API is not for pages: ask it from your backend".into()
             }
@@ -185,7 +190,11 @@ impl RequestError {
             Self::ServerFull | Self::MailboxFull | Self::Unavailable => {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }
-            Self::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            #[cfg(feature = "operator")]
+            Self::Unauthorized => Some((
+                axum::http::header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer"),
+            )),
             Self::WebSocketVersion => Some((SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))),
             Self::MethodNotAllowed(allowed) => {
                 let allowed = HeaderValue::try_from(names(allowed, ", "));
@@ -212,8 +221,10 @@ fn names(methods: &[Method], separator: &str) -> String {
 
 impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
-        let mut response = reply(self.line() + "\n");
-        *response.status_mut() = self.status();
+        let (line, status) = (self.line(), self.status());
+        debug!(status = status.as_u16(), why = line, "request refused");
+        let mut response = reply(line + "\n");
+        *response.status_mut() = status;
         response.headers_mut().extend(self.header());
         response.headers_mut().extend(self.code());
         response

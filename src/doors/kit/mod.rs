@@ -5,6 +5,7 @@ pub(crate) mod body;
 mod error;
 pub(crate) mod frame;
 pub(crate) mod heard;
+pub(crate) mod log;
 mod origin;
 pub(crate) mod push;
 pub(crate) mod query;
@@ -16,5 +17,7 @@ pub(crate) mod upgrade;
 pub(crate) use error::{RequestError, only};
 pub use origin::Cors;
 pub(crate) use origin::guard;
-pub(crate) use reply::{cors_layer, cors_layer_with_credentials};
+pub(crate) use reply::cors_layer;
+#[cfg(feature = "socketio")]
+pub(crate) use reply::cors_layer_with_credentials;
 pub(crate) use transport::{Transport, asks_to_close};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, Uri};
 
+use super::log::names_peer;
 use super::{RequestError, query::Query};
 use crate::peer_list::{
     Delivery, News, OpenSocket, PeerId, PeerToken, Reason, Refusal, TimeoutPeerList,
@@ -46,6 +47,7 @@ impl PushPeer {
     /// closed.
     pub async fn new(list: &TimeoutPeerList, id: PeerId, resumes: bool) -> Result<Self, Refusal> {
         let socket = list.open_socket(id, resumes).await?;
+        names_peer(id);
         let list = list.clone();
         Ok(Self { list, id, socket })
     }

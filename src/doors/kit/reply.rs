@@ -86,6 +86,7 @@ pub(crate) fn cors_layer(cors: &Cors) -> Option<CorsLayer> {
 
 /// The same for requests that browsers send with credentials, as those of socket.io's
 /// clients 1 and 2 always are: they take no `*` for an answer.
+#[cfg(feature = "socketio")]
 pub(crate) fn cors_layer_with_credentials(cors: &Cors) -> Option<CorsLayer> {
     let origins = match cors {
         Cors::Off => return None,

@@ -117,6 +117,7 @@ impl WebSocket {
     }
 
     /// One message of a client before the talk begins, and the answer to it.
+    #[cfg(feature = "socketio")]
     pub async fn receive_text(&mut self) -> Option<Bytes> {
         match self.reader.receive(&mut Fragments::default()).await {
             Ok(Message::Text(text)) => Some(text),
@@ -125,6 +126,7 @@ impl WebSocket {
     }
 
     /// Writes a text before the talk begins.
+    #[cfg(feature = "socketio")]
     pub async fn send_text(&mut self, text: Bytes) -> std::io::Result<()> {
         self.writer.text([text]);
         while !self.writer.is_written() {

@@ -14,9 +14,10 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tracing::Span;
 use tungstenite::handshake::derive_accept_key;
 
-use super::RequestError;
+use super::{RequestError, log::spawn};
 
 /// The stream of a connection that became a WebSocket's.
 pub(crate) type Stream = TokioIo<Upgraded>;
@@ -75,12 +76,13 @@ impl Upgrade {
             accept,
             protocol,
         } = self;
-        tokio::spawn(async move {
+        let serving = async move {
             // An error: the client left before it had the answer.
             if let Ok(stream) = upgraded.await {
                 serve(TokioIo::new(stream)).await;
             }
-        });
+        };
+        spawn(serving, Span::current());
         let mut response = Response::default();
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();

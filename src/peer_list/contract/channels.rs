@@ -116,7 +116,7 @@ async fn what_its_sender_numbered_is_broadcast_once(engine: EngineKind) {
             .unwrap();
     }
     for body in ["1", "2", "5"] {
-        let delivery = socket.wait().await;
+        let delivery = list.now(socket.wait()).await;
         assert_eq!(*delivery.news(), News::Published(body.into()));
         delivery.done();
     }

@@ -94,7 +94,7 @@ async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round(engine
     list.now(&mut ended).await;
     drop(ended);
     list.settle().await;
-    assert_eq!(*socket.wait().await.news(), News::Replaced);
+    assert_eq!(*list.now(socket.wait()).await.news(), News::Replaced);
     let mut poll = wait(&list, a.id);
     assert!(list.is_open(&mut poll).await);
     // The end of the old socket is nothing to the peer.
@@ -118,7 +118,7 @@ async fn a_replaced_socket_that_waits_again_does_not_come_before_the_poll(engine
     resume(&list, &a, "a").await;
     let mut poll = wait(&list, a.id);
     assert!(list.is_open(&mut poll).await);
-    assert_eq!(*socket.wait().await.news(), News::Replaced);
+    assert_eq!(*list.now(socket.wait()).await.news(), News::Replaced);
     say(&list, a.id, a.id, "hi").await;
     list.now(&mut poll).await.unwrap();
 }

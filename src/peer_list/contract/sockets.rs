@@ -84,7 +84,7 @@ async fn who_cannot_be_refused_waits_for_room(engine: EngineKind) {
     let reading = async {
         for number in 1..=20 {
             list.pass(Duration::from_millis(900)).await;
-            let delivery = socket.wait().await;
+            let delivery = list.now(socket.wait()).await;
             assert_eq!(delivery.number(), number);
             delivery.done();
         }
@@ -99,6 +99,14 @@ async fn who_cannot_be_refused_waits_for_room(engine: EngineKind) {
     let refused = list.within(2 * ROOM_PATIENCE, refused).await;
     assert_eq!(refused.unwrap_err(), Refusal::MailboxFull);
     assert_eq!(list.ids().await, [a, slow, b]);
+}
+
+async fn a_peer_that_may_come_back_and_signs_out_through_its_socket_is_removed(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = added(&list, "a", SOCKET).await.id;
+    let socket = list.open_socket(a, true).await.unwrap();
+    socket.leave(Reason::SignedOut).await;
+    assert!(list.ids().await.is_empty());
 }
 
 async fn the_end_of_the_server_ends_the_waits_of_sockets(engine: EngineKind) {
@@ -117,11 +125,11 @@ async fn a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent(eng
     let mut ended = Box::pin(older.ended());
     assert!(list.is_open(&mut ended).await);
     publish(&list, b, "one").await;
-    let lent = older.wait().await;
+    let lent = list.now(older.wait()).await;
     let newer = list.open_socket(a, false).await.unwrap();
     list.now(&mut ended).await;
-    assert_eq!(*older.wait().await.news(), News::Replaced);
-    let lent_anew = newer.wait().await;
+    assert_eq!(*list.now(older.wait()).await.news(), News::Replaced);
+    let lent_anew = list.now(newer.wait()).await;
     // Too late: it takes nothing off any more.
     lent.done();
     list.settle().await;
@@ -174,7 +182,7 @@ async fn a_socket_takes_off_what_it_is_given_also_if_its_peer_acknowledged_befor
         list.send(a, a, Bytes::new(), SendOpts::default())
             .await
             .unwrap();
-        socket.wait().await.done();
+        list.now(socket.wait()).await.done();
     }
 }
 
@@ -183,6 +191,7 @@ every_engine! {
     who_is_heard_through_a_socket_cannot_be_polled_for,
     a_socket_that_does_not_read_is_told_to_go,
     who_cannot_be_refused_waits_for_room,
+    a_peer_that_may_come_back_and_signs_out_through_its_socket_is_removed,
     the_end_of_the_server_ends_the_waits_of_sockets,
     a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent,
     an_acknowledgement_counts_before_its_delivery_is_done,

@@ -39,7 +39,7 @@ const ASKED_AGAIN: Duration = Duration::from_millis(200);
 const TEST_PATIENCE: Duration = Duration::from_secs(20);
 
 /// So many turns of the runtime are enough for every task that has something to do.
-const TURNS: usize = 30;
+const TURNS: usize = 10;
 
 /// Where the list lives.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,7 @@ async fn only_the_newest_wait_receives_and_an_older_one_ends_at_its_own_time(eng
     let mut newest = wait(&list, a);
     assert!(list.is_open(&mut newest).await);
     say(&list, a, a, "to myself").await;
+    assert!(list.is_open(&mut older).await);
     let delivery = list.now(&mut newest).await.unwrap();
     assert_eq!(*delivery.news(), message(a, "to myself"));
     delivery.done();

@@ -7,6 +7,7 @@
 mod channels;
 mod connect;
 mod ended;
+mod events;
 mod explain;
 mod here;
 mod lease;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
+    events::read_event,
     here::{OpenHere, Over},
     link::Link,
     row::Row,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::peer_list::{
     HeartbeatOpts, PeerId, Refusal,
-    events::{EventLog, read_event},
+    events::EventLog,
     telling::{Half, Schedule},
 };
 

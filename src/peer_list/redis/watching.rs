@@ -5,10 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{PATIENCE, READY_PATIENCE, RedisEngine, log_removed, split, verbs};
+use super::{PATIENCE, READY_PATIENCE, RedisEngine, events::read_info, log_removed, split, verbs};
 use crate::peer_list::{
     Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Refusal, Watching,
-    events::read_info,
 };
 
 /// How long a node that stops tries to say so.

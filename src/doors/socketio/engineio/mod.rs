@@ -34,7 +34,9 @@ use tokio::sync::mpsc;
 use super::version::Version;
 use crate::{
     doors::kit::{
-        RequestError, Transport, body, only,
+        RequestError, Transport, body,
+        log::{session_span, spawn},
+        only,
         push::ping_interval,
         reply::reply,
         talk::WebSocket,
@@ -306,10 +308,11 @@ impl<S: Serve> EngineIo<S> {
         let (id, handshake) = self.handshake(handshake);
         let hello = self.hello(version, &id, true);
         self.sessions.insert(id.clone(), session.clone());
-        tokio::spawn(async move {
+        let running = async move {
             self.run(&session, sockets, handshake, place).await;
             self.sessions.remove(&id);
-        });
+        };
+        spawn(running, session_span());
         packets_reply(version, &[vec![hello]])
     }
 

@@ -1,0 +1,105 @@
+//! What is wrong with the command line or the environment, as one sentence.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{
+    Arg, Command,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+use super::ConfigError;
+
+/// One line that names the variable, the value and what would be right.
+pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        Some(ContextValue::Strings(texts)) => texts.first().map(String::as_str),
+        _ => None,
+    };
+    let invalid = context(ContextKind::InvalidArg).map(|arg| arg.split(' ').next().unwrap_or(arg));
+    let names = invalid.map(|flag| names(command, flag));
+    match (error.kind(), names) {
+        (
+            ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::InvalidUtf8,
+            Some(Names {
+                flag,
+                variable,
+                is_secret,
+            }),
+        ) => {
+            let given = context(ContextKind::InvalidValue).unwrap_or_default();
+            // There may be a password in it.
+            let value = match is_secret {
+                true => "what it is".to_owned(),
+                false => format!("{given:?}"),
+            };
+            let right = std::error::Error::source(error).map(ToString::to_string);
+            let right = right.or_else(|| match error.get(ContextKind::ValidValue) {
+                Some(ContextValue::Strings(valid)) if !given.is_empty() => Some(valid.join(" or ")),
+                _ => None,
+            });
+            ConfigError(match right {
+                Some(right) => format!("{variable} ({flag}) cannot be {value}: it takes {right}"),
+                None => format!("{flag} is given without a value; --help shows what it takes"),
+            })
+        }
+        (ErrorKind::MissingRequiredArgument, Some(Names { flag, variable, .. })) => {
+            ConfigError(format!(
+                "{variable} ({flag}) is not set, and another setting is only for it: set both, or \
+                 neither; --help shows what belongs together"
+            ))
+        }
+        _ => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            let first = first.strip_prefix("error: ").unwrap_or(first);
+            let meant = context(ContextKind::SuggestedArg);
+            ConfigError(match meant {
+                Some(meant) => format!("{first}; did you mean {meant}?"),
+                None => format!("{first}; --help shows what can be set"),
+            })
+        }
+    }
+}
+
+/// What a setting is called.
+struct Names {
+    flag: String,
+    variable: String,
+    is_secret: bool,
+}
+
+fn names(command: &Command, flag: &str) -> Names {
+    let mut args = command.get_arguments();
+    let arg = args.find(|arg| flag.strip_prefix("--") == arg.get_long());
+    let variable = arg.and_then(Arg::get_env).map(OsStr::to_string_lossy);
+    Names {
+        flag: flag.to_owned(),
+        variable: variable.unwrap_or_default().into_owned(),
+        is_secret: arg.is_some_and(Arg::is_hide_env_values_set),
+    }
+}
+
+/// clap does not tell which variable it is that is not UTF-8.
+pub(super) fn unreadable(arg: &Arg) -> Option<ConfigError> {
+    let variable = arg.get_env()?;
+    let value = std::env::var_os(variable)?;
+    value.to_str().is_none().then(|| {
+        let variable = variable.to_string_lossy();
+        ConfigError(format!("{variable} cannot be {value:?}: it is not UTF-8"))
+    })
+}
+
+/// The variables that look like settings of this server and are none: most likely misspelt.
+pub(super) fn unknown(command: &Command, names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let is_known = |name: &str| {
+        let mut args = command.get_arguments();
+        args.any(|arg| arg.get_env() == Some(name.as_ref()))
+    };
+    let names = names.filter_map(|name| name.into_string().ok());
+    let mut unknown: Vec<String> = names
+        .filter(|name| name.starts_with("WEBRTC_") && !is_known(name))
+        .collect();
+    unknown.sort();
+    unknown
+}

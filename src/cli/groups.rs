@@ -1,0 +1,257 @@
+//! The settings by subject: one group for each thing that is configured. What the library
+//! has a default for has the same one here.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, ValueEnum};
+use reqwest::Url;
+use secrecy::SecretString;
+use tracing_subscriber::filter::Targets;
+
+use super::values::{self, Doors, WaitLimit, in_milliseconds};
+use crate::{
+    doors::http::{Cors, SignalOpts},
+    operator::Webhook,
+    peer_list::{ClusterOpts, HeartbeatOpts},
+    server::{AppOpts, Host, OperatorOpts, ServeOpts, ServerOpts},
+};
+
+/// Where the server listens, and its connections.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Listening")]
+pub(super) struct Listening {
+    /// The port to listen on; 0 takes a free port
+    #[arg(long, env = "PORT", default_value_t = ServerOpts::default().port, value_parser = values::port, global = true)]
+    pub port: u16,
+
+    /// The address to listen on, or a name of this machine; if it is not set, HOST counts
+    /// [default: all, IPv6 and IPv4]
+    #[arg(long, env = "WEBRTC_HOST", value_parser = values::host, global = true)]
+    pub host: Option<Host>,
+
+    /// A connection on which nothing happens is closed after this long; proxies keep
+    /// theirs for at most 600 s
+    #[arg(long, env = "WEBRTC_IDLE_MS", value_name = "MS", default_value = in_milliseconds(ServeOpts::default().idle_timeout), value_parser = values::milliseconds)]
+    idle_ms: Duration,
+}
+
+impl Listening {
+    pub fn serve_opts(&self) -> ServeOpts {
+        ServeOpts {
+            idle_timeout: self.idle_ms,
+        }
+    }
+}
+
+/// When peers are removed, and how much the list holds.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Peers")]
+pub(super) struct Peers {
+    /// A peer is removed this long after its last heartbeat, or, if it never sent a
+    /// heartbeat, after its last request
+    #[arg(long, env = "WEBRTC_HEARTBEAT_MS", value_name = "MS", default_value = in_milliseconds(HeartbeatOpts::default().timeout_period), value_parser = values::milliseconds)]
+    pub heartbeat_ms: Duration,
+
+    /// How often the server looks for such peers
+    #[arg(long, env = "WEBRTC_HEARTBEAT_GC_MS", value_name = "MS", default_value = in_milliseconds(HeartbeatOpts::default().gc_interval), value_parser = values::milliseconds)]
+    heartbeat_gc_ms: Duration,
+
+    /// Whether every request counts as a heartbeat, and an open wait too
+    #[arg(long, env = "WEBRTC_HEARTBEAT_ANY_REQUEST", value_name = "BOOL", default_value_t = HeartbeatOpts::default().any_request, value_parser = values::boolean, action = ArgAction::Set)]
+    heartbeat_any_request: bool,
+
+    /// How often clients are told to send heartbeats, less than WEBRTC_HEARTBEAT_MS
+    /// [default: half of it]
+    #[arg(long, env = "WEBRTC_HEARTBEAT_INTERVAL_MS", value_name = "MS", value_parser = values::milliseconds)]
+    heartbeat_interval_ms: Option<Duration>,
+
+    /// How many peers can be signed in
+    #[arg(long, env = "WEBRTC_MAX_PEERS", value_name = "PEERS", default_value_t = HeartbeatOpts::default().max_peers, value_parser = values::peers)]
+    max_peers: usize,
+
+    /// How much may wait for one peer; each message counts 256 bytes more
+    #[arg(long, env = "WEBRTC_MAX_PENDING_BYTES", value_name = "BYTES", default_value_t = HeartbeatOpts::default().max_pending_bytes, value_parser = values::bytes)]
+    pub max_pending_bytes: usize,
+}
+
+impl Peers {
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.heartbeat_interval_ms.unwrap_or(self.heartbeat_ms / 2)
+    }
+
+    pub fn opts(&self) -> HeartbeatOpts {
+        HeartbeatOpts {
+            timeout_period: self.heartbeat_ms,
+            gc_interval: self.heartbeat_gc_ms,
+            any_request: self.heartbeat_any_request,
+            max_pending_bytes: self.max_pending_bytes,
+            max_peers: self.max_peers,
+        }
+    }
+}
+
+/// Whether a request has to show its peer's token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PeerTokens {
+    /// Only for a peer that has shown it before.
+    Optional,
+    /// Always.
+    Required,
+}
+
+/// How clients come in.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Clients")]
+pub(super) struct Clients {
+    /// The protocols that clients can come in by
+    #[arg(long, env = "WEBRTC_DOORS", value_name = "DOORS", default_value = "http,websocket,socketio", value_parser = values::doors)]
+    doors: Doors,
+
+    /// Which pages of other origins may use the server: true (all), false (none) or a
+    /// comma-separated list of origins
+    #[arg(long, env = "WEBRTC_CORS", value_name = "ORIGINS", default_value = "true", value_parser = values::cors)]
+    cors: Cors,
+
+    /// A wait without news ends after this long; 0: never
+    #[arg(long, env = "WEBRTC_WAIT_MS", value_name = "MS", default_value = in_milliseconds(SignalOpts::default().wait_timeout.unwrap_or_default()), value_parser = values::milliseconds_or_never)]
+    wait_ms: WaitLimit,
+
+    /// The largest message
+    #[arg(long, env = "WEBRTC_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value_t = SignalOpts::default().max_message_bytes, value_parser = values::bytes)]
+    pub max_message_bytes: usize,
+
+    /// Whether each request has to show the token of its peer
+    #[arg(
+        long,
+        env = "WEBRTC_PEER_TOKENS",
+        value_name = "WHEN",
+        default_value = "optional",
+        ignore_case = true,
+        hide_possible_values = true
+    )]
+    peer_tokens: PeerTokens,
+
+    /// What Socket.IO clients must send as `auth.token`; if it is not set, nothing
+    #[arg(long, env = "TOKEN", hide_env_values = true, value_parser = values::secret)]
+    token: Option<SecretString>,
+}
+
+impl Clients {
+    pub fn opts(&self, heartbeat_interval: Duration) -> AppOpts {
+        AppOpts {
+            signal: SignalOpts {
+                enable_cors: self.cors.clone(),
+                wait_timeout: self.wait_ms.0,
+                require_tokens: self.peer_tokens == PeerTokens::Required,
+                heartbeat_interval,
+                max_message_bytes: self.max_message_bytes,
+            },
+            doors: self.doors.0.clone(),
+            token: self.token.clone(),
+        }
+    }
+}
+
+/// The operator's API and the webhook.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Operator")]
+pub(super) struct Operator {
+    /// The address and port of the operator's API; an address other than loopback needs
+    /// WEBRTC_ADMIN_TOKEN too [default: none]
+    #[arg(long, env = "WEBRTC_ADMIN_LISTEN", value_name = "ADDRESS", value_parser = values::address)]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// What the operator must send as `Authorization: Bearer`; needs WEBRTC_ADMIN_LISTEN
+    #[arg(long, env = "WEBRTC_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = values::secret, requires = "admin_listen")]
+    pub admin_token: Option<SecretString>,
+
+    /// Where each event of a peer is POSTed to
+    #[arg(long, env = "WEBRTC_WEBHOOK_URL", value_name = "URL", hide_env_values = true, value_parser = values::webhook_url)]
+    webhook_url: Option<Url>,
+
+    /// What those events are signed with, in X-Signature-256; needs WEBRTC_WEBHOOK_URL
+    #[arg(long, env = "WEBRTC_WEBHOOK_SECRET", value_name = "SECRET", hide_env_values = true, value_parser = values::secret, requires = "webhook_url")]
+    webhook_secret: Option<SecretString>,
+}
+
+impl Operator {
+    pub fn opts(&self) -> Option<OperatorOpts> {
+        Some(OperatorOpts {
+            address: self.admin_listen?,
+            token: self.admin_token.clone(),
+        })
+    }
+
+    pub fn webhook(&self) -> Option<Webhook> {
+        Some(Webhook {
+            url: self.webhook_url.clone()?,
+            secret: self.webhook_secret.clone(),
+        })
+    }
+}
+
+/// Where the peer list lives if several servers share it.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Several nodes")]
+pub(super) struct Redis {
+    /// Where the peer list lives if several nodes share it: redis:// or rediss://
+    /// [default: in this process]
+    #[arg(long, env = "WEBRTC_REDIS_URL", value_name = "URL", hide_env_values = true, value_parser = values::redis_url)]
+    pub redis_url: Option<SecretString>,
+
+    /// A file with certificates (PEM) of authorities to trust for rediss://; needs
+    /// WEBRTC_REDIS_URL [default: the public authorities]
+    #[arg(long, env = "WEBRTC_REDIS_CA", value_name = "FILE", value_parser = values::certificates, requires = "redis_url")]
+    pub redis_ca: Option<PathBuf>,
+
+    /// What its keys in Redis begin with
+    #[arg(long, env = "WEBRTC_REDIS_PREFIX", value_name = "PREFIX", default_value = "signal", value_parser = values::redis_prefix)]
+    redis_prefix: String,
+}
+
+impl Redis {
+    pub fn opts(&self) -> Option<ClusterOpts> {
+        Some(ClusterOpts {
+            url: self.redis_url.clone()?,
+            prefix: self.redis_prefix.clone(),
+            ca: self.redis_ca.clone(),
+        })
+    }
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// Text for people.
+    Text,
+    /// A JSON object in each line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Log")]
+pub struct LogOpts {
+    /// What is logged: error, warn, info, debug or trace, or a list such as
+    /// info,signal_http_heartbeat::doors=debug [default: info]
+    #[arg(long = "log", env = "WEBRTC_LOG", value_name = "FILTER", value_parser = values::log_filter)]
+    pub filter: Option<Targets>,
+
+    /// How it is written: auto (text on a terminal, else JSON), text or json
+    #[arg(
+        long = "log-format",
+        env = "WEBRTC_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "auto",
+        ignore_case = true,
+        hide_possible_values = true
+    )]
+    pub format: LogFormat,
+
+    /// Whether sign-ins and removals are logged; false: warnings and errors only, unless
+    /// WEBRTC_LOG says more
+    #[arg(long, env = "WEBRTC_SIGNAL_LOGGING", value_name = "BOOL", default_value_t = true, value_parser = values::boolean, action = ArgAction::Set)]
+    pub signal_logging: bool,
+}

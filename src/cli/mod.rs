@@ -1,0 +1,363 @@
+//! Settings: each one is an environment variable and a flag of the same meaning, and the
+//! flag wins.
+
+mod explain;
+mod groups;
+mod host_variable;
+mod values;
+
+use std::{
+    ffi::{OsStr, OsString},
+    fmt,
+};
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
+use secrecy::{ExposeSecret, SecretString};
+use thiserror::Error;
+
+use crate::{
+    peer_list::MESSAGE_OVERHEAD_BYTES,
+    server::{Host, ServerOpts},
+};
+use explain::{explain, unknown, unreadable};
+use host_variable::means_something_else;
+
+pub use groups::{LogFormat, LogOpts};
+
+/// Every setting of the server.
+#[derive(Clone, Parser)]
+#[command(
+    name = "signal-http-heartbeat",
+    version,
+    about = "WebRTC signaling over plain HTTP, with a heartbeat",
+    after_help = "Every setting is an environment variable and a flag; the flag wins."
+)]
+pub struct Settings {
+    #[command(subcommand)]
+    command: Option<Action>,
+
+    #[command(flatten)]
+    listening: groups::Listening,
+
+    #[command(flatten)]
+    peers: groups::Peers,
+
+    #[command(flatten)]
+    clients: groups::Clients,
+
+    #[command(flatten)]
+    operator: groups::Operator,
+
+    #[command(flatten)]
+    redis: groups::Redis,
+
+    /// The log.
+    #[command(flatten)]
+    pub log: LogOpts,
+
+    /// What HOST was set to, if that was no address and is ignored.
+    #[arg(skip)]
+    pub ignored_host: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+enum Action {
+    /// Ask the server on this machine whether it is well: exit status 0 if so
+    Healthcheck,
+}
+
+/// A setting that cannot be used: one sentence for the person who set it. Its exit status
+/// is 2.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Some are secrets, and addresses may hold one.
+        f.debug_struct("Settings").finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    /// Reads the command line and the environment. Prints help or the version and ends the
+    /// process if that is what was asked for.
+    pub fn from_args_and_env() -> Result<Self, ConfigError> {
+        // A variable that is set to nothing counts as not set, as it did in the original:
+        // compose files pass such.
+        let host = std::env::var_os("HOST").filter(|host| !host.is_empty());
+        Self::from_args(std::env::args_os(), is_set_to_nothing)?.or_host(host)
+    }
+
+    /// Listens on what `HOST` says, unless an address is set by its own name.
+    fn or_host(mut self, variable: Option<OsString>) -> Result<Self, ConfigError> {
+        let Some(text) = variable.filter(|_| self.listening.host.is_none()) else {
+            return Ok(self);
+        };
+        if means_something_else(&text) {
+            self.ignored_host = Some(text.to_string_lossy().into_owned());
+            return Ok(self);
+        }
+        let Some(shown) = text.to_str() else {
+            return Err(ConfigError(format!(
+                "HOST cannot be {text:?}: it is not UTF-8"
+            )));
+        };
+        let found = values::host(shown);
+        let found = found.map_err(|right| format!("HOST cannot be {shown:?}: it takes {right}"));
+        self.listening.host = Some(found.map_err(ConfigError)?);
+        Ok(self)
+    }
+
+    /// Reads the arguments, and the variables that are not to be ignored.
+    fn from_args<T: Into<OsString> + Clone>(
+        args: impl IntoIterator<Item = T>,
+        ignored: impl Fn(&OsStr) -> bool,
+    ) -> Result<Self, ConfigError> {
+        let mut command = Self::command().mut_args(|arg| {
+            if arg.get_env().is_some_and(&ignored) {
+                arg.env(Resettable::Reset)
+            } else {
+                arg
+            }
+        });
+        if let Some(unreadable) = command.get_arguments().find_map(unreadable) {
+            return Err(unreadable);
+        }
+        let explain = |error| explain(&Self::command(), &error);
+        let matches = match command.try_get_matches_from_mut(args) {
+            Ok(matches) => matches,
+            Err(error) if !error.use_stderr() => error.exit(),
+            Err(error) => return Err(explain(error)),
+        };
+        let settings = Self::from_arg_matches(&matches).map_err(explain)?;
+        settings.check()
+    }
+
+    /// What has to hold between settings.
+    fn check(self) -> Result<Self, ConfigError> {
+        let needed = self.clients.max_message_bytes + MESSAGE_OVERHEAD_BYTES;
+        if self.peers.max_pending_bytes < needed {
+            return Err(ConfigError(format!(
+                "WEBRTC_MAX_PENDING_BYTES (--max-pending-bytes) cannot be \"{}\": it takes at \
+                 least {needed}, WEBRTC_MAX_MESSAGE_BYTES and {MESSAGE_OVERHEAD_BYTES} more",
+                self.peers.max_pending_bytes
+            )));
+        }
+        let (interval, timeout) = (self.peers.heartbeat_interval(), self.peers.heartbeat_ms);
+        if timeout <= interval {
+            return Err(ConfigError(format!(
+                "WEBRTC_HEARTBEAT_INTERVAL_MS (--heartbeat-interval-ms) cannot be \"{}\": it takes \
+                 less than {}, WEBRTC_HEARTBEAT_MS",
+                interval.as_millis(),
+                timeout.as_millis()
+            )));
+        }
+        if let Some(address) = self.operator.admin_listen
+            && !address.ip().is_loopback()
+            && self.operator.admin_token.is_none()
+        {
+            return Err(ConfigError(format!(
+                "WEBRTC_ADMIN_LISTEN (--admin-listen) cannot be \"{address}\": others reach it there; \
+                 set WEBRTC_ADMIN_TOKEN too, or an address such as 127.0.0.1:3001"
+            )));
+        }
+        let is_tls = |url: &SecretString| url.expose_secret().starts_with("rediss://");
+        if self.redis.redis_ca.is_some() && !self.redis.redis_url.as_ref().is_some_and(is_tls) {
+            return Err(ConfigError(
+                "WEBRTC_REDIS_CA (--redis-ca) is for Redis through TLS: set WEBRTC_REDIS_URL to a \
+                 rediss:// URL too"
+                    .into(),
+            ));
+        }
+        Ok(self)
+    }
+
+    /// The variables of the environment that look like settings of this server and are
+    /// none: most likely misspelt.
+    pub fn unknown_variables() -> Vec<String> {
+        unknown(&Self::command(), std::env::vars_os().map(|(name, _)| name))
+    }
+
+    /// What the server is made with.
+    pub fn server_opts(&self) -> ServerOpts {
+        ServerOpts {
+            host: self.listening.host,
+            port: self.listening.port,
+            heartbeat: self.peers.opts(),
+            cluster: self.redis.opts(),
+            app: self.clients.opts(self.peers.heartbeat_interval()),
+            serve: self.listening.serve_opts(),
+            operator: self.operator.opts(),
+            webhook: self.operator.webhook(),
+        }
+    }
+
+    /// Where the health of a running server is to be asked for, if that is all that is to be
+    /// done.
+    pub fn healthcheck(&self) -> Option<(Option<Host>, u16)> {
+        let asks = self.command == Some(Action::Healthcheck);
+        asks.then_some((self.listening.host, self.listening.port))
+    }
+}
+
+fn is_set_to_nothing(variable: &OsStr) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(args: &[&str]) -> Result<Settings, ConfigError> {
+        let program = ["signal-http-heartbeat"];
+        Settings::from_args(program.iter().chain(args), |_| true)
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_found() {
+        let names = ["WEBRTC_HEARBEAT_MS", "WEBRTC_HEARTBEAT_MS", "PORT", "HOME"];
+        let found = unknown(&Settings::command(), names.into_iter().map(OsString::from));
+        assert_eq!(found, ["WEBRTC_HEARBEAT_MS"]);
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_library() {
+        let settings = settings(&[]).unwrap();
+        let [opts, default] = [settings.server_opts(), ServerOpts::default()];
+        assert_eq!(format!("{opts:?}"), format!("{default:?}"));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_used_is_explained_in_one_line() {
+        let cases: [(&[&str], &str); 16] = [
+            (
+                &["--token", ""],
+                "TOKEN (--token) cannot be what it is: it takes at least one character",
+            ),
+            (
+                &["--port", "70000"],
+                "PORT (--port) cannot be \"70000\": it takes a port number from 0 to 65535",
+            ),
+            (
+                &["--host", "no name"],
+                "WEBRTC_HOST (--host) cannot be \"no name\": it takes an IP address such as \
+                 127.0.0.1, 0.0.0.0 or ::, or a name that can be looked up",
+            ),
+            (
+                &["--heartbeat-ms", "0"],
+                "WEBRTC_HEARTBEAT_MS (--heartbeat-ms) cannot be \"0\": it takes a whole number of \
+                 milliseconds from 1 to 2147483647",
+            ),
+            (
+                &["--wait-ms=-5"],
+                "WEBRTC_WAIT_MS (--wait-ms) cannot be \"-5\": it takes a whole number of \
+                 milliseconds from 1 to 2147483647, or 0 for never",
+            ),
+            (
+                &["--signal-logging", "maybe\nnot"],
+                "WEBRTC_SIGNAL_LOGGING (--signal-logging) cannot be \"maybe\\nnot\": it takes \
+                 true or false",
+            ),
+            (
+                &["--cors", "https://example.org/"],
+                "WEBRTC_CORS (--cors) cannot be \"https://example.org/\": it takes true, false or \
+                 a comma-separated list of origins such as https://example.org or \
+                 https://*.example.org, without a path or a default port, unlike \
+                 \"https://example.org/\"",
+            ),
+            (
+                &["--max-message-bytes", "2097152"],
+                "WEBRTC_MAX_PENDING_BYTES (--max-pending-bytes) cannot be \"2097152\": it takes \
+                 at least 2097408, WEBRTC_MAX_MESSAGE_BYTES and 256 more",
+            ),
+            (
+                &["--max-peers", "none"],
+                "WEBRTC_MAX_PEERS (--max-peers) cannot be \"none\": it takes a whole number from \
+                 1 up",
+            ),
+            (
+                &["--heartbeat-ms", "1000", "--heartbeat-interval-ms", "1000"],
+                "WEBRTC_HEARTBEAT_INTERVAL_MS (--heartbeat-interval-ms) cannot be \"1000\": it \
+                 takes less than 1000, WEBRTC_HEARTBEAT_MS",
+            ),
+            (
+                &["--admin-listen", "0.0.0.0:3001"],
+                "WEBRTC_ADMIN_LISTEN (--admin-listen) cannot be \"0.0.0.0:3001\": others reach it \
+                 there; set WEBRTC_ADMIN_TOKEN too, or an address such as 127.0.0.1:3001",
+            ),
+            (
+                &["--admin-token", "x"],
+                "WEBRTC_ADMIN_LISTEN (--admin-listen) is not set, and another setting is only for \
+                 it: set both, or neither; --help shows what belongs together",
+            ),
+            (
+                &["--webhook-secret", "x"],
+                "WEBRTC_WEBHOOK_URL (--webhook-url) is not set, and another setting is only for \
+                 it: set both, or neither; --help shows what belongs together",
+            ),
+            (
+                &["--peer-tokens", "always"],
+                "WEBRTC_PEER_TOKENS (--peer-tokens) cannot be \"always\": it takes optional or \
+                 required",
+            ),
+            (
+                &["--heartbeat"],
+                "unexpected argument '--heartbeat' found; did you mean --heartbeat-ms?",
+            ),
+            (
+                &["--xyz"],
+                "unexpected argument '--xyz' found; --help shows what can be set",
+            ),
+        ];
+        for (args, line) in cases {
+            assert_eq!(settings(args).unwrap_err().to_string(), line);
+        }
+    }
+
+    #[test]
+    fn the_variable_host_counts_where_it_means_an_address() {
+        let with = |args: &[&str], host: &str| {
+            let settings = settings(args).unwrap().or_host(Some(host.into()))?;
+            Ok::<_, ConfigError>((settings.listening.host, settings.ignored_host))
+        };
+        let local = Host::find("127.0.0.1");
+        assert_eq!(with(&[], "127.0.0.1"), Ok((local, None)));
+        assert_eq!(with(&["--host", "127.0.0.1"], "::1"), Ok((local, None)));
+        let conda = "x86_64-conda-linux-gnu";
+        assert_eq!(with(&[], conda), Ok((None, Some(conda.to_owned()))));
+        // A slip of the pen must not listen on all addresses.
+        let error = with(&[], "127.0.0.l").unwrap_err().to_string();
+        assert!(
+            error.starts_with("HOST cannot be \"127.0.0.l\": it takes"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn nothing_that_is_printed_shows_a_secret() {
+        let args = [
+            "--token",
+            "secret",
+            "--admin-token",
+            "secret",
+            "--admin-listen",
+            "127.0.0.1:1",
+            "--redis-url",
+            "redis://:secret@h",
+            "--webhook-url",
+            "http://h/secret",
+            "--webhook-secret",
+            "secret",
+        ];
+        let settings = settings(&args).unwrap();
+        let printed = format!("{settings:?} {:?}", settings.server_opts());
+        assert!(!printed.contains("secret"), "{printed}");
+    }
+
+    #[test]
+    fn a_wait_can_be_set_to_last_for_ever() {
+        let never = settings(&["--wait-ms", "0"]).unwrap();
+        assert_eq!(never.server_opts().app.signal.wait_timeout, None);
+    }
+}

@@ -1,0 +1,254 @@
+//! Values as people write them. What is wrong with one is said as what would be right.
+
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+use axum::http::{HeaderValue, Uri};
+use clap::ValueEnum;
+use reqwest::Url;
+use secrecy::SecretString;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+
+use crate::{
+    doors::http::Cors,
+    server::{Door, Host},
+};
+
+/// Node's timers, and so the original's settings, end here (25 days).
+const MAX_MS: u64 = i32::MAX as u64;
+
+/// A larger message or mailbox than this is a mistake.
+const MAX_BYTES: usize = 1 << 30;
+
+pub(super) fn port(value: &str) -> Result<u16, String> {
+    let port = value.trim().parse();
+    port.map_err(|_| "a port number from 0 to 65535".into())
+}
+
+pub(super) fn host(value: &str) -> Result<Host, String> {
+    let right = "an IP address such as 127.0.0.1, 0.0.0.0 or ::, or a name that can be looked up";
+    Host::find(value).ok_or_else(|| right.to_owned())
+}
+
+/// An empty secret is none: everybody could show it.
+pub(super) fn secret(value: &str) -> Result<SecretString, String> {
+    let secret = Some(value).filter(|value| !value.is_empty());
+    secret
+        .map(SecretString::from)
+        .ok_or_else(|| "at least one character".into())
+}
+
+pub(super) fn boolean(value: &str) -> Result<bool, String> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("true or false".into()),
+    }
+}
+
+pub(super) fn milliseconds(value: &str) -> Result<Duration, String> {
+    let ms: Option<u64> = value.trim().parse().ok();
+    let ms = ms.filter(|ms| (1..=MAX_MS).contains(ms));
+    ms.map(Duration::from_millis)
+        .ok_or_else(|| format!("a whole number of milliseconds from 1 to {MAX_MS}"))
+}
+
+/// How a duration is written.
+pub(super) fn in_milliseconds(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+/// How long a wait may last. None: for ever. (clap takes an `Option` for an argument that
+/// may be absent.)
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WaitLimit(pub Option<Duration>);
+
+pub(super) fn milliseconds_or_never(value: &str) -> Result<WaitLimit, String> {
+    if value.trim() == "0" {
+        return Ok(WaitLimit(None));
+    }
+    let limit = milliseconds(value).map(|limit| WaitLimit(Some(limit)));
+    limit.map_err(|right| right + ", or 0 for never")
+}
+
+pub(super) fn address(value: &str) -> Result<SocketAddr, String> {
+    let address = value.trim().parse();
+    address.map_err(|_| "an IP address and a port, such as 127.0.0.1:3001".into())
+}
+
+pub(super) fn webhook_url(value: &str) -> Result<Url, String> {
+    let url: Option<Url> = value.trim().parse().ok();
+    url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| "a URL such as https://example.org/peers".into())
+}
+
+pub(super) fn redis_url(value: &str) -> Result<SecretString, String> {
+    let url = value.trim();
+    let is_redis = url.starts_with("redis://") || url.starts_with("rediss://");
+    let usable = is_redis && redis::IntoConnectionInfo::into_connection_info(url).is_ok();
+    usable.then(|| url.into()).ok_or_else(|| {
+        "a URL such as redis://user:password@127.0.0.1:6379/0, where in user and password \
+             @ : / # % and ? are written as %40 %3A %2F %23 %25 and %3F"
+            .into()
+    })
+}
+
+pub(super) fn certificates(value: &str) -> Result<PathBuf, String> {
+    let text = fs::read_to_string(value).unwrap_or_default();
+    text.contains("-----BEGIN CERTIFICATE-----")
+        .then(|| value.into())
+        .ok_or_else(|| "the path of a file with certificates (PEM)".into())
+}
+
+pub(super) fn redis_prefix(value: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&value.len());
+    let is_plain = value
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && b != b'{' && b != b'}');
+    (fits && is_plain)
+        .then(|| value.to_owned())
+        .ok_or_else(|| "1 to 64 letters, digits or signs other than braces".into())
+}
+
+pub(super) fn bytes(value: &str) -> Result<usize, String> {
+    let bytes = value.trim().parse().ok();
+    bytes
+        .filter(|bytes| (1..=MAX_BYTES).contains(bytes))
+        .ok_or_else(|| format!("a whole number of bytes from 1 to {MAX_BYTES}"))
+}
+
+pub(super) fn peers(value: &str) -> Result<usize, String> {
+    let peers = value.trim().parse().ok();
+    peers
+        .filter(|peers| *peers > 0)
+        .ok_or_else(|| "a whole number from 1 up".into())
+}
+
+/// Which doors are open, each once.
+#[derive(Clone, Debug)]
+pub(super) struct Doors(pub Vec<Door>);
+
+pub(super) fn doors(value: &str) -> Result<Doors, String> {
+    let mut doors = Vec::new();
+    for name in value.split(',') {
+        let door = Door::from_str(name.trim(), true)
+            .map_err(|_| "a comma-separated list of http, websocket and socketio".to_owned())?;
+        if !doors.contains(&door) {
+            doors.push(door);
+        }
+    }
+    Ok(Doors(doors))
+}
+
+/// What is logged: a level for everything, and others for some targets.
+pub(super) fn log_filter(value: &str) -> Result<Targets, String> {
+    let mut parts = value.split(',').map(str::trim);
+    // A word alone would be taken for a target of which everything is logged.
+    let has_levels = parts.all(|part| part.contains('=') || part.parse::<Level>().is_ok());
+    let filter = has_levels.then(|| value.trim().parse().ok()).flatten();
+    filter.ok_or_else(|| {
+        "error, warn, info, debug or trace, or a list such as \
+             info,signal_http_heartbeat::doors=debug"
+            .into()
+    })
+}
+
+pub(super) fn cors(value: &str) -> Result<Cors, String> {
+    match boolean(value) {
+        Ok(true) => return Ok(Cors::AnyOrigin),
+        Ok(false) => return Ok(Cors::Off),
+        Err(_) if value.trim() == "*" => return Ok(Cors::AnyOrigin),
+        Err(_) => {}
+    }
+    let origins: Result<Vec<HeaderValue>, String> = value
+        .split(',')
+        .map(|one| {
+            origin(one).ok_or_else(|| {
+                format!(
+                    "true, false or a comma-separated list of origins such as \
+                     https://example.org or https://*.example.org, without a path or a default \
+                     port, unlike {one:?}"
+                )
+            })
+        })
+        .collect();
+    origins.map(Cors::Origins)
+}
+
+/// An origin as browsers send it: scheme, host, and the port unless it is the scheme's own;
+/// nothing after them. `*.` before the host means all below it.
+fn origin(value: &str) -> Option<HeaderValue> {
+    let value = value.trim().to_ascii_lowercase();
+    if value.replacen("://*.", "://", 1).contains('*') {
+        return None;
+    }
+    let uri: Uri = value.parse().ok()?;
+    let scheme = uri.scheme_str()?;
+    let host = uri.host()?;
+    let origin = match (scheme, uri.port_u16()) {
+        ("http", Some(80)) | ("https", Some(443)) => return None,
+        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+        (_, None) => format!("{scheme}://{host}"),
+    };
+    if origin != value {
+        return None;
+    }
+    HeaderValue::from_str(&value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_doors_are_a_list_of_names() {
+        let open = |value| doors(value).map(|doors| doors.0);
+        assert_eq!(
+            open("socketio, HTTP,http"),
+            Ok(vec![Door::SocketIo, Door::Http])
+        );
+        for value in ["", "none", "http,", "http;websocket"] {
+            let right = open(value).unwrap_err();
+            assert!(right.contains("http, websocket and socketio"), "{right}");
+        }
+    }
+
+    #[test]
+    fn cors_takes_all_none_or_a_list_of_origins() {
+        let list = |origins: &[&'static str]| {
+            let origins = origins.iter().map(|o| HeaderValue::from_static(o));
+            Cors::Origins(origins.collect())
+        };
+        assert_eq!(cors("true"), Ok(Cors::AnyOrigin));
+        assert_eq!(cors("*"), Ok(Cors::AnyOrigin));
+        assert_eq!(cors("FALSE"), Ok(Cors::Off));
+        assert_eq!(
+            cors("https://a.example, http://B.example:8080"),
+            Ok(list(&["https://a.example", "http://b.example:8080"]))
+        );
+        for bad in [
+            "a.example",
+            "https://a.example,",
+            "https://a.example/x",
+            "https://a.example:443",
+            "http://localhost:*",
+            "https://a*.example",
+            "https://*.*.example",
+            "https://*",
+            "http://a@b.example",
+            "",
+        ] {
+            assert!(cors(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_is_a_level_or_a_list_of_targets() {
+        for good in ["debug", "WARN", "info,signal_http_heartbeat::doors=debug"] {
+            assert!(log_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["", "loud", "info,x=loud"] {
+            assert!(log_filter(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What runs beside the doors: the operator's API and the webhook.
+
+use std::{io, net::SocketAddr};
+
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{BindError, listen, serve::serve_operator};
+use crate::{
+    operator::{Webhook, operator_router, send_events},
+    peer_list::TimeoutPeerList,
+};
+
+/// The operator's API.
+#[derive(Clone, Debug)]
+pub struct OperatorOpts {
+    /// What it listens on.
+    pub address: SocketAddr,
+    /// What each request must show as `Authorization: Bearer`. None: nothing.
+    pub token: Option<SecretString>,
+}
+
+/// What is to run.
+#[derive(Debug)]
+pub(super) struct Beside {
+    operator: Option<(TcpListener, Option<SecretString>)>,
+    webhook: Option<Webhook>,
+}
+
+impl Beside {
+    pub fn bind(
+        operator: Option<OperatorOpts>,
+        webhook: Option<Webhook>,
+    ) -> Result<Self, BindError> {
+        let operator = match operator {
+            Some(OperatorOpts { address, token }) => {
+                let listener = listen(Some(address.ip().into()), address.port());
+                let failed = |source| BindError::Operator { address, source };
+                Some((listener.map_err(failed)?, token))
+            }
+            None => None,
+        };
+        Ok(Self { operator, webhook })
+    }
+
+    pub fn operator_addr(&self) -> Option<SocketAddr> {
+        let (listener, _) = self.operator.as_ref()?;
+        listener.local_addr().ok()
+    }
+
+    pub async fn start(self, peer_list: &TimeoutPeerList) -> Running {
+        let running = Running {
+            last_events: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        let stop = || running.last_events.clone();
+        if let Some(webhook) = self.webhook {
+            let events = peer_list.webhook_events().await;
+            let sending = send_events(webhook, peer_list.clone(), events, stop());
+            running.tasks.spawn(sending);
+        }
+        if let Some((listener, token)) = self.operator {
+            let app = operator_router(peer_list.clone(), token, stop());
+            running.tasks.spawn(serve_operator(listener, app, stop()));
+        }
+        running
+    }
+}
+
+/// What runs.
+pub(super) struct Running {
+    /// Every event has happened.
+    last_events: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    /// Waits until subscribers and the webhook have been told of the last event, or are
+    /// given up.
+    pub async fn stop(self) {
+        self.last_events.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// What is wrong with the operator's address, and what to do.
+pub(super) fn operator_hint(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program, or PORT, uses it".into(),
+        io::ErrorKind::AddrNotAvailable => "it is not an address of this machine".into(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,59 @@
+//! The routes in a server of one's own, for people who take the library without its default
+//! features.
+
+use std::{future::pending, process::Command};
+
+use signal_http_heartbeat::{HeartbeatOpts, ServeOpts, router, serve};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+#[tokio::test]
+async fn peers_signal_through_the_routes_of_an_application() {
+    let (signaling, peer_list) = router(HeartbeatOpts::default());
+    let own = axum::routing::get(async || "hello");
+    let app = axum::Router::new().route("/own", own).merge(signaling);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = serve(listener, app, peer_list, ServeOpts::default(), pending());
+    let serving = tokio::spawn(serving);
+    let ask = async |line: &str, body: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let length = body.len();
+        let request = format!("{line} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+        body.to_owned()
+    };
+    assert_eq!(ask("GET /own", "").await, "hello");
+    assert_eq!(ask("GET /sign_in?peer_name=a", "").await, "a,1,1\n");
+    let list = ask("GET /sign_in?peer_name=b", "").await;
+    assert!(list.starts_with("b,2,1\na,1,"), "{list}");
+    ask("POST /message?peer_id=1&to=2", "an offer").await;
+    assert_eq!(ask("GET /wait?peer_id=2", "").await, "an offer");
+    serving.abort();
+}
+
+#[test]
+fn who_takes_the_routes_alone_takes_neither_redis_nor_clap_nor_reqwest() {
+    let tree = |features: &[&str]| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["tree", "--locked", "--edges=normal", "--prefix=none"]);
+        let output = cargo.args(features).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let has = |tree: &str, name: &str| {
+        tree.lines()
+            .any(|line| line.split(' ').next() == Some(name))
+    };
+    let [all, alone] = [tree(&[]), tree(&["--no-default-features"])];
+    for name in ["clap", "redis", "reqwest", "sha2", "tracing-subscriber"] {
+        assert!(has(&all, name), "{name} is in no tree: is it called so?");
+        assert!(!has(&alone, name), "{name}");
+    }
+}
