@@ -64,11 +64,11 @@ impl From<String> for Failure {
 impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
         let (way_out, status) = match &error {
-            BindError::Connect(ConnectError::Unreachable(_)) => (
+            BindError::Connect(ConnectError::Unreachable { .. }) => (
                 "; is it running, is that its address, and is it redis:// or rediss:// there?",
                 ExitCode::FAILURE,
             ),
-            BindError::Connect(ConnectError::Unusable(_)) => ("", ExitCode::from(UNUSABLE)),
+            BindError::Connect(ConnectError::Unusable { .. }) => ("", ExitCode::from(UNUSABLE)),
             BindError::Listen { .. } | BindError::Operator { .. } => ("", ExitCode::FAILURE),
         };
         let line = format!("{error}{way_out}");

@@ -1,6 +1,6 @@
 //! The first connection to Redis, and what is wrong if there is none.
 
-use std::{fmt, fs, sync::atomic::AtomicU64, time::Duration};
+use std::{fs, sync::atomic::AtomicU64, time::Duration};
 
 use parking_lot::Mutex;
 use redis::{
@@ -11,6 +11,7 @@ use redis::{
 };
 use secrecy::ExposeSecret;
 use socket2::TcpKeepalive;
+use thiserror::Error;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::{Instant, sleep, timeout},
@@ -18,7 +19,7 @@ use tokio::{
 
 use super::{
     ClusterOpts,
-    explain::{OLDEST, explain, too_old},
+    explain::{OLDEST, explain, is_untrusted, too_old},
     library::{Library, is_unknown_function},
     link::{Commands, Health, Link},
     row::Row,
@@ -38,29 +39,46 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// asked that often.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
-/// Why a list in Redis cannot be had.
-#[derive(Debug, PartialEq, Eq)]
+/// Why the peer list in Redis cannot be used.
+#[derive(Debug, Error)]
 pub enum ConnectError {
-    /// It did not answer.
-    Unreachable(String),
-    /// It is too old, or refused what the list needs.
-    Unusable(String),
+    /// Redis did not answer.
+    #[error("Redis cannot be reached: {why}")]
+    Unreachable {
+        /// What is wrong, in one line.
+        why: String,
+        /// The last error, if there was one.
+        source: Option<RedisError>,
+    },
+    /// Redis is too old, or refused what the list needs.
+    #[error("Redis cannot be used: {why}")]
+    Unusable {
+        /// What is wrong, and the way out, in one line.
+        why: String,
+        /// The error, if it was one.
+        source: Option<RedisError>,
+    },
 }
 
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(why) => write!(f, "Redis cannot be reached: {why}"),
-            Self::Unusable(why) => write!(f, "Redis cannot be used: {why}"),
+impl ConnectError {
+    pub(super) fn unreachable(why: impl Into<String>) -> Self {
+        Self::Unreachable {
+            why: why.into(),
+            source: None,
         }
+    }
+
+    fn unusable(why: String) -> Self {
+        Self::Unusable { why, source: None }
     }
 }
 
-impl std::error::Error for ConnectError {}
-
 impl From<RedisError> for ConnectError {
     fn from(error: RedisError) -> Self {
-        Self::Unusable(explain(&error))
+        Self::Unusable {
+            why: explain(&error),
+            source: Some(error),
+        }
     }
 }
 
@@ -75,16 +93,22 @@ impl Link {
         timeout(CONNECT_PATIENCE, connecting)
             .await
             .unwrap_or_else(|_| {
-                let why = last.into_inner();
-                let why = why.unwrap_or_else(|| format!("no answer for {CONNECT_PATIENCE:?}"));
-                Err(ConnectError::Unreachable(why))
+                Err(match last.into_inner() {
+                    Some(error) => ConnectError::Unreachable {
+                        why: explain(&error),
+                        source: Some(error),
+                    },
+                    None => {
+                        ConnectError::unreachable(format!("no answer for {CONNECT_PATIENCE:?}"))
+                    }
+                })
             })
     }
 
     async fn try_connect(
         opts: &ClusterOpts,
         heartbeat: &HeartbeatOpts,
-        last: &Mutex<Option<String>>,
+        last: &Mutex<Option<RedisError>>,
     ) -> Result<(Self, UnboundedReceiver<PushInfo>), ConnectError> {
         let client = client(opts)?;
         let db = client.get_connection_info().redis_settings().db();
@@ -93,7 +117,7 @@ impl Link {
         let node = format!("{:016x}", fastrand::u64(..));
         // A plain connection first: a manager would not say what is wrong.
         while let Err(error) = check(&client, &library, &prefix, &node).await? {
-            *last.lock() = Some(explain(&error));
+            *last.lock() = Some(error);
             sleep(CONNECT_PAUSE).await;
         }
         let config = ConnectionManagerConfig::new()
@@ -134,7 +158,7 @@ fn client(opts: &ClusterOpts) -> Result<Client, ConnectError> {
     };
     let unreadable = |error| {
         let path = path.display();
-        ConnectError::Unusable(format!("WEBRTC_REDIS_CA, {path}, cannot be read: {error}"))
+        ConnectError::unusable(format!("WEBRTC_REDIS_CA, {path}, cannot be read: {error}"))
     };
     let certificates = TlsCertificates {
         client_tls: None,
@@ -184,7 +208,7 @@ async fn check(
     };
     match checking.await {
         Ok(None) => Ok(Ok(())),
-        Ok(Some(why)) => Err(ConnectError::Unusable(why)),
+        Ok(Some(why)) => Err(ConnectError::unusable(why)),
         Err(error) if is_passing(&error) => Ok(Err(error)),
         Err(error) => Err(error.into()),
     }
@@ -205,7 +229,7 @@ fn unreadable(answer: Value, prefix: &str) -> Option<String> {
 
 /// Redis is away, or answered that it is not ready yet.
 fn is_passing(error: &RedisError) -> bool {
-    let is_refused = error.to_string().contains("invalid peer certificate");
+    let is_refused = is_untrusted(error);
     let is_busy = matches!(
         error.code(),
         Some("LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN")

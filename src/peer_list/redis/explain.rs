@@ -1,5 +1,7 @@
 //! What errors of Redis mean, for the person who runs the server.
 
+use std::{error::Error, io, sync::Arc};
+
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// The oldest Redis that this works with.
@@ -9,7 +11,7 @@ pub(super) const OLDEST: (u32, u32) = (7, 0);
 pub(super) fn explain(error: &RedisError) -> String {
     let text = error.to_string();
     let detail = error.detail().unwrap_or_default();
-    if text.contains("invalid peer certificate") {
+    if is_untrusted(error) {
         return format!("{text}; if an authority of your own signed it, set WEBRTC_REDIS_CA");
     }
     match error.code() {
@@ -33,6 +35,22 @@ pub(super) fn explain(error: &RedisError) -> String {
         ErrorKind::Server(_) if !detail.is_empty() => detail.to_owned(),
         _ => text.lines().next().unwrap_or_default().to_owned(),
     }
+}
+
+/// Whether the certificate of the Redis is not trusted.
+pub(super) fn is_untrusted(error: &RedisError) -> bool {
+    // The library shares what caused an error.
+    type Shared = Arc<dyn Error + Send + Sync>;
+    let cause = error
+        .source()
+        .map(|cause| match cause.downcast_ref::<Shared>() {
+            Some(shared) => &**shared as &(dyn Error + 'static),
+            None => cause,
+        });
+    let io = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    let inner = io.and_then(io::Error::get_ref);
+    let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 pub(super) fn too_old(version: &str) -> String {

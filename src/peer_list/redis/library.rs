@@ -106,7 +106,8 @@ impl Library {
 }
 
 pub(super) fn is_unknown_function(error: &redis::RedisError) -> bool {
-    error.to_string().contains("Function not found")
+    // Redis has no code of its own for it.
+    error.code() == Some("ERR") && error.detail() == Some("Function not found")
 }
 
 /// The settings of the list, as the script knows them.

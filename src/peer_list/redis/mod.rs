@@ -94,7 +94,7 @@ impl RedisEngine {
     pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
         let (link, pushes) = Link::connect(cluster, &opts).await?;
         let list = Self(Arc::new(Node::new(opts, link)));
-        let unreachable = |_: Refusal| ConnectError::Unreachable("it stopped answering".into());
+        let unreachable = |_: Refusal| ConnectError::unreachable("it stopped answering");
         list.live().await.map_err(unreachable)?;
         list.0.sync(Some(PATIENCE)).await.map_err(unreachable)?;
         list.0
