@@ -215,6 +215,31 @@ mod tests {
     }
 
     #[test]
+    fn the_page_on_settings_has_each_setting_with_its_flag_and_default() {
+        let page = include_str!("../../docs/settings.md");
+        let mut documented: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        for arg in Settings::command().get_arguments() {
+            let Some(variable) = arg.get_env() else {
+                continue;
+            };
+            let variable = variable.to_string_lossy();
+            let flag = arg.get_long().unwrap();
+            let row = format!("| `{variable}` | `--{flag}` | ");
+            let row = page.lines().find_map(|line| line.strip_prefix(&row));
+            let row = row.unwrap_or_else(|| panic!("{variable} has no row"));
+            let default = row.split(" |").next().unwrap_or_default();
+            if let [value] = arg.get_default_values() {
+                assert_eq!(default, value.to_string_lossy(), "{variable}");
+            }
+            documented.retain(|name| *name != variable);
+        }
+        assert!(documented.is_empty(), "{documented:?} are no settings");
+    }
+
+    #[test]
     fn a_misspelt_variable_is_found() {
         let names = ["WEBRTC_HEARBEAT_MS", "WEBRTC_HEARTBEAT_MS", "PORT", "HOME"];
         let found = unknown(&Settings::command(), names.into_iter().map(OsString::from));

@@ -1,4 +1,4 @@
-// The scripts that the README shows do what it says.
+// The scripts that the README and docs/ show do what they say.
 
 import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
@@ -14,9 +14,12 @@ import WebSocket from 'ws';
 import {
   Inbox, cuttableWire, pollingPeer, readyClient, startBrowser, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
 
-const README = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
-const blocks = (language) => [...README.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\``, 'gms'))]
-  .map(([, block]) => block);
+/** The blocks of a page in a language. */
+function blocks(page, language) {
+  const text = readFileSync(new URL(`../../${page}`, import.meta.url), 'utf8');
+  const fenced = new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\``, 'gms');
+  return [...text.matchAll(fenced)].map(([, block]) => block);
+}
 
 /** Runs a block, and returns what it logs, and what it names `result`. */
 function run(block, server, globals, result = 'undefined') {
@@ -31,7 +34,8 @@ function run(block, server, globals, result = 'undefined') {
   return {logged, made};
 }
 
-const [poll, socket, socketIo, acknowledging] = blocks('js');
+const [poll, socket, socketIo] = blocks('docs/protocols.md', 'js');
+const [acknowledging] = blocks('docs/clients.md', 'js');
 
 test('the long poll', async (t) => {
   const server = await startServer(t);
@@ -98,7 +102,7 @@ test('Socket.IO', async (t) => {
 
 test('the client for pages', async (t) => {
   const server = await startServer(t);
-  const [, block] = blocks('html');
+  const [block] = blocks('README.md', 'html');
   const page = await (await startBrowser(t)).newPage();
   const lines = new Inbox();
   page.on('console', (message) => message.type() === 'log' && lines.put(message.text()));
@@ -112,7 +116,7 @@ test('the client for pages', async (t) => {
 });
 
 test('the webhook', ofOneProcess, async (t) => {
-  const [block] = blocks('mjs');
+  const [block] = blocks('docs/operating.md', 'mjs');
   const receiver = spawn('node', ['--input-type=module'], {stdio: ['pipe', 'pipe', 'inherit']});
   t.after(() => receiver.kill());
   receiver.stdin.end(block.replace("listen(8080, '127.0.0.1')",
@@ -130,7 +134,7 @@ test('the webhook', ofOneProcess, async (t) => {
 
 test('the stream of events', ofOneProcess, async (t) => {
   const server = await startServer(t, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
-  const [command] = blocks('sh').filter((block) => block.startsWith('curl -N'));
+  const [command] = blocks('docs/operating.md', 'sh').filter((block) => block.startsWith('curl -N'));
   const curl = spawn('sh', ['-c', command.replace('localhost:3001', server.operator)]);
   t.after(() => curl.kill());
   const lines = createInterface(curl.stdout)[Symbol.asyncIterator]();
@@ -144,7 +148,7 @@ test('the stream of events', ofOneProcess, async (t) => {
   // The first line says that events follow.
   await lines.next();
   await pollingPeer(server, 'alice');
-  const [example] = blocks('text');
+  const [example] = blocks('docs/operating.md', 'text');
   for (const line of example.trim().split('\n')) {
     assert.equal(await shown(), plain(line));
   }
@@ -152,7 +156,7 @@ test('the stream of events', ofOneProcess, async (t) => {
 
 test('Reliable-Signaler', async (t) => {
   const server = await startServer(t);
-  const [block] = blocks('html');
+  const [block] = blocks('docs/protocols.md', 'html');
   const html = block.replaceAll('http://localhost:3000', server.http);
   const lines = new Inbox();
   const dom = new JSDOM(html, {

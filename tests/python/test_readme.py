@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""What the README and docs/ show is what happens."""
 
 import http.client
 import os
@@ -11,16 +11,37 @@ import time
 
 from conftest import ROOT
 
-README = (ROOT / "README.md").read_text()
+PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(page, language):
+    text = (ROOT / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def anchors(path):
+    """What a link to a heading of this page can name."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_to_a_file_and_a_heading_that_exist():
+    count = 0
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text()):
+            if re.match(r"\w+:", link):
+                continue
+            file, _, anchor = link.partition("#")
+            target = ((ROOT / page).parent / file).resolve() if file else ROOT / page
+            assert target.exists(), f"{page}: {link}"
+            assert not anchor or anchor in anchors(target), f"{page}: {link}"
+            count += 1
+    assert count > 20
 
 
 def test_the_tour_with_curl_shows_what_it_says(start_server):
     port = start_server()
-    tour = "".join(blocks("console"))
+    tour = "".join(blocks("README.md", "console"))
     steps = re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", tour, re.MULTILINE)
     assert len(steps) == 8
     for command, expected in steps:
@@ -31,7 +52,7 @@ def test_the_tour_with_curl_shows_what_it_says(start_server):
 
 
 def test_the_library_example_is_the_one_that_is_run():
-    (library,) = blocks("rust")
+    (library,) = blocks("docs/library.md", "rust")
     example = (ROOT / "examples" / "custom_route.rs").read_text()
     code = [line.strip() for line in library.splitlines() if line.strip()]
     missing = [line for line in code if line not in example]
@@ -47,9 +68,9 @@ PLAIN = "server { listen 80; location / { proxy_pass http://127.0.0.1:3000; } }"
 
 
 def nginx(tmp_path, port, snippet=None):
-    """nginx with the README's snippet before this port, on a socket of its own."""
+    """nginx with the snippet of docs/ before this port, on a socket of its own."""
     if snippet is None:
-        (snippet,) = blocks("nginx")
+        (snippet,) = blocks("docs/operating.md", "nginx")
     path = tmp_path / "nginx.sock"
     assert snippet.count("127.0.0.1:3000") == snippet.count("listen 80;") == 1
     snippet = snippet.replace("127.0.0.1:3000", f"127.0.0.1:{port}")
