@@ -8,12 +8,8 @@ use tokio::{
 
 use crate::support::{Client, TestServer, post, until};
 
-fn opts(enable_cors: Cors) -> SignalOpts {
-    SignalOpts {
-        enable_cors,
-        ..SignalOpts::default()
-    }
-}
+mod closing;
+mod pages;
 
 #[tokio::test]
 async fn the_bodies_of_the_original_hold() {
@@ -163,35 +159,6 @@ async fn a_request_behind_a_parked_wait_is_answered_after_it() {
     assert_eq!(client.reply().await.status, 200);
 }
 
-async fn hangs_up_in_the_middle_of_a_wait(hang_up: impl AsyncFnOnce(&mut Client)) {
-    let server = TestServer::start().await;
-    server.sign_in("a").await;
-    server.list_becomes("a,1,0\n").await;
-    let mut client = server.connect().await;
-    client
-        .send("GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await;
-    server.list_becomes("a,1,1\n").await;
-    hang_up(&mut client).await;
-    server.list_becomes("a,1,0\n").await;
-    server.post("/message?peer_id=1&to=1", "news").await;
-    assert_eq!(server.get("/wait?peer_id=1").await.text(), "news");
-}
-
-#[tokio::test]
-async fn a_client_that_hangs_up_in_the_middle_of_a_wait_takes_no_message_along() {
-    hangs_up_in_the_middle_of_a_wait(async |client| {
-        client.stream.set_zero_linger().unwrap();
-        client.stream.shutdown().await.unwrap();
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_client_that_half_closes_in_the_middle_of_a_wait_takes_no_message_along() {
-    hangs_up_in_the_middle_of_a_wait(async |client| client.stream.shutdown().await.unwrap()).await;
-}
-
 #[tokio::test]
 async fn a_request_that_comes_byte_by_byte_is_understood() {
     let server = TestServer::start().await;
@@ -287,62 +254,6 @@ async fn a_capacity_is_taken_as_3dstreamingtoolkits_clients_say_it() {
 }
 
 #[tokio::test]
-async fn a_page_of_an_origin_that_is_not_listed_does_nothing() {
-    let good = vec!["https://good.example".parse().unwrap()];
-    let server = TestServer::with(HeartbeatOpts::default(), opts(Cors::Origins(good))).await;
-    server.sign_in("a").await;
-    let acts = [
-        "GET /sign_in?peer_name=x",
-        "GET /wait?peer_id=1",
-        "POST /message?peer_id=1&to=1",
-        "GET /heartbeat?peer_id=1",
-        "GET /sign_out?peer_id=1",
-        "POST /sign_out?peer_id=1",
-        "PUT /capacity?peer_id=1&value=1",
-        "GET /connections",
-        "GET /socket.io/?EIO=4&transport=polling",
-        "GET /ws",
-    ];
-    let pages = [
-        "Origin: https://evil.example",
-        "Origin: null",
-        "Sec-Fetch-Site: cross-site",
-        "Sec-Fetch-Site: same-site",
-    ];
-    for act in acts {
-        for page in pages {
-            let request =
-                format!("{act} HTTP/1.1\r\nHost: x\r\n{page}\r\nContent-Length: 0\r\n\r\n");
-            assert_eq!(server.request(request).await.status, 403, "{act}, {page}");
-        }
-    }
-    assert_eq!(server.peer_count().await, 1);
-    let good =
-        "GET /heartbeat?peer_id=1 HTTP/1.1\r\nHost: x\r\nOrigin: https://good.example\r\n\r\n";
-    assert_eq!(server.request(good).await.status, 200);
-    // A script may be loaded by any page.
-    let script = "GET /client.js HTTP/1.1\r\nHost: x\r\nSec-Fetch-Site: cross-site\r\n\r\n";
-    let reply = server.request(script).await;
-    assert_eq!(reply.status, 200);
-    assert_eq!(
-        reply.header("Cross-Origin-Resource-Policy"),
-        Some("cross-origin")
-    );
-}
-
-#[tokio::test]
-async fn socket_ios_clients_are_answered_as_credentials_need_it() {
-    let server = TestServer::start().await;
-    let request = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\nOrigin: https://a.example\r\n\r\n";
-    let reply = server.request(request).await;
-    let origin = reply.header("Access-Control-Allow-Origin");
-    assert_eq!(origin, Some("https://a.example"));
-    let credentials = reply.header("Access-Control-Allow-Credentials");
-    assert_eq!(credentials, Some("true"));
-    assert_eq!(reply.head.matches("Access-Control-Allow-Origin").count(), 1);
-}
-
-#[tokio::test]
 async fn a_peer_whose_token_was_shown_cannot_be_acted_for_without_it() {
     let server = TestServer::start().await;
     let mut client = server.connect().await;
@@ -412,79 +323,6 @@ const PREFLIGHT: &str = "OPTIONS /message?peer_id=1&to=2 HTTP/1.1\r\nHost: x\r\n
                          Access-Control-Request-Headers: authorization,peer-type\r\n\r\n";
 
 #[tokio::test]
-async fn pages_of_every_origin_may_use_the_server() {
-    let server = TestServer::start().await;
-    let reply = server.request(PREFLIGHT).await;
-    assert_eq!(reply.status, 200);
-    assert_eq!(reply.header("Access-Control-Allow-Origin"), Some("*"));
-    assert_eq!(reply.header("Access-Control-Allow-Methods"), Some("POST"));
-    let headers = reply.header("Access-Control-Allow-Headers");
-    assert_eq!(headers, Some("authorization,peer-type"));
-}
-
-#[tokio::test]
-async fn with_a_list_of_origins_only_those_are_allowed() {
-    let origin = "https://a.example".parse().unwrap();
-    let cors = Cors::Origins(vec![origin]);
-    let server = TestServer::with(HeartbeatOpts::default(), opts(cors)).await;
-    for target in ["/sign_in?peer_name=a", "/unknown", "/healthz"] {
-        let request =
-            |origin: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n\r\n");
-        let reply = server.request(request("https://a.example")).await;
-        let allowed = reply.header("Access-Control-Allow-Origin");
-        assert_eq!(allowed, Some("https://a.example"));
-        assert_eq!(reply.header("Vary").unwrap().to_lowercase(), "origin");
-        let reply = server.request(request("https://b.example")).await;
-        assert_eq!(reply.header("Access-Control-Allow-Origin"), None);
-        assert_eq!(reply.header("Vary").unwrap().to_lowercase(), "origin");
-    }
-    assert_eq!(server.request(PREFLIGHT).await.status, 200);
-}
-
-#[tokio::test]
-async fn without_cors_there_is_no_word_of_it() {
-    let server = TestServer::with(HeartbeatOpts::default(), opts(Cors::Off)).await;
-    let reply = server.get("/sign_in?peer_name=a").await;
-    assert!(!reply.head.contains("Access-Control"), "{}", reply.head);
-    // Pages of other origins may do nothing here.
-    assert_eq!(server.request(PREFLIGHT).await.status, 403);
-}
-
-#[tokio::test]
-async fn at_shutdown_open_waits_are_answered_and_told_that_it_closes() {
-    let mut server = TestServer::start().await;
-    server.sign_in("a").await;
-    server.get("/sign_in?bare").await;
-    server.get("/wait?peer_id=1").await;
-    server.list_becomes("bare,2,0\na,1,1\n").await;
-    let mut listed = server.connect().await;
-    listed
-        .send("GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await;
-    let mut bare = server.connect().await;
-    bare.send("GET /wait?peer_id=2 HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await;
-    let mut idle = server.connect().await;
-    idle.get("/healthz").await;
-    let mut never_used = server.connect().await;
-    server.list_becomes("bare,2,1\na,1,1\n").await;
-    let stopped = server.stop();
-    let reply = listed.reply().await;
-    assert_eq!((reply.status, reply.text()), (200, "bare,2,1\na,1,1\n"));
-    assert_eq!(reply.header("Pragma"), Some("1"));
-    assert_eq!(reply.header("Connection"), Some("close"));
-    let reply = bare.reply().await;
-    assert_eq!((reply.status, reply.text()), (200, "\n"));
-    assert_eq!(reply.header("Pragma"), Some("2"));
-    for client in [&mut listed, &mut bare, &mut idle, &mut never_used] {
-        assert!(client.is_closed().await);
-    }
-    stopped.await;
-    let refused = tokio::net::TcpStream::connect(server.address()).await;
-    assert!(refused.is_err(), "the listener is still open");
-}
-
-#[tokio::test]
 async fn of_two_waits_the_newest_receives() {
     let server = TestServer::start().await;
     server.sign_in("a").await;
@@ -532,84 +370,6 @@ async fn without_heartbeats_and_requests_a_peer_times_out_and_the_others_hear_of
             .await
             .status,
         404
-    );
-}
-
-#[tokio::test]
-async fn a_request_is_carried_out_even_if_its_client_closes_at_once() {
-    let server = TestServer::start().await;
-    server.sign_in("receiver").await;
-    for number in 0..20 {
-        let leaves = server.sign_in("leaves").await;
-        let mut client = server.connect().await;
-        client
-            .send(post(
-                &format!("/message?peer_id={leaves}&to=1"),
-                format!("{number}"),
-            ))
-            .await;
-        drop(client);
-        until(async || {
-            let news = server.get("/wait?peer_id=1").await;
-            news.header("Pragma") != Some("1")
-        })
-        .await;
-        let mut client = server.connect().await;
-        client
-            .send(format!("GET /sign_out?peer_id={leaves} HTTP/1.0\r\n\r\n"))
-            .await;
-        drop(client);
-        until(async || server.peer_count().await == 1).await;
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_half_closes_after_its_request_is_answered() {
-    let server = TestServer::start().await;
-    for version in ["1.0", "1.1"] {
-        for _ in 0..20 {
-            let mut client = server.connect().await;
-            client
-                .send(format!("GET /healthz HTTP/{version}\r\nHost: x\r\n\r\n"))
-                .await;
-            client.stream.shutdown().await.unwrap();
-            assert_eq!(client.reply().await.text(), "ok");
-            assert!(client.is_closed().await);
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_reply_before_the_body_was_read_says_that_the_connection_closes() {
-    let server = TestServer::start().await;
-    for target in ["/sign_out?peer_id=1", "/unknown", "/wait?peer_id=1"] {
-        let mut client = server.connect().await;
-        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n");
-        let reply = client.request(head).await;
-        assert_eq!(reply.header("Connection"), Some("close"), "{target}");
-        client.send("late").await;
-        assert!(client.is_closed().await);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_not_finished_two_seconds_after_the_stop_is_dropped() {
-    let mut server = TestServer::alone(HeartbeatOpts::default(), SignalOpts::default());
-    server.sign_in("a").await;
-    server.list_becomes("a,1,0\n").await;
-    let mut stalled = server.connect().await;
-    stalled
-        .send("POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
-        .await;
-    server.list_becomes("a,1,1\n").await;
-    let start = Instant::now();
-    server.stop().await;
-    assert_eq!(start.elapsed().as_millis() / 100, 19);
-    assert!(stalled.is_closed().await);
-    assert_eq!(
-        server.list().await,
-        "",
-        "all are signed out when it has stopped"
     );
 }
 

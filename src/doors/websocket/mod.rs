@@ -24,7 +24,6 @@ use axum::{
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -43,8 +42,10 @@ use crate::peer_list::{
     TimeoutPeerList, WayIn,
 };
 
+mod address;
 mod peers_json;
 
+use address::{Addressed, message_frame};
 use peers_json::PeersJson;
 
 /// What those who watch the list know this door by.
@@ -403,186 +404,5 @@ fn text(text: String) -> Vec<Bytes> {
     vec![text.into()]
 }
 
-/// Whom a frame is for, and who says that it is from them.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Addressed {
-    receiver_id: Option<Target>,
-    peer_id: Option<Target>,
-    sender_id: Option<Target>,
-}
-
-/// The id of a peer, which is a string or a number.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Target {
-    Text(String),
-    Number(u64),
-    /// Neither, and so nobody's.
-    Other(Value),
-}
-
-impl Addressed {
-    /// None if the bytes are not a JSON object.
-    fn of(bytes: &[u8]) -> Option<Self> {
-        // serde takes an array for a struct as well.
-        let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
-        // Of bytes, serde would not look at the strings that it skips.
-        let text = str::from_utf8(bytes).ok()?;
-        serde_json::from_str(text).ok().filter(|_| is_object)
-    }
-
-    /// The documented version of `signal-fire` routes on `peerId`, the
-    /// published one and its client on `receiverId`; no frame has both.
-    fn target(self) -> Option<Target> {
-        let target = self.receiver_id.or(self.peer_id);
-        target.filter(|target| !matches!(target, Target::Other(_)))
-    }
-
-    fn is_addressed(&self) -> bool {
-        self.receiver_id.is_some() || self.peer_id.is_some()
-    }
-}
-
-impl Target {
-    fn id(&self) -> Option<PeerId> {
-        match self {
-            Self::Text(text) => PeerId::parse(text),
-            Self::Number(number) => PeerId::new(u32::try_from(*number).ok()?),
-            Self::Other(_) => None,
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Number(number) => number.to_string(),
-            Self::Other(value) => value.to_string(),
-        }
-    }
-}
-
-/// A message as a WebSocket peer gets it. What names its receiver is a frame
-/// of this protocol and stays as it is; another object gets the ids, and
-/// anything else becomes one. `addressed`: what the body says if it is an object that
-/// may pass as one.
-fn message_frame(addressed: Option<&Addressed>, from: PeerId, to: PeerId, body: &Bytes) -> Bytes {
-    match addressed {
-        Some(addressed) if addressed.is_addressed() => body.clone(),
-        Some(addressed) => with_ids(body, from, to, addressed.sender_id.is_some()),
-        None => {
-            let data = String::from_utf8_lossy(body);
-            let wrapped =
-                json!({"senderId": from.to_string(), "receiverId": to.to_string(), "data": data});
-            wrapped.to_string().into()
-        }
-    }
-}
-
-/// Puts the ids behind the last member of an object.
-fn with_ids(object: &[u8], from: PeerId, to: PeerId, has_sender: bool) -> Bytes {
-    let object = object.trim_ascii_end();
-    let open = object.strip_suffix(b"}").unwrap_or(object);
-    let is_empty = open.trim_ascii() == b"{";
-    let mut frame = open.to_vec();
-    let mut add = |name: &str, id: PeerId, comma: bool| {
-        let comma = if comma { "," } else { "" };
-        frame.extend_from_slice(format!(r#"{comma}"{name}":"{id}""#).as_bytes());
-    };
-    if !has_sender {
-        add("senderId", from, !is_empty);
-    }
-    add("receiverId", to, !(is_empty && has_sender));
-    frame.push(b'}');
-    frame.into()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(number: u32) -> PeerId {
-        PeerId::new(number).unwrap()
-    }
-
-    fn target(frame: &str) -> Option<PeerId> {
-        Addressed::of(frame.as_bytes())?.target()?.id()
-    }
-
-    #[test]
-    fn a_frame_goes_to_receiver_id_or_else_to_peer_id() {
-        assert_eq!(target(r#"{"receiverId":"7"}"#), Some(id(7)));
-        assert_eq!(target(r#" {"peerId":7,"x":[{}]} "#), Some(id(7)));
-        assert_eq!(target(r#"{"peerId":"8","receiverId":"7"}"#), Some(id(7)));
-        assert_eq!(target(r#"{"peerId":"8","receiverId":null}"#), Some(id(8)));
-    }
-
-    #[test]
-    fn what_is_no_object_or_names_nobody_goes_nowhere() {
-        let frames = [
-            "",
-            "null",
-            "7",
-            "[]",
-            r#"["7"]"#,
-            "{",
-            "{}",
-            r#"{"receiverId":true}"#,
-            r#"{"receiverId":{"constructor":1}}"#,
-            r#"{"receiverId":"constructor"}"#,
-            r#"{"receiverId":"__proto__"}"#,
-            r#"{"receiverId":0}"#,
-            r#"{"receiverId":-1}"#,
-            r#"{"receiverId":1.5}"#,
-            r#"{"receiverId":"+1"}"#,
-            r#"{"receiverId":1e3}"#,
-            r#"{"receiverId":99999999999999999999999}"#,
-            r#"{"receiverId":"7"}x"#,
-        ];
-        for frame in frames {
-            assert_eq!(target(frame), None, "{frame}");
-        }
-    }
-
-    fn framed(body: &str) -> String {
-        let body = Bytes::copy_from_slice(body.as_bytes());
-        let frame = message_frame(Addressed::of(&body).as_ref(), id(3), id(7), &body);
-        str::from_utf8(&frame).unwrap().to_owned()
-    }
-
-    #[test]
-    fn a_frame_that_names_its_receiver_stays_as_it_is() {
-        for body in [
-            r#" {"receiverId": "7",  "senderId":"3"} "#,
-            r#"{"peerId":7}"#,
-        ] {
-            assert_eq!(framed(body), body);
-        }
-    }
-
-    #[test]
-    fn another_object_gets_the_ids_and_the_rest_stays_as_it_was() {
-        let ids = r#""senderId":"3","receiverId":"7"}"#;
-        assert_eq!(
-            framed(r#"{"type":"offer",  "n":1.50}"#),
-            format!(r#"{{"type":"offer",  "n":1.50,{ids}"#)
-        );
-        assert_eq!(framed("{ }\n"), format!("{{ {ids}"));
-        assert_eq!(
-            framed(r#"{"senderId":"x"}"#),
-            r#"{"senderId":"x","receiverId":"7"}"#
-        );
-    }
-
-    #[test]
-    fn what_is_no_object_becomes_one() {
-        assert_eq!(
-            framed("hi \"Bob\""),
-            r#"{"senderId":"3","receiverId":"7","data":"hi \"Bob\""}"#
-        );
-        let rubbish = Bytes::from_static(b"\xff[");
-        let frame = message_frame(None, id(3), id(7), &rubbish);
-        let frame: Value = serde_json::from_slice(&frame).unwrap();
-        assert_eq!(frame["data"], "\u{fffd}[");
-    }
-}
+mod tests;

@@ -1,0 +1,201 @@
+//! What a client says, and what is done of it.
+
+use super::*;
+
+impl Member {
+    pub(super) async fn handle(&self, event: &Event) -> Result<(), Ended> {
+        let Some((name, arguments)) = event.parts() else {
+            return Ok(());
+        };
+        let ack = event.ack;
+        if event.has_attachments {
+            return self.answer_with(ack, &events::no_attachments()).await;
+        }
+        let id = self.peer.id;
+        let list = &self.peer.list;
+        match name.as_str() {
+            "ready" => {
+                self.show(Family::Names).await;
+                self.ready(&arguments).await
+            }
+            "message" => {
+                self.publish(&arguments, None).await?;
+                self.acknowledge(ack).await
+            }
+            // A message of our own client: its number before the arguments.
+            "numbered" if self.is_numbered => {
+                if let Some((number, arguments)) = arguments.split_first()
+                    && let Some(number) = parse(number)
+                {
+                    self.publish(arguments, Some(number)).await?;
+                }
+                self.acknowledge(ack).await
+            }
+            "messageOne" => {
+                self.show(Family::Names).await;
+                let outcome = events::outcome(self.send_one(&arguments).await);
+                self.answer_with(ack, &outcome).await
+            }
+            "keep-in-server" | "keep-session" => {
+                self.show(Family::Rooms).await;
+                match room(&arguments) {
+                    Some(room) if list.announce(id, room).await.is_ok() => {
+                        self.acknowledge(ack).await
+                    }
+                    _ => Ok(()),
+                }
+            }
+            "get-session-info" => {
+                self.show(Family::Rooms).await;
+                if let Some(room) = room(&arguments)
+                    && let Some(ack) = ack
+                {
+                    self.ask(room, ack).await;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The first protocol that the client shows counts.
+    async fn show(&self, family: Family) {
+        let is_first = {
+            let mut shown = self.family.lock();
+            let is_first = shown.is_none();
+            shown.get_or_insert(family);
+            is_first
+        };
+        if is_first {
+            let other = family.other().channel();
+            // An error is the end of the peer, which it hears of.
+            let _ = self.peer.list.leave(self.peer.id, other).await;
+        }
+    }
+
+    /// Passes a message on to all others.
+    async fn publish(&self, arguments: &[&RawValue], number: Option<u64>) -> Result<(), Ended> {
+        let family = *self.family.lock();
+        let own = family.map(|family| [family.channel()]);
+        let channels = own.as_ref().map_or(&Family::CHANNELS[..], |own| own);
+        let list = &self.peer.list;
+        let body = array(arguments);
+        accepted(list.publish(self.peer.id, channels, body, number).await)
+    }
+
+    async fn ask(&self, room: &str, ack: u64) {
+        {
+            let mut asked = self.asked.lock();
+            if asked.values().map(Vec::len).sum::<usize>() >= MAX_QUESTIONS {
+                return;
+            }
+            // Before it is asked, for the answer may come at once.
+            asked.entry(room.to_owned()).or_default().push(ack);
+        }
+        let asked = self.peer.list.watch_for(self.peer.id, room).await;
+        if asked.is_err() {
+            self.asked.lock().remove(room);
+        }
+    }
+
+    async fn ready(&self, arguments: &[&RawValue]) -> Result<(), Ended> {
+        let name: Option<String> = arguments.first().and_then(|name| parse(name));
+        let name = name.filter(|name| !name.is_empty() && name.len() <= MAX_NAME_BYTES);
+        let Some(name) = name else {
+            debug!("`ready` without a peer id of 1 to {MAX_NAME_BYTES} bytes");
+            return Ok(());
+        };
+        let list = &self.peer.list;
+        let own = self.name.lock().clone();
+        if let Some(own) = own {
+            // Said again. By a client that came back it is answered once: the
+            // answer is the whole list, and the question is twelve bytes.
+            if *own != *name || *self.is_greeted.lock() {
+                return Ok(());
+            }
+            let cards = list.cards().await.map_err(|_| End::CLOSED)?;
+            return self.greet(&name, &cards).await;
+        }
+        let peer_type = arguments.get(1).copied();
+        let peer_type = peer_type.filter(|kind| kind.get().len() <= MAX_TYPE_BYTES);
+        let listing = events::listing(&self.public_id, &name, peer_type);
+        let listed = match list.claim(self.peer.id, SCOPE, &name).await {
+            Ok(()) => list.list_peer(self.peer.id, listing).await,
+            Err(refusal) => Err(refusal),
+        };
+        match listed {
+            Ok(cards) => {
+                *self.name.lock() = Some(name.as_str().into());
+                self.greet(&name, &cards).await
+            }
+            Err(Refusal::NameTaken) => {
+                let error = events::uniqueness_error(&name);
+                self.emit("uniquenessError", &[&error]).await?;
+                Err(End::Removed(Reason::SignedOut).into())
+            }
+            Err(_) => Err(End::CLOSED.into()),
+        }
+    }
+
+    async fn greet(&self, name: &str, there: &[Card]) -> Result<(), Ended> {
+        *self.is_greeted.lock() = true;
+        self.push(self.connections.greeting(name, self.peer.id, there))
+            .await?;
+        match &self.token {
+            Some(token) => {
+                let session = events::session(self.peer.id, token);
+                self.emit("session", &[&session]).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn send_one(&self, arguments: &[&RawValue]) -> Result<(), Refusal> {
+        #[derive(Deserialize)]
+        struct Targeted {
+            target: String,
+        }
+        let message = arguments.first().ok_or(Refusal::UnknownReceiver)?;
+        // serde takes an array for a struct as well.
+        let is_object = message.get().starts_with('{');
+        let targeted = parse::<Targeted>(message).filter(|_| is_object);
+        let target = targeted.ok_or(Refusal::UnknownReceiver)?.target;
+        let list = &self.peer.list;
+        let sent = list
+            .send_to_alias(self.peer.id, SCOPE, &target, array(arguments))
+            .await;
+        let Err(Refusal::UnknownReceiver) = sent else {
+            return sent;
+        };
+        let id = PeerId::parse(&target).ok_or(Refusal::UnknownReceiver)?;
+        let body = Bytes::copy_from_slice(message.get().as_bytes());
+        list.send(self.peer.id, id, body, SendOpts::PATIENT).await
+    }
+}
+
+/// A message is acknowledged only when it is accepted: else the connection
+/// ends, and a client that knows how sends it again.
+fn accepted(sent: Result<(), Refusal>) -> Result<(), Ended> {
+    match sent {
+        Err(Refusal::Unavailable) => Err(Ended::Lost),
+        // One that is removed hears of it at once.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The arguments as one JSON array, each as it was sent.
+fn array(arguments: &[&RawValue]) -> Bytes {
+    let arguments: Vec<&str> = arguments.iter().map(|argument| argument.get()).collect();
+    format!("[{}]", arguments.join(",")).into()
+}
+
+fn parse<T: serde::de::DeserializeOwned>(value: &RawValue) -> Option<T> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// The id of a room as it was sent: a string or a number.
+fn room<'a>(arguments: &[&'a RawValue]) -> Option<&'a str> {
+    let room = arguments.first()?.get();
+    let is_id = room.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit());
+    is_id.then_some(room)
+}

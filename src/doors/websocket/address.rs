@@ -1,0 +1,108 @@
+//! Whom a frame is for, and the ids that a frame from another door is given.
+
+use std::str;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::peer_list::PeerId;
+
+/// Whom a frame is for, and who says that it is from them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Addressed {
+    pub(super) receiver_id: Option<Target>,
+    pub(super) peer_id: Option<Target>,
+    pub(super) sender_id: Option<Target>,
+}
+
+/// The id of a peer, which is a string or a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Target {
+    Text(String),
+    Number(u64),
+    /// Neither, and so nobody's.
+    Other(Value),
+}
+
+impl Addressed {
+    /// None if the bytes are not a JSON object.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        // serde takes an array for a struct as well.
+        let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
+        // Of bytes, serde would not look at the strings that it skips.
+        let text = str::from_utf8(bytes).ok()?;
+        serde_json::from_str(text).ok().filter(|_| is_object)
+    }
+
+    /// The documented version of `signal-fire` routes on `peerId`, the
+    /// published one and its client on `receiverId`; no frame has both.
+    pub(super) fn target(self) -> Option<Target> {
+        let target = self.receiver_id.or(self.peer_id);
+        target.filter(|target| !matches!(target, Target::Other(_)))
+    }
+
+    pub(super) fn is_addressed(&self) -> bool {
+        self.receiver_id.is_some() || self.peer_id.is_some()
+    }
+}
+
+impl Target {
+    pub(super) fn id(&self) -> Option<PeerId> {
+        match self {
+            Self::Text(text) => PeerId::parse(text),
+            Self::Number(number) => PeerId::new(u32::try_from(*number).ok()?),
+            Self::Other(_) => None,
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Number(number) => number.to_string(),
+            Self::Other(value) => value.to_string(),
+        }
+    }
+}
+
+/// A message as a WebSocket peer gets it. What names its receiver is a frame
+/// of this protocol and stays as it is; another object gets the ids, and
+/// anything else becomes one. `addressed`: what the body says if it is an object that
+/// may pass as one.
+pub(super) fn message_frame(
+    addressed: Option<&Addressed>,
+    from: PeerId,
+    to: PeerId,
+    body: &Bytes,
+) -> Bytes {
+    match addressed {
+        Some(addressed) if addressed.is_addressed() => body.clone(),
+        Some(addressed) => with_ids(body, from, to, addressed.sender_id.is_some()),
+        None => {
+            let data = String::from_utf8_lossy(body);
+            let wrapped =
+                json!({"senderId": from.to_string(), "receiverId": to.to_string(), "data": data});
+            wrapped.to_string().into()
+        }
+    }
+}
+
+/// Puts the ids behind the last member of an object.
+pub(super) fn with_ids(object: &[u8], from: PeerId, to: PeerId, has_sender: bool) -> Bytes {
+    let object = object.trim_ascii_end();
+    let open = object.strip_suffix(b"}").unwrap_or(object);
+    let is_empty = open.trim_ascii() == b"{";
+    let mut frame = open.to_vec();
+    let mut add = |name: &str, id: PeerId, comma: bool| {
+        let comma = if comma { "," } else { "" };
+        frame.extend_from_slice(format!(r#"{comma}"{name}":"{id}""#).as_bytes());
+    };
+    if !has_sender {
+        add("senderId", from, !is_empty);
+    }
+    add("receiverId", to, !(is_empty && has_sender));
+    frame.push(b'}');
+    frame.into()
+}
