@@ -201,7 +201,7 @@ pub(super) struct Redis {
 
     /// A file with certificates (PEM) of authorities to trust for rediss://; needs
     /// WEBRTC_REDIS_URL [default: the public authorities]
-    #[arg(long, env = "WEBRTC_REDIS_CA", value_name = "FILE", value_parser = values::certificates, requires = "redis_url")]
+    #[arg(long, env = "WEBRTC_REDIS_CA", value_name = "FILE", value_parser = values::certificates)]
     pub redis_ca: Option<PathBuf>,
 
     /// What its keys in Redis begin with

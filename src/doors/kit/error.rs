@@ -1,6 +1,8 @@
 //! What a request can be refused for, and the one place that gives each its
 //! status and its line.
 
+#[cfg(feature = "operator")]
+use axum::http::header::WWW_AUTHENTICATE;
 use axum::{
     extract::Request,
     http::{
@@ -191,10 +193,7 @@ impl RequestError {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }
             #[cfg(feature = "operator")]
-            Self::Unauthorized => Some((
-                axum::http::header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer"),
-            )),
+            Self::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::WebSocketVersion => Some((SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))),
             Self::MethodNotAllowed(allowed) => {
                 let allowed = HeaderValue::try_from(names(allowed, ", "));

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, Uri};
 
-use super::log::names_peer;
-use super::{RequestError, query::Query};
+use super::{RequestError, log::names_peer, query::Query};
 use crate::peer_list::{
     Delivery, News, OpenSocket, PeerId, PeerToken, Reason, Refusal, TimeoutPeerList,
 };

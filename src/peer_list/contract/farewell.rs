@@ -8,11 +8,10 @@ async fn a_peer_that_leaves_with_grace_stays_if_it_shows_before_that_it_is_there
     engine: EngineKind,
 ) {
     let list = engine.default_list().await;
-    let grace = Duration::from_secs(5);
     let mut left = Vec::new();
     for returns in 0..4 {
         let a = added(&list, "a", LISTED).await;
-        list.sign_out_later(a.id, grace).await.unwrap();
+        list.sign_out_later(a.id, GRACE).await.unwrap();
         list.pass_secs(4).await;
         match returns {
             0 => drop(resume(&list, &a, "a").await),

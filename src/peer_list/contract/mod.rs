@@ -211,18 +211,10 @@ fn message(from: PeerId, body: &'static str) -> News {
     }
 }
 
-async fn send(
-    list: &TimeoutPeerList,
-    from: PeerId,
-    to: PeerId,
-    body: &'static str,
-) -> Result<(), Refusal> {
-    let body = Bytes::from_static(body.as_bytes());
-    list.send(from, to, body, SendOpts::default()).await
-}
-
 async fn say(list: &TimeoutPeerList, from: PeerId, to: PeerId, body: &'static str) {
-    send(list, from, to, body).await.unwrap();
+    let body = Bytes::from_static(body.as_bytes());
+    let sent = list.send(from, to, body, SendOpts::default());
+    sent.await.unwrap();
 }
 
 /// An event as `+`, `=` or `-`, the peer's id, and why it was removed.

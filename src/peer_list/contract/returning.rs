@@ -128,12 +128,8 @@ async fn a_poll_that_a_socket_replaced_ends_in_the_form_that_its_client_knows(en
     let a = added(&list, "a", LISTED).await;
     let mut poll = wait_with(&list, a.id, limited(Duration::from_secs(1)));
     assert!(list.is_open(&mut poll).await);
-    let way = WayIn {
-        door: "websocket",
-        dialect: Dialect::Silent,
-        protected: false,
-    };
-    list.resume_peer(a.id, &a.token, None, way).await.unwrap();
+    let resumed = list.resume_peer(a.id, &a.token, None, SOCKET);
+    resumed.await.unwrap();
     list.pass_secs(1).await;
     let end = list.now(&mut poll).await.unwrap();
     assert_eq!(*end.news(), News::Nothing("a,1,1\n".into()));

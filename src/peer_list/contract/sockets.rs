@@ -179,9 +179,7 @@ async fn a_socket_takes_off_what_it_is_given_also_if_its_peer_acknowledged_befor
     drop(poll);
     let socket = list.open_socket(a, true).await.unwrap();
     for _ in 0..10 {
-        list.send(a, a, Bytes::new(), SendOpts::default())
-            .await
-            .unwrap();
+        say(&list, a, a, "").await;
         list.now(socket.wait()).await.done();
     }
 }
