@@ -21,7 +21,6 @@ use axum::{
         header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN},
         uri::Authority,
     },
-    middleware::{self, Next},
     response::{
         IntoResponse, Response, Sse,
         sse::{Event, KeepAlive},
@@ -32,6 +31,7 @@ use futures_util::{Stream, StreamExt, stream};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
+use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 pub use webhook::{Webhook, send_events};
 
@@ -47,7 +47,6 @@ const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 struct Operator {
     peer_list: TimeoutPeerList,
-    token: Option<Arc<SecretString>>,
     /// When cancelled, event streams end with what there is.
     stop: CancellationToken,
 }
@@ -59,10 +58,12 @@ pub fn operator_router(
     token: Option<SecretString>,
     stop: CancellationToken,
 ) -> Router {
-    let operator = Operator {
-        peer_list,
-        token: token.map(Arc::new),
-        stop,
+    let operator = Operator { peer_list, stop };
+    let token = token.map(Arc::new);
+    #[expect(clippy::result_large_err, reason = "tower-http has it so")]
+    let guard = move |request: &mut Request| {
+        let token = token.as_deref().map(ExposeSecret::expose_secret);
+        admit(request, token).map_err(IntoResponse::into_response)
     };
     Router::new()
         .route("/peers", any(peers))
@@ -70,29 +71,25 @@ pub fn operator_router(
         .route("/purge", any(purge))
         .route("/events", any(events))
         .fallback(async || RequestError::NotFound)
-        .layer(middleware::from_fn_with_state(operator.clone(), guard))
+        .layer(ValidateRequestHeaderLayer::custom(guard))
         .with_state(operator)
 }
 
 /// Lets nobody in without the token, and no page: a browser on the operator's
 /// machine reaches the loopback too, whatever page it shows.
-async fn guard(
-    State(operator): State<Operator>,
-    request: Request,
-    next: Next,
-) -> Result<Response, RequestError> {
-    if is_from_page(&request, operator.token.is_some()) {
+fn admit(request: &Request, token: Option<&str>) -> Result<(), RequestError> {
+    if is_from_page(request, token.is_some()) {
         return Err(RequestError::OperatorsOnly);
     }
-    if let Some(token) = &operator.token {
+    if let Some(token) = token {
         let shown = request.headers().get(AUTHORIZATION);
         let shown = shown.and_then(bearer).ok_or(RequestError::Unauthorized)?;
         // Not telling how much of it was right by the time it takes.
-        if !bool::from(shown.ct_eq(token.expose_secret().as_bytes())) {
+        if !bool::from(shown.ct_eq(token.as_bytes())) {
             return Err(RequestError::Unauthorized);
         }
     }
-    Ok(next.run(request).await)
+    Ok(())
 }
 
 /// Whether a page may have made a request. Without a token, one that asks by

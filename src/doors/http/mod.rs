@@ -21,7 +21,6 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{HeaderValue, Method},
-    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -108,7 +107,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
     let waiting = door.clone();
     // Each handler looks at the method itself: axum would answer HEAD with the
     // handler of GET, and a HEAD on /wait would eat a message.
-    let guard = from_fn_with_state(Arc::new(door.opts.enable_cors.clone()), guard);
+    let guard = guard(&door.opts.enable_cors);
     Router::new()
         .route("/sign_in", any(sign_in))
         .route_service(
@@ -238,20 +237,20 @@ fn wait(
     let transport = Transport::of(&request);
     Transport::suspend(&request);
     drop(request);
+    let open = allowed.map(|()| {
+        let (id, proof, acknowledged) = asked?;
+        let limit = door.wait_limit(limit?);
+        let opts = WaitOpts {
+            acknowledged,
+            limit,
+        };
+        Ok((id, opts, door.open(id, proof, transport)?))
+    });
     async move {
-        let answer = match (allowed, asked, limit) {
-            (Err(error), ..) => Err(error),
-            (Ok(()), Err(error), _) | (Ok(()), _, Err(error)) => refuse_wait(error).await,
-            (Ok(()), Ok((id, proof, ack)), Ok(limit)) => match door.open(id, proof, transport) {
-                Ok(open) => {
-                    let opts = WaitOpts {
-                        acknowledged: ack,
-                        limit: door.wait_limit(limit),
-                    };
-                    parked(id, opts, open).await
-                }
-                Err(error) => refuse_wait(error.into()).await,
-            },
+        let answer = match open {
+            Ok(Ok((id, opts, open))) => parked(id, opts, open).await,
+            Ok(Err(error)) => refuse_wait(error).await,
+            Err(error) => Err(error),
         };
         Ok(answer.into_response())
     }

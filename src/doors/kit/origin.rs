@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{
         HeaderMap, HeaderValue,
         header::{HOST, ORIGIN},
     },
-    middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
+use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::RequestError;
 
@@ -55,16 +55,18 @@ fn is_meant(listed: &HeaderValue, origin: &HeaderValue) -> bool {
 
 /// Refuses the requests of pages that [`Cors`] does not let use the server. A
 /// client that is no page names no origin.
-pub(crate) async fn guard(
-    State(cors): State<Arc<Cors>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, RequestError> {
-    if may_use(&cors, request.headers()) {
-        Ok(next.run(request).await)
-    } else {
-        Err(RequestError::ForeignOrigin)
-    }
+#[expect(clippy::result_large_err, reason = "tower-http has it so")]
+pub(crate) fn guard(
+    cors: &Cors,
+) -> ValidateRequestHeaderLayer<impl Fn(&mut Request) -> Result<(), Response> + Clone + use<>> {
+    let cors = Arc::new(cors.clone());
+    ValidateRequestHeaderLayer::custom(move |request: &mut Request| {
+        if may_use(&cors, request.headers()) {
+            Ok(())
+        } else {
+            Err(RequestError::ForeignOrigin.into_response())
+        }
+    })
 }
 
 fn may_use(cors: &Cors, headers: &HeaderMap) -> bool {

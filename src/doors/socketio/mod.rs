@@ -24,7 +24,6 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{HeaderValue, Method, header::CONTENT_TYPE},
-    middleware::from_fn_with_state,
     response::Response,
     routing::any,
 };
@@ -71,7 +70,7 @@ pub(crate) fn routes(
     };
     let engine = EngineIo::new(peer_list.clone(), max_message_bytes, members);
     let answer = service_fn(move |request| engine.clone().answer(request));
-    let guard = from_fn_with_state(Arc::new(cors.clone()), guard);
+    let guard = guard(cors);
     let transport = Router::new()
         .route_service("/socket.io/", answer)
         .route_layer(guard.clone());

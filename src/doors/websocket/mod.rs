@@ -18,7 +18,6 @@ use axum::{
     Router,
     extract::{Request, State},
     http::Method,
-    middleware::from_fn_with_state,
     response::Response,
     routing::any,
 };
@@ -79,11 +78,10 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
         senders_are_proved: opts.require_tokens,
         peers: Arc::default(),
     };
-    let cors = Arc::new(opts.enable_cors.clone());
     Router::new()
         .route("/", any(upgrade))
         .route("/ws", any(upgrade))
-        .route_layer(from_fn_with_state(cors, guard))
+        .route_layer(guard(&opts.enable_cors))
         .with_state(door)
 }
 
