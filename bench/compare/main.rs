@@ -8,9 +8,14 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod churn;
 mod client;
+mod figures;
 mod floor;
 mod nodes;
+mod park;
+mod push;
+mod relay;
 mod report;
 mod scenarios;
 mod server;

@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    scenarios::{Figures, micros, relay_between},
+    figures::{Figures, micros},
+    relay::relay_between,
     server::{Kind, Running, cpu_of},
 };
 

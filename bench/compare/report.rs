@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, fs};
 
-use crate::{scenarios::Figures, server::Kind};
+use crate::{figures::Figures, server::Kind};
 
 /// The values of one figure of one server in all rounds.
 #[derive(Default)]
