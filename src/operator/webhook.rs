@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use hmac::{Hmac, Mac};
 use reqwest::{
     Client, Url,
@@ -27,9 +28,13 @@ use crate::peer_list::{PeerEvents, TimeoutPeerList};
 /// How long a receiver may take to answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The pause before an event is sent again; it doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The pause before an event is sent again: 0.5 to 1 s first, doubling up to 15 to 30 s.
+/// It is random, for many servers may have the same receiver.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(500))
+    .with_max_delay(Duration::from_secs(15))
+    .with_jitter()
+    .without_max_times();
 
 /// An event that was not taken for so long is given up.
 const EVENT_PATIENCE: Duration = Duration::from_secs(10 * 60);
@@ -128,9 +133,10 @@ impl Receiver {
     /// Tries until the receiver has taken an event, or for ten minutes.
     async fn deliver(&self, number: u64, body: &str) {
         let start = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = PAUSES.build();
         let mut last_failure = None;
         while let Err(failure) = self.post(body).await {
+            let pause = pauses.next().unwrap_or(EVENT_PATIENCE);
             if start.elapsed() + pause > EVENT_PATIENCE {
                 error!(event = number, failure, "the webhook did not take an event");
                 return;
@@ -139,9 +145,7 @@ impl Receiver {
                 warn!(event = number, failure, "the webhook fails: trying again");
             }
             last_failure = Some(failure);
-            // Not all at once, where many servers have the same receiver.
-            sleep(pause.mul_f64(1.0 - 0.2 * fastrand::f64())).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep(pause).await;
         }
         if last_failure.is_some() {
             info!(event = number, "the webhook takes events again");

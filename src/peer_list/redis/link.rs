@@ -21,6 +21,7 @@ use super::{
     Answer,
     explain::explain,
     library::{Library, is_unknown_function},
+    retry,
     row::Row,
     split,
     verbs::{Call, TimedCall},
@@ -29,10 +30,6 @@ use crate::peer_list::Refusal;
 
 /// The part of the time for which a verb is tried in which Redis may begin with it.
 const DONE_BY: f64 = 0.8;
-
-/// The pause before a failed verb is tried again; it doubles up to the longest.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
-pub(super) const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// It is told no more often than this that Redis is out of memory.
 const FULL_PAUSE: Duration = Duration::from_secs(60);
@@ -136,7 +133,7 @@ impl Commands {
     /// Makes a new connection in place of this one, unless that was done just now.
     fn renew(&self, wire: &Arc<Wire>) {
         let mut current = self.current.lock();
-        if !Arc::ptr_eq(&current, wire) || wire.made.elapsed() < LONGEST_RETRY_PAUSE {
+        if !Arc::ptr_eq(&current, wire) || wire.made.elapsed() < retry::LONGEST_PAUSE {
             return;
         }
         let made =
@@ -205,9 +202,7 @@ impl Link {
         }
         if resubscribe {
             // The library subscribes again after a cut, but this one is new.
-            while self.subscribe().await.is_err() {
-                sleep(LONGEST_RETRY_PAUSE).await;
-            }
+            retry::until_answered(|| self.subscribe()).await;
         }
     }
 
@@ -284,7 +279,7 @@ impl Link {
         let command = self.command(call, until);
         let end = patience.and_then(|patience| Instant::now().checked_add(patience));
         let trying = async {
-            let mut pause = RETRY_PAUSE;
+            let mut pauses = retry::pauses();
             loop {
                 let wire = self.commands.wire();
                 match wire.ask(&command).await {
@@ -315,9 +310,7 @@ impl Link {
                         }
                     }
                 }
-                // Not all waits at once.
-                sleep(pause.mul_f64(1.0 - 0.5 * fastrand::f64())).await;
-                pause = (pause * 2).min(LONGEST_RETRY_PAUSE);
+                sleep(pauses.next().unwrap_or(retry::LONGEST_PAUSE)).await;
             }
         };
         match end {

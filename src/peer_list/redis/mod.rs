@@ -19,6 +19,7 @@ mod open;
 mod opened;
 mod peers;
 mod push;
+mod retry;
 mod row;
 mod telling;
 mod verbs;

@@ -1,12 +1,12 @@
 //! What Redis tells this node, and what the node finds out after it could not be told.
 
-use std::sync::{Arc, Weak, atomic::Ordering};
+use std::sync::{Arc, atomic::Ordering};
 
 use ::redis::{PushInfo, PushKind, Value};
-use tokio::{sync::mpsc::UnboundedReceiver, time::sleep};
+use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{PATIENCE, link::LONGEST_RETRY_PAUSE, node::Node};
-use crate::peer_list::{PeerId, Reason};
+use super::{PATIENCE, node::Node, retry};
+use crate::peer_list::{PeerId, Reason, Refusal};
 
 /// Listens to what Redis tells, as long as the node is used.
 pub(super) fn start(node: &Arc<Node>, mut pushes: UnboundedReceiver<PushInfo>) {
@@ -40,29 +40,33 @@ impl Node {
     /// Finds out what Redis could not tell, or has lost.
     pub fn catch_up(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let found = async |node: Weak<Node>| {
-                let node = node.upgrade()?;
-                // It may have lost changes, and have got others for them.
-                let version = node.cached.lock().forget();
-                node.sync(Some(PATIENCE)).await.ok()?;
-                let current = node.cached.lock().roster.current();
-                // Without any change the whole list is lost, which is told of elsewhere.
-                if (1..version).contains(&current) {
-                    node.lost_changes();
-                } else {
-                    node.forget_lost_changes();
+        tokio::spawn(retry::until_answered(move || {
+            let node = weak.upgrade();
+            async move {
+                match node {
+                    Some(node) => node.find_out().await,
+                    None => Ok(()),
                 }
-                node.sync_events(false, Some(PATIENCE)).await.ok()?;
-                node.deny().await.ok()?;
-                node.recheck();
-                node.changed();
-                Some(())
-            };
-            while found(weak.clone()).await.is_none() && weak.strong_count() > 0 {
-                sleep(LONGEST_RETRY_PAUSE).await;
             }
-        });
+        }));
+    }
+
+    async fn find_out(self: &Arc<Self>) -> Result<(), Refusal> {
+        // Redis may have lost changes, and others may have the versions of those.
+        let version = self.cached.lock().forget();
+        self.sync(Some(PATIENCE)).await?;
+        let current = self.cached.lock().roster.current();
+        // Without any change the whole list is lost, which is logged elsewhere.
+        if (1..version).contains(&current) {
+            self.lost_changes();
+        } else {
+            self.forget_lost_changes();
+        }
+        self.sync_events(false, Some(PATIENCE)).await?;
+        self.deny().await?;
+        self.recheck();
+        self.changed();
+        Ok(())
     }
 }
 
@@ -112,9 +116,7 @@ fn hear(node: &Arc<Node>, push: Push) {
             }
             let node = node.clone();
             tokio::spawn(async move {
-                while node.sync_events(false, None).await.is_err() {
-                    sleep(LONGEST_RETRY_PAUSE).await;
-                }
+                retry::until_answered(|| node.sync_events(false, None)).await;
             });
         }
         Push::Wake(id) => {

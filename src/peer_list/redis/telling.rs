@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use super::{link::LONGEST_RETRY_PAUSE, node::Node};
+use super::{node::Node, retry};
 use crate::peer_list::{
     PeerId,
     telling::{Half, Schedule, Telling},
@@ -52,9 +52,7 @@ impl Node {
 
     async fn tell_now(self: &Arc<Self>, half: Half) {
         // It may be away for longer, and nobody else tells of this change.
-        while self.sync(None).await.is_err() {
-            sleep(LONGEST_RETRY_PAUSE).await;
-        }
+        retry::until_answered(|| self.sync(None)).await;
         let current = self.cached.lock().roster.current();
         let told = &self.told[half as usize];
         told.fetch_max(current, Ordering::AcqRel);

@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{
     accepted,
     here::OpenHere,
     lease::{Hears, Lease},
-    link::LONGEST_RETRY_PAUSE,
     link_of,
     node::Node,
+    retry,
     row::Row,
     split, verbs,
     view::{bare_line, read_dialect},
@@ -94,18 +94,15 @@ impl Looking {
     /// Looks for news under a lease; waits for Redis as long as it takes.
     /// `began`: when the wait did, by Redis' clock in ms (a socket: 0).
     pub async fn look(&self, lease: &str, began: u64) -> Found {
-        loop {
+        retry::until_answered(|| async {
             let told = self.node.told(self.id);
             let acknowledged = self.here.acknowledged();
             let take = verbs::take(began, self.id, lease, acknowledged, told);
-            if let Ok(row) = self.node.link.run(take, None).await
-                && let Some(found) = self.read(row).await
-            {
-                return found;
-            }
-            // Nothing that this version understands: another may have said it.
-            sleep(LONGEST_RETRY_PAUSE).await;
-        }
+            let row = self.node.link.run(take, None).await?;
+            // A node of another version may have written what this one cannot read.
+            self.read(row).await.ok_or(Refusal::Unavailable)
+        })
+        .await
     }
 
     pub fn lend(&self, lease: &str, news: News, number: u64, hears: Hears) -> Delivery {
