@@ -54,10 +54,11 @@ impl Caller {
         }
     }
 
-    /// It is the last peer that used its connection.
-    pub(super) fn uses_link<E: Engine + Clone>(&self, engine: &E) {
+    /// Notes that its peer is the last that used its connection. `list`: the address of the
+    /// engine's insides, by which two lists of one process are told apart.
+    pub(super) fn uses_link<E: Engine + Clone>(&self, engine: &E, list: usize) {
         if let Some(link) = &self.link {
-            link.used_by(engine, self.id);
+            link.used_by(engine, list, self.id);
         }
     }
 }
@@ -70,7 +71,15 @@ impl Caller {
 pub struct Link {
     pub(super) number: u64,
     is_suspendable: AtomicBool,
-    last_used_by: Mutex<Option<(Box<dyn Engine>, PeerId)>>,
+    last_used_by: Mutex<Option<User>>,
+}
+
+/// A peer that uses a connection.
+struct User {
+    engine: Box<dyn Engine>,
+    /// Stays the address of this list alone while the engine is kept.
+    list: usize,
+    id: PeerId,
 }
 
 impl Link {
@@ -96,19 +105,27 @@ impl Link {
         self.is_suspendable.load(Ordering::Relaxed)
     }
 
-    fn used_by<E: Engine + Clone>(&self, engine: &E, id: PeerId) {
+    fn used_by<E: Engine + Clone>(&self, engine: &E, list: usize, id: PeerId) {
         let mut last = self.last_used_by.lock();
-        if last.as_ref().is_some_and(|(_, last)| *last == id) {
+        if last
+            .as_ref()
+            .is_some_and(|last| (last.list, last.id) == (list, id))
+        {
             return;
         }
-        let before = last.replace((Box::new(engine.clone()), id));
+        let before = last.replace(User {
+            engine: Box::new(engine.clone()),
+            list,
+            id,
+        });
         drop(last);
         self.lost_for(before);
     }
 
-    fn lost_for(&self, peer: Option<(Box<dyn Engine>, PeerId)>) {
-        let Some((engine, id)) = peer else { return };
-        engine.link_lost(id, self.number);
+    fn lost_for(&self, user: Option<User>) {
+        if let Some(User { engine, id, .. }) = user {
+            engine.link_lost(id, self.number);
+        }
     }
 }
 

@@ -158,7 +158,7 @@ impl Presence for MemoryEngine {
         let mut state = peer.state.lock();
         state.presence.link = caller.link.as_ref().map(|link| link.number);
         let request = Request::begin(self, &peer, state);
-        caller.uses_link(self);
+        caller.uses_link(self, Arc::as_ptr(&self.0).addr());
         Ok(Box::new(request))
     }
 

@@ -1,7 +1,7 @@
 //! What the list in this process promises beyond the contract, or what its contract is
 //! tested for more strictly than through Redis.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::peer_list::{
-    Caller, Delivery, Dialect, HeartbeatOpts, News, PeerEvent, PeerId, Proof, Reason, Refusal,
-    SendOpts, TimeoutPeerList, WaitOpts, WayIn, roster::LOG_LENGTH,
+    Caller, Delivery, Dialect, HeartbeatOpts, Link, News, PeerEvent, PeerId, Proof, Reason,
+    Refusal, SendOpts, TimeoutPeerList, WaitOpts, WayIn, roster::LOG_LENGTH,
 };
 
 async fn sign_in(list: &TimeoutPeerList, dialect: Dialect) -> PeerId {
@@ -31,6 +31,28 @@ async fn wait(list: &TimeoutPeerList, id: PeerId) -> Result<Delivery, Refusal> {
         lingers: false,
     });
     request?.wait(WaitOpts::default()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_taken_over_by_a_peer_of_another_list_with_the_same_id() {
+    let lists = [(); 2].map(|()| TimeoutPeerList::new(HeartbeatOpts::default()));
+    let link = Arc::new(Link::new());
+    for list in &lists {
+        let id = sign_in(list, Dialect::Listed).await;
+        let request = list.open_request(Caller {
+            id,
+            proof: Proof::Trusted,
+            link: Some(link.clone()),
+            lingers: false,
+        });
+        request.unwrap().answered(false);
+    }
+    sleep(Duration::from_secs(3)).await;
+    let connected = lists.each_ref().map(|list| {
+        let lines = list.format().to_bytes();
+        lines.ends_with(b",1\n")
+    });
+    assert_eq!(connected, [false, true]);
 }
 
 #[tokio::test(start_paused = true)]

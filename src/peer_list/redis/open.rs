@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -69,7 +72,8 @@ impl Request {
     }
 
     fn uses_link(&self) {
-        self.caller.uses_link(&self.list);
+        self.caller
+            .uses_link(&self.list, Arc::as_ptr(&self.list.0).addr());
     }
 }
 

@@ -145,40 +145,36 @@ verbs.send = in_time(function(before, op, from, token, to, link, lingers, sequen
   return { answer }
 end)
 
-function verbs.heartbeat(id, token, link, lingers)
+-- A request of a peer has come. `act` is given the peer, unless the request is refused.
+local function answer_request(id, token, link, lingers, act)
   local peer, refused = polled(id, token)
   if not peer then
     return refused
   end
   peer:request(link, lingers)
-  peer:set_number('beat', now)
-  if now >= peer:number('said') + LATE_REQUEST then
-    peer:come_back()
-  end
+  act(peer)
   peer:store()
   return { 'ok' }
+end
+
+function verbs.heartbeat(id, token, link, lingers)
+  return answer_request(id, token, link, lingers, function(peer)
+    peer:set_number('beat', now)
+    if now >= peer:number('said') + LATE_REQUEST then
+      peer:come_back()
+    end
+  end)
 end
 
 function verbs.set_capacity(id, token, link, lingers, capacity)
-  local peer, refused = polled(id, token)
-  if not peer then
-    return refused
-  end
-  peer:request(link, lingers)
-  peer:set('capacity', capacity)
-  peer:store()
-  return { 'ok' }
+  return answer_request(id, token, link, lingers, function(peer)
+    peer:set('capacity', capacity)
+  end)
 end
 
--- A request of a peer has come that asks for nothing.
+-- The request asks for nothing, and only shows that its peer is connected.
 function verbs.seen(id, token, link, lingers)
-  local peer, refused = polled(id, token)
-  if not peer then
-    return refused
-  end
-  peer:request(link, lingers)
-  peer:store()
-  return { 'ok' }
+  return answer_request(id, token, link, lingers, function() end)
 end
 
 -- The sign-in of a peer is answered: from now on it is connected by what it
