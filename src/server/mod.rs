@@ -1,12 +1,12 @@
-//! The server: its listeners and connections, and what runs beside them.
+//! The server: its listeners and connections, and the operator's part.
 
 mod app;
-#[cfg(feature = "operator")]
-mod beside;
 mod health;
 mod host;
 mod http1;
 mod listen;
+#[cfg(feature = "operator")]
+mod operator;
 mod serve;
 
 use std::{io, net::SocketAddr};
@@ -15,11 +15,11 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 pub use app::{AppOpts, Door, app};
-#[cfg(feature = "operator")]
-pub use beside::OperatorOpts;
 pub use health::check as healthcheck;
 pub use host::Host;
 pub use listen::listen;
+#[cfg(feature = "operator")]
+pub use operator::OperatorOpts;
 pub use serve::{ServeOpts, serve};
 
 #[cfg(feature = "operator")]
@@ -28,7 +28,7 @@ use crate::operator::Webhook;
 use crate::peer_list::{ClusterOpts, ConnectError};
 use crate::peer_list::{HeartbeatOpts, TimeoutPeerList};
 #[cfg(feature = "operator")]
-use beside::{Beside, operator_hint};
+use operator::Operator;
 
 /// Everything that a server is made with. By default it listens on port 3000 of all
 /// addresses, has its peer list in this process, and neither an operator's API nor a
@@ -89,7 +89,7 @@ pub enum BindError {
     #[cfg(feature = "operator")]
     #[error(
         "cannot listen on {address}: {}; set WEBRTC_ADMIN_LISTEN to another",
-        operator_hint(.source)
+        operator::hint(.source)
     )]
     Operator {
         /// The address of the operator's API.
@@ -140,7 +140,7 @@ pub struct Server {
     app: AppOpts,
     serve: ServeOpts,
     #[cfg(feature = "operator")]
-    beside: Beside,
+    operator: Operator,
 }
 
 impl Server {
@@ -154,7 +154,7 @@ impl Server {
         let listener = listen(opts.host, port).map_err(|source| BindError::Listen { port, source });
         let listener = listener?;
         #[cfg(feature = "operator")]
-        let beside = Beside::bind(opts.operator, opts.webhook)?;
+        let operator = Operator::bind(opts.operator, opts.webhook)?;
         #[cfg(not(feature = "redis"))]
         let peer_list = TimeoutPeerList::new(opts.heartbeat);
         #[cfg(feature = "redis")]
@@ -168,7 +168,7 @@ impl Server {
             app: opts.app,
             serve: opts.serve,
             #[cfg(feature = "operator")]
-            beside,
+            operator,
         })
     }
 
@@ -180,7 +180,7 @@ impl Server {
     /// Where the operator's API is, if there is one.
     #[cfg(feature = "operator")]
     pub fn operator_addr(&self) -> Option<SocketAddr> {
-        self.beside.operator_addr()
+        self.operator.local_addr()
     }
 
     /// The peer list that it serves.
@@ -193,7 +193,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { peer_list, .. } = self;
         #[cfg(feature = "operator")]
-        let running = self.beside.start(&peer_list).await;
+        let running = self.operator.start(&peer_list).await;
         let app = app(peer_list.clone(), self.app);
         serve(self.listener, app, peer_list, self.serve, stop).await;
         #[cfg(feature = "operator")]

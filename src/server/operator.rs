@@ -1,4 +1,4 @@
-//! What runs beside the doors: the operator's API and the webhook.
+//! The operator's part of the server: the listener of the operator's API, and the webhook.
 
 use std::{io, net::SocketAddr};
 
@@ -21,14 +21,14 @@ pub struct OperatorOpts {
     pub token: Option<SecretString>,
 }
 
-/// What is to run.
+/// The operator's part, before it runs.
 #[derive(Debug)]
-pub(super) struct Beside {
+pub(super) struct Operator {
     operator: Option<(TcpListener, Option<SecretString>)>,
     webhook: Option<Webhook>,
 }
 
-impl Beside {
+impl Operator {
     pub fn bind(
         operator: Option<OperatorOpts>,
         webhook: Option<Webhook>,
@@ -44,7 +44,7 @@ impl Beside {
         Ok(Self { operator, webhook })
     }
 
-    pub fn operator_addr(&self) -> Option<SocketAddr> {
+    pub fn local_addr(&self) -> Option<SocketAddr> {
         let (listener, _) = self.operator.as_ref()?;
         listener.local_addr().ok()
     }
@@ -68,7 +68,7 @@ impl Beside {
     }
 }
 
-/// What runs.
+/// The operator's part while it runs.
 pub(super) struct Running {
     /// Every event has happened.
     last_events: CancellationToken,
@@ -86,7 +86,7 @@ impl Running {
 }
 
 /// What is wrong with the operator's address, and what to do.
-pub(super) fn operator_hint(error: &io::Error) -> String {
+pub(super) fn hint(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another program, or PORT, uses it".into(),
         io::ErrorKind::AddrNotAvailable => "it is not an address of this machine".into(),
