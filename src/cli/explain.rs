@@ -28,10 +28,10 @@ pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
             }),
         ) => {
             let given = context(ContextKind::InvalidValue).unwrap_or_default();
-            // There may be a password in it.
-            let value = match is_secret {
-                true => "what it is".to_owned(),
-                false => format!("{given:?}"),
+            // A secret stays out of the log; a URL may hold a password.
+            let got = match is_secret {
+                true => String::new(),
+                false => format!(", got {given:?}"),
             };
             let right = std::error::Error::source(error).map(ToString::to_string);
             let right = right.or_else(|| match error.get(ContextKind::ValidValue) {
@@ -39,14 +39,14 @@ pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
                 _ => None,
             });
             ConfigError(match right {
-                Some(right) => format!("{variable} ({flag}) cannot be {value}: it takes {right}"),
-                None => format!("{flag} is given without a value; --help shows what it takes"),
+                Some(right) => format!("{variable} ({flag}) is not valid: expected {right}{got}"),
+                None => format!("{flag} has no value; --help shows what to give"),
             })
         }
         (ErrorKind::MissingRequiredArgument, Some(Names { flag, variable, .. })) => {
             ConfigError(format!(
-                "{variable} ({flag}) is not set, and another setting is only for it: set both, or \
-                 neither; --help shows what belongs together"
+                "{variable} ({flag}) is not set, but a setting that needs it is: set both or \
+                 neither; --help shows which belong together"
             ))
         }
         _ => {
@@ -86,11 +86,11 @@ pub(super) fn unreadable(arg: &Arg) -> Option<ConfigError> {
     let value = std::env::var_os(variable)?;
     value.to_str().is_none().then(|| {
         let variable = variable.to_string_lossy();
-        ConfigError(format!("{variable} cannot be {value:?}: it is not UTF-8"))
+        ConfigError(format!("{variable} is not valid UTF-8: {value:?}"))
     })
 }
 
-/// The variables that look like settings of this server and are none: most likely misspelt.
+/// The variables that look like settings of this server and are not: probably misspelt.
 pub(super) fn unknown(command: &Command, names: impl Iterator<Item = OsString>) -> Vec<String> {
     let is_known = |name: &str| {
         let mut args = command.get_arguments();

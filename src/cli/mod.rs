@@ -24,13 +24,13 @@ use host_variable::means_something_else;
 
 pub use groups::{LogFormat, LogOpts};
 
-/// Every setting of the server.
+/// All settings of the server.
 #[derive(Clone, Parser)]
 #[command(
     name = "signal-http-heartbeat",
     version,
     about = "WebRTC signaling over plain HTTP, with a heartbeat",
-    after_help = "Every setting is an environment variable and a flag; the flag wins."
+    after_help = "Every setting is an environment variable and a flag. If both are set, the flag counts."
 )]
 pub struct Settings {
     #[command(subcommand)]
@@ -55,7 +55,7 @@ pub struct Settings {
     #[command(flatten)]
     pub log: LogOpts,
 
-    /// What HOST was set to, if that was no address and is ignored.
+    /// What HOST was set to, if that is not an address and is ignored.
     #[arg(skip)]
     pub ignored_host: Option<String>,
 }
@@ -99,12 +99,11 @@ impl Settings {
             return Ok(self);
         }
         let Some(shown) = text.to_str() else {
-            return Err(ConfigError(format!(
-                "HOST cannot be {text:?}: it is not UTF-8"
-            )));
+            return Err(ConfigError(format!("HOST is not valid UTF-8: {text:?}")));
         };
         let found = values::host(shown);
-        let found = found.map_err(|right| format!("HOST cannot be {shown:?}: it takes {right}"));
+        let found =
+            found.map_err(|right| format!("HOST is not valid: expected {right}, got {shown:?}"));
         self.listening.host = Some(found.map_err(ConfigError)?);
         Ok(self)
     }
@@ -139,18 +138,18 @@ impl Settings {
         let needed = self.clients.max_message_bytes + MESSAGE_OVERHEAD_BYTES;
         if self.peers.max_pending_bytes < needed {
             return Err(ConfigError(format!(
-                "WEBRTC_MAX_PENDING_BYTES (--max-pending-bytes) cannot be \"{}\": it takes at \
-                 least {needed}, WEBRTC_MAX_MESSAGE_BYTES and {MESSAGE_OVERHEAD_BYTES} more",
+                "WEBRTC_MAX_PENDING_BYTES (--max-pending-bytes) is too small: expected at least \
+                 {needed} ({MESSAGE_OVERHEAD_BYTES} more than WEBRTC_MAX_MESSAGE_BYTES), got {}",
                 self.peers.max_pending_bytes
             )));
         }
         let (interval, timeout) = (self.peers.heartbeat_interval(), self.peers.heartbeat_ms);
         if timeout <= interval {
             return Err(ConfigError(format!(
-                "WEBRTC_HEARTBEAT_INTERVAL_MS (--heartbeat-interval-ms) cannot be \"{}\": it takes \
-                 less than {}, WEBRTC_HEARTBEAT_MS",
-                interval.as_millis(),
-                timeout.as_millis()
+                "WEBRTC_HEARTBEAT_INTERVAL_MS (--heartbeat-interval-ms) is too large: expected less \
+                 than {} (WEBRTC_HEARTBEAT_MS), got {}",
+                timeout.as_millis(),
+                interval.as_millis()
             )));
         }
         if let Some(address) = self.operator.admin_listen
@@ -158,14 +157,14 @@ impl Settings {
             && self.operator.admin_token.is_none()
         {
             return Err(ConfigError(format!(
-                "WEBRTC_ADMIN_LISTEN (--admin-listen) cannot be \"{address}\": others reach it there; \
-                 set WEBRTC_ADMIN_TOKEN too, or an address such as 127.0.0.1:3001"
+                "WEBRTC_ADMIN_LISTEN (--admin-listen) is {address}, which other machines can \
+                 reach: set WEBRTC_ADMIN_TOKEN too, or listen on 127.0.0.1"
             )));
         }
         let is_tls = |url: &SecretString| url.expose_secret().starts_with("rediss://");
         if self.redis.redis_ca.is_some() && !self.redis.redis_url.as_ref().is_some_and(is_tls) {
             return Err(ConfigError(
-                "WEBRTC_REDIS_CA (--redis-ca) is for Redis through TLS: set WEBRTC_REDIS_URL to a \
+                "WEBRTC_REDIS_CA (--redis-ca) has no effect without TLS: set WEBRTC_REDIS_URL to a \
                  rediss:// URL too"
                     .into(),
             ));
@@ -173,8 +172,8 @@ impl Settings {
         Ok(self)
     }
 
-    /// The variables of the environment that look like settings of this server and are
-    /// none: most likely misspelt.
+    /// The environment variables that look like settings of this server and are not:
+    /// probably misspelt.
     pub fn unknown_variables() -> Vec<String> {
         unknown(&Self::command(), std::env::vars_os().map(|(name, _)| name))
     }
@@ -193,8 +192,7 @@ impl Settings {
         }
     }
 
-    /// Where the health of a running server is to be asked for, if that is all that is to be
-    /// done.
+    /// Which server to check, if the process was started to check one: its address and port.
     pub fn healthcheck(&self) -> Option<(Option<Host>, u16)> {
         let asks = self.command == Some(Action::Healthcheck);
         asks.then_some((self.listening.host, self.listening.port))
@@ -236,7 +234,7 @@ mod tests {
             }
             documented.retain(|name| *name != variable);
         }
-        assert!(documented.is_empty(), "{documented:?} are no settings");
+        assert!(documented.is_empty(), "{documented:?} are not settings");
     }
 
     #[test]
@@ -258,73 +256,72 @@ mod tests {
         let cases: [(&[&str], &str); 16] = [
             (
                 &["--token", ""],
-                "TOKEN (--token) cannot be what it is: it takes at least one character",
+                "TOKEN (--token) is not valid: expected at least one character",
             ),
             (
                 &["--port", "70000"],
-                "PORT (--port) cannot be \"70000\": it takes a port number from 0 to 65535",
+                "PORT (--port) is not valid: expected a port number from 0 to 65535, got \"70000\"",
             ),
             (
                 &["--host", "no name"],
-                "WEBRTC_HOST (--host) cannot be \"no name\": it takes an IP address such as \
-                 127.0.0.1, 0.0.0.0 or ::, or a name that can be looked up",
+                "WEBRTC_HOST (--host) is not valid: expected an IP address such as 127.0.0.1, \
+                 0.0.0.0 or ::, or a name that can be looked up, got \"no name\"",
             ),
             (
                 &["--heartbeat-ms", "0"],
-                "WEBRTC_HEARTBEAT_MS (--heartbeat-ms) cannot be \"0\": it takes a whole number of \
-                 milliseconds from 1 to 2147483647",
+                "WEBRTC_HEARTBEAT_MS (--heartbeat-ms) is not valid: expected a whole number of \
+                 milliseconds from 1 to 2147483647, got \"0\"",
             ),
             (
                 &["--wait-ms=-5"],
-                "WEBRTC_WAIT_MS (--wait-ms) cannot be \"-5\": it takes a whole number of \
-                 milliseconds from 1 to 2147483647, or 0 for never",
+                "WEBRTC_WAIT_MS (--wait-ms) is not valid: expected a whole number of milliseconds \
+                 from 1 to 2147483647, or 0 for never, got \"-5\"",
             ),
             (
                 &["--signal-logging", "maybe\nnot"],
-                "WEBRTC_SIGNAL_LOGGING (--signal-logging) cannot be \"maybe\\nnot\": it takes \
-                 true or false",
+                "WEBRTC_SIGNAL_LOGGING (--signal-logging) is not valid: expected true or false, \
+                 got \"maybe\\nnot\"",
             ),
             (
                 &["--cors", "https://example.org/"],
-                "WEBRTC_CORS (--cors) cannot be \"https://example.org/\": it takes true, false or \
-                 a comma-separated list of origins such as https://example.org or \
-                 https://*.example.org, without a path or a default port, unlike \
-                 \"https://example.org/\"",
+                "WEBRTC_CORS (--cors) is not valid: expected true, false or a comma-separated \
+                 list of origins such as https://example.org or https://*.example.org, without a \
+                 path or a default port, got \"https://example.org/\"",
             ),
             (
                 &["--max-message-bytes", "2097152"],
-                "WEBRTC_MAX_PENDING_BYTES (--max-pending-bytes) cannot be \"2097152\": it takes \
-                 at least 2097408, WEBRTC_MAX_MESSAGE_BYTES and 256 more",
+                "WEBRTC_MAX_PENDING_BYTES (--max-pending-bytes) is too small: expected at least \
+                 2097408 (256 more than WEBRTC_MAX_MESSAGE_BYTES), got 2097152",
             ),
             (
                 &["--max-peers", "none"],
-                "WEBRTC_MAX_PEERS (--max-peers) cannot be \"none\": it takes a whole number from \
-                 1 up",
+                "WEBRTC_MAX_PEERS (--max-peers) is not valid: expected a whole number of 1 or \
+                 more, got \"none\"",
             ),
             (
                 &["--heartbeat-ms", "1000", "--heartbeat-interval-ms", "1000"],
-                "WEBRTC_HEARTBEAT_INTERVAL_MS (--heartbeat-interval-ms) cannot be \"1000\": it \
-                 takes less than 1000, WEBRTC_HEARTBEAT_MS",
+                "WEBRTC_HEARTBEAT_INTERVAL_MS (--heartbeat-interval-ms) is too large: expected \
+                 less than 1000 (WEBRTC_HEARTBEAT_MS), got 1000",
             ),
             (
                 &["--admin-listen", "0.0.0.0:3001"],
-                "WEBRTC_ADMIN_LISTEN (--admin-listen) cannot be \"0.0.0.0:3001\": others reach it \
-                 there; set WEBRTC_ADMIN_TOKEN too, or an address such as 127.0.0.1:3001",
+                "WEBRTC_ADMIN_LISTEN (--admin-listen) is 0.0.0.0:3001, which other machines can \
+                 reach: set WEBRTC_ADMIN_TOKEN too, or listen on 127.0.0.1",
             ),
             (
                 &["--admin-token", "x"],
-                "WEBRTC_ADMIN_LISTEN (--admin-listen) is not set, and another setting is only for \
-                 it: set both, or neither; --help shows what belongs together",
+                "WEBRTC_ADMIN_LISTEN (--admin-listen) is not set, but a setting that needs it is: \
+                 set both or neither; --help shows which belong together",
             ),
             (
                 &["--webhook-secret", "x"],
-                "WEBRTC_WEBHOOK_URL (--webhook-url) is not set, and another setting is only for \
-                 it: set both, or neither; --help shows what belongs together",
+                "WEBRTC_WEBHOOK_URL (--webhook-url) is not set, but a setting that needs it is: \
+                 set both or neither; --help shows which belong together",
             ),
             (
                 &["--peer-tokens", "always"],
-                "WEBRTC_PEER_TOKENS (--peer-tokens) cannot be \"always\": it takes optional or \
-                 required",
+                "WEBRTC_PEER_TOKENS (--peer-tokens) is not valid: expected optional or required, \
+                 got \"always\"",
             ),
             (
                 &["--heartbeat"],
@@ -351,10 +348,10 @@ mod tests {
         assert_eq!(with(&["--host", "127.0.0.1"], "::1"), Ok((local, None)));
         let conda = "x86_64-conda-linux-gnu";
         assert_eq!(with(&[], conda), Ok((None, Some(conda.to_owned()))));
-        // A slip of the pen must not listen on all addresses.
+        // A misspelt address must not make the server listen on all of them.
         let error = with(&[], "127.0.0.l").unwrap_err().to_string();
         assert!(
-            error.starts_with("HOST cannot be \"127.0.0.l\": it takes"),
+            error.starts_with("HOST is not valid: expected an IP address"),
             "{error}"
         );
     }

@@ -1,4 +1,4 @@
-//! Values as people write them. What is wrong with one is said as what would be right.
+//! Values of settings as people write them. Each error says what was expected.
 
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
 /// Node's timers, and so the original's settings, end here (25 days).
 const MAX_MS: u64 = i32::MAX as u64;
 
-/// A larger message or mailbox than this is a mistake.
+/// A setting for a larger message or mailbox is a mistake.
 const MAX_BYTES: usize = 1 << 30;
 
 pub(super) fn port(value: &str) -> Result<u16, String> {
@@ -30,7 +30,7 @@ pub(super) fn host(value: &str) -> Result<Host, String> {
     Host::find(value).ok_or_else(|| right.to_owned())
 }
 
-/// An empty secret is none: everybody could show it.
+/// An empty secret protects nothing: anybody could send it.
 pub(super) fn secret(value: &str) -> Result<SecretString, String> {
     let secret = Some(value).filter(|value| !value.is_empty());
     secret
@@ -107,7 +107,7 @@ pub(super) fn redis_prefix(value: &str) -> Result<String, String> {
         .all(|b| b.is_ascii_graphic() && b != b'{' && b != b'}');
     (fits && is_plain)
         .then(|| value.to_owned())
-        .ok_or_else(|| "1 to 64 letters, digits or signs other than braces".into())
+        .ok_or_else(|| "1 to 64 letters, digits or other ASCII characters, without braces".into())
 }
 
 pub(super) fn bytes(value: &str) -> Result<usize, String> {
@@ -121,7 +121,7 @@ pub(super) fn peers(value: &str) -> Result<usize, String> {
     let peers = value.trim().parse().ok();
     peers
         .filter(|peers| *peers > 0)
-        .ok_or_else(|| "a whole number from 1 up".into())
+        .ok_or_else(|| "a whole number of 1 or more".into())
 }
 
 /// Which doors are open, each once.
@@ -140,10 +140,10 @@ pub(super) fn doors(value: &str) -> Result<Doors, String> {
     Ok(Doors(doors))
 }
 
-/// What is logged: a level for everything, and others for some targets.
+/// What is logged: one level for everything, and other levels for some targets.
 pub(super) fn log_filter(value: &str) -> Result<Targets, String> {
     let mut parts = value.split(',').map(str::trim);
-    // A word alone would be taken for a target of which everything is logged.
+    // The library takes a word that is not a level for a target, and logs all of it.
     let has_levels = parts.all(|part| part.contains('=') || part.parse::<Level>().is_ok());
     let filter = has_levels.then(|| value.trim().parse().ok()).flatten();
     filter.ok_or_else(|| {
@@ -167,7 +167,7 @@ pub(super) fn cors(value: &str) -> Result<Cors, String> {
                 format!(
                     "true, false or a comma-separated list of origins such as \
                      https://example.org or https://*.example.org, without a path or a default \
-                     port, unlike {one:?}"
+                     port"
                 )
             })
         })

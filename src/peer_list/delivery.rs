@@ -23,9 +23,9 @@ pub enum News {
     /// Peers joined or left. To the listed dialect this is the whole list, to
     /// the bare dialect the line of one change.
     Status(Lines),
-    /// The wait is over and nothing happened. The bytes are what such a peer
-    /// takes no harm from: the list as it is, or to the bare dialect (which
-    /// reads a list as the news of one peer) a lone line feed.
+    /// The wait is over and nothing happened. The bytes are harmless to the peer: the
+    /// current list, or in the bare dialect (which takes a list for news of one peer) a
+    /// lone line feed.
     Nothing(Lines),
     /// The peer was removed from the list.
     Removed(Reason),
@@ -43,8 +43,8 @@ pub struct Delivery {
     lease: Option<Box<dyn Lease>>,
 }
 
-/// What an engine does when a delivery is over. One that is dropped uncommitted ends the
-/// loan: the news stay first in line.
+/// What an engine does when a delivery is over. Dropping a lease that is not committed ends
+/// the loan: the news stay first in line.
 pub(super) trait Lease: fmt::Debug + Send + Sync {
     /// The news reached the peer: they are taken off for good.
     fn commit(self: Box<Self>);
@@ -54,7 +54,7 @@ pub(super) trait Lease: fmt::Debug + Send + Sync {
 }
 
 impl Delivery {
-    /// What ends a wait: nothing is on loan.
+    /// Ends a wait. Nothing is on loan.
     pub(super) fn last(news: News) -> Self {
         Self {
             news,

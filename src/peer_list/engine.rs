@@ -15,14 +15,14 @@ use super::{
     PeerToken, Reason, Refusal, SignedIn, Unlisted, WayIn,
 };
 
-/// How long a wait lasts, and what its client has.
+/// How long a wait lasts, and which messages its client has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WaitOpts {
     /// The number of the last message that the client has processed
     /// ([`Delivery::number`]; 0 at first). A message stays in the mailbox until it is
-    /// acknowledged so, and is given again to a wait that does not acknowledge it, a
-    /// second later at the soonest. None: the client does not acknowledge, and what it
-    /// is given is taken off.
+    /// acknowledged in this way; a wait that does not acknowledge it is given it again, at
+    /// the soonest a second later. None: the client does not acknowledge, and a message
+    /// that it is given is taken off.
     pub acknowledged: Option<u64>,
     /// The wait ends after this long if there is no news. None: never.
     pub limit: Option<Duration>,
@@ -36,9 +36,9 @@ pub struct SendOpts {
     /// the other. The last message that was accepted is accepted again, and not delivered
     /// again; a lower number is [`Refusal::OutOfOrder`].
     pub number: Option<u64>,
-    /// Whether a full mailbox is waited for, a second at most: for senders whose protocol
-    /// cannot refuse. A receiver whose socket is open and that makes no room in that time
-    /// does not read, and is removed.
+    /// Whether to wait up to a second for room in a full mailbox: for senders whose
+    /// protocol cannot refuse. A receiver whose socket is open and that makes no room in
+    /// that time does not read, and is removed.
     pub waits_for_room: bool,
 }
 
@@ -58,7 +58,7 @@ impl SendOpts {
     }
 }
 
-/// How peers come, come back, and go.
+/// How peers sign in, come back, and leave.
 #[async_trait]
 pub trait Peers {
     /// Signs a peer in and tells the others. Without a name it is called `peer_` and
@@ -70,9 +70,9 @@ pub trait Peers {
     /// Refusals: [`NoName`](Refusal::NoName), [`Full`](Refusal::Full).
     async fn add_peer(&self, name: Option<&str>, way: WayIn) -> Result<SignedIn, Refusal>;
 
-    /// Signs a peer in that the list still holds, under its id and with its mailbox as
-    /// it is. The others are told only if its name has changed (None: it keeps its
-    /// name). Waits from before are given nothing any more; an open socket ends with
+    /// Signs a peer in that the list still holds, with the same id and mailbox. The others
+    /// are told only if its name has changed (None: it keeps its name). Its earlier waits
+    /// are given nothing any more; an open socket ends with
     /// [`News::Replaced`](super::News::Replaced).
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer) if the list no longer holds the
@@ -87,8 +87,8 @@ pub trait Peers {
 
     /// Whether a request with this token (None: it shows none) may act as the peer. A
     /// request that shows the right token protects the peer from then on: every later
-    /// request has to show it. A peer that is not signed in has no token, and the
-    /// operation that follows says so.
+    /// request has to show it. No token is wrong for a peer that is not signed in: the
+    /// operation that follows is refused.
     ///
     /// Refusals: [`WrongToken`](Refusal::WrongToken),
     /// [`MissingToken`](Refusal::MissingToken).
@@ -105,8 +105,8 @@ pub trait Peers {
     async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Refusal>;
 
     /// Removes a peer as [`Peers::remove_peer`] does, with [`Reason::SignedOut`], when
-    /// `grace` is over, unless the peer has come back, waited or sent a heartbeat until
-    /// then: a page cannot tell whether it is being closed or loaded again.
+    /// `grace` is over, unless the peer has come back, waited or sent a heartbeat by then:
+    /// a page cannot tell whether it is being closed or reloaded.
     async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Refusal>;
 }
 
@@ -128,7 +128,7 @@ pub trait Mail {
         opts: SendOpts,
     ) -> Result<(), Refusal>;
 
-    /// Takes all messages off up to this number: the peer, which acknowledges, has them.
+    /// Takes off all messages up to this number: the peer has acknowledged them.
     async fn acknowledge(&self, id: PeerId, number: u64);
 }
 
@@ -139,27 +139,27 @@ pub trait Mail {
 /// - An **alias** is a name that one peer at a time holds in its scope.
 /// - An **announcement** is a name that peers can wait for.
 ///
-/// All three end with the peer that they are of. What their names cost is bounded like a
-/// mailbox.
+/// All three end when their peer is removed. The memory that their names take is bounded
+/// like a mailbox.
 #[async_trait]
 pub trait Channels {
-    /// Adds a peer that is in no list: it is not told who joins and leaves the list, and is
-    /// reached through its socket only. With a key ([`Unlisted::key`]) it is the same
-    /// again if it is known.
+    /// Adds a peer that is not in the list: it is not told who joins and leaves, and is
+    /// reached through its socket only. If its key ([`Unlisted::key`]) is known, it is the
+    /// same peer again.
     ///
     /// Refusals: [`Full`](Refusal::Full).
     async fn add_unlisted(&self, unlisted: Unlisted<'_>) -> Result<Added, Refusal>;
 
-    /// A peer that came in unlisted comes back with its token. The socket that it is to be
-    /// heard through from now on is opened next.
+    /// A peer that came in unlisted comes back with its token. Its door opens the new
+    /// socket next.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
     /// [`WrongToken`](Refusal::WrongToken).
     async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal>;
 
     /// Puts a peer that came in unlisted into the list, tells the others, and publishes its
-    /// hello. Returns the peers that are in the list with it; of two peers that are listed
-    /// at the same time, one finds the other here, and that one hears the hello.
+    /// hello. Returns the other peers in the list. Of two peers that are listed at the same
+    /// time, one finds the other in this answer, and the other hears the hello.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer);
     /// [`NameTaken`](Refusal::NameTaken) if the peer is in the list already.
@@ -168,17 +168,17 @@ pub trait Channels {
     /// Every peer in the list, oldest first.
     async fn cards(&self) -> Result<Vec<Card>, Refusal>;
 
-    /// Gives a peer a name that no other peer has in this scope. A peer has one alias at
-    /// most. A holder that has lost its connection for five seconds is removed for a peer
-    /// that claims its alias.
+    /// Gives a peer a name that no other peer has in this scope. A peer has at most one
+    /// alias. If another peer claims an alias whose holder lost its connection five seconds
+    /// ago or earlier, the holder is removed.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
     /// [`NameTaken`](Refusal::NameTaken).
     async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal>;
 
     /// Puts a message into the mailbox of the peer that holds an alias. Waits for room as
-    /// [`SendOpts::waits_for_room`] says. `from`: the peer that says it, of which a list in
-    /// Redis remembers what it said last, so that it is done once.
+    /// [`SendOpts::waits_for_room`] says. `from`: the sender. A list in Redis remembers the
+    /// last message of each sender, so that a repeated call delivers it once.
     ///
     /// Refusals: [`UnknownReceiver`](Refusal::UnknownReceiver),
     /// [`MailboxFull`](Refusal::MailboxFull).
@@ -190,7 +190,7 @@ pub trait Channels {
         body: Bytes,
     ) -> Result<(), Refusal>;
 
-    /// A peer hears what is published in a channel from now on.
+    /// From now on a peer hears what is published in a channel.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
     /// [`TooManyNames`](Refusal::TooManyNames).
@@ -203,8 +203,8 @@ pub trait Channels {
 
     /// Puts a message into the mailbox of every other peer in these channels, once for a
     /// peer in several of them. Waits for room as [`SendOpts::waits_for_room`] says.
-    /// `number`: as [`SendOpts::number`], but a number that is not above all before is
-    /// accepted and not delivered.
+    /// `number`: as [`SendOpts::number`], except that a message whose number is not above
+    /// all earlier ones is accepted and not delivered.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer).
     async fn publish(
@@ -222,49 +222,49 @@ pub trait Channels {
     /// [`TooManyNames`](Refusal::TooManyNames).
     async fn announce(&self, id: PeerId, name: &str) -> Result<(), Refusal>;
 
-    /// This peer hears [`News::Announced`](super::News::Announced), once, as soon as a name
-    /// is announced, or at once if it is.
+    /// This peer hears [`News::Announced`](super::News::Announced) once: as soon as a name
+    /// is announced, or now if it already is.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
     /// [`TooManyNames`](Refusal::TooManyNames).
     async fn watch_for(&self, id: PeerId, name: &str) -> Result<(), Refusal>;
 }
 
-/// What of a peer is open: its requests, connections and sockets. They decide whether it
-/// is connected and when it is stale.
+/// The open requests, connections and sockets of peers. They decide whether a peer is
+/// connected and when it is stale.
 #[async_trait]
 pub trait Presence {
-    /// To be called by a door when the socket of a peer is open, and kept as long as it
-    /// is. The socket takes the peer over from a socket before it, and is given again
-    /// what that one was given and has not acknowledged. `resumes`: the peer may come
-    /// back with its token when the socket has closed, and stays in the list until it is
-    /// stale.
+    /// Called by a door when the socket of a peer is open. The door keeps the result for as
+    /// long as the socket is open. The socket takes the peer over from an earlier socket,
+    /// and is given again what that one was given and has not acknowledged. `resumes`: the
+    /// peer may come back with its token after the socket has closed, and stays in the list
+    /// until it is stale.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer).
     async fn open_socket(&self, id: PeerId, resumes: bool) -> Result<Box<dyn OpenSocket>, Refusal>;
 
-    /// To be called by a door when a request of a peer has come, and kept until it is
-    /// answered or given up.
+    /// Called by a door when a request of a peer has come. The door keeps the result until
+    /// the request is answered or given up.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
     /// [`WrongToken`](Refusal::WrongToken), [`MissingToken`](Refusal::MissingToken);
-    /// where the list is on another machine, the request's own operation finds out.
+    /// if the list is on another machine, the operation of the request returns them instead.
     fn open_request(&self, caller: Caller) -> Result<Box<dyn OpenRequest>, Refusal>;
 
-    /// A connection is closed, or another peer uses it. Told by [`Link`](super::Link).
+    /// A connection is closed, or another peer uses it. Called by [`Link`](super::Link).
     fn link_lost(&self, id: PeerId, link: u64);
 }
 
-/// What is known of the list, and what happens to it.
+/// The list as it is now, and the events of its peers.
 #[async_trait]
 pub trait Watching {
     /// What the list was made with.
     fn opts(&self) -> &HeartbeatOpts;
 
-    /// How many peers there are, as far as is known in this process.
+    /// The number of peers, as far as this process knows.
     fn len(&self) -> usize;
 
-    /// Whether there are no peers, as far as is known in this process.
+    /// Whether the list is empty, as far as this process knows.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -275,25 +275,25 @@ pub trait Watching {
     /// The list as text, newest peer first: a line `NAME,ID,STATUS` for each.
     fn format(&self) -> Lines;
 
-    /// A peer of the list as it is now.
+    /// The current state of a peer in the list.
     async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Refusal>;
 
-    /// Every peer of the list as it is now, by rising id.
+    /// The current state of every peer in the list, by rising id.
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal>;
 
-    /// Every peer that signs in, comes back or is removed, in order: from now on, or
-    /// after the event with this number, as far as it is still kept.
+    /// The events of all peers that sign in, come back or are removed, in order: from now
+    /// on, or all that followed the event with this number and are still kept.
     fn subscribe(&self, after: Option<u64>) -> PeerEvents;
 
-    /// The events that the webhook is to be sent: from now on, or, where other servers
-    /// may have sent some, those that none has sent.
+    /// The events to send to the webhook: those from now on; or, if several servers share
+    /// the list, those that none of them has sent yet.
     async fn webhook_events(&self) -> PeerEvents;
 
-    /// Waits until this server is the one of several that is to send the webhook this
-    /// event. False: another has sent it.
+    /// Waits until it is this server's turn to send this event to the webhook. False:
+    /// another server has sent it.
     async fn webhook_turn(&self, number: u64) -> bool;
 
-    /// The webhook has been sent this event, or the event was given up.
+    /// This event was sent to the webhook, or was given up.
     async fn webhook_sent(&self, number: u64);
 }
 
@@ -311,29 +311,29 @@ pub trait Engine:
     /// Removes the stale peers now instead of at the next interval. Returns their ids.
     async fn purge(&self) -> Result<Vec<PeerId>, Refusal>;
 
-    /// Stops the collector of this process: it removes no stale peer any more, unless it is
-    /// told to ([`Engine::purge`]).
+    /// Stops the collector of this process: from now on only [`Engine::purge`] removes stale
+    /// peers.
     fn cancel_gc(&self);
 
-    /// Ends every open wait, and from now on each wait for which there is no news, with
+    /// Ends every open wait, and from now on every wait without news, with
     /// [`News::Nothing`](super::News::Nothing): for a server that is about to stop.
     fn end_waits(&self);
 
-    /// This server stops: the peers that are only here are removed, with
+    /// This server stops: the peers that exist only here are removed, with
     /// [`Reason::Shutdown`]; only subscribers are told.
     async fn stop(&self);
 }
 
-/// A request of a peer that is open. As long as it waits, the peer is connected, and alive
-/// unless it is one that sends heartbeats; the same as long as it lives, where the list is
-/// in this process.
+/// An open request of a peer. While it waits, the peer is connected, and cannot get stale
+/// unless the peer sends heartbeats. If the list is in this process, both hold for as long
+/// as this lives, whether it waits or not.
 #[async_trait]
 pub trait OpenRequest: fmt::Debug + Send + Sync {
     /// Waits for the next thing that the peer should hear.
     ///
-    /// Of several waits of one peer only the newest is given anything; the others end
-    /// when their time is over or the peer is removed. Dropping the future ends the wait
-    /// and loses nothing.
+    /// Of several waits of one peer only the newest is given news; the others end when
+    /// their time is over or the peer is removed. Dropping the future ends the wait and
+    /// loses nothing.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer), also for a peer whose socket is
     /// open: it is heard through [`OpenSocket::wait`].

@@ -1,5 +1,5 @@
-//! What happens to peers, for those who run an application: each event with
-//! its number, and the last of them again for those who come late.
+//! The events of peers, for the operator: each has a number, and the last ones are kept
+//! for subscribers that come late.
 
 use std::{
     borrow::Cow,
@@ -17,11 +17,11 @@ use tokio::sync::watch;
 
 use super::PeerId;
 
-/// So many events are kept for subscribers that are late or come back.
+/// At most this many events are kept for subscribers that are late or come back.
 pub const EVENTS_KEPT: usize = 1000;
 
-/// So many are kept for a subscriber that has not taken them yet: all peers of
-/// a large list may be removed at once.
+/// At most this many events are kept for a subscriber that has not taken them yet: all
+/// peers of a large list may be removed at once.
 pub(super) const EVENTS_QUEUED: usize = 65_536;
 
 /// A peer as it was at one moment.
@@ -31,19 +31,19 @@ pub struct PeerInfo {
     pub id: PeerId,
     /// Its name, as it stands in the list.
     pub name: Arc<str>,
-    /// The label of the door that it came in by last, such as `http`.
+    /// The name of the door that it last came in by, such as `http`.
     pub door: Cow<'static, str>,
-    /// Its STATUS in the list: a request or socket of it is open, or it is
+    /// Its STATUS in the list: whether a request or socket of it is open, or it is
     /// expected to be back at once.
     pub connected: bool,
     /// When it signed in.
     pub since: SystemTime,
-    /// When a request of it was last open: now, if one is.
+    /// When a request of it was last open; now, if one is open.
     pub last_seen: SystemTime,
     /// Whether it has ever sent a heartbeat.
     pub heartbeat: bool,
-    /// How many viewers it can still serve, if it has said so (3DStreamingToolkit's
-    /// capacity extension).
+    /// How many more viewers it can serve, if it has said so (the capacity extension of
+    /// 3DStreamingToolkit).
     pub capacity: Option<u64>,
 }
 
@@ -68,13 +68,13 @@ pub enum PeerEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It signed out.
+    /// The peer signed out.
     SignedOut,
     /// The collector found it stale, or its socket was silent for too long.
     TimedOut,
     /// Its socket closed.
     Closed,
-    /// Its socket is open and it does not read.
+    /// Its socket is open, but the peer does not read.
     NotReading,
     /// The operator removed it.
     Kicked,
@@ -92,7 +92,7 @@ impl Reason {
         (Reason::Shutdown, "shutdown"),
     ];
 
-    /// The reason of this name, as it is written.
+    /// Reads a reason from its name.
     #[cfg(feature = "redis")]
     pub(super) fn read(name: &str) -> Option<Self> {
         let mut all = Self::ALL.into_iter();
@@ -108,7 +108,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The last events, and who waits for the next.
+/// The last events, and the subscribers that wait for the next one.
 pub(super) struct EventLog {
     kept: Mutex<Kept>,
     /// The number of the newest event.
@@ -117,14 +117,14 @@ pub(super) struct EventLog {
 
 #[derive(Default)]
 struct Kept {
-    /// None: an event that this version does not know.
+    /// None stands for an event that this version does not know.
     events: VecDeque<Option<PeerEvent>>,
     /// For each subscriber, the number of the last event that it took.
     taken: Vec<Weak<AtomicU64>>,
 }
 
 impl Kept {
-    /// Forgets what nobody is to hear any more. `newest`: the number of the
+    /// Forgets the events that all subscribers have taken. `newest`: the number of the
     /// last event.
     fn trim(&mut self, newest: u64) {
         while self.events.len() > EVENTS_KEPT {
@@ -148,8 +148,8 @@ impl EventLog {
         Self::beginning_at(SystemTime::now())
     }
 
-    /// Numbers begin at a time (in us), so that one of a server before this one
-    /// is lower than all of this one, and is known for what it is.
+    /// Numbers begin at the current time in us, so that every number of an earlier server
+    /// is lower than all numbers of this one and can be recognized.
     pub fn beginning_at(start: SystemTime) -> Arc<Self> {
         let start = start.duration_since(SystemTime::UNIX_EPOCH);
         let start = u64::try_from(start.as_ref().map_or(0, Duration::as_micros));
@@ -159,12 +159,12 @@ impl EventLog {
         })
     }
 
-    /// The next event has happened. None: one of a newer version, which this one does
-    /// not know; it has a number like any other, and nobody hears of it.
+    /// Adds the next event. None: an event of a newer version, which this version does
+    /// not know. It has a number like any other, and subscribers do not hear of it.
     pub fn add(&self, event: impl Into<Option<PeerEvent>>) {
         let mut kept = self.kept.lock();
         kept.events.push_back(event.into());
-        // While the log is locked, so that number and log agree.
+        // Sent while the log is locked, so that the number and the log agree.
         self.newest.send_modify(|newest| *newest += 1);
         kept.trim(*self.newest.borrow());
     }
@@ -175,7 +175,7 @@ impl EventLog {
         *self.newest.borrow()
     }
 
-    /// The next event has this number: those between are not known here.
+    /// Sets the number of the next event: those between are not known here.
     #[cfg(feature = "redis")]
     pub fn go_on_at(&self, next: u64) {
         let mut kept = self.kept.lock();
@@ -195,7 +195,7 @@ impl EventLog {
         kept.taken.retain(|taken| taken.strong_count() > 0);
         kept.taken.push(Arc::downgrade(&taken));
         drop(kept);
-        // From the future: of a server before this one. All there is, is news.
+        // A higher number is of an earlier server, so that all kept events are new.
         let missed = (after > now).then_some(Missed { after });
         PeerEvents {
             log: self.clone(),
@@ -206,36 +206,36 @@ impl EventLog {
     }
 }
 
-/// A subscription: events in order, each with its number. Numbers begin at the
-/// time when the list was made, in us since 1970, and have no gaps.
+/// A subscription: events in order, each with its number. Numbers begin at the time when
+/// the list was made, in us since 1970, and have no gaps.
 pub struct PeerEvents {
     log: Arc<EventLog>,
     newest: watch::Receiver<u64>,
     /// The number of the last event that was taken.
     taken: Arc<AtomicU64>,
-    /// To be told first.
+    /// The gap to report first.
     missed: Option<Missed>,
 }
 
 impl PeerEvents {
-    /// Waits for the next event. An error is a gap: the subscriber is more
-    /// than 65,536 events late (one that comes back: [`EVENTS_KEPT`]), or counts
-    /// those of a server before this one. What is kept comes next.
+    /// Waits for the next event. An error is a gap: the subscriber is more than 65,536
+    /// events late (after coming back: [`EVENTS_KEPT`]), or its number is of an earlier
+    /// server. The kept events follow.
     pub async fn next(&mut self) -> Result<(u64, PeerEvent), Missed> {
         loop {
-            // Before the look, so that none comes in between unnoticed.
+            // Marked before the look, so that an event in between is noticed.
             self.newest.mark_unchanged();
             if let Some(next) = self.next_kept() {
                 return next;
             }
             if self.newest.changed().await.is_err() {
-                // Not reached: the log, which this holds, holds the sender.
+                // Never reached: the sender is in the log, which `self` holds.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// How many events have happened that were not taken.
+    /// The number of events that have happened and were not taken.
     pub fn left(&self) -> u64 {
         let newest = *self.log.newest.borrow();
         newest.saturating_sub(self.taken.load(Ordering::Relaxed))
@@ -271,7 +271,7 @@ impl fmt::Debug for PeerEvents {
     }
 }
 
-/// Events are gone before they were heard.
+/// Some events were dropped before they were heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missed {
     /// The number of the last event that was heard.
@@ -292,7 +292,7 @@ mod tests {
 
     use super::*;
 
-    /// A log whose numbers begin at 1, for easy reading.
+    /// A log whose numbers begin at 1, which is easier to read.
     fn log() -> Arc<EventLog> {
         EventLog::beginning_at(SystemTime::UNIX_EPOCH)
     }

@@ -1,4 +1,4 @@
-//! The lines of the list as peers are told them, in parts that lists of different
+//! The lines of the list as peers are sent them, in parts that the lists of different
 //! moments share.
 
 use std::{fmt, sync::Arc};
@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 /// Lines `NAME,ID,STATUS\n` of the list at one moment.
 ///
-/// A large list is in several parts, and lists of moments that follow each other
-/// share those that did not change: a thousand clients that read slowly hold
-/// little more than one.
+/// A large list is in several parts. Lists of consecutive moments share the parts that
+/// did not change, so that a thousand clients that read slowly hold little more than one
+/// copy.
 #[derive(Clone)]
 pub struct Lines(Parts);
 
@@ -39,7 +39,7 @@ impl Lines {
         self.len() == 0
     }
 
-    /// All parts in one, which is a copy if they are many.
+    /// All parts in one; a copy if there are several.
     pub fn to_bytes(&self) -> Bytes {
         match &self.0 {
             Parts::One(part) => part.clone(),

@@ -1,4 +1,4 @@
-//! What doors hold: the peer list, in whichever engine.
+//! What doors hold: the peer list, whichever engine it has.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -12,7 +12,8 @@ use super::{Engine, HeartbeatOpts, memory::MemoryEngine};
 pub struct TimeoutPeerList(Arc<dyn Engine>);
 
 impl TimeoutPeerList {
-    /// An empty list in this process, and the collector that removes stale peers from it.
+    /// Makes an empty list in this process, and the collector that removes its stale
+    /// peers.
     ///
     /// # Panics
     ///
@@ -21,7 +22,7 @@ impl TimeoutPeerList {
         Self(Arc::new(MemoryEngine::new(opts)))
     }
 
-    /// The list that lives in Redis, as one more node of it.
+    /// Joins the list that lives in Redis, as one more node.
     #[cfg(feature = "redis")]
     pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
         let engine = RedisEngine::connect(opts, cluster).await?;
@@ -33,7 +34,7 @@ impl TimeoutPeerList {
         !self.has_room_beside(0)
     }
 
-    /// Whether there is room for one more peer, beside `coming` others that are about to
+    /// Whether there is room for one more peer, besides `coming` others that are about to
     /// sign in.
     pub fn has_room_beside(&self, coming: usize) -> bool {
         self.len().saturating_add(coming) < self.opts().max_peers

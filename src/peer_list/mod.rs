@@ -1,4 +1,4 @@
-//! The peer list: who is signed in, what waits for whom, and who went stale.
+//! The peer list: which peers are signed in, what waits for them, and which are stale.
 //!
 //! This is the domain. It knows no HTTP, no socket and no JSON. Doors translate their
 //! protocols into the operations of [`Engine`]; all promises about order, causality,
@@ -89,10 +89,10 @@ impl Default for HeartbeatOpts {
 pub struct SignedIn {
     /// Its id.
     pub id: PeerId,
-    /// What it proves with that it is itself.
+    /// The token that proves that a request is this peer's.
     pub token: PeerToken,
-    /// The list at that moment. It begins with the peer's own line: some
-    /// clients take their id from there.
+    /// The list at that moment. It begins with the peer's own line, from which some
+    /// clients take their id.
     pub list: Lines,
 }
 

@@ -11,20 +11,20 @@ use super::{Dialect, PeerId};
 /// The flag byte stands this far from the end of its line: `..,1\n`.
 const FLAG_FROM_LINE_END: usize = 2;
 
-/// A page with more text than this takes no more lines, in bytes. A change copies
-/// one page; and hyper writes as much at once.
+/// A page takes no more lines once its text is longer than this, in bytes. A change
+/// copies one page, and hyper writes about as much at once.
 const PAGE_BYTES: usize = 16 * 1024;
 
 /// Whether a peer's STATUS is 1, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Connected {
     Yes,
-    /// Connected until then, unless told otherwise before.
+    /// Connected until this moment, unless this changes before.
     Until(Instant),
     No,
 }
 
-/// One peer's place in the list.
+/// The position of one peer in the list.
 pub(super) struct Slot {
     pub id: PeerId,
     /// The version at which it joined. Slots are sorted by it.
@@ -33,8 +33,8 @@ pub(super) struct Slot {
     pub connected: Connected,
     /// The soonest entry for this slot in the roster's `expiring`.
     pub queued: Option<Instant>,
-    /// Distance of the flag byte from the end of the page's text, in bytes. Counted
-    /// from the end, it only changes when an older peer of the page leaves.
+    /// Distance of the flag byte from the end of the page's text, in bytes. Counted from
+    /// the end, it only changes when an older peer of the page leaves.
     flag: usize,
     /// Length of the peer's line, in bytes.
     line: usize,
@@ -47,9 +47,9 @@ pub(super) struct Page {
     /// join only prepends.
     text: Vec<u8>,
     start: usize,
-    /// Oldest first, that is in the reverse order of the lines.
+    /// Oldest first: the reverse order of the lines.
     slots: VecDeque<Slot>,
-    /// The text as it was last handed out, while it is still right.
+    /// The text as it was last handed out, until it changes.
     snapshot: Option<Bytes>,
 }
 
@@ -58,7 +58,7 @@ impl Page {
         &self.slots
     }
 
-    /// The length of its text, in bytes.
+    /// The length of the text, in bytes.
     pub fn len(&self) -> usize {
         self.text.len() - self.start
     }
@@ -67,7 +67,7 @@ impl Page {
         self.len() >= PAGE_BYTES
     }
 
-    /// Whether this page and another should be one.
+    /// Whether this page and another one should be joined.
     pub fn should_merge(&self, other: &Page) -> bool {
         self.len() + other.len() <= PAGE_BYTES / 2
     }
@@ -83,7 +83,7 @@ impl Page {
         &mut self.slots[index]
     }
 
-    /// Puts a peer first. Its line says that it is connected.
+    /// Puts a peer first, as connected.
     pub fn join(&mut self, id: PeerId, name: &str, dialect: Dialect, joined: u64) {
         let line = format!("{name},{id},1\n");
         self.prepend(line.as_bytes());
@@ -99,7 +99,7 @@ impl Page {
         self.snapshot = None;
     }
 
-    /// Takes a peer off.
+    /// Takes a peer off the page.
     pub fn leave(&mut self, index: usize) -> Option<Slot> {
         let slot = self.slots.remove(index)?;
         let line_start = self.text.len() - slot.flag + FLAG_FROM_LINE_END - slot.line;
@@ -124,7 +124,7 @@ impl Page {
         self.snapshot = None;
     }
 
-    /// Writes the flag of a peer as it is connected. Whether that changed it.
+    /// Writes the flag of a peer. Returns whether that changed the flag.
     pub fn write_flag(&mut self, index: usize) -> bool {
         let slot = &self.slots[index];
         let at = self.text.len() - slot.flag;
@@ -141,7 +141,7 @@ impl Page {
         true
     }
 
-    /// Its lines, newest first.
+    /// The lines, newest first.
     pub fn snapshot(&mut self) -> Bytes {
         let lines = &self.text[self.start..];
         self.snapshot
@@ -149,8 +149,8 @@ impl Page {
             .clone()
     }
 
-    /// As [`Page::snapshot`], with the line of one peer, what is before and what is
-    /// after it apart.
+    /// As [`Page::snapshot`], in three parts: the lines before one peer's, that peer's,
+    /// and those after it.
     pub fn snapshot_around(&mut self, index: usize) -> [Bytes; 3] {
         let lines = self.snapshot();
         let slot = &self.slots[index];
@@ -163,8 +163,8 @@ impl Page {
         ]
     }
 
-    /// As [`Page::snapshot`], but who joined after a version counts as connected.
-    /// None if that makes no difference.
+    /// As [`Page::snapshot`], except that peers which joined after a version count as
+    /// connected. None if that makes no difference.
     pub fn announcement(&mut self, heard: u64) -> Option<Bytes> {
         if self
             .slots

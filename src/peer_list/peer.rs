@@ -19,7 +19,7 @@ impl PeerId {
         (1..=Self::MAX.0).contains(&number).then_some(Self(number))
     }
 
-    /// The id that is written so, in decimal digits and nothing else.
+    /// Reads an id: decimal digits and nothing else.
     pub fn parse(text: &str) -> Option<Self> {
         let is_decimal = text.bytes().all(|b| b.is_ascii_digit());
         let number = text.parse().ok().filter(|_| is_decimal);
@@ -47,7 +47,7 @@ pub enum Dialect {
     /// One line for each change, in order: WebRTC's `peerconnection_client`,
     /// which signs in with a bare `?NAME` and reads one line of an update.
     Bare,
-    /// Not at all: clients whose protocol has no word for it.
+    /// Not at all: clients whose protocol has no message for it.
     Silent,
 }
 
@@ -63,15 +63,15 @@ impl Dialect {
     }
 }
 
-/// How a peer comes in.
+/// How a peer signs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WayIn {
-    /// A label of its door, for those who watch the list. It has no spaces.
+    /// The name of its door, as events and the operator's API show it. It has no spaces.
     pub door: &'static str,
     /// How it hears of others.
     pub dialect: Dialect,
-    /// Whether each request that acts as the peer has to show its token, from the
-    /// start. (It has to anyway once one has shown it.)
+    /// Whether each request that acts as the peer has to show its token from the start.
+    /// (After a request has shown it, each has to in any case.)
     pub protected: bool,
 }
 
@@ -91,7 +91,7 @@ pub(super) fn name_for_list(name: &str) -> Arc<str> {
     clean.into()
 }
 
-/// Whether a character has no place in a line of the list.
+/// Whether a character may not stand in a line of the list.
 fn is_misleading(c: char) -> bool {
     let ends_line = matches!(c, ',' | '\u{2028}' | '\u{2029}');
     // Unicode's Bidi_Control.

@@ -14,7 +14,7 @@ pub enum Refusal {
     /// [`HeartbeatOpts::max_peers`](super::HeartbeatOpts::max_peers) are signed in.
     #[error("the peer list is full")]
     Full,
-    /// Another peer holds the name, or this peer has one already.
+    /// Another peer holds the name, or this peer already has one.
     #[error("the name is taken")]
     NameTaken,
     /// The names that the peer holds and waits for exceed the bound of a mailbox.
@@ -36,9 +36,9 @@ pub enum Refusal {
     #[error("the receiver's mailbox is full")]
     MailboxFull,
     /// A message with a higher number was accepted from this sender before.
-    #[error("a later message of the sender was accepted before")]
+    #[error("a later message of this sender has been accepted")]
     OutOfOrder,
-    /// The peer list is in Redis, which cannot be reached at present.
+    /// The peer list is in Redis, which cannot be reached now.
     #[error("the peer list cannot be reached")]
     Unavailable,
 }

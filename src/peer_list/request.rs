@@ -12,15 +12,15 @@ use parking_lot::Mutex;
 
 use super::{Engine, PeerId, PeerToken};
 
-/// What a request proves with that it may act as its peer.
+/// What a request shows as proof that it may act as its peer.
 #[derive(Clone, Debug)]
 pub enum Proof {
-    /// It shows no token, and may act as peers that are not protected.
+    /// The request shows no token, and may act only as a peer that is not protected.
     Nothing,
-    /// It shows this one.
+    /// The request shows this token.
     Token(PeerToken),
-    /// It needs none: it is the request that signed the peer in, or the server itself acts
-    /// for the peer.
+    /// No proof is needed: the request has just signed the peer in, or the server itself
+    /// acts for the peer.
     Trusted,
 }
 
@@ -30,18 +30,18 @@ impl From<Option<PeerToken>> for Proof {
     }
 }
 
-/// Who makes a request, and what that shows of it.
+/// The peer that makes a request, and the connection of the request.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The peer that it acts as.
     pub id: PeerId,
-    /// What it proves that with.
+    /// The proof that it may.
     pub proof: Proof,
     /// The connection that the request came on, if the door can see it and it
     /// stays open after the answer.
     pub link: Option<Arc<Link>>,
-    /// Its client closes the connection after the answer and will be back;
-    /// until then, for two seconds at most, it still counts as connected.
+    /// The client closes the connection after the answer and will connect again; until
+    /// then, for at most two seconds, the peer still counts as connected.
     pub lingers: bool,
 }
 
@@ -83,7 +83,7 @@ struct User {
 }
 
 impl Link {
-    /// A connection that nobody has used yet.
+    /// A connection that no peer has used yet.
     pub fn new() -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -93,9 +93,9 @@ impl Link {
         }
     }
 
-    /// Whether the request that is open on it may wait for long, so that a server can do
-    /// without what it keeps for requests that are answered soon. A server says no when a
-    /// request begins, and a door yes.
+    /// Sets whether the open request may wait for long, so that the server can free what it
+    /// keeps for requests that are answered soon. The server sets false when a request
+    /// begins; a door that waits sets true.
     pub fn set_suspendable(&self, is: bool) {
         self.is_suspendable.store(is, Ordering::Relaxed);
     }

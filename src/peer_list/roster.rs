@@ -1,7 +1,7 @@
-//! Who is in the list, in the form in which peers are told of it: the lines,
+//! The peers in the list, in the form in which other peers are told of them: the lines,
 //! their versions, and the log of changes.
 //!
-//! The roster is pure state under one lock. It does not know who waits.
+//! The roster is pure state under one lock. It does not know which peers wait.
 
 use std::{
     cmp::Reverse,
@@ -31,7 +31,7 @@ pub(super) struct Roster {
     /// Oldest first, that is in the reverse order of the lines. None is empty.
     pages: VecDeque<Page>,
     peers: usize,
-    /// The lines as they were last handed out, while they are still right.
+    /// The lines as they were last handed out, until they change.
     snapshot: Option<Lines>,
     /// The same for the last update that announced a peer which is no longer
     /// connected, and the version that it was for: most have heard the same.
@@ -63,13 +63,12 @@ impl Roster {
         }
     }
 
-    /// The version of the list as it is now.
+    /// The current version of the list.
     pub fn current(&self) -> u64 {
         self.current
     }
 
-    /// The changes up to this version are as good as made: the next one is the
-    /// one after it.
+    /// Continues at this version: the next change gets the version after it.
     #[cfg(feature = "redis")]
     pub fn continue_at(&mut self, version: u64) {
         self.current = version;
@@ -125,7 +124,7 @@ impl Roster {
         joined
     }
 
-    /// Takes a peer off the list. False if it is not in it.
+    /// Takes a peer off the list. False if the list does not have the peer.
     pub fn leave(&mut self, joined: u64, name: &Arc<str>) -> bool {
         let Some((page, index)) = self.find(joined) else {
             return false;
@@ -145,7 +144,7 @@ impl Roster {
         true
     }
 
-    /// Sets a peer's STATUS. Told to nobody.
+    /// Sets a peer's STATUS, of which other peers are not told.
     pub fn set_connected(&mut self, joined: u64, connected: Connected) {
         let Some((page, index)) = self.find(joined) else {
             return;
@@ -161,7 +160,7 @@ impl Roster {
         self.write_flag(page, index);
     }
 
-    /// The list, newest peer first, with each STATUS as it is now.
+    /// The list, newest peer first, each with its current STATUS.
     pub fn list(&mut self, now: Instant) -> Lines {
         self.expire(now);
         let pages = self.pages.iter_mut().rev();
@@ -185,8 +184,8 @@ impl Roster {
     }
 
     /// The list for a peer that last heard of version `heard`: as
-    /// [`Roster::list`], but who joined since counts as connected, for this
-    /// is the update that announces them.
+    /// [`Roster::list`], except that peers which joined since then count as connected,
+    /// because this is the update that announces them.
     pub fn update(&mut self, heard: u64, now: Instant) -> Lines {
         let list = self.list(now);
         if let Some((version, announcement)) = &self.announcement
@@ -223,7 +222,7 @@ impl Roster {
         self.current - heard <= self.log.len() as u64
     }
 
-    /// The page of a peer, and its place there.
+    /// The page of a peer, and the peer's position there.
     fn find(&self, joined: u64) -> Option<(usize, usize)> {
         let newer = self.pages.partition_point(|page| {
             let oldest = page.slots().front();
@@ -233,8 +232,8 @@ impl Roster {
         Some((page, self.pages[page].index(joined)?))
     }
 
-    /// Drops a page that has become empty, and makes one of it and a neighbour
-    /// where both have become short: pages of which little is left would add up.
+    /// Drops a page that has become empty, and joins two neighbours that have both become
+    /// short: otherwise many nearly empty pages would remain.
     fn join_pages(&mut self, page: usize) {
         if self.pages[page].len() == 0 {
             self.pages.remove(page);
@@ -278,7 +277,7 @@ impl Roster {
         self.announcement = None;
     }
 
-    /// Sets STATUS 0 where a connection counted until before now.
+    /// Sets STATUS 0 for peers whose last connection counted only until now.
     fn expire(&mut self, now: Instant) {
         while let Some(&Reverse((end, joined))) = self.expiring.peek() {
             if end > now {

@@ -17,7 +17,8 @@ impl PeerToken {
     ///
     /// # Panics
     ///
-    /// If the system has none, which is none that this server runs on.
+    /// If the system has no source of randomness; every system that this server runs on
+    /// has one.
     pub(super) fn random() -> Self {
         let mut bytes = [0; DIGITS / 2];
         #[expect(clippy::expect_used, reason = "without secrets nobody may be let in")]
@@ -25,7 +26,7 @@ impl PeerToken {
         Self(u128::from_ne_bytes(bytes))
     }
 
-    /// The token that a client shows. None if that is none.
+    /// Reads the token that a client shows. None if it is not valid.
     pub fn parse(shown: &str) -> Option<Self> {
         let is_hex = shown.bytes().all(|b| b.is_ascii_hexdigit());
         let parsed: Result<u128, ParseIntError> = u128::from_str_radix(shown, 16);
@@ -35,12 +36,12 @@ impl PeerToken {
             .map(Self)
     }
 
-    /// Whether both are the same. Takes as long if they are not.
+    /// Whether both are the same, in constant time.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 
-    /// As its peer is told.
+    /// The token as its peer is sent it.
     pub fn digits(&self) -> String {
         format!("{:032x}", self.0)
     }

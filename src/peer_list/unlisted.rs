@@ -6,13 +6,14 @@ use bytes::Bytes;
 
 use super::{PeerId, PeerToken};
 
-/// How a peer comes in that is in no list yet.
+/// A peer that is about to come in unlisted.
 #[derive(Clone, Copy, Debug)]
 pub struct Unlisted<'a> {
-    /// A secret of its client's by which it can come back. With one, the peer keeps its
-    /// mailbox when its socket closes, until it is stale, and acknowledges what it gets.
+    /// A secret that the client made, with which it can come back. With a key, the peer
+    /// keeps its mailbox after its socket has closed, until it is stale, and acknowledges
+    /// what it gets.
     pub key: Option<&'a str>,
-    /// A label of its door, for those who watch the list. It has no spaces.
+    /// The name of its door, as events and the operator's API show it. It has no spaces.
     pub door: &'static str,
     /// The channels that it is in from the start, at no cost.
     pub channels: &'a [&'a str],
@@ -24,9 +25,9 @@ pub struct Unlisted<'a> {
 pub struct Added {
     /// Its id.
     pub id: PeerId,
-    /// What it proves with that it is itself.
+    /// The token with which it comes back.
     pub token: PeerToken,
-    /// It was known by its key or token, and is the same again.
+    /// Whether it was known by its key or token, and is the same peer again.
     pub resumed: bool,
     /// Its alias, if it has one and is in the list.
     pub alias: Option<Arc<str>>,
@@ -39,12 +40,11 @@ pub struct Added {
 pub struct Listing<'a> {
     /// Its name in the list.
     pub name: &'a str,
-    /// What others find out about it, in the form of its protocol.
+    /// What other peers can ask about it, in the form of its protocol.
     pub card: Bytes,
-    /// Published in the channels that it is in when it is in the list.
+    /// Published in its channels when it is in the list.
     pub hello: Bytes,
-    /// Published in the channels that it is in then when it is removed, for whatever
-    /// reason.
+    /// Published in its channels when it is removed, for whatever reason.
     pub farewell: Bytes,
 }
 

@@ -46,7 +46,11 @@ async fn every_parameter_refuses_nonsense_and_says_what_is_wrong() {
                 ))
                 .await;
             assert_eq!(reply.status, 400, "{target}");
-            assert!(reply.text().contains(" is no peer id"), "{}", reply.text());
+            assert!(
+                reply.text().contains(" is not a valid peer ID"),
+                "{}",
+                reply.text()
+            );
         }
     }
     for (target, status) in [

@@ -180,13 +180,13 @@ async fn a_setting_that_cannot_be_used_is_one_line_and_status_2() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
-        "signal-http-heartbeat: PORT (--port) cannot be \"http\": it takes a port number from 0 \
+        "signal-http-heartbeat: PORT (--port) is not valid: expected a port number from 0 \
          to 65535\n"
     );
     let output = run(&["--port"], &[]).await;
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
-        "signal-http-heartbeat: --port is given without a value; --help shows what it takes\n"
+        "signal-http-heartbeat: --port has no value; --help shows what to give\n"
     );
     let mut not_utf8 = command(Path::new(BINARY), &[], &[]);
     not_utf8.env("HOST", OsStr::from_bytes(b"\xff"));

@@ -21,7 +21,7 @@ use crate::peer_list::Refusal;
 ///
 /// The status is never one that clients take for success or for the end of
 /// the world: bad input is a 4xx, and 500 is not among them, because one
-/// client family polls anew at once on it and another stops for ever.
+/// client family polls again at once on it and another stops for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RequestError {
     MissingName,
@@ -29,13 +29,13 @@ pub(crate) enum RequestError {
     MalformedId(&'static str),
     MalformedNumber(&'static str),
     MissingNumber(&'static str),
-    /// The request names no host, several, or what is none.
+    /// The request has no Host header, several, or one that is not valid.
     BadHost,
     /// The body is encoded in another way than in chunks.
     BadTransferEncoding,
     /// The named parameter is a number above this one.
     TooHigh(&'static str, u64),
-    /// The request acts as a peer and does not prove that it is that one.
+    /// The request acts as a peer that is protected, and shows no token.
     MissingToken,
     /// The token is not that of the peer.
     WrongToken,
@@ -48,7 +48,7 @@ pub(crate) enum RequestError {
     MalformedSeq,
     /// A message has a lower `seq` than the last of its sender.
     OutOfOrder,
-    /// What is asked for and what is there exclude each other.
+    /// Something in the list stands against the request.
     Conflict(Refusal),
     /// The peer list is on another machine and cannot be reached.
     Unavailable,
@@ -113,68 +113,83 @@ impl RequestError {
     /// Never blank: the JavaScript client starts a second poll loop on that.
     fn line(&self) -> String {
         match self {
-            Self::MissingName => "a name is missing: sign in with ?peer_name=NAME".into(),
-            Self::MissingId(name) => format!("{name} is missing: it is the id of a peer"),
+            Self::MissingName => "the name is missing: sign in with ?peer_name=NAME".into(),
+            Self::MissingId(name) => format!("{name} is missing: expected the ID of a peer"),
             Self::MalformedId(name) => {
-                format!("{name} is no peer id: a whole number from 1 to 2147483647")
+                format!(
+                    "{name} is not a valid peer ID: expected a whole number from 1 to 2147483647"
+                )
             }
             Self::MalformedNumber(name) => {
-                format!("{name} is no number: a whole number from 0")
+                format!("{name} is not a valid number: expected a whole number of 0 or more")
             }
-            Self::MissingNumber(name) => format!("{name} is missing: it is a whole number from 0"),
+            Self::MissingNumber(name) => {
+                format!("{name} is missing: expected a whole number of 0 or more")
+            }
             Self::BadHost => {
-                "a request in HTTP/1.1 needs exactly one Host header, with a valid host".into()
+                "an HTTP/1.1 request needs exactly one Host header, with a valid host".into()
             }
             Self::BadTransferEncoding => {
-                "Transfer-Encoding can only be chunked: send the body with a Content-Length".into()
+                "the only Transfer-Encoding here is chunked: use it, or send a Content-Length"
+                    .into()
             }
             Self::TooHigh(name, highest) => format!("{name} is too high: at most {highest}"),
             Self::MissingToken => {
-                "the peer's token is missing: X-Peer-Token of the answer to its sign-in".into()
+                "the token of the peer is missing: send the X-Peer-Token header that its sign-in \
+                 returned"
+                    .into()
             }
             Self::WrongToken => {
-                "the token is not that of the peer: sign in anew, without peer_id and token".into()
+                "the token does not belong to the peer: sign in again, without peer_id and token"
+                    .into()
             }
-            Self::Repeated(name) => format!("{name} is given more than once"),
-            Self::NotSignedIn(name) => format!("{name} is not signed in"),
+            Self::Repeated(name) => format!("{name} is given more than once: send it once"),
+            Self::NotSignedIn(name) => format!("no peer with the ID in {name} is signed in"),
             Self::ServerFull => "the server is full: try again later".into(),
             Self::MailboxFull => {
-                "too much waits for the receiver already: try again when it has polled".into()
+                "the receiver's mailbox is full: try again when the receiver has polled".into()
             }
             Self::MalformedSeq => "seq is 0: messages are numbered from 1".into(),
             Self::OutOfOrder => {
-                "seq is lower than that of a message before: send one after the other".into()
+                "seq is lower than that of an earlier message: send one message after the other"
+                    .into()
             }
             Self::Conflict(refusal) => refusal.to_string(),
             Self::Unavailable => {
-                "the peer list cannot be reached, or is full: try again soon".into()
+                "the server cannot reach its peer list, or has no room in it: try again soon".into()
             }
             Self::TooLarge { limit } => {
-                format!("the message is too large: at most {limit} bytes")
+                format!("the message is too large: send at most {limit} bytes")
             }
-            Self::BodyTooSlow => "the message did not arrive in time".into(),
-            Self::BrokenBody => "the message is not framed as its headers say".into(),
-            Self::MethodNotAllowed(allowed) => format!("use {} here", names(allowed, " or ")),
-            Self::NotFound => "there is nothing here".into(),
+            Self::BodyTooSlow => "the message did not arrive in time: send it again".into(),
+            Self::BrokenBody => {
+                "the length or the chunks of the message are not as its headers say".into()
+            }
+            Self::MethodNotAllowed(allowed) => {
+                format!("this path takes only {}", names(allowed, " or "))
+            }
+            Self::NotFound => "this path does not exist".into(),
             Self::OnlyWebSockets => {
-                "there are only WebSockets here: connect to it with ws: or wss:".into()
+                "this path takes only WebSockets: connect with ws: or wss:".into()
             }
             Self::WebSocketVersion => {
-                "this server speaks version 13 of the WebSocket protocol (RFC 6455)".into()
+                "the server speaks only version 13 of the WebSocket protocol (RFC 6455)".into()
             }
-            Self::BrokenHandshake => "this is not a WebSocket handshake: send a GET in HTTP/1.1 \
+            Self::BrokenHandshake => {
+                "this is not a valid WebSocket handshake: send a GET in HTTP/1.1 \
                  with Connection: Upgrade and a Sec-WebSocket-Key of 16 bytes in base64"
-                .into(),
+                    .into()
+            }
             #[cfg(feature = "operator")]
             Self::Unauthorized => {
-                "the operator's token is missing or wrong: Authorization: Bearer TOKEN".into()
+                "the operator's token is missing or wrong: send Authorization: Bearer TOKEN".into()
             }
             #[cfg(feature = "operator")]
             Self::OperatorsOnly => {
-                "the operator's API is not for pages: ask it from your backend".into()
+                "pages may not use the operator's API: call it from your backend".into()
             }
             Self::ForeignOrigin => {
-                "pages of this origin may not use the server: its operator can allow it".into()
+                "pages of this origin may not use the server: its operator can allow them".into()
             }
         }
     }

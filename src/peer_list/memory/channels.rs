@@ -1,4 +1,4 @@
-//! Peers that come in unlisted, and what is done by channels, aliases and announcements.
+//! Unlisted peers, channels, aliases and announcements.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -57,8 +57,8 @@ impl Channels for MemoryEngine {
         loop {
             let entered = self.0.names.lock().enter(peer.id, key);
             let Err(first) = entered else { break };
-            // Of two sockets that come with the same key at once, one is first; or
-            // that one is about to be removed.
+            // Two sockets come with the same key at once, and the other was first; or the
+            // peer with that key is about to be removed.
             let lives = |first: &Arc<Peer>| first.state.lock().removed.is_none();
             if let Some(first) = self.peer(first).ok().filter(lives) {
                 self.0.peers.remove(&peer.id);
@@ -101,7 +101,7 @@ impl Channels for MemoryEngine {
             let joined = roster.join(id, &name, state.way.dialect, Connected::Yes);
             self.enlist(&roster, &peer, &state, Listed { name, joined });
         }
-        // Its STATUS, and its removal if that came in between.
+        // Its STATUS may have changed in between, or it may have been removed.
         self.show_connected(&peer, peer.state.lock());
         let removed = {
             let state = peer.state.lock();
@@ -110,13 +110,13 @@ impl Channels for MemoryEngine {
         if let Some((reason, info)) = removed {
             self.unlist(&peer, Removal::Asked(reason), info);
             self.changed();
-            // Its farewell was said already.
+            // Its farewell has been published already.
             return Err(Refusal::UnknownPeer);
         }
         self.changed();
         self.push_to(&audience, Message::published(hello)).await;
         if peer.state.lock().removed.is_some() {
-            // Some may have heard its farewell before its hello.
+            // Some peers may have heard its farewell before its hello.
             self.push_to(&audience, Message::published(farewell)).await;
             return Err(Refusal::UnknownPeer);
         }
@@ -172,8 +172,8 @@ impl Channels for MemoryEngine {
             return Ok(());
         };
         let list = self.clone();
-        // It goes on when the socket by which it came is replaced: its client
-        // sends it again, and that waits for this and is then a repeat.
+        // Goes on when the sender's socket is replaced: the client sends the message
+        // again, and that repeat waits for this call and is then dropped.
         let sending = tokio::spawn(async move {
             let _alone = peer.publishing.lock().await;
             {
@@ -185,7 +185,7 @@ impl Channels for MemoryEngine {
             }
             list.push_to(&audience, message).await;
         });
-        // An error: the server stops.
+        // An error means that the server stops.
         let _ = sending.await;
         Ok(())
     }
@@ -205,7 +205,7 @@ impl Channels for MemoryEngine {
 }
 
 impl MemoryEngine {
-    /// Changes the names of a peer that is there.
+    /// Changes the names of a peer that is in the map.
     fn with_names<T>(
         &self,
         id: PeerId,
@@ -264,7 +264,7 @@ impl MemoryEngine {
         });
     }
 
-    /// Every peer in the list but those that came in unlisted and are shown no card of.
+    /// Every peer in the list, except unlisted peers that show no card.
     fn with_cards(&self, mut cards: HashMap<PeerId, Bytes>) -> Vec<Card> {
         let peers = self.peer_ids().into_iter();
         let peers = peers.filter_map(|id| self.peer(id).ok());
@@ -287,7 +287,8 @@ impl MemoryEngine {
             pushed == Err(Refusal::MailboxFull)
         });
         let full: Vec<_> = full.collect();
-        // Side by side, so that many that do not read take no longer than one.
+        // Pushed side by side, so that many receivers that do not read take no longer
+        // than one.
         join_all(
             full.iter()
                 .map(|peer| self.push_patiently(peer, message.clone())),

@@ -16,16 +16,16 @@ use super::{
 };
 use crate::peer_list::{HeartbeatOpts, PeerId, rules::sign_period};
 
-/// Whether this process runs, and has done so for long enough.
+/// Whether this process runs, and has run for long enough.
 ///
-/// While it stood still (a suspended machine, SIGSTOP) nobody could show that they
-/// are there: that time counts for nobody. The list in Redis has the same rule.
+/// While the process stood still (a suspended machine, SIGSTOP) no peer could show that
+/// it is alive: that time does not count. The list in Redis has the same rule.
 pub(super) struct Awake {
     period: Duration,
     timeout: Duration,
-    /// When it last looked. It does each period.
+    /// When it last looked, which it does once a period.
     looked: Instant,
-    /// Until then nobody is collected.
+    /// Until this moment no peer is collected.
     grace: Option<Instant>,
 }
 
@@ -41,8 +41,7 @@ impl Awake {
 
     /// Looks at the clock. Returns whether peers may be collected.
     fn look(&mut self, now: Instant) -> bool {
-        // A look may be late on a busy machine, but not for as long as it takes to the
-        // next.
+        // A look may be late on a busy machine, but not by a whole period.
         if now.saturating_duration_since(self.looked) > 2 * self.period {
             self.grace = Some(now + self.timeout);
         }
@@ -51,8 +50,8 @@ impl Awake {
     }
 }
 
-/// Starts the collector of a list. It ends when the list is dropped or the
-/// handle is aborted.
+/// Starts the collector of a list. It ends when the list is dropped or the handle is
+/// aborted.
 pub(super) fn start(list: &MemoryEngine) -> AbortHandle {
     let mut looks = every(sign_period(&list.0.opts));
     let mut collections = every(list.0.opts.gc_interval);
@@ -84,11 +83,10 @@ fn every(period: Duration) -> Interval {
 }
 
 impl MemoryEngine {
-    /// Removes all stale peers and tells the others once. Returns who is
-    /// removed.
+    /// Removes all stale peers and tells the others once. Returns the removed peers.
     pub(super) fn collect(&self) -> Vec<PeerId> {
         let now = Instant::now();
-        // Where nobody looks at the clock it does not tell of a stand-still.
+        // Without a collector nothing looks at the clock, and a standstill stays unknown.
         let is_watched = self.0.gc.lock().is_some();
         if is_watched && !self.0.awake.lock().look(now) {
             return Vec::new();

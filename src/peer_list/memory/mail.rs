@@ -1,4 +1,4 @@
-//! What peers send and hear.
+//! How messages are sent and received.
 
 use std::{cmp::Ordering, pin::pin, sync::Arc, task::Waker};
 
@@ -66,7 +66,7 @@ impl MemoryEngine {
     ) -> Delivery {
         if let Some(moment) = wait.acknowledge(acknowledged) {
             let too_late = end.filter(|end| *end <= moment);
-            // Over before if the peer is removed, which it hears of at once.
+            // Ends early if the peer is removed, which it hears of at once.
             let _ = timeout_at(too_late.unwrap_or(moment), wait.end()).await;
             if too_late.is_some() {
                 return wait.nothing();
@@ -89,7 +89,8 @@ impl MemoryEngine {
         number: Option<u64>,
     ) -> Result<(), Refusal> {
         let sender = self.peer(from)?;
-        // Locked until the message is in the mailbox, or it could pass twice.
+        // Locked until the message is in the mailbox: otherwise it could be accepted
+        // twice.
         let mut last = number.map(|number| (number, sender.last_sent.lock()));
         if let Some((number, last)) = &last {
             match number.cmp(last) {
@@ -150,7 +151,7 @@ impl MemoryEngine {
     ) -> Result<(), Refusal> {
         let deadline = Instant::now() + ROOM_PATIENCE;
         loop {
-            // Listened to before the look, so that no room is missed.
+            // Listened to before the attempt, so that no room is missed.
             let mut room = pin!(receiver.room.notified());
             room.as_mut().enable();
             match attempt() {
@@ -167,8 +168,9 @@ impl MemoryEngine {
         }
     }
 
-    /// A peer has made no room in its mailbox. Through its socket nobody can
-    /// be refused, nor may one that is away miss a part: it is to go.
+    /// A peer has made no room in its mailbox. A sender that uses a socket cannot be
+    /// refused, and a receiver that is away must not miss a part: the receiver is
+    /// removed.
     pub(super) fn give_up(&self, receiver: &Peer) -> Refusal {
         let wakers = {
             let mut state = receiver.state.lock();

@@ -1,4 +1,4 @@
-//! What waits for one peer: its messages, first in first out, bounded in bytes.
+//! The mailbox of one peer: its messages, first in, first out, bounded in bytes.
 
 use std::collections::VecDeque;
 
@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::peer_list::{MESSAGE_OVERHEAD_BYTES, PeerId};
 
-/// Above this many entries an emptied queue gives its memory back: a burst
-/// must not stay paid for by a peer that is quiet afterwards.
+/// A queue with room for more entries than this frees its memory when it is empty: a
+/// burst must not cost memory for as long as its peer stays.
 const KEPT_CAPACITY: usize = 64;
 
 /// A message on its way to a peer.
@@ -21,7 +21,7 @@ pub(super) struct Message {
     pub needs: u64,
 }
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     /// From a peer to this one.
@@ -42,7 +42,7 @@ impl Message {
         }
     }
 
-    /// The word that a name is announced.
+    /// The message that a name is announced.
     pub fn announced(name: &str) -> Self {
         Self {
             kind: Kind::Announced,
@@ -65,10 +65,10 @@ pub(super) struct Mailbox {
     messages: VecDeque<Message>,
     /// The cost of all of `messages`, in bytes.
     bytes: usize,
-    /// How many of `messages` were handed to the peer already and are kept
-    /// until it acknowledges them.
+    /// How many of `messages` were handed to the peer already and are kept until the peer
+    /// acknowledges them.
     handed: usize,
-    /// How many messages have left the mailbox. They are numbered from 1.
+    /// How many messages have left the mailbox. Messages are numbered from 1.
     gone: u64,
     /// The highest number that was ever handed over.
     delivered: u64,
@@ -98,14 +98,14 @@ impl Mailbox {
         self.gone + self.handed as u64 + 1
     }
 
-    /// The message that is first in line is lent. Its reply may be acknowledged
-    /// before it is known here that it was written.
+    /// The message that is first in line is lent. The peer may acknowledge it before this
+    /// server knows that the reply was written.
     pub fn lend(&mut self) {
         self.offered = self.offered.max(self.number());
     }
 
-    /// The message with this number was handed over; `keep` it until it is
-    /// acknowledged. It may have been meanwhile, if it was given before.
+    /// The message with this number was handed over; `keep` it until it is acknowledged.
+    /// If it was given before, the acknowledgement may already have come.
     pub fn hand_over(&mut self, number: u64, keep: bool) {
         let last = self.gone + self.messages.len() as u64;
         if number > last {
@@ -125,7 +125,7 @@ impl Mailbox {
         self.front().is_some() && self.number() <= self.delivered
     }
 
-    /// The peer has all messages up to this number. One that was never given
+    /// The peer has all messages up to this number. A number that was never given
     /// acknowledges nothing: the client means another mailbox.
     pub fn acknowledge(&mut self, number: u64) {
         if number > self.delivered.max(self.offered) {
@@ -135,7 +135,7 @@ impl Mailbox {
         self.take_off(number);
     }
 
-    /// Takes all messages off up to this number.
+    /// Takes off all messages up to this number.
     fn take_off(&mut self, number: u64) {
         while self.gone < number {
             self.handed = self.handed.saturating_sub(1);
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    /// What happens to a mailbox whose peer acknowledges.
+    /// One operation on a mailbox whose peer acknowledges.
     #[derive(Clone, Debug)]
     enum Step {
         Push,

@@ -40,29 +40,28 @@ use peer::{Listed, Peer, PeerState};
 #[derive(Clone)]
 pub(super) struct MemoryEngine(Arc<Shared>);
 
-/// The list's insides.
+/// The contents of the list.
 ///
 /// Locks are taken in the order peer state, roster, map shard, and none is
 /// held across an `await`. The wakers of waits run without a lock.
 struct Shared {
     opts: HeartbeatOpts,
-    /// All peers, also those that are in no list yet.
+    /// All peers, also those that are not listed yet.
     peers: DashMap<PeerId, Arc<Peer>>,
     roster: Mutex<Roster>,
     /// Locked before a map shard, and under no other lock.
     names: Mutex<Names>,
-    /// When the halves of the peers are told. Locked after the roster, if both
-    /// are.
+    /// When each cohort of peers is told of changes. Locked after the roster, if both are
+    /// locked.
     schedules: Mutex<[Schedule; 2]>,
-    /// For each half of the peers, the version of the list that they are to
-    /// have heard when they wait. It follows the roster's current version, at
-    /// most once a window.
+    /// For each cohort, the version of the list that its peers should have heard when
+    /// they wait. It follows the roster's current version, at most once a window.
     told: [AtomicU64; 2],
-    /// Waits end instead of parking.
+    /// The server is about to stop: waits without news end at once.
     ending: AtomicBool,
     events: Arc<EventLog>,
     gc: Mutex<Option<AbortHandle>>,
-    /// Never locked together with anything else.
+    /// Locked on its own only.
     awake: Mutex<Awake>,
 }
 
@@ -98,7 +97,7 @@ impl MemoryEngine {
         Ok(roster.next_id(|id| self.0.peers.contains_key(&id)))
     }
 
-    /// Called with the roster locked, where the peer has joined.
+    /// Called with the roster locked, just after the peer has joined.
     fn enlist(&self, roster: &Roster, peer: &Peer, state: &PeerState, listed: Listed) {
         info!(
             peer_id = peer.id.get(),
@@ -117,7 +116,7 @@ impl MemoryEngine {
         Ok(peer.value().clone())
     }
 
-    /// A peer that may poll: one that came in unlisted is heard through its sockets
+    /// A peer that may poll. An unlisted peer may not: it is reached through its sockets
     /// only, also while it is away.
     fn polled_peer(&self, id: PeerId) -> Result<Arc<Peer>, Refusal> {
         let peer = self.peer(id)?;
@@ -127,8 +126,8 @@ impl MemoryEngine {
         Ok(peer)
     }
 
-    /// The peers with certain ids, cloned out of the map: its guards must be
-    /// gone before the lock of a peer is taken.
+    /// The peers with certain ids, cloned out of the map: the guards of the map must be
+    /// dropped before the lock of a peer is taken.
     fn peers_where(&self, wanted: impl Fn(PeerId) -> bool) -> Vec<Arc<Peer>> {
         let peers = self.0.peers.iter();
         let peers = peers.filter(|entry| wanted(*entry.key()));

@@ -1,7 +1,8 @@
-//! Who has joined which channel, who holds which alias, and which names are announced.
+//! Which peers are in which channel, hold which alias, and announce which name.
 //!
-//! Pure state under one lock. Who is to hear something is returned; the engine puts it
-//! into their mailboxes, and has looked before that the peer that asks is there.
+//! Pure state under one lock. Its methods return the peers that should hear something;
+//! the engine puts that into their mailboxes. The engine has checked before that the peer
+//! that calls is in the map.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,7 +18,7 @@ pub(super) struct Names {
     /// What the names of one peer may cost, in bytes.
     bound: usize,
     holders: HashMap<PeerId, Holder>,
-    /// Who came in by which key.
+    /// Which peer came in by which key.
     keys: HashMap<Arc<str>, PeerId>,
     channels: HashMap<Arc<str>, HashSet<PeerId>>,
     aliases: HashMap<Arc<Alias>, PeerId>,
@@ -38,12 +39,12 @@ struct Holder {
     alias: Option<Arc<Alias>>,
     /// The names that it announces or waits for.
     announcements: HashSet<Arc<str>>,
-    /// What its names cost, in bytes.
+    /// The cost of its names, in bytes.
     cost: usize,
     shown: Option<Shown>,
 }
 
-/// What is shown of a peer in the list, and published when it is removed.
+/// What other peers are shown of a listed peer, and what is published when it is removed.
 struct Shown {
     card: Bytes,
     farewell: Bytes,
@@ -55,7 +56,7 @@ struct Announcement {
     watchers: HashSet<PeerId>,
 }
 
-/// Which peers are to hear something.
+/// The peers that should hear something.
 type Audience = Vec<PeerId>;
 
 impl Names {
@@ -71,8 +72,7 @@ impl Names {
         }
     }
 
-    /// A peer comes in by this key. An error: there is a peer with this key, which is the
-    /// one that came in.
+    /// A peer comes in by this key. An error names the peer that already came in by it.
     pub fn enter(&mut self, id: PeerId, key: Option<&str>) -> Result<(), PeerId> {
         if let Some(first) = key.and_then(|key| self.with_key(key)) {
             return Err(first);
@@ -89,7 +89,7 @@ impl Names {
         Ok(())
     }
 
-    /// A peer does not come back by its key any more.
+    /// The key no longer leads to its peer.
     pub fn forget_key(&mut self, id: PeerId) {
         self.keys.retain(|_, holder| *holder != id);
     }
@@ -101,7 +101,7 @@ impl Names {
 
     // Channels -------------------------------------------------------------
 
-    /// A peer hears what is published in this channel from now on.
+    /// From now on a peer hears what is published in this channel.
     pub fn join(&mut self, id: PeerId, channel: &str) -> Result<(), Refusal> {
         let holder = self.holders.entry(id).or_default();
         if !holder.channels.contains(channel) {
@@ -111,7 +111,7 @@ impl Names {
         Ok(())
     }
 
-    /// A peer is in this channel from the start, which costs nothing: its door chose it.
+    /// A peer is in this channel from the start, at no cost: its door chose the channel.
     pub fn put_in(&mut self, id: PeerId, channel: &str) {
         let holder = self.holders.entry(id).or_default();
         let known = self.channels.get_key_value(channel);
@@ -124,7 +124,7 @@ impl Names {
     pub fn leave(&mut self, id: PeerId, channel: &str) {
         let holder = self.holders.entry(id).or_default();
         if holder.channels.remove(channel) {
-            // It may have cost nothing.
+            // The channel may have cost nothing.
             holder.cost = holder.cost.saturating_sub(cost(channel));
             self.take_off_channel(id, channel);
         }
@@ -200,12 +200,12 @@ impl Names {
 
     // Announcements --------------------------------------------------------
 
-    /// A peer announces a name from now on. Returns who waits for it.
+    /// From now on a peer announces a name. Returns the peers that wait for the name.
     pub fn announce(&mut self, id: PeerId, name: &str) -> Result<Audience, Refusal> {
         let announced = self.note(id, name)?;
         announced.announcers.insert(id);
         let watchers: Audience = announced.watchers.drain().collect();
-        // Their question costs nothing any more.
+        // The wait for it costs nothing any more.
         for watcher in watchers.iter().filter(|watcher| **watcher != id) {
             if let Some(holder) = self.holders.get_mut(watcher)
                 && holder.announcements.remove(name)
@@ -216,8 +216,8 @@ impl Names {
         Ok(watchers)
     }
 
-    /// A peer waits for a name. True if the name is announced; else the peer is named when
-    /// it is.
+    /// A peer waits for a name. True if the name is announced; otherwise
+    /// [`Names::announce`] returns the peer later.
     pub fn watch_for(&mut self, id: PeerId, name: &str) -> Result<bool, Refusal> {
         if let Some(announced) = self.announcements.get(name)
             && !announced.announcers.is_empty()
@@ -241,9 +241,9 @@ impl Names {
 
     // The list -------------------------------------------------------------
 
-    /// A peer is in the list from now on. Returns who is to hear its hello, and the cards
-    /// of those that are in the list before it: of any two, one hears of the other here,
-    /// and the other's hello later.
+    /// From now on a peer is in the list. Returns the peers that should hear its hello,
+    /// and the cards of the peers that were listed before: of any two peers, one sees the
+    /// other here, and the other hears the hello later.
     pub fn show(
         &mut self,
         id: PeerId,
@@ -267,7 +267,8 @@ impl Names {
         cards.collect()
     }
 
-    /// A peer is gone. Returns its farewell, if it was in the list, and who is to hear it.
+    /// A peer is gone. Returns its farewell, if it was listed, and the peers that should
+    /// hear it.
     pub fn remove(&mut self, id: PeerId) -> Option<(Bytes, Audience)> {
         let neighbours = self.neighbours(id);
         let holder = self.holders.remove(&id)?;
@@ -296,7 +297,7 @@ impl Names {
 }
 
 impl Holder {
-    /// It holds one more name.
+    /// A peer holds one more name.
     fn pay(&mut self, name: &str, bound: usize) -> Result<(), Refusal> {
         let total = self.cost + cost(name);
         if total > bound {

@@ -1,4 +1,4 @@
-//! One signed-in peer: who it is, what it has heard, and when it is stale.
+//! One signed-in peer: its identity, what it has heard, and when it is stale.
 
 use std::{fmt, sync::Arc, task::Waker, time::SystemTime};
 
@@ -12,27 +12,26 @@ use crate::peer_list::{
     rules::{LINGER, patience},
 };
 
-/// A peer, which may be in no list yet.
+/// A peer, which may not be listed yet.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub id: PeerId,
     pub token: PeerToken,
     since: SystemTime,
-    /// Its place in the list, once it has one. Nothing is locked under it.
+    /// Its entry in the list, once it has one. No other lock is taken under this one.
     listed: Mutex<Option<Listed>>,
     /// It came in unlisted, and is reached through its sockets only.
     pub by_socket_only: bool,
-    /// Told when there is room in its mailbox again.
+    /// Notified when there is room in its mailbox again.
     pub room: Notify,
-    /// The number of the last message that it sent, if it numbers them. Locked
-    /// before any state.
+    /// The number of its last message, if it numbers them. Locked before any state.
     pub last_sent: Mutex<u64>,
-    /// Locked while it publishes what has a number.
+    /// Locked while a numbered message of it is published.
     pub publishing: tokio::sync::Mutex<()>,
     pub state: Mutex<PeerState>,
 }
 
-/// What a peer is in the list.
+/// The entry of a peer in the list.
 #[derive(Clone, Debug)]
 pub(super) struct Listed {
     pub name: Arc<str>,
@@ -41,8 +40,7 @@ pub(super) struct Listed {
 }
 
 impl Peer {
-    /// One that was made just now. `heard`: the version of the list that it
-    /// knows.
+    /// A peer that was made just now. `heard`: the version of the list that it knows.
     pub fn new(id: PeerId, way: WayIn, heard: u64, presence: Presence) -> Self {
         Self {
             id,
@@ -75,12 +73,12 @@ impl Peer {
 }
 
 impl Peer {
-    /// Whether a request that shows this token (None: it shows none) may act as the
-    /// peer. One with the right token protects the peer from then on.
+    /// Whether a request that shows this token (None: no token) may act as the peer. The
+    /// right token protects the peer from then on.
     pub fn admit(&self, token: Option<&PeerToken>) -> Result<(), Refusal> {
         let Some(token) = token else {
             let state = self.state.lock();
-            // Through its socket it needs no requests.
+            // A peer that has a socket needs no requests.
             let is_protected = state.protected || state.resumes || state.by_socket;
             return if is_protected {
                 Err(Refusal::MissingToken)
@@ -94,13 +92,13 @@ impl Peer {
         if !self.state.lock().protected {
             let mut last_sent = self.last_sent.lock();
             self.state.lock().protected = true;
-            // Whoever numbered messages before may have been anybody.
+            // Before the peer was protected, anybody may have numbered messages.
             *last_sent = 0;
         }
         Ok(())
     }
 
-    /// Its place in the list.
+    /// Its entry in the list.
     pub fn listed(&self) -> Option<Listed> {
         self.listed.lock().clone()
     }
@@ -110,13 +108,12 @@ impl Peer {
         self.listed.lock().as_ref().map(|listed| listed.joined)
     }
 
-    /// It has a place in the list now, or another one.
+    /// It is in the list now, or its entry has changed.
     pub fn set_listed(&self, listed: Listed) {
         *self.listed.lock() = Some(listed);
     }
 
-    /// The peer as it is now, for those who run an application. None if it is
-    /// not in the list.
+    /// The peer as the operator's API shows it. None if it is not in the list.
     pub fn info(&self, state: &PeerState) -> Option<PeerInfo> {
         let now = Instant::now();
         let presence = &state.presence;
@@ -139,42 +136,41 @@ impl Peer {
     }
 }
 
-/// A peer that signs out later.
+/// A peer that has said that it signs out later.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leaving {
     pub said: Instant,
     pub end: Instant,
-    /// A wait of it was ended after it said so: if it waits again, it is there.
+    /// A wait of it was ended after that: if it waits again, it still runs.
     pub is_asked: bool,
 }
 
-/// What changes about a peer.
+/// The part of a peer that changes.
 #[derive(Debug)]
 pub(super) struct PeerState {
     pub mailbox: Mailbox,
-    /// How it came in, the last time that it did.
+    /// How it last came in.
     pub way: WayIn,
     /// The newest version of the list that it has heard.
     pub heard: u64,
-    /// The next thing it should hear is lent to a wait: nobody else takes.
+    /// The next thing that it should hear is lent to a wait: no other wait is given it.
     pub lent: bool,
-    /// It was removed, or will be by its door, which this tells to do so.
-    /// Nothing is accepted for it any more.
+    /// It was removed, or its door is told here to remove it. Nothing is accepted for it
+    /// any more.
     pub removed: Option<Reason>,
     pub waits: Waits,
     pub presence: Presence,
     /// Rises with each sign-in and each socket that takes over the peer.
     pub session: u64,
-    /// The present session is that of a socket, and that is open.
+    /// The current session is a socket's, and that socket is open.
     pub by_socket: bool,
-    /// It may come back when its socket has closed, and stays until it is
-    /// stale.
+    /// It may come back after its socket has closed, and stays until it is stale.
     pub resumes: bool,
-    /// It signs out later, unless it shows before that it is still there.
+    /// It signs out later, unless it shows before then that it still runs.
     pub leaving: Option<Leaving>,
     /// Requests that act as it have to show its token.
     pub protected: bool,
-    /// How many viewers it says that it can still serve.
+    /// How many more viewers it can serve, as it says.
     pub capacity: Option<u64>,
     /// It acknowledges what it gets.
     pub acknowledges: bool,
@@ -183,9 +179,9 @@ pub(super) struct PeerState {
 }
 
 impl PeerState {
-    /// The peer signs in again, or its socket opens: what waited for it until
-    /// now is given nothing any more, and what that was given and did not
-    /// acknowledge is given anew. Returns who is to be told.
+    /// The peer signs in again, or its socket opens: its earlier waits are given nothing
+    /// any more, and what they were given and the peer has not acknowledged is given
+    /// again. Returns the wakers of those waits.
     pub fn begin_session(&mut self, by_socket: bool) -> Vec<Waker> {
         self.session += 1;
         self.by_socket = by_socket;
@@ -196,14 +192,14 @@ impl PeerState {
     }
 }
 
-/// The waits of a peer that are open.
+/// The open waits of a peer.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
-    /// The number of the newest wait; only that one is given anything.
+    /// The number of the newest wait, the only one that is given anything.
     pub newest: u64,
-    /// Wakes the newest wait, if it is parked.
+    /// Wakes the newest wait, if it is suspended.
     pub waker: Option<Waker>,
-    /// Wakes older waits and watches, which only hear of the end.
+    /// Wakes older waits and watches, which hear only of the end.
     pub older: Vec<(u64, Waker)>,
     /// How many watches there have been.
     watches: u64,
@@ -212,7 +208,7 @@ pub(super) struct Waits {
 }
 
 impl Waits {
-    /// Begins a wait, which takes precedence over all before it.
+    /// Begins a wait, which takes precedence over all earlier ones.
     pub fn begin(&mut self) -> u64 {
         if let Some(waker) = self.waker.take() {
             self.older.push((self.newest, waker));
@@ -221,7 +217,7 @@ impl Waits {
         self.newest
     }
 
-    /// Ends all waits that are open. Returns who is to be told.
+    /// Ends all open waits. Returns their wakers.
     pub fn end_all(&mut self) -> Vec<Waker> {
         self.over = self.newest;
         self.take_all()
@@ -232,18 +228,18 @@ impl Waits {
         number <= self.over
     }
 
-    /// Whether the newest wait is open, and has nothing to be told.
+    /// Whether the newest wait is open and has no news yet.
     pub fn is_parked(&self) -> bool {
         self.waker.is_some()
     }
 
-    /// Begins to watch for the end, beside the waits and after none of them.
+    /// Begins to watch for the end, beside the waits and without taking precedence.
     pub fn watch(&mut self) -> u64 {
         self.watches += 1;
         u64::MAX - self.watches
     }
 
-    /// Parks a wait until there is something for it.
+    /// Suspends a wait until there is something for it.
     pub fn park(&mut self, number: u64, waker: &Waker) {
         let waker = waker.clone();
         if number == self.newest {
@@ -273,27 +269,26 @@ impl Waits {
     }
 }
 
-/// What is known of a peer's being there: for its STATUS and for the
-/// collector.
+/// What decides whether a peer counts as connected, and when it is stale.
 #[derive(Debug)]
 pub(super) struct Presence {
     /// How many of its requests and sockets are open.
     pub open: u32,
     /// How many of those are sockets.
     pub sockets: u32,
-    /// The connection that its last request came on, while that is open.
+    /// The connection of its last request, while that connection is open.
     pub link: Option<u64>,
-    /// What the list shows at present.
+    /// The STATUS that the list shows.
     pub shown: Connected,
-    /// It counts as connected until then, whatever else.
+    /// Until this moment it counts as connected in any case.
     linger_until: Instant,
-    /// When a request of it was last open. Now, if one is.
+    /// When a request of it was last open; now, if one is open.
     last_seen: Instant,
     last_heartbeat: Option<Instant>,
 }
 
 impl Presence {
-    /// A peer that was signed in just now.
+    /// The presence of a peer that has just signed in.
     pub fn new(now: Instant) -> Self {
         Self {
             open: 0,
@@ -311,14 +306,14 @@ impl Presence {
         self.last_heartbeat = Some(now);
     }
 
-    /// It signed in again, which is as good as a heartbeat.
+    /// It signed in again, which counts as a heartbeat.
     pub fn returned(&mut self, now: Instant) {
         self.last_seen = now;
         self.linger_until = now + LINGER;
         self.last_heartbeat = self.last_heartbeat.map(|_| now);
     }
 
-    /// A socket of it is closed, until which it needed no heartbeat.
+    /// A socket of it has closed. While the socket was open it needed no heartbeat.
     pub fn socket_closed(&mut self, now: Instant) {
         self.sockets -= 1;
         self.last_heartbeat = self.last_heartbeat.map(|_| now);
@@ -333,8 +328,8 @@ impl Presence {
         beat.max(self.last_seen)
     }
 
-    /// A request has ended. `lingers`: its client is expected to be back
-    /// soon, and counts as connected until then.
+    /// A request has ended. `lingers`: the client is expected to be back soon, and counts
+    /// as connected until then.
     pub fn request_ended(&mut self, lingers: bool, now: Instant) {
         self.open -= 1;
         self.last_seen = now;
@@ -357,7 +352,7 @@ impl Presence {
     /// Why the collector should remove the peer, if it should.
     pub fn stale(&self, opts: &HeartbeatOpts, now: Instant) -> Option<Stale> {
         if self.sockets > 0 {
-            // Its door pings, and finds out.
+            // The door of a socket pings it, and finds out.
             return None;
         }
         let timeout = opts.timeout_period;
@@ -383,7 +378,7 @@ impl Presence {
 pub(super) enum Stale {
     /// It used to send heartbeats and stopped.
     NoHeartbeat,
-    /// It has no request open and has made none for long.
+    /// It has had no request open for too long.
     NoRequest,
     /// It polls too slowly to be told each change in order.
     FellBehind,

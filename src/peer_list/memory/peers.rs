@@ -31,15 +31,15 @@ impl Peers for MemoryEngine {
             let presence = Presence::new(now);
             let joined = roster.join(id, &name, way.dialect, presence.shown);
             let peer = Arc::new(Peer::new(id, way, joined, presence));
-            // Nobody else knows this peer yet, so that its state may be locked
-            // after the roster.
+            // No other code knows this peer yet, so that its state may be locked after
+            // the roster.
             self.enlist(&roster, &peer, &peer.state.lock(), Listed { name, joined });
             let signed_in = SignedIn {
                 id,
                 token: peer.token,
                 list: roster.list(now),
             };
-            // In the map before anybody can read the id in the list.
+            // Put into the map before any client can read the id in the list.
             self.0.peers.insert(id, peer);
             signed_in
         };
@@ -126,12 +126,12 @@ impl Peers for MemoryEngine {
         let end = said + grace;
         let wakers = {
             let mut state = peer.state.lock();
-            // Asked again: it is on its way.
+            // The peer said so before: its removal is on its way.
             if state.leaving.is_some_and(|leaving| leaving.end <= end) {
                 return Ok(());
             }
-            // Its page may be frozen, or have been loaded again before this came:
-            // whoever polls again is there.
+            // The page may be frozen, or may have been reloaded before this request came:
+            // a peer that polls again still runs.
             let is_asked = state.waits.is_parked() && !state.by_socket;
             state.leaving = Some(Leaving {
                 said,
@@ -147,7 +147,7 @@ impl Peers for MemoryEngine {
 }
 
 impl MemoryEngine {
-    /// Takes a peer off when its grace ends, unless it shows before that it is there.
+    /// Removes a peer when its grace ends, unless it has shown before that it still runs.
     fn leave_at(&self, peer: Arc<Peer>, end: Instant) {
         let list = Arc::downgrade(&self.0);
         tokio::spawn(async move {
@@ -159,15 +159,15 @@ impl MemoryEngine {
                 let mut state = peer.state.lock();
                 let leaving = state.leaving.filter(|leaving| leaving.end == end);
                 match leaving {
-                    // This process stood still, and nobody could show that they are there.
+                    // This process stood still, and no peer could show that it runs.
                     Some(leaving) if woken > end + STANDSTILL => {
                         let end = woken + (end - leaving.said);
                         state.leaving = Some(Leaving { end, ..leaving });
                         Some((end, Vec::new()))
                     }
                     Some(leaving) if state.waits.is_parked() && !state.by_socket => {
-                        // It waits, though it was asked or said farewell before: it is
-                        // there, or that was its last request, which came late.
+                        // It waits although its last wait was ended: it still runs; or
+                        // that wait was its last request, which came late.
                         let end = end + ANSWER_PATIENCE;
                         let asks = !leaving.is_asked;
                         state.leaving = asks.then_some(Leaving {

@@ -1,5 +1,5 @@
-//! Who is there: the requests and connections of peers, as far as they decide
-//! STATUS and staleness.
+//! The open requests and connections of peers, as far as they decide STATUS and
+//! staleness.
 
 use std::{sync::Arc, task::Waker};
 
@@ -19,7 +19,7 @@ use crate::peer_list::{
     Refusal, SendOpts, WaitOpts,
 };
 
-/// A request (or socket) of a peer that is open.
+/// An open request (or socket) of a peer.
 #[derive(Debug)]
 struct Request {
     list: MemoryEngine,
@@ -63,7 +63,7 @@ impl OpenRequest for Request {
     }
 
     async fn seen(&self) -> Result<(), Refusal> {
-        // It was looked at when it was opened.
+        // It was checked when the request was opened.
         Ok(())
     }
 
@@ -80,7 +80,7 @@ impl Drop for Request {
     }
 }
 
-/// The socket of a peer, open as long as this lives.
+/// The socket of a peer, open for as long as this lives.
 #[derive(Debug)]
 struct Socket {
     request: Request,
@@ -137,7 +137,7 @@ impl Presence for MemoryEngine {
         }
         state.presence.sockets += 1;
         state.resumes |= resumes;
-        // Sockets do not, but for those of peers that came in with a key.
+        // Peers with a socket do not acknowledge, except those that came in with a key.
         state.acknowledges &= peer.by_socket_only;
         let wakers = state.begin_session(true);
         let session = state.session;
@@ -173,8 +173,8 @@ impl Presence for MemoryEngine {
 }
 
 impl MemoryEngine {
-    /// Brings the peer's STATUS in the list up to date. Takes the lock of its
-    /// state, so that of two changes the later is shown.
+    /// Brings the peer's STATUS in the list up to date. Takes the lock of its state, so
+    /// that the later of two changes is the one that is shown.
     pub(super) fn show_connected(&self, peer: &Peer, mut state: MutexGuard<'_, PeerState>) {
         let connected = state.presence.connected(Instant::now());
         if connected != state.presence.shown {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::peer_list::{Dialect, PeerEvent, PeerId, PeerInfo, Reason, Refusal};
 
-/// Why a peer is taken off, in the detail that the log tells.
+/// Why a peer is taken off, in the detail that the log shows.
 #[derive(Clone, Copy)]
 pub(super) enum Removal {
     Asked(Reason),
@@ -34,19 +34,19 @@ impl Removal {
     }
 }
 
-/// What came of taking a peer off the list.
+/// What the attempt to take a peer off the list has done.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum TakenOff {
-    /// There was no reason to, or it was done before.
+    /// The peer stays, or was removed before.
     Nothing,
-    /// It was in no list: nobody is to be told.
+    /// The peer was removed; it was not listed, so that no other peer is told.
     Unlisted,
-    /// It was in the list.
+    /// The peer was removed from the list.
     Listed,
 }
 
 impl MemoryEngine {
-    /// Takes a peer off the list, if it is in it, and tells the others.
+    /// Takes a peer off the list, if it is listed, and tells the others.
     pub(super) fn remove_now(&self, id: PeerId, removal: Removal) -> bool {
         let peer = self.peer(id);
         peer.is_ok_and(|peer| self.remove_if(&peer, |_| Some(removal)))
@@ -65,8 +65,8 @@ impl MemoryEngine {
         taken_off != TakenOff::Nothing
     }
 
-    /// Takes a peer off the list and ends its waits, if there is a reason
-    /// when its state is locked. The caller tells the others.
+    /// Takes a peer off the list and ends its waits, if there is a reason while its state
+    /// is locked. The caller tells the others.
     pub(super) fn take_off_if(
         &self,
         peer: &Peer,
@@ -81,7 +81,7 @@ impl MemoryEngine {
             state.mailbox.clear();
             (removal, peer.info(&state), state.waits.take_all())
         };
-        // Whoever takes it off the map removes it.
+        // The caller that takes it off the map removes it.
         if self.0.peers.remove(&peer.id).is_none() {
             return TakenOff::Nothing;
         }
@@ -96,7 +96,7 @@ impl MemoryEngine {
             }
         }
         let was_listed = self.unlist(peer, removal, info);
-        // Those that wait may be told the list without the peer.
+        // Peers that wait may be told the list without the peer.
         wakers.into_iter().for_each(Waker::wake);
         if was_listed {
             TakenOff::Listed
@@ -105,14 +105,14 @@ impl MemoryEngine {
         }
     }
 
-    /// Takes a removed peer off the list. False if it is not in it. `info`: what it
-    /// was.
+    /// Takes a removed peer off the list. False if the list does not have it. `info`: its
+    /// last state.
     pub(super) fn unlist(&self, peer: &Peer, removal: Removal, info: Option<PeerInfo>) -> bool {
         let Some(mut info) = info else { return false };
         info.connected = false;
         let reason = removal.reason();
         let (listed, peers) = {
-            // With the roster locked, so that events come in its order.
+            // Under the lock of the roster, so that events come in the order of the list.
             let mut roster = self.0.roster.lock();
             let Some(listed) = peer.listed() else {
                 return false;

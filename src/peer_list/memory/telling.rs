@@ -1,4 +1,4 @@
-//! When the waits are told that the list has changed.
+//! When waiting peers are told that the list has changed.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -11,8 +11,8 @@ use crate::peer_list::{
 };
 
 impl MemoryEngine {
-    /// To be called after each change of who is in the list: tells those who
-    /// wait, now or when the window is over.
+    /// Called after each change of the list: tells the peers that wait, now or when the
+    /// window is over.
     pub(super) fn changed(&self) {
         for half in Half::BOTH {
             self.tell(half, Schedule::changed);
@@ -21,7 +21,7 @@ impl MemoryEngine {
 
     fn tell(&self, half: Half, when: fn(&mut Schedule, usize, Instant) -> Telling) {
         let telling = {
-            // To tell takes a look at each peer, also at those that are in no list.
+            // The cost is a look at each peer, also at those that are not listed.
             let peers = self.len();
             let roster = self.0.roster.lock();
             let schedule = &mut self.0.schedules.lock()[half as usize];
@@ -46,13 +46,12 @@ impl MemoryEngine {
         }
     }
 
-    /// The version of the list that a peer is to have heard when it waits.
+    /// The version of the list that a peer should have heard when it waits.
     pub(super) fn told(&self, id: PeerId) -> u64 {
         self.0.told[Half::of(id) as usize].load(Ordering::Acquire)
     }
 
-    /// Wakes each parked wait in a half whose peer has not heard the told
-    /// version.
+    /// Wakes each suspended wait in a cohort whose peer has not heard the told version.
     fn wake_behind(&self, half: Half) {
         for peer in self.peers_where(|id| Half::of(id) == half) {
             let told = self.told(peer.id);

@@ -44,7 +44,7 @@ impl delivery::Lease for Lease {
     fn commit(self: Box<Self>) {
         let mut state = self.peer.state.lock();
         if state.session != self.session {
-            // The socket that took over is given it anew.
+            // The socket that took over is given it again.
             return;
         }
         match self.hears {
@@ -88,13 +88,13 @@ pub(super) struct Wait {
     /// The session of the peer that it belongs to.
     session: u64,
     began: Instant,
-    /// How its client is told of changes, which may be another's later.
+    /// How its client is told of changes. The peer's own dialect may change later.
     dialect: Dialect,
     is_socket: bool,
 }
 
 impl Wait {
-    /// A wait of a peer that polls. An error if it has a socket: it is heard
+    /// A wait of a peer that polls. An error if the peer has a socket: it is heard
     /// through that.
     pub fn of_poll(list: &MemoryEngine, peer: Arc<Peer>) -> Result<Self, Refusal> {
         let (number, session, dialect) = {
@@ -115,12 +115,12 @@ impl Wait {
         })
     }
 
-    /// A wait of the socket that this session is of.
+    /// A wait of the socket of this session.
     pub fn of_socket(list: &MemoryEngine, peer: Arc<Peer>, session: u64) -> Self {
         Self::beside(list, peer, session, false)
     }
 
-    /// Watches for the end of that socket alone: it takes no news from its wait.
+    /// Watches for the end of that socket, and takes no news from its wait.
     pub fn watch(list: &MemoryEngine, peer: Arc<Peer>, session: u64) -> Self {
         Self::beside(list, peer, session, true)
     }
@@ -128,7 +128,7 @@ impl Wait {
     fn beside(list: &MemoryEngine, peer: Arc<Peer>, session: u64, watches: bool) -> Self {
         let (number, dialect) = {
             let mut state = peer.state.lock();
-            // It must not come before the waits of who has taken over.
+            // A wait of an older session must not take precedence.
             let number = if watches || session != state.session {
                 state.waits.watch()
             } else {
@@ -147,8 +147,8 @@ impl Wait {
         }
     }
 
-    /// The peer polls, and has all messages up to this number (None: it does
-    /// not say). What it has not is first in line again. Returns until when a
+    /// The peer polls, and has all messages up to this number (None: it does not say).
+    /// The messages that it does not have are first in line again. Returns until when a
     /// repeat has to be put off.
     pub fn acknowledge(&self, number: Option<u64>) -> Option<Instant> {
         let mut state = self.peer.state.lock();
@@ -161,8 +161,8 @@ impl Wait {
         last.map(|last| last + REPEAT_PAUSE)
     }
 
-    /// Whether a poll is open whose own peer signs out. To its client that is no
-    /// error: 3DStreamingToolkit's ends with an unhandled one on anything but a 200.
+    /// Whether this is an open poll whose own peer signs out. That is not an error to its
+    /// client: 3DStreamingToolkit's throws an unhandled error on anything but a 200.
     fn is_goodbye(&self, reason: Reason) -> bool {
         reason == Reason::SignedOut && !self.is_socket
     }
@@ -172,16 +172,17 @@ impl Wait {
         self.session != state.session
     }
 
-    /// It is answered, and so its peer is there: one that says that it signs out
-    /// later, and polls after that, has come back. (A wait that its client has given
-    /// up is dropped without an answer.)
+    /// The wait is answered, so its peer still runs: a peer that said that it signs out
+    /// later, and polled after that, has come back. (A wait that its client gave up is
+    /// dropped without an answer.)
     pub fn answered(&self) {
         let mut state = self.peer.state.lock();
         if state.waits.is_over(self.number) {
             return;
         }
         match &mut state.leaving {
-            // It may be its last request, which was late. If it polls again, it is there.
+            // This may be its last request, which came late. If it polls again, it still
+            // runs.
             Some(leaving) if self.began < leaving.said + LATE_REQUEST => leaving.is_asked = true,
             leaving => *leaving = None,
         }
@@ -208,9 +209,9 @@ impl Wait {
         .await;
     }
 
-    /// The answer to a wait whose time is over, or whose peer has signed out. It
-    /// commits nothing: a peer may hear of the same change again, but never misses one
-    /// because an older wait of it was told.
+    /// The answer to a wait whose time is over, or whose peer has signed out. It commits
+    /// nothing: a peer may hear of the same change twice, but never misses a change
+    /// because an older wait was told of it.
     pub fn nothing(&self) -> Delivery {
         let state = self.peer.state.lock();
         let removed = state.removed.filter(|reason| !self.is_goodbye(*reason));
@@ -238,12 +239,12 @@ impl Wait {
         if is_replaced && self.is_socket {
             return Poll::Ready(Delivery::last(News::Replaced));
         }
-        // A poll that was replaced is not told: its client may be gone, and
-        // one that is not would poll anew at once.
+        // A poll that was replaced is not answered: its client may be gone, and a client
+        // that is not would poll again at once.
         if !is_replaced && self.number == state.waits.newest && !state.lent {
             if !self.is_socket {
-                // A wait before this one may have been given more than this
-                // one's client has.
+                // An earlier wait may have been given more than the client of this one
+                // has.
                 state.mailbox.rewind();
             }
             match self.next(&state) {
@@ -274,13 +275,13 @@ impl Wait {
             drop(state);
             return Poll::Ready(self.nothing());
         }
-        // Under the same lock as the checks above, so that whoever has news
-        // from now on finds the waker.
+        // Under the same lock as the checks above, so that news that come from now on
+        // find the waker.
         state.waits.park(self.number, cx.waker());
         Poll::Pending
     }
 
-    /// The next thing the peer should hear, if there is one.
+    /// The next thing that the peer should hear, if there is any.
     fn next(&self, state: &PeerState) -> Result<Option<(News, Hears)>, FellBehind> {
         let told = self.list.told(self.peer.id);
         match state.mailbox.front() {
@@ -302,7 +303,7 @@ impl Wait {
 
     fn status(&self, state: &PeerState) -> Result<(News, Hears), FellBehind> {
         match state.way.dialect {
-            // To the silent there is never one.
+            // Peers of the silent dialect never get here.
             Dialect::Listed | Dialect::Silent => {
                 let (list, version) = self.roster_update(state);
                 Ok((News::Status(list), Hears::Version(version)))
@@ -328,5 +329,5 @@ impl Drop for Wait {
     }
 }
 
-/// The log no longer holds what the peer has to be told next.
+/// The log no longer holds the change that the peer has to be told next.
 struct FellBehind;

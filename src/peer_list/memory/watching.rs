@@ -1,4 +1,4 @@
-//! What is known of the list, and the end of the server.
+//! The list as it is now, and the end of the server.
 
 use std::{sync::atomic::Ordering, task::Waker};
 
@@ -89,11 +89,10 @@ impl Engine for MemoryEngine {
 
     async fn stop(&self) {
         self.cancel_gc();
-        // No farewells: those who would hear them are removed too.
+        // No farewells: the peers that would hear them are removed too.
         *self.0.names.lock() = Names::new(self.0.opts.max_pending_bytes);
         let mut peers = self.peers_where(|_| true);
-        // The newest first, for that is the end from which the list's text is
-        // shortened without being moved.
+        // Newest first: the list's text is shortened from that end without being moved.
         peers.sort_unstable_by_key(|peer| std::cmp::Reverse(peer.joined()));
         for peer in peers {
             self.take_off_if(&peer, |_| Some(Removal::Asked(Reason::Shutdown)));
