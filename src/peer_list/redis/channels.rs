@@ -1,4 +1,4 @@
-//! Peers that come in unlisted, channels, aliases and announcements, as steps in Redis.
+//! Unlisted peers, channels, aliases and announcements, as calls of the script.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,10 +15,10 @@ use crate::peer_list::{
     Added, Card, Channels, Listing, PeerId, PeerToken, Refusal, Unlisted, peer::name_for_list,
 };
 
-/// The cards of at most this many peers are asked for at once: others wait for it.
+/// At most this many cards are asked for at once: other calls wait meanwhile.
 const CARDS_AT_ONCE: usize = 500;
 
-/// The kinds of what is pushed into mailboxes, as the script knows them.
+/// The kinds of messages in mailboxes, as the script names them.
 const PUBLISHED: &str = "p";
 const ANNOUNCED: &str = "a";
 /// Published, but not after the farewell of its peer.
@@ -149,7 +149,7 @@ impl RedisEngine {
             let shown = row.all_bytes();
             let mut cached = self.0.cached.lock();
             for (id, shown) in ids.iter().zip(shown) {
-                // A peer that came in unlisted and is not shown has an empty card.
+                // An unlisted peer that shows no card has an empty one.
                 let card = shown.map(|card| Some(card).filter(|card| !card.is_empty()));
                 cached.set_card(*id, card);
             }
@@ -157,10 +157,10 @@ impl RedisEngine {
         Ok(self.0.cached.lock().cards())
     }
 
-    /// A peer, as the script tells of it.
+    /// A peer, as the script returns it.
     fn added(&self, mut row: Row, token: PeerToken) -> Option<Added> {
         let id = row.text().and_then(|id| PeerId::parse(&id))?;
-        // It may be in no list for long.
+        // The peer may stay unlisted for long.
         self.0.cached.lock().note_id(id);
         Some(Added {
             id,
@@ -171,7 +171,7 @@ impl RedisEngine {
         })
     }
 
-    /// `announcement`: what is asked for, under this name.
+    /// `announcement`: what to wait for, and the name it is announced by.
     async fn announcement(
         &self,
         op: &str,
@@ -186,8 +186,8 @@ impl RedisEngine {
         Ok(())
     }
 
-    /// Waits for room in the mailboxes of those that had none. Returns why each
-    /// that made none is not told.
+    /// Waits for room in mailboxes that were full. Returns the peers that made no room,
+    /// each with the reason.
     async fn push_owed(
         &self,
         op: &str,
@@ -199,7 +199,8 @@ impl RedisEngine {
     ) -> Vec<Refusal> {
         let full = full.map(Row::texts).unwrap_or_default();
         let full = full.iter().filter_map(|id| PeerId::parse(id));
-        // Side by side, so that many that do not read take no longer than one.
+        // Tried side by side, so that many receivers that do not read take no longer than
+        // one.
         let pushed = full.map(|id| self.push_patiently(op, from, number, id, kind, body.clone()));
         let pushed = join_all(pushed).await;
         pushed.into_iter().filter_map(Result::err).collect()

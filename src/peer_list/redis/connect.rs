@@ -1,4 +1,4 @@
-//! The first connection to Redis, and what is wrong if there is none.
+//! The first connection to Redis, and the reason if there is none.
 
 use std::{fs, sync::atomic::AtomicU64, time::Duration};
 
@@ -26,17 +26,17 @@ use super::{
 };
 use crate::peer_list::HeartbeatOpts;
 
-/// How long the first connection is tried for.
+/// How long the first connection is tried.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The pause before the first connection is tried again.
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 
-/// One answer may take this long before the same is asked again.
+/// How long one answer may take before the same is asked again.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection that acknowledges nothing for so long is dead; a silent one is
-/// asked that often.
+/// A connection that acknowledges nothing for this long is dead; a silent connection is
+/// probed at the same interval.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 /// Why the peer list in Redis cannot be used.
@@ -55,7 +55,7 @@ pub enum ConnectError {
     Unusable {
         /// What is wrong, and the way out, in one line.
         why: String,
-        /// The error, if it was one.
+        /// The error of Redis, if there was one.
         source: Option<RedisError>,
     },
 }
@@ -83,7 +83,7 @@ impl From<RedisError> for ConnectError {
 }
 
 impl Link {
-    /// Connects, and subscribes to what concerns this node.
+    /// Connects, and subscribes to the channels of this node.
     pub async fn connect(
         opts: &ClusterOpts,
         heartbeat: &HeartbeatOpts,
@@ -115,7 +115,7 @@ impl Link {
         let library = Library::new(heartbeat, db);
         let prefix = format!("{{{}}}:", opts.prefix);
         let node = format!("{:016x}", fastrand::u64(..));
-        // A plain connection first: a manager would not say what is wrong.
+        // A plain connection first: the connection manager would not say what is wrong.
         while let Err(error) = check(&client, &library, &prefix, &node).await? {
             *last.lock() = Some(error);
             sleep(CONNECT_PAUSE).await;
@@ -182,8 +182,8 @@ fn with_settings(info: ConnectionInfo) -> ConnectionInfo {
     info.set_redis_settings(settings).set_tcp_settings(tcp)
 }
 
-/// Whether all that the list needs can be done. An error inside of it passes,
-/// as it may when it is tried again.
+/// Checks that Redis can do all that the list needs. The inner error may go away when it
+/// is tried again.
 async fn check(
     client: &Client,
     library: &Library,
@@ -214,7 +214,7 @@ async fn check(
     }
 }
 
-/// What is wrong if the list in Redis is of a version that this one cannot read.
+/// The reason if the list in Redis is of a version that this one cannot read.
 fn unreadable(answer: Value, prefix: &str) -> Option<String> {
     let mut answer = Row::of(answer).ok()?;
     if answer.kind() != "schema" {
@@ -227,7 +227,7 @@ fn unreadable(answer: Value, prefix: &str) -> Option<String> {
     ))
 }
 
-/// Redis is away, or answered that it is not ready yet.
+/// Whether Redis is away, or answered that it is not ready yet.
 fn is_passing(error: &RedisError) -> bool {
     let is_refused = is_untrusted(error);
     let is_busy = matches!(
@@ -237,7 +237,7 @@ fn is_passing(error: &RedisError) -> bool {
     is_busy || error.is_io_error() && !is_refused
 }
 
-/// Why this Redis would not keep its word, if it would not.
+/// The reason if this Redis would lose data that the list needs.
 async fn unfit(connection: &mut MultiplexedConnection) -> Result<Option<String>, RedisError> {
     let info: String = redis::cmd("INFO").query_async(connection).await?;
     let field = |name: &str| {
@@ -252,8 +252,8 @@ async fn unfit(connection: &mut MultiplexedConnection) -> Result<Option<String>,
         return Ok(Some(too_old(&format!("version {version}"))));
     }
     let policy = field("maxmemory_policy");
-    // Signs of life, and what was done already, are keys with a time limit: to lose
-    // those is as bad.
+    // Signs of life, and the record of carried out operations, are keys with a time
+    // limit: losing those is as bad.
     let forgets = ["allkeys", "volatile"]
         .iter()
         .any(|forgets| policy.starts_with(forgets));

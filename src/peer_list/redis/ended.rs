@@ -1,4 +1,4 @@
-//! Telling Redis what is over at this node.
+//! Telling Redis which waits and connections have ended at this node.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -7,15 +7,15 @@ use futures_util::future::join_all;
 use super::{here::Over, node::Node, verbs};
 use crate::peer_list::PeerId;
 
-/// At most this many peers are told of at once.
+/// At most this many peers are reported at once.
 const OVER_AT_ONCE: usize = 100;
 
-/// At most this many connections of a peer are kept that are over: Redis has one at most,
-/// the last, or one of the first, if it is away since.
+/// At most this many ended connections of a peer are kept: Redis has at most one of them,
+/// the last, or one of the first if it has been away since.
 const LINKS_KEPT: usize = 4;
 
 impl Node {
-    /// Some of the peers of whom something here is over, with nothing else open.
+    /// Some of the peers with ended waits or connections here, and nothing else open.
     fn over_now(&self) -> Vec<PeerId> {
         let open = self.open.lock();
         let over = self.over.lock();
@@ -23,7 +23,7 @@ impl Node {
         now.take(OVER_AT_ONCE).copied().collect()
     }
 
-    /// Takes them.
+    /// Takes what has ended of those peers.
     fn take_over(&self) -> Vec<(PeerId, Over)> {
         let some = self.over_now();
         let mut over = self.over.lock();
@@ -32,9 +32,8 @@ impl Node {
             .collect()
     }
 
-    /// A wait of a peer is over, and Redis may not know. While it is away only
-    /// the newest of each peer is kept: the end of one is the end of those
-    /// before.
+    /// A wait of a peer has ended, and Redis may not know. While Redis is away only the
+    /// newest wait of each peer is kept: its end is also the end of all earlier ones.
     pub fn wait_is_over(self: &Arc<Self>, id: PeerId, number: u64) {
         let mut over = self.over.lock();
         let wait = &mut over.entry(id).or_default().wait;
@@ -43,7 +42,7 @@ impl Node {
         self.start_telling_over();
     }
 
-    /// A connection that a peer used last is closed.
+    /// The connection that a peer used last is closed.
     pub fn link_is_over(self: &Arc<Self>, id: PeerId, link: u64) {
         let mut over = self.over.lock();
         let links = &mut over.entry(id).or_default().links;
@@ -63,13 +62,13 @@ impl Node {
         }
     }
 
-    /// Tells Redis what is over.
+    /// Tells Redis what has ended.
     async fn tell_over(&self) {
         loop {
             let some = self.take_over();
             if some.is_empty() {
                 self.is_telling_over.store(false, Ordering::Release);
-                // One may have come in between.
+                // More may have ended in between.
                 if self.over_now().is_empty() || self.is_telling_over.swap(true, Ordering::AcqRel) {
                     return;
                 }

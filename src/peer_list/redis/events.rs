@@ -4,10 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::peer_list::{PeerEvent, PeerId, PeerInfo, Reason};
 
-/// A peer:
-/// `ID DOOR CONNECTED SINCE SEEN HEARTBEAT NAME`, times in ms since 1970. A capacity
-/// that is known follows HEARTBEAT and a comma, where a version that knew none wrote
-/// nothing.
+/// A peer: `ID DOOR CONNECTED SINCE SEEN HEARTBEAT NAME`, times in ms since 1970. A known
+/// capacity follows HEARTBEAT and a comma; versions that did not know capacities wrote
+/// nothing there.
 pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
     let mut fields = line.splitn(7, ' ');
     let mut field = || fields.next();

@@ -1,13 +1,13 @@
-//! What errors of Redis mean, for the person who runs the server.
+//! Explains errors of Redis to the person who runs the server.
 
 use std::{error::Error, io, sync::Arc};
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// The oldest Redis that this works with.
+/// The oldest Redis that the server works with.
 pub(super) const OLDEST: (u32, u32) = (7, 0);
 
-/// What an error of Redis means, in one line.
+/// An error of Redis in one line, with the way out.
 pub(super) fn explain(error: &RedisError) -> String {
     let text = error.to_string();
     let detail = error.detail().unwrap_or_default();
@@ -39,7 +39,7 @@ pub(super) fn explain(error: &RedisError) -> String {
 
 /// Whether the certificate of the Redis is not trusted.
 pub(super) fn is_untrusted(error: &RedisError) -> bool {
-    // The library shares what caused an error.
+    // The redis crate wraps the cause in an `Arc`.
     type Shared = Arc<dyn Error + Send + Sync>;
     let cause = error
         .source()

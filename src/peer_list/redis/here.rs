@@ -1,4 +1,4 @@
-//! A wait or socket that is open at this node, and what of a peer is over.
+//! A wait or socket that is open at this node, and what of a peer has ended here.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::peer_list::Reason;
 
 /// A wait or socket that is open at this node.
 pub(super) struct OpenHere {
-    /// There may be something for it. Only one waits for that.
+    /// Notified when there may be news for it. Only one task listens to this.
     pub news: Notify,
-    /// It may be over.
+    /// Notified when it may be over.
     pub end: Notify,
-    /// Locked until Redis knows that it has what it was given.
+    /// Locked until Redis knows that the peer has what it was given.
     handing: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<OpenState>,
 }
@@ -21,16 +21,17 @@ pub(super) struct OpenHere {
 #[derive(Default)]
 struct OpenState {
     removed: Option<Reason>,
-    /// The session of the peer, if this is a socket of it.
+    /// The session of the peer, if this is its socket.
     session: Option<u64>,
     replaced: bool,
-    /// The version of the list that its peer has heard. None: it hears of
-    /// none.
+    /// The version of the list that its peer has heard. None: its dialect hears of no
+    /// version.
     heard: Option<u64>,
-    /// The highest number that its client has acknowledged. None: it does not.
+    /// The highest number that its client has acknowledged. None: the client does not
+    /// acknowledge.
     acknowledged: Option<u64>,
-    /// If it is a wait, it is over: its peer has to poll again to show that it is
-    /// there.
+    /// If it is a wait, it has ended: its peer has to poll again to show that it still
+    /// runs.
     is_over: bool,
 }
 
@@ -44,25 +45,25 @@ impl OpenHere {
         })
     }
 
-    /// All that wait for something here look again.
+    /// Makes every task that waits here look again.
     pub fn recheck(&self) {
         self.news.notify_one();
         self.end.notify_waiters();
     }
 
-    /// Its peer is removed, or to be removed by its door.
+    /// Its peer was removed, or its door should remove the peer.
     pub fn set_removed(&self, reason: Reason) {
         self.state.lock().removed = Some(reason);
         self.recheck();
     }
 
-    /// If it is a wait, it is over.
+    /// Ends it if it is a wait.
     pub fn end_wait(&self) {
         self.state.lock().is_over = true;
         self.news.notify_one();
     }
 
-    /// A session with this number has taken the peer over.
+    /// The session with this number has taken the peer over.
     pub fn replaced_by(&self, session: u64) {
         {
             let mut state = self.state.lock();
@@ -71,13 +72,13 @@ impl OpenHere {
         self.recheck();
     }
 
-    /// Of the list, it has heard at most this version.
+    /// Its peer has heard at most this version of the list.
     pub fn limit_heard(&self, version: u64) {
         let mut state = self.state.lock();
         state.heard = state.heard.map(|heard| heard.min(version));
     }
 
-    /// Whether its peer has not heard of this version of the list.
+    /// Whether its peer has not yet heard of this version of the list.
     pub fn is_behind(&self, version: u64) -> bool {
         self.state.lock().heard.is_some_and(|heard| heard < version)
     }
@@ -107,13 +108,13 @@ impl OpenHere {
         self.state.lock().acknowledged
     }
 
-    /// It has what it was given; Redis does not know yet. An error if it has
-    /// more than that.
+    /// Its peer has what it was given, and Redis does not know yet. An error if the peer
+    /// has already been given more.
     pub fn handing(&self) -> Result<OwnedMutexGuard<()>, TryLockError> {
         self.handing.clone().try_lock_owned()
     }
 
-    /// Waits until Redis knows that it has what it was given.
+    /// Waits until Redis knows that its peer has what it was given.
     pub async fn handed_over(&self) {
         drop(self.handing.lock().await);
     }
@@ -122,18 +123,18 @@ impl OpenHere {
         self.state.lock().session = Some(session);
     }
 
-    /// What it is told from now on is of no use: it gets nothing.
+    /// It is given nothing more: any answer would come too late.
     pub fn set_outdated(&self) {
         self.state.lock().heard = None;
     }
 }
 
-/// What of a peer is over here.
+/// What of a peer has ended here.
 #[derive(Default)]
 pub(super) struct Over {
     /// Its waits, up to the one with this number.
     pub wait: Option<u64>,
-    /// Connections that it used. Redis has one at most: the last, or one of the
-    /// first, if it is away since.
+    /// Connections that it used. Redis has at most one of them: the last, or one of the
+    /// first if it has been away since.
     pub links: Vec<u64>,
 }

@@ -1,4 +1,4 @@
-//! News on loan: what is told of them when they are handed over, or not.
+//! News on loan: what Redis is told when they are handed over, or not.
 
 use std::{fmt, sync::Arc};
 
@@ -9,23 +9,24 @@ use super::{
 };
 use crate::peer_list::{PeerId, Receipt, delivery};
 
-/// What was lent, to be told of when it is handed over or not.
+/// A loan, of which Redis is told whether the news were handed over.
 pub(super) struct Lease {
     node: Arc<Node>,
     here: Arc<OpenHere>,
     id: PeerId,
-    /// The wait's (see `Node::next_wait`), or `s` and the socket's session.
+    /// The name of the wait (see `Node::next_wait`), or `s` and the session of the
+    /// socket.
     name: String,
     hears: Hears,
     is_settled: bool,
 }
 
-/// What a peer has heard when it is handed over.
+/// What a peer has heard once the news are handed over.
 #[derive(Clone, Copy)]
 pub(super) enum Hears {
     /// The message with this number.
     Message(u64),
-    /// Of the list, up to this version.
+    /// The list, up to this version.
     Version(u64),
 }
 
@@ -57,7 +58,7 @@ impl Lease {
         self.name.starts_with('s')
     }
 
-    /// Whether it was handed over.
+    /// Whether the news were handed over.
     fn done(&self, is_done: bool) -> Call {
         let (hears, number) = match self.hears {
             Hears::Message(number) => ("message", number),
@@ -83,14 +84,14 @@ impl Lease {
 }
 
 impl delivery::Lease for Lease {
-    /// The socket has it. It is told in its own time: until Redis knows, the
-    /// socket is given nothing more, but it lives.
+    /// The socket has the news. Redis is told in the background; until Redis knows, the
+    /// socket is given nothing more, but stays open.
     fn commit(mut self: Box<Self>) {
         if let Hears::Version(version) = self.hears {
             self.here.set_heard(Some(version));
         }
         let Ok(handing) = self.here.handing() else {
-            // It has asked for more already.
+            // The socket has already asked for more.
             return self.settle(true);
         };
         self.is_settled = true;
@@ -102,7 +103,7 @@ impl delivery::Lease for Lease {
         });
     }
 
-    /// The reply is on its way, and no wait of this node's is held up by it.
+    /// The reply is on its way, and does not hold up another wait of this node.
     fn into_receipt(mut self: Box<Self>) -> Option<Receipt> {
         Some(Receipt::new(move || self.settle(true)))
     }

@@ -15,16 +15,16 @@ use crate::peer_list::{
     },
 };
 
-/// What is lent and not told of after this long may be lent to the next, even
-/// if the node that has it lives. Longer than Redis may stand still unseen, and
-/// than it takes to find a dead node: what is told waits meanwhile.
+/// A loan of which Redis is told nothing may go to the next wait after this long, even if
+/// its node lives. It is longer than Redis may stand still unnoticed, and than it takes
+/// to find a dead node: what Redis is told waits meanwhile.
 const LEASE: Duration = Duration::from_secs(15);
 
-/// An operation may be asked for again this long after it was done: longer than
-/// what cannot be refused is tried for.
+/// An operation may be repeated this long after it was carried out: longer than
+/// operations that cannot be refused are tried.
 const OP_LIFE: Duration = Duration::from_secs(40);
 
-/// Verbs that are refused while Redis is out of memory: others make room.
+/// Verbs that are refused while Redis is out of memory. The others make room.
 const GROWING: [&str; 11] = [
     "add_peer",
     "add_unlisted",
@@ -39,7 +39,7 @@ const GROWING: [&str; 11] = [
     "watch_for",
 ];
 
-/// Its parts, each of which uses those before it.
+/// The parts of the script. Each uses only those before it.
 pub(super) const SCRIPT: &str = concat!(
     include_str!("script/base.lua"),
     include_str!("script/life.lua"),
@@ -58,10 +58,10 @@ pub(super) const SCRIPT: &str = concat!(
     include_str!("script/call.lua"),
 );
 
-/// The script as a library of functions in Redis, which is faster by a third
-/// than to evaluate it for each verb.
+/// The script as a library of functions in Redis. A call is a third faster than
+/// evaluating the script for each verb.
 pub(super) struct Library {
-    /// It tells the text apart from that of another version, or with other
+    /// The name of the library, which differs from that of another version or of other
     /// settings.
     pub name: String,
     /// The name of the function for [`GROWING`] verbs.
@@ -86,7 +86,7 @@ impl Library {
         }
     }
 
-    /// Calls a verb by the name that it goes by.
+    /// Makes a call of the function that carries out this verb.
     pub fn call(&self, verb: &str) -> Cmd {
         let is_growing = GROWING.contains(&verb);
         let mut call = redis::cmd("FCALL");
@@ -106,11 +106,11 @@ impl Library {
 }
 
 pub(super) fn is_unknown_function(error: &redis::RedisError) -> bool {
-    // Redis has no code of its own for it.
+    // Redis has no error code for an unknown function.
     error.code() == Some("ERR") && error.detail() == Some("Function not found")
 }
 
-/// The settings of the list, as the script knows them.
+/// The settings of the list, as constants of the script.
 fn constants(opts: &HeartbeatOpts) -> String {
     let ms = |duration: Duration| duration.as_millis();
     format!(
@@ -137,10 +137,10 @@ fn constants(opts: &HeartbeatOpts) -> String {
     )
 }
 
-/// In tests the time is what the test has written, in microseconds.
+/// In tests the script reads the time that the test has written, in microseconds.
 #[cfg(test)]
 pub(in crate::peer_list) mod test_clock {
-    /// The key that it is written to, after the prefix.
+    /// The key of that time, after the prefix.
     pub const KEY: &str = "test_clock";
 
     pub fn put_into(script: &str) -> String {

@@ -1,4 +1,4 @@
-//! The link of this process to Redis: verbs, tried until they are carried out.
+//! The link of this process to Redis: it tries verbs until they are carried out.
 
 use std::{
     sync::{
@@ -28,24 +28,25 @@ use super::{
 };
 use crate::peer_list::Refusal;
 
-/// The part of the time for which a verb is tried in which Redis may begin with it.
+/// Of the time for which a verb is tried, Redis may begin to carry it out within this
+/// part.
 const DONE_BY: f64 = 0.8;
 
-/// It is told no more often than this that Redis is out of memory.
+/// The log says at most this often that Redis is out of memory.
 const FULL_PAUSE: Duration = Duration::from_secs(60);
 
-/// How often the connections are looked at.
+/// How often the connections are checked.
 pub(super) const WATCH_PERIOD: Duration = Duration::from_millis(250);
 
-/// A connection on which a question is open and no answer has come for this long may
-/// be to a Redis that hangs.
+/// A connection with an open question and no answer for this long may lead to a Redis
+/// that hangs.
 const SUSPICION: Duration = Duration::from_millis(1000);
 
-/// A Redis that lives answers a new connection within this time.
+/// A Redis that works answers a new connection within this time.
 const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What a process has once, however many lists it has in Redis: connections, the script,
-/// its name, and the clock of Redis.
+/// What a process has once, however many lists it has in Redis: the connections, the
+/// script, its node name, and the clock of Redis.
 pub(super) struct Link {
     pub library: Library,
     /// What all keys begin with.
@@ -56,31 +57,32 @@ pub(super) struct Link {
     pub commands: Commands,
     /// The connection for the subscription.
     pub subscription: Commands,
-    /// What is subscribed to.
+    /// The channels that it subscribes to.
     pub channels: [String; 2],
-    /// As far as the log has told.
+    /// The health of Redis, as the log has reported it.
     pub health: Health,
     /// Redis' time in ms when this process began. 0: not known yet.
     pub clock: AtomicU64,
     pub start: Instant,
 }
 
-/// A connection that can be replaced by a new one. The library makes one again when it
-/// is cut, but goes on for ever with one that is refused when it is made again (a
-/// password that is wrong for a moment), or whose Redis hangs (a stalled machine)
-/// while another has taken its place under the same name.
+/// A connection that can be replaced. The redis crate reconnects after a cut, but stays
+/// for ever with a connection that is refused when it reconnects (a password that is
+/// wrong for a moment), or whose Redis hangs (a stalled machine) while another Redis has
+/// taken over its address.
 pub(super) struct Commands {
     client: Client,
     config: ConnectionManagerConfig,
     current: Mutex<Arc<Wire>>,
 }
 
-/// A connection, and when it was last heard.
+/// A connection, and the time of its last answer.
 pub(super) struct Wire {
     pub connection: ConnectionManager,
     made: Instant,
     heard: Mutex<Instant>,
-    /// Another has taken its place: what was asked on it is asked there.
+    /// Cancelled when another connection has taken its place: open questions are asked
+    /// there.
     replaced: CancellationToken,
 }
 
@@ -95,7 +97,7 @@ impl Wire {
         })
     }
 
-    /// Asks on this connection, as long as it is the one.
+    /// Asks on this connection until it is replaced.
     async fn ask(&self, call: &Cmd) -> RedisResult<Value> {
         let mut connection = self.connection.clone();
         let answer = tokio::select! {
@@ -108,10 +110,10 @@ impl Wire {
         answer
     }
 
-    /// Whether it answers, or has answered something not long ago.
+    /// Whether it answers now, or has answered recently.
     async fn lives(&self) -> bool {
         let answered = timeout(WATCH_PERIOD, self.ask(&redis::cmd("PING"))).await;
-        // An error is a cut connection, which the library makes again.
+        // An error is a cut connection, which the crate makes again.
         answered.is_ok() || self.heard.lock().elapsed() < SUSPICION
     }
 }
@@ -130,7 +132,7 @@ impl Commands {
         self.current.lock().clone()
     }
 
-    /// Makes a new connection in place of this one, unless that was done just now.
+    /// Replaces this connection by a new one, unless that was done just now.
     fn renew(&self, wire: &Arc<Wire>) {
         let mut current = self.current.lock();
         if !Arc::ptr_eq(&current, wire) || wire.made.elapsed() < retry::LONGEST_PAUSE {
@@ -144,7 +146,7 @@ impl Commands {
         }
     }
 
-    /// Whether a new connection is answered.
+    /// Whether Redis answers on a new connection.
     async fn is_answered_anew(&self) -> bool {
         let asking = async {
             let mut connection = self.client.get_multiplexed_async_connection().await?;
@@ -153,13 +155,13 @@ impl Commands {
         matches!(timeout(PROBE_PATIENCE, asking).await, Ok(Ok(_)))
     }
 
-    /// Looks at the connection. Returns whether another has taken its place.
+    /// Checks the connection. Returns whether it was replaced.
     async fn watch(&self) -> bool {
         let wire = self.wire();
         if wire.lives().await || !self.is_answered_anew().await {
             return false;
         }
-        // It may only have been slow.
+        // The old connection may only have been slow.
         if wire.heard.lock().elapsed() < SUSPICION {
             return false;
         }
@@ -168,17 +170,17 @@ impl Commands {
     }
 }
 
-/// What the log has told of Redis.
+/// What the log has reported about Redis.
 #[derive(Default)]
 pub(super) struct Health {
     is_away: AtomicBool,
-    /// When it was last told that Redis is out of memory.
+    /// When the log last said that Redis is out of memory.
     full_at: Mutex<Option<Instant>>,
 }
 
 impl Link {
-    /// A verb of the script, as Redis is asked for it. `end`: until when it may be carried
-    /// out, by the clock of Redis in ms, if it has such a time.
+    /// The Redis command for a verb. `end`: the latest time at which the verb may begin,
+    /// by the clock of Redis in ms, if it has one.
     fn command(&self, call: &Call, end: Option<u64>) -> Cmd {
         let mut command = self.library.call(call.verb);
         command
@@ -193,20 +195,20 @@ impl Link {
         command
     }
 
-    /// Looks whether the connections are to a Redis that lives, and makes new ones
-    /// where one that lives has taken the place of one that hangs.
+    /// Checks whether the connections lead to a Redis that works, and replaces them if
+    /// another Redis has taken over from one that hangs.
     pub async fn watch(&self) {
         let (renewed, resubscribe) = tokio::join!(self.commands.watch(), self.subscription.watch());
         if renewed || resubscribe {
             warn!("Redis hangs, and another has its address: connecting to that");
         }
         if resubscribe {
-            // The library subscribes again after a cut, but this one is new.
+            // The crate subscribes again after a cut, but this connection is new.
             retry::until_answered(|| self.subscribe()).await;
         }
     }
 
-    /// Subscribes to what concerns this node.
+    /// Subscribes to the channels of this node.
     pub async fn subscribe(&self) -> RedisResult<()> {
         let mut connection = self.subscription.wire().connection.clone();
         for channel in &self.channels {
@@ -215,16 +217,16 @@ impl Link {
         Ok(())
     }
 
-    /// Carries a verb out.
+    /// Carries out a verb.
     pub async fn run(&self, call: Call, patience: Option<Duration>) -> Result<Row, Refusal> {
         self.carry_out(&call, None, patience).await
     }
 
-    /// The same for one that is not to be done later than that. Returns the answer's first
-    /// word, and the rest.
+    /// Carries out a verb that may not begin later than that. Returns the first word of
+    /// the answer, and the rest.
     pub async fn run_in_time(&self, TimedCall(call): TimedCall, patience: Duration) -> Answer {
         let ask = || {
-            // What Redis does at the last moment is still answered in time.
+            // Redis begins early enough that its answer still comes in time.
             let end = self.clock_in(patience.mul_f64(DONE_BY));
             self.carry_out(&call, Some(end), Some(patience))
         };
@@ -239,7 +241,7 @@ impl Link {
         Ok((kind, row))
     }
 
-    /// Carries a verb out that nobody waits for.
+    /// Carries out a verb in the background.
     pub fn later(self: &Arc<Self>, call: Call) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
@@ -250,7 +252,7 @@ impl Link {
         });
     }
 
-    /// Redis' time is this, in ms.
+    /// Notes the current time of Redis, in ms.
     pub fn set_clock(&self, now: u64) {
         let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(0);
         self.clock
@@ -261,15 +263,16 @@ impl Link {
         self.clock.load(Ordering::Relaxed) > 0
     }
 
-    /// What Redis' time will be by then, in ms.
+    /// What the time of Redis will be then, in ms.
     pub fn clock_in(&self, later: Duration) -> u64 {
         let since = u64::try_from((self.start.elapsed() + later).as_millis()).unwrap_or(0);
         self.clock.load(Ordering::Relaxed) + since
     }
 
-    /// Carries a verb out, `until` then if that is given. While Redis cannot be reached it is tried again, for
-    /// so long (None: for ever, and while it is out of memory, too: nobody can
-    /// be refused); it may then have been carried out before.
+    /// Carries out a verb, if `until` is given not later than then. While Redis cannot be
+    /// reached, it tries again for this long; the verb may then have been carried out
+    /// before. None: for ever, also while Redis is out of memory, because the caller
+    /// cannot be refused.
     async fn carry_out(
         &self,
         call: &Call,
@@ -289,12 +292,12 @@ impl Link {
                     }
                     Err(error) if error.code() == Some("OOM") => {
                         self.health.set_full();
-                        // That does not pass so soon, and who asked can be told.
+                        // This does not pass soon, and the caller can be refused.
                         if patience.is_some() {
                             return Err(Refusal::Unavailable);
                         }
                     }
-                    // New, or without its memory.
+                    // This Redis is new, or has lost its memory.
                     Err(error) if is_unknown_function(&error) => {
                         let mut connection = wire.connection.clone();
                         if let Err(error) = self.library.load(&mut connection).await {
@@ -303,8 +306,8 @@ impl Link {
                     }
                     Err(error) => {
                         self.health.set_away(Some(&error));
-                        // If another has taken its place, under the same name, a
-                        // new connection is one to that.
+                        // Another Redis may have taken over the address: a new connection
+                        // leads to that one.
                         if !error.is_io_error() {
                             self.commands.renew(&wire);
                         }

@@ -1,4 +1,4 @@
-//! What peers send and hear, as steps in Redis.
+//! How messages are sent and received, as calls of the script.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl RedisEngine {
         polls: bool,
         patience: Duration,
     ) -> Result<(), Refusal> {
-        // One that has its number needs no other name.
+        // A message with a number needs no other name.
         let op = number.map_or_else(op, |_| String::new());
         let Caller { id, lingers, .. } = *caller;
         let (token, link) = (&caller.proof, link_of(caller));
@@ -64,8 +64,8 @@ impl RedisEngine {
         accepted(self.0.link.run_in_time(send, patience).await).map(drop)
     }
 
-    /// Waits until a mailbox has room for so many bytes. A peer that takes
-    /// nothing for a while may have to go for that.
+    /// Waits until a mailbox has room for this many bytes. A peer that takes nothing for
+    /// too long is given up.
     pub(super) async fn until_room(
         &self,
         id: PeerId,
@@ -82,9 +82,9 @@ impl RedisEngine {
             let before = std::mem::replace(&mut taken, row.text().unwrap_or_default());
             match kind.as_str() {
                 "ok" => return Ok(()),
-                // Nobody reads for it.
+                // The receiver has no wait and no socket open.
                 "away" => break,
-                // It reads; or it could not, for Redis stood still.
+                // The receiver reads; or it could not, because Redis stood still.
                 _ if taken != before || asked.elapsed() > STILL => {
                     deadline = Instant::now() + ROOM_PATIENCE;
                 }

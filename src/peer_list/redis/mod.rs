@@ -1,8 +1,8 @@
 //! The peer list that lives in Redis: any number of nodes are one server.
 //!
-//! Each verb is one step of the script, which Redis carries out as a whole. A process has
-//! one link to Redis (`link.rs`), and of a list what cannot leave it (`node.rs`): open waits
-//! and sockets, and a copy that it brings up to date.
+//! Each verb is one call of the script, which Redis carries out as a whole. A process has
+//! one link to Redis (`link.rs`), and keeps of a list only what cannot leave the process
+//! (`node.rs`): open waits and sockets, and a copy that it keeps up to date.
 
 mod channels;
 mod connect;
@@ -48,33 +48,33 @@ use link::{Link, WATCH_PERIOD};
 use node::Node;
 use row::Row;
 
-/// How long a verb is tried for whose client can be refused: a short
-/// stand-still of Redis is not seen.
+/// How long a verb is tried if its client can be refused: clients do not notice that
+/// Redis stands still for a shorter time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The same for what nobody waits for, or what cannot be refused.
+/// How long a verb is tried if nothing waits for it, or if it cannot be refused.
 const LONG_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The time in an answer that took longer than this is not known well enough:
-/// the script takes the clocks of nodes to differ by less.
+/// The time in an answer that took longer than this is too inexact: the script assumes
+/// that the clocks of nodes differ by less.
 const CLOCK_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Redis is reached if it answers within this time.
+/// Redis counts as reachable if it answers within this time.
 const READY_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How often a node tells which library it uses.
+/// How often a node says which library it uses.
 const USE_PERIOD: Duration = Duration::from_secs(60);
 
-/// Where a list lives that many nodes share.
+/// The place in Redis of a list that many nodes share.
 #[derive(Clone, Debug)]
 pub struct ClusterOpts {
-    /// Where Redis is: `redis://` or `rediss://`, with user, password and
-    /// database as usual.
+    /// The URL of Redis: `redis://` or `rediss://`, with user, password and database as
+    /// usual.
     pub url: SecretString,
     /// What all keys begin with, so that several lists can be in one Redis.
     pub prefix: String,
-    /// A file with the certificates (PEM) of the authorities that are trusted
-    /// for `rediss://` instead of the public ones.
+    /// A file with the certificates (PEM) of the authorities that are trusted for
+    /// `rediss://`, in place of the public ones.
     pub ca: Option<PathBuf>,
 }
 
@@ -108,7 +108,7 @@ impl RedisEngine {
         Ok(list)
     }
 
-    /// Tells the others that this node lives, and buries those that do not.
+    /// Tells the others that this node lives, and removes the nodes that do not.
     async fn live(&self) -> Result<(), Refusal> {
         let asked = Instant::now();
         let live = verbs::live(self.0.highest_id());
@@ -118,7 +118,7 @@ impl RedisEngine {
         if let Some(now) = row.number::<u64>()
             && (took < CLOCK_PATIENCE || !self.0.link.knows_clock())
         {
-            // It was told on the way between.
+            // The time was read on the way between.
             let since = u64::try_from(took.as_millis() / 2).unwrap_or(0);
             self.0.link.set_clock(now + since);
         }
@@ -126,7 +126,7 @@ impl RedisEngine {
             self.0.list_created(created);
         }
         if is_new {
-            // It was taken for dead: what is open here has to be said again.
+            // The others took this node for dead: it has to say again what is open here.
             self.0.recheck();
         }
         loop {
@@ -138,8 +138,8 @@ impl RedisEngine {
         }
     }
 
-    /// Tells which library this node uses, and drops those that no node has
-    /// used for long.
+    /// Says which library this node uses, and deletes the libraries that no node has used
+    /// for long.
     async fn use_library(&self) {
         let row = self.0.link.run(verbs::uses_library(), Some(PATIENCE));
         let Ok(mut row) = row.await else { return };
@@ -154,13 +154,13 @@ impl RedisEngine {
         for old in row.row().map(Row::texts).unwrap_or_default() {
             let mut delete = ::redis::cmd("FUNCTION");
             delete.arg("DELETE").arg(&old);
-            // Another node may have been faster.
+            // Another node may have deleted it already.
             let mut connection = self.0.link.commands.wire().connection.clone();
             let _ = delete.exec_async(&mut connection).await;
         }
     }
 
-    /// Finds out when a connection is to a Redis that hangs and is replaced.
+    /// Finds out when a connection leads to a Redis that hangs and has been replaced.
     fn start_watching(&self) {
         let node = Arc::downgrade(&self.0);
         let watching = every(WATCH_PERIOD, node, async |list| list.0.link.watch().await);
@@ -192,7 +192,7 @@ impl RedisEngine {
     }
 }
 
-/// Does something at once and then at intervals, as long as the node is used.
+/// Does something now and then at intervals, for as long as the node is used.
 async fn every(period: Duration, node: Weak<Node>, work: impl AsyncFn(&RedisEngine)) {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -217,12 +217,13 @@ fn link_of(caller: &Caller) -> Option<u64> {
     caller.link.as_ref().map(|link| link.number)
 }
 
-/// The name of an operation, by which Redis knows it when it is asked again.
+/// The name of an operation, by which Redis recognizes a repeated call.
 fn op() -> String {
     format!("{:016x}", fastrand::u64(..))
 }
 
-/// What is kept of a token or a key: whoever reads Redis cannot act as a peer.
+/// The form in which tokens and keys are stored: somebody who reads Redis cannot act as a
+/// peer.
 fn hash(secret: impl AsRef<[u8]>) -> String {
     hex::encode(Sha256::digest(secret))
 }
@@ -231,8 +232,8 @@ fn hash_token(token: &PeerToken) -> String {
     hash(token.digits())
 }
 
-/// What follows the first word of an answer, if that says that the verb was carried out;
-/// else why it was not.
+/// The rest of an answer whose first word says that the verb was carried out; an error
+/// says why it was not.
 fn accepted(answer: Answer) -> Result<Row, Refusal> {
     let (kind, row) = answer?;
     Err(match kind.as_str() {
@@ -246,7 +247,7 @@ fn accepted(answer: Answer) -> Result<Row, Refusal> {
         "order" => Refusal::OutOfOrder,
         "taken" => Refusal::NameTaken,
         "costly" => Refusal::TooManyNames,
-        // It came too late, or is an answer of another version.
+        // The call came too late, or this is the answer of another version.
         _ => Refusal::Unavailable,
     })
 }
@@ -257,7 +258,7 @@ fn split(row: Result<Row, Refusal>) -> Answer {
     Ok((kind, row))
 }
 
-/// Logs who was removed. Returns them, and whether they were in the list.
+/// Logs the removed peers. Returns them, and whether they were in the list.
 fn log_removed(removed: Option<Row>) -> Vec<(PeerId, bool)> {
     let rows = removed.map(Row::rows).unwrap_or_default().into_iter();
     rows.filter_map(log_one_removed).collect()

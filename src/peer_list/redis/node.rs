@@ -1,4 +1,5 @@
-//! What a process has of one list in Redis: its copy, its events, and what is open here.
+//! What a process keeps of one list in Redis: the copy, the events, and what is open
+//! here.
 
 use std::{
     collections::HashMap,
@@ -28,33 +29,34 @@ use crate::peer_list::{
     telling::{Half, Schedule},
 };
 
-/// One list in Redis, as this process has it.
+/// One list in Redis, as this process sees it.
 pub(super) struct Node {
     pub opts: HeartbeatOpts,
     pub link: Arc<Link>,
     pub cached: Mutex<Cached>,
     pub events: Arc<EventLog>,
     pub open: Mutex<HashMap<PeerId, Vec<Arc<OpenHere>>>>,
-    /// As in the list of one process.
+    /// When each cohort of peers is told of changes, and up to which version: as in the
+    /// memory engine.
     pub schedules: Mutex<[Schedule; 2]>,
     pub told: [AtomicU64; 2],
     pub ending: CancellationToken,
     /// The number of the last wait that began here.
     pub waits: AtomicU64,
-    /// Peers of whom Redis has to be told that something here is over.
+    /// What has ended here and Redis has to be told of.
     pub over: Mutex<HashMap<PeerId, Over>>,
-    /// Somebody tells it.
+    /// A task is telling Redis.
     pub is_telling_over: AtomicBool,
-    /// Nodes with other settings use the list too, as far as the log has told.
+    /// Whether nodes with other settings use the list too, as the log has reported it.
     pub differ: AtomicBool,
-    /// Only one asks for changes of the list at a time: its answer is for all.
+    /// Held by the one task that asks for changes of the list: its answer serves all.
     pub asking_for_changes: tokio::sync::Mutex<()>,
     /// How many such questions have begun, and the last of them that was answered.
     questions: AtomicU64,
     answered: AtomicU64,
-    /// Only one asks for events at a time, or they would come twice.
+    /// Held by the one task that asks for events: otherwise they would come twice.
     asking_for_events: tokio::sync::Mutex<()>,
-    /// Somebody is about to ask for events.
+    /// A task is about to ask for events.
     pub is_asking: AtomicBool,
     /// When the list in Redis was created, by its clock in ms. 0: not known yet.
     pub created: AtomicU64,
@@ -88,8 +90,8 @@ impl Node {
         }
     }
 
-    /// Redis has a list that was created at this time: if that is another than before,
-    /// the one before is lost.
+    /// Notes when the list in Redis was created. If that has changed, the previous list
+    /// is lost.
     pub fn list_created(self: &Arc<Self>, when: u64) {
         let before = self.created.swap(when, Ordering::Relaxed);
         if before != 0 && before != when {
@@ -98,15 +100,15 @@ impl Node {
         }
     }
 
-    /// The highest id that was ever given, as far as is known here.
+    /// The highest id that was ever given, as far as this node knows.
     pub fn highest_id(&self) -> u32 {
         self.cached.lock().highest_id()
     }
 
     // The list -------------------------------------------------------------
 
-    /// Brings the list up to this version, and knows who is connected. Calls that
-    /// come together have one question between them.
+    /// Brings the copy up to this version, with the STATUS of all peers. Calls that come
+    /// together share one question.
     pub async fn sync_to(&self, version: u64, patience: Option<Duration>) -> Result<(), Refusal> {
         let is_done = || {
             let cached = self.cached.lock();
@@ -122,14 +124,14 @@ impl Node {
         self.ask_for_changes(patience).await
     }
 
-    /// Brings the list up to date. `patience`: how long this is tried.
+    /// Brings the copy up to date. `patience`: how long this is tried.
     pub async fn sync(&self, patience: Option<Duration>) -> Result<(), Refusal> {
         let _alone = self.asking_for_changes.lock().await;
         self.ask_for_changes(patience).await
     }
 
-    /// Brings the list up to what Redis has at this moment or later. Calls that come while
-    /// a question is open have the next one between them.
+    /// Brings the copy up to what Redis has now or later. Calls that come while a
+    /// question is open share the next one.
     pub async fn sync_now(&self, patience: Option<Duration>) -> Result<(), Refusal> {
         let begun = self.questions.load(Ordering::Acquire);
         let _alone = self.asking_for_changes.lock().await;
@@ -167,8 +169,7 @@ impl Node {
         self.forget_lost_changes();
     }
 
-    /// Redis may have lost changes: what was told beyond the list's version is
-    /// of another list.
+    /// Redis may have lost changes: versions above the current one are of the lost list.
     pub fn forget_lost_changes(&self) {
         let current = self.cached.lock().roster.current();
         for told in &self.told {
@@ -181,11 +182,11 @@ impl Node {
 
     // Events ---------------------------------------------------------------
 
-    /// Asks for the events that happened. `all`: those that are kept from
-    /// before this node too. `patience`: how long this is tried.
+    /// Asks for the events that have happened. `all`: also for those that were kept
+    /// before this node started. `patience`: how long this is tried.
     pub async fn sync_events(&self, all: bool, patience: Option<Duration>) -> Result<(), Refusal> {
         let _alone = self.asking_for_events.lock().await;
-        // What happens from now on is asked for again.
+        // Events from now on need another question.
         self.is_asking.store(false, Ordering::Release);
         let known = if all { 0 } else { self.events.newest() };
         let mut row = self.link.run(verbs::events(known), patience).await?;

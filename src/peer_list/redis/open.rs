@@ -1,4 +1,4 @@
-//! What of a peer is open at this node: a request, or its socket.
+//! An open request or socket of a peer at this node.
 
 use std::{
     fmt,
@@ -27,7 +27,7 @@ impl Presence for RedisEngine {
         Ok(Box::new(Socket::open(self, id, resumes).await?))
     }
 
-    /// Whether the request may act as that peer, its operation finds out.
+    /// The operation of the request finds out whether the request may act as that peer.
     fn open_request(&self, caller: Caller) -> Result<Box<dyn OpenRequest>, Refusal> {
         Ok(Box::new(Request {
             list: self.clone(),
@@ -41,11 +41,11 @@ impl Presence for RedisEngine {
     }
 }
 
-/// A request of a peer, as far as this node has to do with it.
+/// A request of a peer, as this node sees it.
 struct Request {
     list: RedisEngine,
     caller: Caller,
-    /// A verb has told Redis of it.
+    /// Whether a verb has told Redis of it.
     is_told: AtomicBool,
 }
 
@@ -112,7 +112,7 @@ impl OpenRequest for Request {
             .await
     }
 
-    /// A sign-in, if no verb has told of it.
+    /// Tells Redis of a sign-in, if no verb has.
     fn answered(self: Box<Self>, lingers: bool) {
         if self.is_told.load(Ordering::Relaxed) {
             return;
@@ -123,8 +123,8 @@ impl OpenRequest for Request {
     }
 }
 
-/// A request that Redis is being told of. Unless it was refused, Redis has its
-/// link then, or may have it: also when it is dropped before there is an answer.
+/// A request that Redis is being told of. Unless it is refused, Redis then has its link,
+/// or may have it, also if this is dropped before the answer.
 struct Telling<'a> {
     request: &'a Request,
     is_refused: bool,
@@ -138,8 +138,8 @@ impl Drop for Telling<'_> {
     }
 }
 
-/// An attempt to open a socket. If it is dropped while it has its name, nobody
-/// knows whether it has succeeded, and what it has opened is closed.
+/// An attempt to open a socket. If it is dropped while it has its name, its outcome is
+/// not known, and what it may have opened is closed.
 struct Opening<'a> {
     list: &'a RedisEngine,
     id: PeerId,
@@ -154,13 +154,13 @@ impl Drop for Opening<'_> {
     }
 }
 
-/// The socket of a peer that is open at this node.
+/// The open socket of a peer at this node.
 struct Socket {
     looking: Looking,
     session: u64,
-    /// Why it is closed.
+    /// Why the socket is closed.
     reason: Reason,
-    /// Redis knows that it is closed.
+    /// Whether Redis knows that it is closed.
     has_left: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What is open at this node: by peer, and by the names that Redis knows.
+//! What is open at this node: by peer, and by the names that Redis has for it.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -38,14 +38,15 @@ impl Node {
         wanted.flat_map(|(_, all)| all.iter().cloned()).collect()
     }
 
-    /// The client of what is open here has acknowledged this.
+    /// The client of an open wait or socket has acknowledged the messages up to this
+    /// number.
     pub fn acknowledged(&self, id: PeerId, number: u64) {
         for here in self.open_of(id) {
             here.set_acknowledged(Some(number));
         }
     }
 
-    /// Everything that is open here looks again.
+    /// Makes every open wait and socket look again.
     pub fn recheck(&self) {
         for here in self.all_open(|_| true) {
             here.recheck();
@@ -61,13 +62,13 @@ impl Node {
         self.ending.is_cancelled()
     }
 
-    /// Waits until the waits here are to end.
+    /// Waits until the waits here should end.
     pub async fn ended(&self) {
         self.ending.cancelled().await;
     }
 
-    /// Tells Redis what is not open here, though Redis says so: it has lost that
-    /// it was closed.
+    /// Tells Redis what is not open here although Redis has it as open: Redis has lost
+    /// that it was closed.
     pub async fn deny(&self) -> Result<(), Refusal> {
         let mut cursor = "0".to_owned();
         loop {
@@ -92,8 +93,7 @@ impl Node {
         }
     }
 
-    /// A name for a wait that begins here: it tells the node, and which waits
-    /// of it were before.
+    /// A name for a wait that begins here. It contains the node, and a number that rises.
     pub fn next_wait(&self) -> (u64, String) {
         let number = self.waits.fetch_add(1, Ordering::Relaxed) + 1;
         (number, self.wait_name(number))

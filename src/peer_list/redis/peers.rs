@@ -1,4 +1,4 @@
-//! How peers sign in, come back and sign out, as steps in Redis.
+//! How peers sign in, come back and sign out, as calls of the script.
 
 use std::{sync::Arc, time::Duration};
 
@@ -94,7 +94,7 @@ impl Peers for RedisEngine {
                 sleep(pause).await;
                 let Some(node) = node.upgrade() else { return };
                 let left = node.link.run(verbs::leave(id), Some(LONG_PATIENCE));
-                // Else the collector finds it.
+                // Otherwise the collector finds it.
                 let Ok(mut row) = left.await else { return };
                 if let Some(removed) = row.row() {
                     log_one_removed(removed);
@@ -116,7 +116,7 @@ impl RedisEngine {
         accepted(split(self.0.link.run(heartbeat, Some(PATIENCE)).await)).map(drop)
     }
 
-    /// What a sign-in was answered with: id, and the list.
+    /// The answer to a sign-in: the id, and the list.
     async fn signed_in(&self, mut row: Row, token: PeerToken) -> Option<SignedIn> {
         let id = row.text().and_then(|id| PeerId::parse(&id))?;
         let version = row.number()?;
@@ -126,8 +126,8 @@ impl RedisEngine {
     }
 }
 
-/// A sign-in that was asked for. If it is dropped while it has its name, whoever asked
-/// was refused, or has left: it is undone.
+/// A sign-in that was asked for. If it is dropped while it has its name, its client was
+/// refused or has left: the sign-in is undone.
 pub(super) struct SignIn<'a> {
     node: &'a Arc<Node>,
     op: Option<String>,

@@ -1,4 +1,5 @@
-//! What Redis tells this node, and what the node finds out after it could not be told.
+//! What Redis pushes to this node, and what the node asks for after a push may have been
+//! missed.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -8,7 +9,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::{PATIENCE, node::Node, retry};
 use crate::peer_list::{PeerId, Reason, Refusal};
 
-/// Listens to what Redis tells, as long as the node is used.
+/// Listens to pushes for as long as the node is used.
 pub(super) fn start(node: &Arc<Node>, mut pushes: UnboundedReceiver<PushInfo>) {
     let node = Arc::downgrade(node);
     tokio::spawn(async move {
@@ -22,8 +23,8 @@ pub(super) fn start(node: &Arc<Node>, mut pushes: UnboundedReceiver<PushInfo>) {
                         hear(&node, push);
                     }
                 }
-                // The connection was lost in between: whatever was told then
-                // is to be found out.
+                // The connection was lost in between: the node asks for what it may have
+                // missed.
                 PushKind::Subscribe if is_last(&push) => node.catch_up(),
                 _ => {}
             }
@@ -37,7 +38,7 @@ fn is_last(push: &PushInfo) -> bool {
 }
 
 impl Node {
-    /// Finds out what Redis could not tell, or has lost.
+    /// Finds out what Redis could not push, or has lost.
     pub fn catch_up(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         tokio::spawn(retry::until_answered(move || {
@@ -52,7 +53,8 @@ impl Node {
     }
 
     async fn find_out(self: &Arc<Self>) -> Result<(), Refusal> {
-        // Redis may have lost changes, and others may have the versions of those.
+        // Redis may have lost changes, and may have given their versions to other
+        // changes.
         let version = self.cached.lock().forget();
         self.sync(Some(PATIENCE)).await?;
         let current = self.cached.lock().roster.current();
@@ -70,26 +72,26 @@ impl Node {
     }
 }
 
-/// What Redis tells a node.
+/// A push of Redis to a node.
 #[derive(Debug, PartialEq, Eq)]
 enum Push {
     /// The list has changed.
     Changed,
     /// An event has happened.
     Event,
-    /// There is something for this peer.
+    /// There may be news for this peer.
     Wake(PeerId),
-    /// The wait of this peer is over: it has to wait again.
+    /// The wait of this peer ends: it has to poll again.
     EndWait(PeerId),
-    /// A session with this number has taken the peer over.
+    /// The session with this number has taken the peer over.
     Replaced(PeerId, u64),
-    /// The peer is removed, or to be removed by its door.
+    /// The peer was removed, or its door should remove it.
     Removed(PeerId, Reason),
 }
 
 impl Push {
-    /// None if another version said it. The letters are those of `tell` and `tell_all` in
-    /// the script.
+    /// None if it is of another version. The letters are those of `tell` and `tell_all`
+    /// in the script.
     fn read(text: &str) -> Option<Self> {
         let (letter, rest) = text.split_at_checked(1)?;
         let mut words = rest.splitn(2, ' ');

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::sleep;
 
-/// A new connection is given at least this long, and so is a node that stands still.
+/// The longest pause. Also how long a new connection is kept at least.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pauses between attempts: 25 to 50 ms first, doubling up to 0.5 to 1 s. They are

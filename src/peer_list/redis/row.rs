@@ -1,4 +1,4 @@
-//! What the script answers with, read from its beginning.
+//! The answers of the script, read from the front.
 
 use bytes::Bytes;
 use redis::Value;
@@ -6,8 +6,8 @@ use tracing::error;
 
 use crate::peer_list::Refusal;
 
-/// An array that the script answered with, read from its beginning. What is
-/// not there, or of another kind, is nothing.
+/// An array that the script answered with, read from the front. A value that is missing,
+/// or of another kind, reads as nothing.
 #[derive(Debug)]
 pub(super) struct Row(std::vec::IntoIter<Value>);
 
@@ -31,7 +31,7 @@ impl Row {
         }
     }
 
-    /// What is left, each as bytes if it is a string.
+    /// The remaining strings, as bytes.
     pub fn all_bytes(mut self) -> Vec<Option<Bytes>> {
         let mut all = Vec::new();
         while !self.0.as_slice().is_empty() {
@@ -45,7 +45,7 @@ impl Row {
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The first word of an answer, which tells its kind.
+    /// The first word of an answer: its kind.
     pub fn kind(&mut self) -> String {
         self.text().unwrap_or_default()
     }
@@ -61,7 +61,7 @@ impl Row {
         }
     }
 
-    /// What is left, as rows.
+    /// The remaining values, as rows.
     pub fn rows(mut self) -> Vec<Row> {
         let mut rows = Vec::new();
         while !self.0.as_slice().is_empty() {
@@ -70,7 +70,7 @@ impl Row {
         rows
     }
 
-    /// What is left, as texts.
+    /// The remaining values, as texts.
     pub fn texts(mut self) -> Vec<String> {
         let mut texts = Vec::new();
         while !self.0.as_slice().is_empty() {

@@ -11,7 +11,7 @@ use crate::peer_list::{
 };
 
 impl Node {
-    /// The version of the list that a peer is to have heard when it waits.
+    /// The version of the list that a peer should have heard when it waits.
     pub fn told(&self, id: PeerId) -> u64 {
         self.told[Half::of(id) as usize].load(Ordering::Acquire)
     }
@@ -51,7 +51,7 @@ impl Node {
     }
 
     async fn tell_now(self: &Arc<Self>, half: Half) {
-        // It may be away for longer, and nobody else tells of this change.
+        // Redis may be away for long, and no other task tells of this change.
         retry::until_answered(|| self.sync(None)).await;
         let current = self.cached.lock().roster.current();
         let told = &self.told[half as usize];

@@ -1,5 +1,5 @@
-//! The verbs of the script in Redis, each as a function with named arguments. A test holds
-//! names and arguments against the script.
+//! The verbs of the script, each as a function with named arguments. A test holds names
+//! and arguments against the script.
 
 use bytes::Bytes;
 
@@ -12,11 +12,11 @@ pub(super) struct Call {
     pub args: Vec<Vec<u8>>,
 }
 
-/// A verb that is not to be carried out after a time: whoever asked is refused by then.
-/// That time comes before its arguments.
+/// A verb that may not begin after a certain time, when its client has been refused. That
+/// time comes before its arguments.
 pub(super) struct TimedCall(pub Call);
 
-/// What the script takes as one argument, or as all that are left.
+/// What the script takes as one argument, or as all remaining ones.
 trait Arg {
     fn write(self, args: &mut Vec<Vec<u8>>);
 }
@@ -49,7 +49,7 @@ macro_rules! verbs {
 }
 
 verbs! {
-    // How peers come and go.
+    // How peers sign in and leave.
     in_time add_peer(
         op: &str, name: &str, door: &str, dialect: Dialect, token: &PeerToken, highest: u32,
         protected: bool,
@@ -57,7 +57,7 @@ verbs! {
     in_time resume_peer(
         op: &str, id: PeerId, token: &PeerToken, name: &str, door: &str, dialect: Dialect,
     );
-    /// What was asked for under this name was refused: it is undone, or not done.
+    /// The operation with this name was refused: the sign-in is undone, or never done.
     now give_up_sign_in(op: &str);
     /// The sign-in of a peer is answered.
     now signed_in(id: PeerId, link: Option<u64>, lingers: bool);
@@ -69,13 +69,14 @@ verbs! {
     now leave(id: PeerId);
     now collect();
 
-    // What requests of peers ask for.
+    // Requests of peers.
     now heartbeat(id: PeerId, token: &Proof, link: Option<u64>, lingers: bool);
     now set_capacity(
         id: PeerId, token: &Proof, link: Option<u64>, lingers: bool, capacity: u64,
     );
     now seen(id: PeerId, token: &Proof, link: Option<u64>, lingers: bool);
-    /// `sequence`: the sender's number of the message. `polls`: it came in a request.
+    /// `sequence`: the sender's number of the message. `polls`: whether it came in a
+    /// request.
     in_time send(
         op: &str, from: PeerId, token: &Proof, to: PeerId, link: Option<u64>,
         lingers: bool, sequence: Option<u64>, polls: bool, body: &Bytes,
@@ -83,13 +84,13 @@ verbs! {
     /// A connection that a peer used is closed.
     now unlink(id: PeerId, link: u64);
 
-    // What peers hear.
+    // Waits and deliveries.
     now wait(
         began: u64, wait: &str, id: PeerId, token: &Proof, link: Option<u64>,
         acknowledged: Option<u64>, told: u64,
     );
     now take(began: u64, id: PeerId, lease: &str, acknowledged: Option<u64>, told: u64);
-    /// `hears`: `message`, `version`, or nothing for what was not handed over.
+    /// `hears`: `message`, `version`, or nothing if the news were not handed over.
     now done(id: PeerId, lease: &str, hears: &str, number: u64, ends: bool, lingers: bool);
     now end_wait(id: PeerId, wait: &str, lingers: bool);
     now acknowledge(id: PeerId, number: u64);
@@ -123,7 +124,7 @@ verbs! {
     now announce(op: &str, id: PeerId, name: &str);
     now watch_for(op: &str, id: PeerId, name: &str);
 
-    // What is known of the list.
+    // The list as it is now.
     now view(known: Known, statuses: bool);
     now peer_info(id: PeerId);
     now peer_infos(ids: &[String]);
@@ -143,7 +144,7 @@ verbs! {
     now ready();
 }
 
-/// The version of the list that a node knows, if it knows any.
+/// The version of the list that a node knows, if it knows one.
 pub(super) struct Known(pub Option<u64>);
 
 impl Arg for Known {
@@ -181,7 +182,7 @@ impl Arg for Option<u64> {
     }
 }
 
-/// Only its hash is in Redis: somebody who reads Redis cannot act as a peer.
+/// Only the hash of a token is in Redis: somebody who reads Redis cannot act as a peer.
 impl Arg for Option<&PeerToken> {
     fn write(self, args: &mut Vec<Vec<u8>>) {
         args.push(self.map(hash_token).unwrap_or_default().into());
@@ -193,7 +194,7 @@ impl Arg for &Proof {
         match self {
             Proof::Nothing => "".write(args),
             Proof::Token(token) => token.write(args),
-            // No hash is this.
+            // No token has this hash.
             Proof::Trusted => "*".write(args),
         }
     }
@@ -246,8 +247,8 @@ mod tests {
     use super::*;
     use crate::peer_list::redis::library::SCRIPT;
 
-    /// The verbs that the script has: name, whether it has a time, and arguments. The last
-    /// may stand for all that are left.
+    /// The verbs of the script: name, whether it has a time, and arguments. The last
+    /// argument may stand for all remaining ones.
     fn in_script() -> Vec<(String, bool, Vec<String>)> {
         let verbs = SCRIPT.lines().filter_map(|line| {
             let (head, args) = line.split_once('(')?;
@@ -260,7 +261,8 @@ mod tests {
             };
             let args = args.trim_end_matches(')').split(", ");
             let args = args.filter(|arg| !arg.is_empty()).map(str::to_owned);
-            // The first of a verb with a time is whether it was carried out before.
+            // The first argument of a verb with a time says whether it was carried out
+            // before.
             Some((
                 name.to_owned(),
                 timed,

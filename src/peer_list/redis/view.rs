@@ -1,4 +1,4 @@
-//! The list as a node knows it: brought up to date by what changed since.
+//! The list as a node knows it, and how changes bring it up to date.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -8,25 +8,25 @@ use tokio::time::Instant;
 use super::row::Row;
 use crate::peer_list::{Card, Dialect, Lines, PeerId, page::Connected, roster::Roster};
 
-/// To know who is not connected costs some time for each that is not. It is
-/// asked for no more often than that it takes a tenth of the time.
+/// Asking which peers are not connected costs Redis some time for each of them. It is
+/// asked so rarely that this takes at most a tenth of the time.
 const STATUS_COST: Duration = Duration::from_micros(10);
 
 /// Answers overtake each other by less than this, in us.
 const OVERTAKEN_WITHIN: u64 = 1_000_000;
 
-/// What changed in the list since a version.
+/// The changes of the list since a version.
 pub(super) struct View {
     version: u64,
-    /// The version that the node knew, if `changes` are from there.
+    /// The version that the node knew, if `changes` begin there.
     since: Option<u64>,
     /// The version that the node knew.
     asked_at: Option<u64>,
     changes: Vec<Change>,
-    /// When Redis told it, by its clock in us.
+    /// When Redis answered, by its clock in us.
     told_at: u64,
-    /// Who is not connected by what it has open, and for how many ms more it
-    /// counts as connected.
+    /// The peers that have nothing open, each with how many more ms it counts as
+    /// connected.
     lingering: Option<Vec<(PeerId, i64)>>,
 }
 
@@ -44,7 +44,7 @@ impl View {
         self.asked_at.is_some_and(|known| known > self.version)
     }
 
-    /// None if it cannot be understood.
+    /// None if it cannot be read.
     pub fn read(mut row: Row, known: Option<u64>) -> Option<Self> {
         let version = row.number()?;
         let whole: u8 = row.number()?;
@@ -126,19 +126,19 @@ pub(super) fn bare_line(line: &str) -> Option<Lines> {
     Some(format!("{name},{id},{}\n", u8::from(joins)).into())
 }
 
-/// The list, as far as this node has heard of it.
+/// The list, as far as this node knows it.
 pub(super) struct Cached {
     pub roster: Roster,
     peers: HashMap<PeerId, Place>,
-    /// Who is not connected by what it has open.
+    /// The peers that have nothing open.
     lingering: Vec<PeerId>,
     statuses_at: Option<Instant>,
     /// When Redis told them, by its clock in us.
     statuses_of: u64,
     highest_id: u32,
     is_known: bool,
-    /// The cards of peers in the list, as far as they were asked for: the outer none for
-    /// peers that did not come in unlisted, the inner for those of which nothing is shown.
+    /// The cards of listed peers, as far as they were asked for. The outer None: the peer
+    /// did not come in unlisted. The inner None: the peer shows no card.
     cards: HashMap<PeerId, Option<Option<Bytes>>>,
 }
 
@@ -163,7 +163,7 @@ impl Cached {
         }
     }
 
-    /// The highest id that is known to have been given.
+    /// The highest id that was given, as far as this node knows.
     pub fn highest_id(&self) -> u32 {
         self.highest_id
     }
@@ -172,27 +172,27 @@ impl Cached {
         self.highest_id = self.highest_id.max(id.get());
     }
 
-    /// What is known may be another list's: it is asked for anew. Returns its
-    /// version.
+    /// The known list may be a lost one: the next question asks for all of it. Returns
+    /// its version.
     pub fn forget(&mut self) -> u64 {
         self.is_known = false;
         self.roster.current()
     }
 
-    /// The version that is known. None: nothing is.
+    /// The known version. None: no version is known.
     pub fn known(&self) -> Option<u64> {
         self.is_known.then(|| self.roster.current())
     }
 
-    /// Whether it is time to ask who is connected.
+    /// Whether it is time to ask which peers are connected.
     pub fn wants_statuses(&self) -> bool {
         let count = u32::try_from(self.lingering.len()).unwrap_or(u32::MAX);
         let pause = STATUS_COST.saturating_mul(count);
         self.statuses_at.is_none_or(|at| at.elapsed() >= pause)
     }
 
-    /// As [`Cached::wants_statuses`], and if so, notes that it is asked: those that
-    /// come before the answer need not ask too.
+    /// As [`Cached::wants_statuses`]; if so, also notes that the question is asked, so
+    /// that callers before its answer need not ask too.
     pub fn asks_for_statuses(&mut self) -> bool {
         let asks = self.wants_statuses();
         if asks {
@@ -201,7 +201,7 @@ impl Cached {
         asks
     }
 
-    /// How a peer in it is told of changes, as far as is known here.
+    /// How a listed peer is told of changes, as far as this node knows.
     pub fn dialect(&self, id: PeerId) -> Option<Dialect> {
         self.peers.get(&id).map(|place| place.dialect)
     }
@@ -233,8 +233,8 @@ impl Cached {
                 }
             }
         }
-        // Answers that came at the same time are read in any order. One that is
-        // older by more was told before the clock of Redis was set back.
+        // Answers that came at the same time are read in any order. An answer that is
+        // older by more was given before the clock of Redis was set back.
         let overtaken_by = self.statuses_of.saturating_sub(view.told_at);
         let is_overtaken = (1..OVERTAKEN_WITHIN).contains(&overtaken_by);
         if let Some(lingering) = view.lingering
@@ -247,7 +247,7 @@ impl Cached {
         true
     }
 
-    /// Peers in the list whose cards are not known.
+    /// Listed peers whose cards are not known.
     pub fn without_card(&self) -> Vec<PeerId> {
         let unknown = self.peers.keys().filter(|id| !self.cards.contains_key(id));
         unknown.copied().collect()
@@ -260,8 +260,7 @@ impl Cached {
         }
     }
 
-    /// Every peer in the list but those that came in unlisted and are not shown, oldest
-    /// first.
+    /// Every peer in the list, except unlisted peers that show no card, oldest first.
     pub fn cards(&self) -> Vec<Card> {
         let ids = self.roster.ids().into_iter();
         let cards = ids.filter_map(|id| {
@@ -291,7 +290,7 @@ impl Cached {
             };
             self.peers.insert(*id, place);
         } else if self.roster.leave(*joined, name) {
-            // One that has another name now joined before it left.
+            // A peer whose name has changed joined again before it left.
             if self
                 .peers
                 .get(id)
@@ -301,7 +300,7 @@ impl Cached {
                 self.cards.remove(id);
             }
         } else {
-            // Not known to have joined: the version counts all the same.
+            // This peer is not known to have joined. The version counts all the same.
             self.roster.continue_at(self.roster.current() + 1);
         }
     }
@@ -328,8 +327,8 @@ impl Cached {
         }
     }
 
-    /// Shows a peer that waits here as connected, even if Redis was away and could
-    /// not say so. Returns the list.
+    /// Shows a peer that waits here as connected, even if Redis was away and could not
+    /// say so. Returns the list.
     pub fn show_waiting(&mut self, id: PeerId) -> Lines {
         if let Some(place) = self.peers.get(&id) {
             self.roster.set_connected(place.joined, Connected::Yes);

@@ -17,23 +17,23 @@ use super::{
 };
 use crate::peer_list::{Caller, Delivery, Dialect, News, PeerId, Reason, Refusal, WaitOpts};
 
-/// How long the end of a wait waits for Redis, before it is answered with what
-/// is known here; and its beginning, however short it is to be.
+/// How long the end of a wait waits for Redis before the wait is answered from the node's
+/// copy; and how long its beginning does, however short the wait is to be.
 const END_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What a look for news has found.
+/// The result of a look for news.
 pub(super) enum Found {
     Lent(News, u64, Hears),
     Nothing,
-    /// An older wait is being given something, or what there is was given just
-    /// now: look again then.
+    /// An older wait is being given something, or something was given just now: look
+    /// again after this time.
     Later(Duration),
-    /// A newer wait, or another socket, is given what there is.
+    /// A newer wait, or another socket, is given the news.
     Outdated,
     Removed(Reason),
 }
 
-/// Something that is open here, and looks for news.
+/// An open wait or socket that looks for news.
 pub(super) struct Looking {
     pub node: Arc<Node>,
     pub here: Arc<OpenHere>,
@@ -49,7 +49,7 @@ impl Looking {
         }
     }
 
-    /// Reads what the script found.
+    /// Reads the answer of the script.
     async fn read(&self, mut row: Row) -> Option<Found> {
         let kind = row.kind();
         let found = match kind.as_str() {
@@ -91,8 +91,8 @@ impl Looking {
         Some(found)
     }
 
-    /// Looks for news under a lease; waits for Redis as long as it takes.
-    /// `began`: when the wait did, by Redis' clock in ms (a socket: 0).
+    /// Looks for news under a lease, and waits for Redis as long as it takes. `began`:
+    /// when the wait began, by Redis' clock in ms (a socket: 0).
     pub async fn look(&self, lease: &str, began: u64) -> Found {
         retry::until_answered(|| async {
             let told = self.node.told(self.id);
@@ -121,24 +121,24 @@ impl Drop for Looking {
 struct Wait {
     looking: Looking,
     number: u64,
-    /// What Redis knows it by.
+    /// Its name in Redis.
     name: String,
     /// When it began, by Redis' clock in ms.
     began: u64,
     /// None: it lasts until there is news.
     end: Option<Instant>,
-    /// How its client is told of changes, which may be another's later. None:
+    /// How its client is told of changes; the peer's own dialect may change later. None:
     /// Redis has not said.
     dialect: Option<Dialect>,
-    /// Redis knows of it, or may.
+    /// Whether Redis knows of it, or may know.
     is_open: bool,
 }
 
-/// How a wait has begun.
+/// The beginning of a wait.
 enum Begun {
-    /// Redis has it, and has found this for it.
+    /// Redis has the wait, and has found this for it.
     With(Found),
-    /// Its time is over, and Redis was away.
+    /// The time of the wait is over, and Redis was away.
     Over,
 }
 
@@ -146,7 +146,7 @@ impl Wait {
     fn new(node: &Arc<Node>, id: PeerId, end: Option<Instant>) -> Self {
         let (number, name) = node.next_wait();
         Self {
-            // Before Redis is asked, so that nothing is told in between unheard.
+            // Registered before Redis is asked, so that no push in between is missed.
             looking: Looking::new(node, id),
             number,
             name,
@@ -157,8 +157,8 @@ impl Wait {
         }
     }
 
-    /// Carries a step out. None: the wait's time is over, or its node stops; and so much
-    /// time has passed, at least.
+    /// Carries out a call. None: the time of the wait is over, or its node stops; and at
+    /// least this much time has passed.
     async fn in_time<T>(&self, at_least: Duration, step: impl Future<Output = T>) -> Option<T> {
         let least = Instant::now() + at_least;
         let over = async {
@@ -176,7 +176,7 @@ impl Wait {
         }
     }
 
-    /// Tells Redis of it. It is held like any other while Redis is away.
+    /// Tells Redis of the wait. It stays open while Redis is away.
     async fn begin(
         &mut self,
         caller: &Caller,
@@ -185,12 +185,13 @@ impl Wait {
         let Looking { node, id, here } = &self.looking;
         let told = node.told(*id);
         here.set_acknowledged(acknowledged);
-        // It may have it even when the answer is lost.
+        // Redis may have it even if the answer is lost.
         self.is_open = true;
         let (token, link) = (&caller.proof, link_of(caller));
         let wait = verbs::wait(self.began, &self.name, *id, token, link, acknowledged, told);
         let asked = node.link.run(wait, None);
-        // What is there already is given to the shortest, too, and while the node stops.
+        // News that are there already go even to the shortest wait, and also while the
+        // node stops.
         let Some(row) = self.in_time(END_PATIENCE, asked).await else {
             return Ok(Begun::Over);
         };
@@ -203,7 +204,7 @@ impl Wait {
         self.dialect = row.text().and_then(|letter| read_dialect(&letter));
         let heard: Option<u64> = row.number();
         here.set_heard(heard);
-        // Told while Redis answered, to one that was not known to be behind.
+        // A push came while Redis answered, when the peer was not known to be behind.
         let is_behind = heard.is_some_and(|heard| heard < node.told(*id));
         Ok(match self.looking.read(found).await {
             Some(found) if !is_behind || !matches!(found, Found::Nothing) => Begun::With(found),
@@ -217,8 +218,8 @@ impl Wait {
         looked.unwrap_or(Found::Nothing)
     }
 
-    /// Waits until it is time to look again, `left` from now at the latest.
-    /// False: the wait is over.
+    /// Waits until it is time to look again, at the latest `left` from now. False: the
+    /// wait is over.
     async fn until_news(&self, left: Option<Duration>) -> bool {
         let news = self.looking.here.news.notified();
         let again = async {
@@ -230,14 +231,14 @@ impl Wait {
         self.in_time(Duration::ZERO, again).await.is_some() && !self.looking.node.is_ending()
     }
 
-    /// It is over, with this: what it was given tells Redis, or that its peer
-    /// is gone.
+    /// Ends the wait with a delivery, of which Redis is told by the lease; or its peer is
+    /// gone.
     fn with(mut self, delivery: impl FnOnce(&Self) -> Delivery) -> Delivery {
         self.is_open = false;
         delivery(&self)
     }
 
-    /// Its time is over, with nothing told.
+    /// The time of the wait is over, and no news came.
     async fn nothing(mut self) -> Result<Delivery, Refusal> {
         let Looking { node, id, here } = &self.looking;
         if let Some(reason) = here.removed() {
@@ -258,8 +259,8 @@ impl Wait {
         self.list()
     }
 
-    /// Its peer is gone. To a client that has signed out itself that is no error:
-    /// 3DStreamingToolkit's ends with an unhandled one on anything but a 200.
+    /// Its peer is gone. That is not an error to a client that has signed out itself:
+    /// 3DStreamingToolkit's throws an unhandled error on anything but a 200.
     async fn removed(mut self, reason: Reason) -> Result<Delivery, Refusal> {
         self.is_open = false;
         if reason != Reason::SignedOut {
@@ -269,12 +270,12 @@ impl Wait {
         self.list()
     }
 
-    /// What a wait ends with for which there is nothing.
+    /// The answer to a wait without news.
     fn list(&self) -> Result<Delivery, Refusal> {
         let Looking { node, id, .. } = &self.looking;
         let mut cached = node.cached.lock();
         let dialect = self.dialect.or_else(|| cached.dialect(*id));
-        // Of a peer that nobody knows here, nothing can be said.
+        // This node does not know the peer, and cannot say more.
         let dialect = dialect.ok_or(Refusal::Unavailable)?;
         Ok(Delivery::last(News::Nothing(match dialect {
             Dialect::Bare => "\n".into(),
@@ -324,14 +325,14 @@ pub(super) async fn wait(
         if wait.looking.here.is_over() || !wait.until_news(left).await {
             return wait.nothing().await;
         }
-        // One that is outdated has only its end to wait for.
+        // A wait that was replaced only waits for its end.
         if !matches!(found, Found::Outdated) {
             found = wait.look().await;
         }
     }
 }
 
-/// Why a peer is gone: as its node was told, or else as the script says.
+/// Why a peer is gone: as its node was told, or as the script says.
 fn gone(here: &OpenHere, row: &mut Row) -> Reason {
     let told = row.text().and_then(|reason| Reason::read(&reason));
     here.removed().or(told).unwrap_or(Reason::TimedOut)

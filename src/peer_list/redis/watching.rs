@@ -1,4 +1,4 @@
-//! What is known of the list, and the end of the server.
+//! The list as it is now, and the end of the server.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::peer_list::{
     Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Refusal, Watching,
 };
 
-/// How long a node that stops tries to say so.
+/// How long a node that stops tries to tell Redis.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How often a node asks whether another has sent an event to the webhook.
+/// How often a node asks whether another node has sent an event to the webhook.
 const TURN_PAUSE: Duration = Duration::from_secs(1);
 
-/// So many peers are asked about at once: others wait for it.
+/// At most this many peers are asked about at once: other calls wait meanwhile.
 const INFOS_AT_ONCE: usize = 200;
 
 #[async_trait]
@@ -131,7 +131,7 @@ impl Engine for RedisEngine {
             }
         };
         let _ = timeout(STOP_PATIENCE, stopping).await;
-        // What was removed is told to those who subscribed here.
+        // Subscribers of this node are told of the removals.
         let _ = timeout(STOP_PATIENCE, self.0.sync_events(false, None)).await;
     }
 }

@@ -1,7 +1,7 @@
--- Names that one peer at a time holds in their scope.
+-- Aliases: names that one peer at a time holds in their scope.
 
--- Whether nobody else has this alias. Its holder is removed if its socket has been
--- closed for long.
+-- Whether the alias is free. If its holder lost its socket long enough ago, the holder is
+-- removed.
 local function is_free(scope, name)
   local id = call('HGET', key('aliases:', scope), name)
   local holder = id and find(id)
@@ -26,7 +26,7 @@ function verbs.claim(id, scope, name)
   if not is_free(scope, name) then
     return { 'taken' }
   end
-  -- It may have heard a farewell.
+  -- The peer may have heard a farewell.
   peer = find(id)
   call('HSET', key('aliases:', scope), name, id)
   peer:set('scope', scope)

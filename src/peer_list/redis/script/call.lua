@@ -9,6 +9,6 @@ local function carry_out(keys, args)
   return verbs[args[1]](unpack(args, 3))
 end
 
--- Out of memory, what makes room must still be done.
+-- Verbs that make room must work while the server is out of memory.
 redis.register_function({ function_name = NAME, callback = carry_out, flags = { 'allow-oom' } })
 redis.register_function(GROWING, carry_out)

@@ -1,4 +1,4 @@
--- What has changed: the list, and the events that those hear who watch it.
+-- Changes of the list, and events.
 
 local function keep(list, line, length)
   call('RPUSH', list, line)
@@ -7,7 +7,7 @@ local function keep(list, line, length)
   end
 end
 
--- A peer as those who run an application see it.
+-- A peer as the operator's API shows it.
 local function info(peer, connected)
   local is = peer.is
   local seen = peer:is_open() and now or math.max(peer:number('seen'), peer:number('beat'))
@@ -15,7 +15,7 @@ local function info(peer, connected)
     is.since, seen, is.beat and 1 or 0, is.capacity and ',' .. is.capacity or '', is.name)
 end
 
--- Events are numbered from a time on (in us), as in the list of one process.
+-- The numbers of events begin at a time (in us), as in the list of one process.
 local function begin_events()
   return string.format('%.0f', time[1] * 1000000 + time[2])
 end
@@ -32,7 +32,7 @@ local function event(kind, reason, peer)
   tell_all('e')
 end
 
--- What the log says of a peer.
+-- The entry of a peer in the log.
 local function log_line(sign, peer)
   local is = peer.is
   return string.format('%s%s %s %s %s', sign, is.joined, peer.id, is.dialect, is.name)
@@ -42,7 +42,7 @@ end
 local function change(sign, peer)
   local version = call('INCR', key('version'))
   if version == 1 then
-    -- No version of a list that is lost comes again.
+    -- No version of a lost list comes again.
     version = now
     call('SET', key('version'), version)
   end
@@ -75,11 +75,12 @@ local function current()
   return tonumber(call('GET', key('version'))) or 0
 end
 
--- So many changes are told at once. A node that knows less gets the list.
+-- At most this many changes are sent at once. A node that is further behind gets the
+-- list.
 local CHANGES_AT_ONCE = 1000
 
--- How the list differs from what a node knows: `known` is the version, and
--- `statuses` whether it wants to know who is not, or not long, connected.
+-- How the list differs from what a node knows: `known` is the node's version, and
+-- `statuses` whether it asks which peers are not connected, or not for long any more.
 local function view(known, statuses)
   local version = current()
   local behind = version - tonumber(known)

@@ -1,6 +1,6 @@
--- Channels and announcements, and what reaches peers by them.
+-- Channels and announcements, and how they reach peers.
 
--- A channel's peers, each once, but for the one that publishes.
+-- The peers of some channels, each once, without the one that publishes.
 local function audience(id, channels)
   if #channels == 0 then
     return {}
@@ -22,12 +22,12 @@ local function channels_of(id)
   return call('SMEMBERS', key('p:', id .. ':channels'))
 end
 
--- At most this many peers are pushed to at once: others wait for it.
+-- At most this many peers are pushed to at once: other calls wait meanwhile.
 local PUSHED_AT_ONCE = 500
 local pushed
 
--- Returns the peers that have no room, and whether nobody was there: a peer that is to
--- be removed is passed over.
+-- Pushes to all of them, except peers that are about to be removed. Returns those that have
+-- no room, and whether there was none to push to.
 local function push_to(peers, kind, body)
   local full, none = {}, true
   pushed = pushed + #peers
@@ -45,14 +45,14 @@ local function push_to(peers, kind, body)
   return full, none
 end
 
--- To whom a peer owes what it said last, or published with a number.
+-- The peers to which a peer owes its last message, or its last numbered one.
 local function owed_by(id, number)
   return key('p:', id .. (number == '' and ':owed' or ':owed:numbered'))
 end
 
--- Carries out what a peer says, once: it says one thing after the other, and only the
--- last may be asked for again. `work` returns to whom it is owed, as there was no room;
--- or nil, and another answer.
+-- Carries out a message of a peer once: a peer sends one after the other, and only the
+-- last may be repeated. `work` returns the peers to which the message is owed, as they
+-- had no room; or nil, and another answer.
 local function say(op, id, number, work)
   local owed = owed_by(id, number)
   local peer = find(id)
@@ -78,8 +78,8 @@ local function say(op, id, number, work)
   return { 'ok', full }
 end
 
--- A peer holds one more name, in this set of its own, if that costs no more than a
--- mailbox.
+-- A peer holds one more name, in this set of its own, if all its names cost no more than
+-- a mailbox.
 local function hold(peer, set, name)
   local held = key('p:', peer.id .. set)
   if call('SISMEMBER', held, name) == 0 then
@@ -97,13 +97,13 @@ end
 -- A peer no longer holds a name.
 local function drop(peer, set, name)
   if call('SREM', key('p:', peer.id .. set), name) == 1 then
-    -- It may have cost nothing.
+    -- The name may have cost nothing.
     peer:set_number('names', math.max(peer:number('names') - #name - OVERHEAD, 0))
     peer:store()
   end
 end
 
--- A peer is removed, and its names with it. The farewell of a peer that is shown is
+-- A peer is removed, and its names with it. If it was listed by its door, its farewell is
 -- published.
 local function drop_names(peer)
   local is, id = peer.is, peer.id
@@ -116,7 +116,7 @@ local function drop_names(peer)
     call('SREM', key('a:for:', name), id)
   end
   call('DEL', key('p:', id .. ':channels'), key('p:', id .. ':announcements'))
-  -- What it still owes may be on its way.
+  -- The owed messages may be on their way.
   for _, number in ipairs({ '', '1' }) do
     call('PEXPIRE', owed_by(id, number), OP_LIFE)
   end
@@ -159,8 +159,8 @@ function verbs.leave_channel(id, channel)
   return { 'ok' }
 end
 
--- `number`: the sender's number of it ('': none). If the sender has sent that number
--- before, those are told who are still owed it. What follows are the channels.
+-- `number`: the sender's number of the message ('': none). If the sender has sent that
+-- number before, only the peers are told to which it is still owed. The channels follow.
 function verbs.publish(op, id, number, body, ...)
   local channels = { ... }
   return say(op, id, number, function(peer)
@@ -179,13 +179,14 @@ function verbs.publish(op, id, number, body, ...)
   end)
 end
 
--- To a peer to which it is owed, as it had no room. Returns whether it still has none,
--- or is gone. The kind of a hello is `h`: it is not said after the farewell.
+-- Pushes to a peer that had no room, and to which the message is still owed. Returns
+-- whether it still has no room, or is gone. The kind of a hello is `h`: it is not
+-- published after the farewell.
 function verbs.push_owed(op, from, number, id, kind, body)
   local sender = find(from)
   local said = sender and (number == '' and sender.is.op == op or sender.is.sent == number)
   if sender and not said then
-    -- It has come back by another socket, and gone on.
+    -- The sender has come back by another socket, and gone on.
     return { 'ok' }
   end
   local owed = owed_by(from, number)

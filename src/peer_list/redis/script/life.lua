@@ -1,8 +1,8 @@
--- Which nodes live, and what a stand-still of this server means.
+-- Which nodes live, and what follows when this server stood still.
 
--- While this server stood still, or was away, nobody could show that it is
--- there; nor when its clock was set forward. Nodes live on, and for a while
--- nobody is collected.
+-- While this server stood still or was away, no peer or node could show that it lives;
+-- the same holds when its clock was set forward. Then all nodes live on, and no peer is
+-- collected for a while.
 local function mind_standstill()
   local awake = tonumber(call('GET', key('awake')))
   if not awake or now - awake <= STANDSTILL then

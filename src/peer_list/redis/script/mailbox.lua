@@ -1,4 +1,4 @@
--- What waits for a peer.
+-- The mailbox of a peer.
 
 -- Puts a message last in line. False if there is no room.
 local function push(peer, kind, from, needs, body)
@@ -14,7 +14,7 @@ local function push(peer, kind, from, needs, body)
   return true
 end
 
--- Takes the oldest message off. False if there is none.
+-- Takes off the oldest message. False if there is none.
 local function pop(peer)
   local raw = call('LPOP', key('m:', peer.id))
   if raw then
@@ -25,7 +25,7 @@ local function pop(peer)
   return raw
 end
 
--- Numbers from this on are none that this script gave; as many may follow it.
+-- This script never gives numbers from here on, so that there is room after any number.
 local LARGEST = 2 ^ 52
 
 -- The peer has all messages up to this number.
@@ -34,9 +34,9 @@ local function acknowledge(peer, number)
     return
   end
   if number > peer:number('offered') then
-    -- It was never given: Redis has lost what was, and would give numbers again
-    -- that the peer takes for repeats. What waits may be new. It stays, and gets
-    -- new numbers.
+    -- The number was never given: Redis has lost the messages, and would give the same
+    -- numbers to new messages, which the peer would take for repeats. The messages that
+    -- wait may be new. They stay, and get new numbers.
     for _, field in ipairs({ 'gone', 'delivered', 'offered' }) do
       peer:set_number(field, number)
     end
@@ -46,7 +46,7 @@ local function acknowledge(peer, number)
     return
   end
   if number > peer:number('delivered') then
-    -- Of a reply that the client has before its node has said so.
+    -- The client has the reply before its node has reported that.
     peer:set_number('delivered', number)
     if peer.is.lent_number and peer:number('lent_number') <= number then
       peer:unlend()
@@ -55,7 +55,7 @@ local function acknowledge(peer, number)
   while peer:number('gone') < number and pop(peer) do
     peer:set_number('handed', math.max(peer:number('handed') - 1, 0))
   end
-  -- What is taken off is gone, whatever becomes of the rest.
+  -- Messages that are taken off stay off, whatever happens to the rest.
   peer:store()
 end
 
@@ -68,8 +68,8 @@ function verbs.acknowledge(id, number)
   return { 'ok' }
 end
 
--- Nobody can be refused that sends to a socket, nor may one that is away miss
--- a part: it is to go.
+-- A sender to a socket cannot be refused, and a receiver that is away must not miss a
+-- part: the receiver is removed.
 local function doom(peer)
   if not peer.is.socket and not (peer.is.by_socket_only and peer.is.resumes) then
     return false
@@ -92,8 +92,8 @@ local function taken(peer)
   return string.format('%.0f', peer:number('gone') + peer:number('handed'))
 end
 
--- Whether a peer has room for so many bytes, or else nobody reads for it; and
--- how many messages it has taken.
+-- Whether a mailbox has room for this many bytes, or has no reader; and how many messages
+-- its peer has taken.
 function verbs.has_room(id, bytes)
   local peer = find(id)
   if not peer or has_room(peer, bytes) then
@@ -103,8 +103,8 @@ function verbs.has_room(id, bytes)
   return { is_away and 'away' or 'full', taken(peer) }
 end
 
--- A peer has made no room since it had taken so many messages. Returns whether
--- it is to go for that.
+-- A peer has made no room since it had taken this many messages. Returns whether it
+-- should be removed.
 function verbs.give_up(id, bytes, before)
   local peer = find(id)
   if not peer then

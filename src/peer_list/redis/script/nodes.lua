@@ -1,11 +1,11 @@
--- What nodes say of themselves, and what becomes of a dead one's.
+-- What nodes report of themselves, and the end of dead ones.
 
 local BURIED_AT_ONCE = 100
 
--- What a node had open is open no more: some of it at a time. Returns who is
--- removed, and whether that was all.
+-- Closes what a dead node had open, some of it at a time. Returns the removed peers, and
+-- whether that was all.
 local function bury(node, reason)
-  -- If it lives after all it has to say anew what is open there.
+  -- If the node lives after all, it has to report again what is open there.
   call('SREM', key('announced'), node)
   local removed = {}
   local buried, id = 0, nil
@@ -47,12 +47,11 @@ local function bury(node, reason)
   return removed, is_all
 end
 
--- The form of what is stored, which a version of this server that cannot read it raises.
+-- The number of the stored form. A version that changes the form raises it.
 local SCHEMA = '2'
 
--- This node lives, and this is the highest id that it has seen. Returns whether
--- it is new to the others (or was taken for dead), the time, and since when there
--- is a list here.
+-- This node lives, and this is the highest id that it has seen. Returns whether it is new
+-- to the others (or was taken for dead), the time, and when the list was created.
 function verbs.live(highest)
   mind_standstill()
   mind_ids(highest)
@@ -67,9 +66,9 @@ end
 
 local CLAIMED_AT_ONCE = 100
 
--- Some of what is open at this node, as far as this server knows: of each peer its
--- id, and the name of its wait, or `s` and its session. Returns first where to go
--- on; '0': that was all.
+-- Some of what is open at this node, as far as this server knows: of each peer its id,
+-- and the name of its wait, or `s` and its session. The first value is where to go on;
+-- '0' is the end.
 function verbs.open_here(cursor)
   local some = call('SSCAN', key('open:', NODE), cursor, 'COUNT', CLAIMED_AT_ONCE)
   local claimed = {}
@@ -83,7 +82,7 @@ function verbs.open_here(cursor)
   return { some[1], claimed }
 end
 
--- It is not.
+-- Closes a wait or socket that this server has as open at the node, and that is not.
 function verbs.not_open(id, name)
   local peer = find(id)
   if not peer or peer.is.node ~= NODE then
@@ -100,7 +99,8 @@ function verbs.not_open(id, name)
   return { 'ok' }
 end
 
--- Dead nodes. Returns who is removed with one, and whether there is more to do.
+-- Ends dead nodes. Returns the peers removed with one of them, and whether there is more
+-- to do.
 function verbs.bury()
   mind_standstill()
   local dead = call('ZRANGEBYSCORE', key('nodes'), '-inf', now, 'LIMIT', 0, 1)[1]
@@ -111,13 +111,13 @@ function verbs.bury()
   return { removed, '1' }
 end
 
--- In ms. Nodes say each minute which library they use. One that nobody has used
+-- In ms. Nodes report each minute which library they use. A library that no node has used
 -- for a day is of a version that is gone.
 local LIBRARY_USED = 2 * 60 * 1000
 local LIBRARY_LIFE = 24 * 60 * 60 * 1000
 
--- This node uses this library. Returns whether others use another now, and the
--- libraries that nobody has used for long.
+-- This node uses this library. Returns whether other nodes use another one now, and the
+-- libraries that no node has used for long.
 function verbs.uses_library()
   local libraries = key('libraries')
   call('ZADD', libraries, now, NAME)
@@ -129,14 +129,14 @@ function verbs.uses_library()
   return { in_use > 1 and '1' or '0', old }
 end
 
--- This node stops. Returns who is removed with it, and whether there is more.
+-- This node stops. Returns the peers removed with it, and whether there is more to do.
 function verbs.stop()
   local removed, is_all = bury(NODE, 'shutdown')
   return { removed, is_all and '0' or '1' }
 end
 
--- Whether this server can do its work, which is to write and to tell, and to read what is
--- stored already.
+-- Whether this server can do what the list needs: write, publish, and read the stored
+-- form.
 function verbs.ready()
   call('SET', key('ready'), '1')
   call('PUBLISH', key(DB .. ':ready'), '')

@@ -1,4 +1,4 @@
--- A peer: its fields, and where it stands.
+-- A peer: its fields, and its entries in the sets.
 
 local Peer = {}
 Peer.__index = Peer
@@ -38,7 +38,7 @@ function Peer:add(field, value)
   self:set_number(field, self:number(field) + value)
 end
 
--- Whether something of it is open that a living node has.
+-- Whether a living node has something of it open.
 function Peer:is_open()
   return self.is.node ~= nil
 end
@@ -48,7 +48,7 @@ function Peer:stale_at()
     return math.huge
   end
   if self.is.doomed then
-    -- There is no door that removes it.
+    -- No door is left that could remove it.
     return 0
   end
   local beat, seen = tonumber(self.is.beat), self:number('seen')
@@ -68,8 +68,7 @@ function Peer:stale_at()
   return math.min(at, tonumber(self.is.leaving) or math.huge)
 end
 
--- Writes what has changed, and where the peer stands with the collector and in
--- the list.
+-- Writes what has changed, and the entries of the peer in the sets.
 function Peer:store()
   local stale = self:stale_at()
   stale = stale == math.huge and 'inf' or string.format('%.0f', stale)
@@ -111,7 +110,7 @@ function Peer:is_connected()
   return self:is_open() or self.is.link ~= nil or self:number('linger') > now
 end
 
--- What a node has of it, is kept in a set so that it is known when it dies.
+-- The set of a node has the peers that have something there, for when the node dies.
 local function node_of(link)
   return string.match(link or '', '^%S+')
 end
@@ -133,7 +132,7 @@ function Peer:has_at(node)
   return self.is.node == node or node_of(self.is.link) == node
 end
 
--- Changes where it is open and by which link.
+-- Changes where it is open, and by which link.
 function Peer:move(node, link)
   local before = self:nodes()
   self:set('node', node)
@@ -146,14 +145,14 @@ function Peer:move(node, link)
   for _, is in ipairs(self:nodes()) do
     if is ~= before[1] and is ~= before[2] then
       call('SADD', key('open:', is), self.id)
-      -- When it dies before it could say that it lives, that is seen.
+      -- If this node dies before its first report, others find out.
       call('ZADD', key('nodes'), 'NX', now + NODE_LIFE, is)
     end
   end
 end
 
--- A request of it has come, on this link ('': on none that stays open).
--- `lingers`: its client closes, and will be back.
+-- A request of it has come, on this link ('': its connection does not stay open).
+-- `lingers`: its client closes the connection, and will be back.
 function Peer:request(link, lingers)
   self:move(self.is.node, link ~= '' and NODE .. ' ' .. link or nil)
   self:set_number('seen', now)
@@ -170,20 +169,20 @@ function Peer:unlend()
   self:set('lent_number', nil)
 end
 
--- Whoever waits for it looks again.
+-- Its open wait or socket looks again.
 function Peer:wake()
   if self.is.node then
     tell(self.is.node, 'w' .. self.id)
   end
 end
 
--- What waits for it is given nothing any more.
+-- Begins a session: its earlier waits are given nothing any more.
 function Peer:begin_session()
   if self.is.socket then
-    -- To those before this one.
+    -- Ends the sockets of earlier sessions.
     tell(self.is.node, string.format('x%s %.0f', self.id, self:number('session') + 1))
   end
-  -- None comes twice, not even when this server has lost the last.
+  -- Not even a server that has lost its last data gives a session number twice.
   self:set_number('session', math.max(self:number('session') + 1, now))
   self:set('closed', nil)
   self:set('wait', nil)
@@ -192,7 +191,7 @@ function Peer:begin_session()
   self:set('handed', nil)
 end
 
--- It said that it signs out later, and is there.
+-- It said that it signs out later, and still runs.
 function Peer:come_back()
   self:set('leaving', nil)
   self:set('said', nil)
@@ -201,7 +200,7 @@ function Peer:come_back()
   self:set('goodbye', nil)
 end
 
--- Ends its wait: if it polls again, it is there.
+-- Ends its wait: if it polls again, it still runs.
 function Peer:ask()
   self:set('goodbye', self.is.wait)
   self:set('asked', self.is.wait and '1' or nil)
@@ -210,16 +209,15 @@ function Peer:ask()
   end
 end
 
--- Whether a request that shows this token ('': none; '*': it needs none) may act as it.
--- Returns why not.
--- One with the right token protects the peer from then on.
+-- Whether a request that shows this token ('': none; '*': none is needed) may act as it.
+-- Returns the refusal if not. The right token protects the peer from then on.
 function Peer:refuses(token)
   local is = self.is
   if token == '*' then
     return nil
   end
   if token == '' then
-    -- Through its socket it needs no requests.
+    -- A peer that has a socket needs no requests.
     return (is.protected or is.resumes or is.socket) and { 'token' } or nil
   end
   if token ~= is.token then
@@ -227,13 +225,13 @@ function Peer:refuses(token)
   end
   if not is.protected then
     self:set('protected', '1')
-    -- Whoever numbered messages before may have been anybody.
+    -- Before it was protected, anybody may have numbered messages.
     self:set('sent', nil)
   end
   return nil
 end
 
--- Removed peers do not come back because a reply came late.
+-- A late reply must not create a removed peer again.
 local function store_if_there(peer)
   if call('EXISTS', key('p:', peer.id)) == 1 then
     peer:store()
@@ -242,9 +240,8 @@ end
 
 local LARGEST_ID = 2147483647
 
--- `highest`: the highest id that the node that asks has seen. Ids are not given
--- twice, not even when this server has lost some: those who had them may still
--- ask.
+-- `highest`: the highest id that the asking node has seen. No id is given twice, not even
+-- after this server has lost some: their peers may still ask.
 local function mind_ids(highest)
   highest = tonumber(highest)
   if highest < LARGEST_ID and (tonumber(call('GET', key('id'))) or 0) < highest then
@@ -254,7 +251,7 @@ end
 
 local function next_id(highest)
   mind_ids(highest)
-  -- Ends, as MAX_PEERS is less than there are ids.
+  -- This ends, because MAX_PEERS is less than the number of ids.
   while true do
     local id = call('INCR', key('id'))
     if id > LARGEST_ID then
@@ -272,7 +269,7 @@ local function new_peer(door, dialect, token, highest)
   peer:set('token', token)
   peer:set_number('since', now)
   peer:set_number('seen', now)
-  -- No session of one that had the same id before, if this server has lost it.
+  -- Above every session of a lost peer with the same id.
   peer:set_number('session', now)
   return peer
 end

@@ -1,6 +1,6 @@
--- What peers ask for in requests, and their sign-ins.
+-- Sign-ins and requests of peers.
 
--- A peer that polls has been asked for, with a token or ('') without.
+-- The peer that a request acts as, if its token ('': none) allows it.
 local function polled(id, token)
   local peer = find(id)
   if not peer or peer.is.by_socket_only or peer.is.doomed then
@@ -37,7 +37,7 @@ verbs.add_peer = in_time(function(before, op, name, door, dialect, token, highes
   return { 'ok', peer.id, current() }
 end)
 
--- Whoever asked for this sign-in was refused: it is undone, or not done.
+-- The client of this sign-in was refused: the sign-in is undone, or never done.
 function verbs.give_up_sign_in(op)
   local id, was_known = string.match(done_before(op) or '', '^(%d+) ?(%d?)$')
   local peer = id and was_known ~= '1' and find(id)
@@ -77,7 +77,7 @@ verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect)
   peer:set_number('linger', now + LINGER)
   peer:set_number('seen', now)
   if peer.is.beat then
-    -- As good as a heartbeat.
+    -- Counts as a heartbeat.
     peer:set_number('beat', now)
   end
   event('reconnect', '-', peer)
@@ -107,8 +107,8 @@ local function address(from, to)
   return sender, receiver
 end
 
--- `sequence`: the sender's number of this message ('': it has none). `polls`:
--- it came in a request.
+-- `sequence`: the sender's number of this message ('': none). `polls`: whether it came in
+-- a request.
 verbs.send = in_time(function(before, op, from, token, to, link, lingers, sequence, polls, body)
   local sender, receiver, refused = address(from, to)
   if not sender then
@@ -177,8 +177,8 @@ function verbs.seen(id, token, link, lingers)
   return answer_request(id, token, link, lingers, function() end)
 end
 
--- The sign-in of a peer is answered: from now on it is connected by what it
--- has open.
+-- The sign-in of a peer is answered: from now on what it has open decides whether it is
+-- connected.
 function verbs.signed_in(id, link, lingers)
   local peer = find(id)
   if peer and not peer.is.by_socket_only then

@@ -1,9 +1,9 @@
--- How a peer goes: removed, signed out, or collected.
+-- How a peer leaves: removed, signed out, or collected.
 
--- In ms: for this long it is known why a peer was removed. Its waits ask at once.
+-- In ms: the reason of a removal is kept this long. The peer's waits ask for it at once.
 local GONE_LIFE = 10000
 
--- Why a peer is gone.
+-- The reason why a peer is gone.
 local function why_gone(id)
   return call('GET', key('gone:', id)) or 'timed_out'
 end
@@ -45,16 +45,16 @@ function verbs.sign_out_later(id, grace)
   if peer and (tonumber(peer.is.leaving) or math.huge) > at then
     peer:set_number('said', now)
     peer:set_number('leaving', at)
-    -- Its page may be frozen, or have been loaded again before this came.
+    -- The page may be frozen, or may have been reloaded before this request came.
     peer:ask()
     peer:store()
   end
   return { 'ok' }
 end
 
--- The grace of one that signs out later is over. It is removed, unless a wait is open
--- that came after the farewell: of a page that lives, or its last request, which was
--- late. Then it has to wait again.
+-- The grace of a peer that signs out later is over. The peer is removed, unless a wait is
+-- open that came after the farewell. That wait is either of a page that still runs, or
+-- was its last request, which came late; so it is ended, and the peer has to wait again.
 local function leave(peer)
   if not peer.is.wait or peer.is.wait == peer.is.goodbye then
     return remove(peer, 'signed_out')
@@ -69,7 +69,7 @@ local function leave(peer)
   return nil
 end
 
--- Returns who is removed, and whether to ask again.
+-- Returns the removed peer, and whether to ask again.
 function verbs.leave(id)
   mind_standstill()
   local peer = find(id)
@@ -79,14 +79,14 @@ function verbs.leave(id)
   if not peer or not peer.is.leaving then
     return { false, '0' }
   end
-  -- The collector may have come first, and have asked it whether it is there.
+  -- The collector may have come first, and have ended its wait.
   local removed = tonumber(peer.is.leaving) <= now and leave(peer)
   return { removed or false, peer.is.leaving and not removed and '1' or '0' }
 end
 
 local COLLECTED_AT_ONCE = 100
 
--- Returns who is removed, and whether there is more to do.
+-- Returns the removed peers, and whether there is more to do.
 function verbs.collect()
   local removed = {}
   mind_standstill()

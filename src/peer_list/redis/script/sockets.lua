@@ -1,4 +1,4 @@
--- Peers that are told through a socket.
+-- Peers that are heard through a socket.
 
 -- `opening`: the name of this attempt.
 verbs.open_socket = in_time(function(_, opening, id, resumes)
@@ -21,8 +21,8 @@ verbs.open_socket = in_time(function(_, opening, id, resumes)
   return { 'ok', peer.is.session, peer.is.dialect == 's' and '-' or peer.is.heard }
 end)
 
--- The socket of a session is closed. It is removed, unless it may come back
--- and the network is the reason.
+-- The socket of a session is closed. The peer is removed, unless it may come back and the
+-- network is the reason.
 local function close_socket(peer, session, reason)
   local is_ours = peer.is.session == session
   if peer.is.doomed then
@@ -30,7 +30,7 @@ local function close_socket(peer, session, reason)
   end
   local lost = reason == 'closed' or reason == 'timed_out' or reason == 'shutdown'
   if not is_ours then
-    -- It was taken for closed before its node could say why.
+    -- The socket was taken for closed before its node could report the reason.
     local is_late = peer.is.closed == session and not lost
     return is_late and remove(peer, reason) or false
   end
@@ -39,7 +39,7 @@ local function close_socket(peer, session, reason)
   end
   peer:set('socket', nil)
   peer:set('closed', session)
-  -- Whatever of it is still on its way is of a session before.
+  -- What is still on its way to it is of an earlier session.
   peer:add('session', 1)
   peer:unlend()
   peer:set('handed', nil)
@@ -58,7 +58,7 @@ function verbs.close_socket(id, session, reason)
   return { removed or false }
 end
 
--- Nobody heard whether an attempt to open a socket succeeded.
+-- The node never learned whether this attempt to open a socket succeeded.
 function verbs.drop_socket(id, opening)
   local peer = find(id)
   local is_open = peer and peer.is.socket and peer.is.opening == opening

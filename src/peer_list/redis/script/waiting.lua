@@ -1,10 +1,10 @@
 -- Waits, and what is on loan to them.
 
--- In ms: how often is looked whether a node that has something on loan is dead.
+-- In ms: how often to check whether a node that has something on loan is dead.
 local LOOK_AGAIN = 1000
 
--- By a wait or socket before this one; its node says soon what became of it.
--- Returns for how many ms to wait for that, 0: it will not.
+-- An earlier wait or socket has something on loan, and its node soon reports what became
+-- of it. Returns for how many ms to wait for that; 0: no report will come.
 local function lent_for(peer)
   local left = peer:number('lent_at') + LEASE - now
   return left > 0 and is_alive(peer.is.lent_by) and math.min(left, LOOK_AGAIN) or 0
@@ -17,7 +17,7 @@ local function lend(peer, lease, number)
   peer:set('lent_number', number)
 end
 
--- The next thing that a peer is to hear, lent under `lease`.
+-- The next thing that a peer should hear, lent under `lease`.
 local function next_news(peer, lease, told)
   local is = peer.is
   if is.lent and is.lent ~= lease then
@@ -32,7 +32,7 @@ local function next_news(peer, lease, told)
   end
   local silent = is.dialect == 's'
   local knows = peer:number('heard')
-  -- A node may know a Redis that has lost its last changes.
+  -- A node may know versions that this server has lost.
   told = math.min(tonumber(told), current())
   local raw = call('LINDEX', key('m:', peer.id), handed)
   if raw then
@@ -67,7 +67,7 @@ local function next_news(peer, lease, told)
   return { 'line', string.format('%.0f', knows + 1), line }
 end
 
--- A wait is `NODE.NUMBER`: whether it is of the node of another, and before it.
+-- A wait is `NODE.NUMBER`. Whether one is of the same node as another, and before it.
 local function is_over(wait, ended)
   if not wait then
     return false
@@ -77,11 +77,11 @@ local function is_over(wait, ended)
   return node == same and is_after(last, number)
 end
 
--- `name`: of the wait. `lingers`: it was answered.
+-- `name`: of the wait. `lingers`: the wait was answered.
 local function end_wait(peer, name, is_newest, lingers)
   if lingers == '1' and name ~= peer.is.goodbye then
     if name == peer.is.late then
-      -- If it polls again, it is there.
+      -- If it polls again, it still runs.
       peer:set('asked', '1')
     else
       peer:come_back()
@@ -92,7 +92,7 @@ local function end_wait(peer, name, is_newest, lingers)
     peer:set_number('linger', now + LINGER)
   end
   if is_newest then
-    -- Nor is it given what it asked for before.
+    -- It is not given what an earlier wait asked for.
     peer:set('wait', nil)
     if not peer.is.socket then
       peer:move(nil, peer.is.link)
@@ -103,8 +103,8 @@ end
 -- In ms: the clocks of nodes, which follow this server's, differ by less.
 local CLOCKS_DIFFER = 100
 
--- When the newest wait of a peer began. (One that begins in the future is of
--- before this server's clock was set back.)
+-- When the newest wait of a peer began. (A time in the future is from before the clock of
+-- this server was set back.)
 local function newest_began(peer)
   local began = peer:number('began')
   return began <= now + 1000 and began or 0
@@ -120,7 +120,7 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told)
     return { 'unknown' }
   end
   if peer.is.wait and newest_began(peer) > tonumber(began) + CLOCKS_DIFFER then
-    -- It was overtaken on its way, by one at another node.
+    -- A newer wait at another node has overtaken it.
     peer:store()
     return { 'ok', { 'outdated' }, peer.is.dialect, '-' }
   end
@@ -140,7 +140,7 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told)
   return { 'ok', news, peer.is.dialect, peer.is.dialect == 's' and '-' or peer.is.heard }
 end
 
--- Looks again. `lease` is the name of a wait, or `s` and a session.
+-- Looks again for news. `lease` is the name of a wait, or `s` and a session.
 -- `acknowledged`: the highest number that its client has acknowledged there.
 function verbs.take(began, id, lease, acknowledged, told)
   local peer = find(id)
@@ -159,14 +159,14 @@ function verbs.take(began, id, lease, acknowledged, told)
       end
       return { 'outdated' }
     end
-    -- It may have been taken for dead in between, or this server has lost that
-    -- it opened.
+    -- Its node may have been taken for dead in between, or this server has lost that it
+    -- opened.
     peer:set_number('session', session)
     peer:set('socket', '1')
     peer:move(NODE, peer.is.link)
   else
-    -- One that began after all that this server knows of is what it has lost;
-    -- or it is of one that had the same id before.
+    -- It began after all that this server knows: this server has lost it, or it is of a
+    -- lost peer with the same id.
     local is_lost = tonumber(began) > math.max(peer:number('began'), peer:number('since'))
     if peer.is.socket or peer.is.wait ~= lease and not is_lost then
       return { 'outdated' }
@@ -183,8 +183,8 @@ function verbs.take(began, id, lease, acknowledged, told)
   return news
 end
 
--- What was lent has been handed over ('message' or 'version'), or ('') was not.
--- `ends`: the wait is over with it.
+-- The loan was handed over ('message' or 'version') or not (''). `ends`: the wait is over
+-- with it.
 function verbs.done(id, lease, hears, number, ends, lingers)
   local peer = find(id)
   if not peer then
@@ -217,8 +217,8 @@ function verbs.done(id, lease, hears, number, ends, lingers)
   return { 'ok' }
 end
 
--- A wait is over that was given nothing; and, if it was not answered (`lingers` is
--- '0'), those of its node before it.
+-- A wait that was given nothing is over; if it was not answered (`lingers` is '0'), so
+-- are earlier waits of its node.
 function verbs.end_wait(id, wait, lingers)
   local peer = find(id)
   if not peer or peer.is.doomed then

@@ -1,4 +1,4 @@
--- What those ask for who run an application, and their webhook.
+-- What the operator's API and the webhook ask for.
 
 function verbs.peer_info(id)
   local peer = find(id)
@@ -23,8 +23,8 @@ function verbs.peer_infos(...)
   return found
 end
 
--- The events after the one with this number that are still kept (after 0: the
--- last, for a node that is new).
+-- The kept events after the one with this number (after 0: the last ones, for a new
+-- node).
 function verbs.events(known)
   local newest = tonumber(call('GET', key('event'))) or 0
   local missing = newest - tonumber(known)
@@ -41,8 +41,8 @@ function verbs.webhook_sent_last()
   return { call('GET', key('webhook:sent')) or '' }
 end
 
--- Whether this node is to send the webhook this event: one node does, the next
--- when that is dead.
+-- Whether this node should send the webhook this event. One node sends; when it dies,
+-- another takes over.
 function verbs.webhook(number)
   local sent = call('GET', key('webhook:sent'))
   if sent and tonumber(sent) >= tonumber(number) then
@@ -57,7 +57,7 @@ function verbs.webhook(number)
 end
 
 function verbs.webhook_sent(number)
-  -- One whose turn is over may say it late.
+  -- A node whose turn is over may report late.
   if tonumber(number) > (tonumber(call('GET', key('webhook:sent'))) or 0) then
     call('SET', key('webhook:sent'), number)
   end
