@@ -8,17 +8,17 @@
 //! removed, so that dead peers do not linger in the list. Clients on a
 //! WebSocket or on Socket.IO are in the same list.
 //!
-//! The house has three floors, and imports go down only:
+//! The crate has three floors, and imports go down only:
 //!
-//! - [`server`] accepts connections and speaks HTTP/1 the way native clients
-//!   need it; it knows what can be set.
-//! - [`doors`] are how clients come in, one door a protocol. Beside them, [`operator`] is
-//!   how the operator watches: an API, a stream of events and a webhook.
-//! - [`peer_list`] is the domain: who is signed in, what waits for whom, and
-//!   who went stale.
+//! - [`server`] accepts connections and speaks HTTP/1 as native clients need it; it knows
+//!   every setting.
+//! - [`doors`] are how clients come in, one door for each protocol. Beside them,
+//!   [`operator`] has the operator's API, the stream of events and the webhook.
+//! - [`peer_list`] is the domain: which peers are signed in, what waits for them, and
+//!   which are stale.
 //!
-//! The binary is a [`server::Server`]. To add the signaling
-//! routes to a server of your own, see [`router`].
+//! The binary is a [`server::Server`]. To add the signaling routes to a server of your
+//! own, see [`router`].
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -35,8 +35,8 @@ pub use doors::http::{Cors, SignalOpts, signal_router};
 pub use peer_list::{HeartbeatOpts, PeerEvent, PeerId, Reason, TimeoutPeerList};
 pub use server::{ServeOpts, serve};
 
-/// The signaling routes, to be merged with one's own, and their peer list.
-/// For more settings, make the list and give it to [`signal_router`].
+/// The signaling routes, to be merged with other routes, and their peer list. For more
+/// settings, make the list yourself and give it to [`signal_router`].
 ///
 /// ```no_run
 /// use signal_http_heartbeat::{HeartbeatOpts, ServeOpts, router, serve};

@@ -18,7 +18,7 @@ use tracing_subscriber::{
     Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-/// What the word is logged under that the server is ready.
+/// The log target of the line that says that the server is ready.
 const READY: &str = "signal_http_heartbeat::ready";
 
 /// The exit status for settings that cannot be used.
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let result = if let Some((host, port)) = settings.healthcheck() {
         healthcheck(host, port).map_err(Failure::from)
     } else {
-        // Writes what is left of the log when it is dropped.
+        // Dropping it writes the rest of the log.
         let _log = start_log(&settings.log);
         run(&settings)
     };
@@ -65,7 +65,7 @@ impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
         let (way_out, status) = match &error {
             BindError::Connect(ConnectError::Unreachable { .. }) => (
-                "; is it running, is that its address, and is it redis:// or rediss:// there?",
+                "; is it running, is that its address, and should it be redis:// or rediss://?",
                 ExitCode::FAILURE,
             ),
             BindError::Connect(ConnectError::Unusable { .. }) => ("", ExitCode::from(UNUSABLE)),
@@ -82,28 +82,27 @@ fn run(settings: &Settings) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| format!("the runtime cannot start: {error}"))?;
-    // As a task: it accepts connections, and the worker must not have to wake
-    // another thread for each.
+    // In a task: it accepts connections, and the worker must not have to wake another
+    // thread for each of them.
     let settings = settings.clone();
     let serving = runtime.spawn(async move { listen_and_serve(&settings).await });
     let result = runtime.block_on(serving);
     let result = result.unwrap_or_else(|error| Err(format!("the server failed: {error}").into()));
-    // Not dropped: that would wait for tasks that are in the middle of
-    // something, and the time for that is over.
+    // Not dropped: that would wait for unfinished tasks, and the time for those is over.
     runtime.shutdown_background();
     result
 }
 
-/// With few cores, one worker does all. `make bench` saw, beside a client on
-/// the other of two cores and among 512 pairs: with one worker a message takes
-/// 26 us of CPU time and the slowest of a hundred arrive after 38 ms, with two
-/// 29 us and 34 ms. tokio's current-thread runtime has shorter tails (23 ms)
-/// but takes 34 us: it lets a receiver run only after all others that are
-/// ready, when what its sender left for it is no longer in the cache.
+/// With few cores, one worker does all. Measured with `make bench`, beside a client on
+/// the other of two cores and among 512 pairs: with one worker a message takes 26 us of
+/// CPU time and the slowest percent arrives after 38 ms; with two workers, 29 us and 34
+/// ms. tokio's current-thread runtime has shorter tails (23 ms) but takes 34 us: it lets
+/// a receiver run only after all other ready tasks, when what its sender left for it is
+/// no longer in the cache.
 ///
-/// Tasks that a worker has no room for (beyond 256) wait in a global queue.
-/// Looked at so rarely as tokio does, it keeps the slowest waiting for up to
-/// 121 ms, and at each step, what is not in it starves.
+/// Tasks that a worker has no room for (beyond 256) wait in a global queue. If it is
+/// looked at as rarely as tokio does by default, the slowest task waits for up to 121 ms;
+/// if at each step, other tasks starve.
 fn runtime_builder() -> Builder {
     const FEW: usize = 2;
     const GLOBAL_QUEUE_INTERVAL: u32 = 4;
@@ -119,11 +118,11 @@ fn runtime_builder() -> Builder {
 }
 
 async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
-    let stop = stop_signal().map_err(|error| format!("signals cannot be handled: {error}"))?;
+    let stop = stop_signal().map_err(|error| format!("cannot listen to signals: {error}"))?;
     let opts = settings.server_opts();
     let server = Server::bind(opts.clone()).await?;
     if opts.app.token.is_some() && opts.app.doors.iter().any(|door| *door != Door::SocketIo) {
-        warn!("TOKEN guards Socket.IO only: set WEBRTC_DOORS=socketio to close the other doors");
+        warn!("TOKEN protects Socket.IO only: set WEBRTC_DOORS=socketio to close the other doors");
     }
     for variable in Settings::unknown_variables() {
         warn!(
@@ -159,15 +158,15 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One line for each event. A thread of its own writes the lines, and drops some rather
-/// than wait: a slow reader of the log must not be able to stop the server.
+/// Writes one line for each event. A thread of its own writes the lines, and drops some
+/// rather than wait: a slow reader of the log must not be able to stop the server.
 fn start_log(opts: &LogOpts) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(stdout());
     let log = fmt::layer()
         .with_writer(writer)
         .with_ansi(stdout().is_terminal())
         .with_target(false)
-        // It would panic where even standard error is closed.
+        // The subscriber would panic if even standard error is closed.
         .log_internal_errors(false);
     let level = if opts.signal_logging {
         Level::INFO
@@ -194,16 +193,16 @@ fn start_log(opts: &LogOpts) -> WorkerGuard {
     guard
 }
 
-/// Each waiting peer is an open file, and the limit that a shell sets (1,024)
-/// is meant to be raised by programs that know; Node does the same.
+/// Each waiting peer is an open file. Shells set a limit (1,024) that programs are meant
+/// to raise; Node does so too.
 fn raise_file_limit() {
     #[cfg(unix)]
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        error!(%error, "the limit of open files stays as it is");
+        error!(%error, "cannot raise the limit of open files");
     }
 }
 
-/// Ready at the first signal to stop. The second ends the process at once.
+/// Ready at the first signal to stop. The second signal ends the process at once.
 #[cfg(unix)]
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -221,7 +220,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
         info!("stopping: open waits are answered; a second signal ends at once");
         tokio::spawn(async move {
             let signal = next().await.as_raw_value();
-            // As a shell reports a process that a signal ended.
+            // The exit status with which a shell reports a process that a signal ended.
             std::process::exit(128 + signal);
         });
     })
@@ -230,7 +229,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 #[cfg(not(unix))]
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     Ok(async {
-        // An error means that there is no console to be interrupted from.
+        // An error means that there is no console.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }

@@ -1,4 +1,4 @@
-//! What is wrong with the command line or the environment, as one sentence.
+//! Explains a wrong command line or environment in one sentence.
 
 use std::ffi::{OsStr, OsString};
 
@@ -9,7 +9,7 @@ use clap::{
 
 use super::ConfigError;
 
-/// One line that names the variable, the value and what would be right.
+/// One line that names the setting, what was expected, and the value.
 pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -62,7 +62,7 @@ pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
     }
 }
 
-/// What a setting is called.
+/// The names of a setting.
 struct Names {
     flag: String,
     variable: String,
@@ -80,7 +80,7 @@ fn names(command: &Command, flag: &str) -> Names {
     }
 }
 
-/// clap does not tell which variable it is that is not UTF-8.
+/// clap does not say which variable is not UTF-8.
 pub(super) fn unreadable(arg: &Arg) -> Option<ConfigError> {
     let variable = arg.get_env()?;
     let value = std::env::var_os(variable)?;

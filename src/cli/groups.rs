@@ -1,5 +1,5 @@
-//! The settings by subject: one group for each thing that is configured. What the library
-//! has a default for has the same one here.
+//! The settings by subject: one group for each thing that is configured. Defaults come
+//! from the library where it has them.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -24,8 +24,8 @@ pub(super) struct Listening {
     #[arg(long, env = "PORT", default_value_t = ServerOpts::default().port, value_parser = values::port, global = true)]
     pub port: u16,
 
-    /// The address to listen on, or a name of this machine; if it is not set, HOST counts
-    /// [default: all, IPv6 and IPv4]
+    /// The address to listen on, or a name of this machine; if it is not set, HOST is
+    /// used [default: all, IPv6 and IPv4]
     #[arg(long, env = "WEBRTC_HOST", value_parser = values::host, global = true)]
     pub host: Option<Host>,
 
@@ -65,11 +65,11 @@ pub(super) struct Peers {
     #[arg(long, env = "WEBRTC_HEARTBEAT_INTERVAL_MS", value_name = "MS", value_parser = values::milliseconds)]
     heartbeat_interval_ms: Option<Duration>,
 
-    /// How many peers can be signed in
+    /// How many peers can be signed in at a time
     #[arg(long, env = "WEBRTC_MAX_PEERS", value_name = "PEERS", default_value_t = HeartbeatOpts::default().max_peers, value_parser = values::peers)]
     max_peers: usize,
 
-    /// How much may wait for one peer; each message counts 256 bytes more
+    /// The size of a mailbox; each message counts 256 bytes more than its own
     #[arg(long, env = "WEBRTC_MAX_PENDING_BYTES", value_name = "BYTES", default_value_t = HeartbeatOpts::default().max_pending_bytes, value_parser = values::bytes)]
     pub max_pending_bytes: usize,
 }
@@ -116,7 +116,7 @@ pub(super) struct Clients {
     #[arg(long, env = "WEBRTC_WAIT_MS", value_name = "MS", default_value = in_milliseconds(SignalOpts::default().wait_timeout.unwrap_or_default()), value_parser = values::milliseconds_or_never)]
     wait_ms: WaitLimit,
 
-    /// The largest message
+    /// The largest message, in bytes
     #[arg(long, env = "WEBRTC_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value_t = SignalOpts::default().max_message_bytes, value_parser = values::bytes)]
     pub max_message_bytes: usize,
 
@@ -131,7 +131,7 @@ pub(super) struct Clients {
     )]
     peer_tokens: PeerTokens,
 
-    /// What Socket.IO clients must send as `auth.token`; if it is not set, nothing
+    /// The token that Socket.IO clients must send as `auth.token` [default: none]
     #[arg(long, env = "TOKEN", hide_env_values = true, value_parser = values::secret)]
     token: Option<SecretString>,
 }
@@ -161,15 +161,17 @@ pub(super) struct Operator {
     #[arg(long, env = "WEBRTC_ADMIN_LISTEN", value_name = "ADDRESS", value_parser = values::address)]
     pub admin_listen: Option<SocketAddr>,
 
-    /// What the operator must send as `Authorization: Bearer`; needs WEBRTC_ADMIN_LISTEN
+    /// The token that the operator must send as `Authorization: Bearer`; needs
+    /// WEBRTC_ADMIN_LISTEN
     #[arg(long, env = "WEBRTC_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = values::secret, requires = "admin_listen")]
     pub admin_token: Option<SecretString>,
 
-    /// Where each event of a peer is POSTed to
+    /// The URL to which each event of a peer is POSTed
     #[arg(long, env = "WEBRTC_WEBHOOK_URL", value_name = "URL", hide_env_values = true, value_parser = values::webhook_url)]
     webhook_url: Option<Url>,
 
-    /// What those events are signed with, in X-Signature-256; needs WEBRTC_WEBHOOK_URL
+    /// The key with which those events are signed, in X-Signature-256; needs
+    /// WEBRTC_WEBHOOK_URL
     #[arg(long, env = "WEBRTC_WEBHOOK_SECRET", value_name = "SECRET", hide_env_values = true, value_parser = values::secret, requires = "webhook_url")]
     webhook_secret: Option<SecretString>,
 }
@@ -190,12 +192,12 @@ impl Operator {
     }
 }
 
-/// Where the peer list lives if several servers share it.
+/// The place of the peer list if several servers share it.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Several nodes")]
 pub(super) struct Redis {
-    /// Where the peer list lives if several nodes share it: redis:// or rediss://
-    /// [default: in this process]
+    /// The Redis that holds the peer list if several nodes share it: redis:// or
+    /// rediss:// [default: the list is in this process]
     #[arg(long, env = "WEBRTC_REDIS_URL", value_name = "URL", hide_env_values = true, value_parser = values::redis_url)]
     pub redis_url: Option<SecretString>,
 
@@ -204,7 +206,7 @@ pub(super) struct Redis {
     #[arg(long, env = "WEBRTC_REDIS_CA", value_name = "FILE", value_parser = values::certificates)]
     pub redis_ca: Option<PathBuf>,
 
-    /// What its keys in Redis begin with
+    /// The first part of all keys in Redis
     #[arg(long, env = "WEBRTC_REDIS_PREFIX", value_name = "PREFIX", default_value = "signal", value_parser = values::redis_prefix)]
     redis_prefix: String,
 }
@@ -222,7 +224,7 @@ impl Redis {
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Text on a terminal, else JSON.
+    /// Text on a terminal, otherwise JSON.
     Auto,
     /// Text for people.
     Text,
@@ -239,7 +241,7 @@ pub struct LogOpts {
     #[arg(long = "log", env = "WEBRTC_LOG", value_name = "FILTER", value_parser = values::log_filter)]
     pub filter: Option<Targets>,
 
-    /// How it is written: auto (text on a terminal, else JSON), text or json
+    /// The format of the log: auto (text on a terminal, otherwise JSON), text or json
     #[arg(
         long = "log-format",
         env = "WEBRTC_LOG_FORMAT",

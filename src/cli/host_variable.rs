@@ -1,10 +1,10 @@
-//! The variable HOST, which means an address to listen on to some and something else to
-//! others.
+//! The variable HOST, which some systems set to an address to listen on and others to
+//! something else.
 
 use std::ffi::OsStr;
 
-/// Whether the variable `HOST` means something else than an address to listen on: tcsh
-/// exports the machine's own name, and conda the kind of machine that it compiles for.
+/// Whether the variable `HOST` is something other than an address to listen on: tcsh
+/// exports the name of the machine, and conda the kind of machine that it compiles for.
 pub(super) fn means_something_else(value: &OsStr) -> bool {
     let is = |other: &OsStr| value.eq_ignore_ascii_case(other);
     let own = gethostname::gethostname();

@@ -1,5 +1,5 @@
-//! Settings: each one is an environment variable and a flag of the same meaning, and the
-//! flag wins.
+//! The settings. Each is an environment variable and a flag with the same meaning, and
+//! the flag counts if both are set.
 
 mod explain;
 mod groups;
@@ -62,19 +62,19 @@ pub struct Settings {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 enum Action {
-    /// Ask the server on this machine whether it is well: exit status 0 if so
+    /// Check the server on this machine: exit status 0 if it is healthy
     Healthcheck,
 }
 
-/// A setting that cannot be used: one sentence for the person who set it. Its exit status
-/// is 2.
+/// A setting that is not valid, as one sentence for the person who set it. The exit
+/// status is 2.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct ConfigError(String);
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Some are secrets, and addresses may hold one.
+        // Some settings are secrets, and addresses may contain one.
         f.debug_struct("Settings").finish_non_exhaustive()
     }
 }
@@ -83,13 +83,13 @@ impl Settings {
     /// Reads the command line and the environment. Prints help or the version and ends the
     /// process if that is what was asked for.
     pub fn from_args_and_env() -> Result<Self, ConfigError> {
-        // A variable that is set to nothing counts as not set, as it did in the original:
-        // compose files pass such.
+        // An empty variable counts as not set, as in the original: compose files pass
+        // empty variables.
         let host = std::env::var_os("HOST").filter(|host| !host.is_empty());
         Self::from_args(std::env::args_os(), is_set_to_nothing)?.or_host(host)
     }
 
-    /// Listens on what `HOST` says, unless an address is set by its own name.
+    /// Listens on the address in `HOST`, unless WEBRTC_HOST or --host is set.
     fn or_host(mut self, variable: Option<OsString>) -> Result<Self, ConfigError> {
         let Some(text) = variable.filter(|_| self.listening.host.is_none()) else {
             return Ok(self);
@@ -108,7 +108,7 @@ impl Settings {
         Ok(self)
     }
 
-    /// Reads the arguments, and the variables that are not to be ignored.
+    /// Reads the arguments, and the environment variables that are not ignored.
     fn from_args<T: Into<OsString> + Clone>(
         args: impl IntoIterator<Item = T>,
         ignored: impl Fn(&OsStr) -> bool,
@@ -133,7 +133,7 @@ impl Settings {
         settings.check()
     }
 
-    /// What has to hold between settings.
+    /// Checks rules between several settings.
     fn check(self) -> Result<Self, ConfigError> {
         let needed = self.clients.max_message_bytes + MESSAGE_OVERHEAD_BYTES;
         if self.peers.max_pending_bytes < needed {
@@ -178,7 +178,7 @@ impl Settings {
         unknown(&Self::command(), std::env::vars_os().map(|(name, _)| name))
     }
 
-    /// What the server is made with.
+    /// The options of the server.
     pub fn server_opts(&self) -> ServerOpts {
         ServerOpts {
             host: self.listening.host,

@@ -14,7 +14,7 @@ use crate::{
     server::{Door, Host},
 };
 
-/// Node's timers, and so the original's settings, end here (25 days).
+/// Timers of Node, and so the settings of the original, end here (25 days).
 const MAX_MS: u64 = i32::MAX as u64;
 
 /// A setting for a larger message or mailbox is a mistake.
@@ -53,13 +53,13 @@ pub(super) fn milliseconds(value: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("a whole number of milliseconds from 1 to {MAX_MS}"))
 }
 
-/// How a duration is written.
+/// A duration as settings write it.
 pub(super) fn in_milliseconds(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
 
 /// How long a wait may last. None: for ever. (clap takes an `Option` for an argument that
-/// may be absent.)
+/// may be missing.)
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WaitLimit(pub Option<Duration>);
 
@@ -160,19 +160,12 @@ pub(super) fn cors(value: &str) -> Result<Cors, String> {
         Err(_) if value.trim() == "*" => return Ok(Cors::AnyOrigin),
         Err(_) => {}
     }
-    let origins: Result<Vec<HeaderValue>, String> = value
-        .split(',')
-        .map(|one| {
-            origin(one).ok_or_else(|| {
-                format!(
-                    "true, false or a comma-separated list of origins such as \
-                     https://example.org or https://*.example.org, without a path or a default \
-                     port"
-                )
-            })
-        })
-        .collect();
-    origins.map(Cors::Origins)
+    let origins: Option<Vec<HeaderValue>> = value.split(',').map(origin).collect();
+    origins.map(Cors::Origins).ok_or_else(|| {
+        "true, false or a comma-separated list of origins such as https://example.org or \
+         https://*.example.org, without a path or a default port"
+            .into()
+    })
 }
 
 /// An origin as browsers send it: scheme, host, and the port unless it is the scheme's own;

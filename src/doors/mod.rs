@@ -1,4 +1,4 @@
-//! How clients come in. One folder for each protocol, with its name, its routes and its
+//! How clients come in. Each protocol has a folder with its name, its routes and its
 //! translation into the operations of the peer list; a door keeps no state of its own.
 //! `kit/` has what every door needs.
 

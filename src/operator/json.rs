@@ -1,4 +1,4 @@
-//! Peers and events as JSON, the same in each answer, event stream and webhook.
+//! Peers and events as JSON, which is the same in answers, event streams and the webhook.
 
 use std::time::SystemTime;
 
@@ -66,7 +66,7 @@ pub(crate) fn event(sequence: u64, event: &PeerEvent) -> (&'static str, String) 
         sequence,
         peer: peer.into(),
         reason: reason.map(|reason| match reason {
-            // To an operator it is a socket that the server closed.
+            // The operator sees it as a socket that the server closed.
             Reason::NotReading => Reason::Closed.to_string(),
             reason => reason.to_string(),
         }),
@@ -85,14 +85,14 @@ pub(super) fn peer(info: &PeerInfo) -> String {
     json(&Peer::from(info))
 }
 
-/// Who was removed.
+/// The ids of removed peers.
 pub(super) fn removed(ids: &[PeerId]) -> String {
     let ids: Vec<u32> = ids.iter().map(|id| id.get()).collect();
     json(&serde_json::json!({"removed": ids}))
 }
 
-/// What this module writes has string keys and no failing parts, so that it
-/// always becomes JSON.
+/// What this module writes has string keys and no parts that fail, so that it always
+/// becomes JSON.
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The operator's API, on a listener of its own: who is here, who left, who
+//! The operator's API, on its own listener: which peers are signed in, and which left or
 //! came back.
 //!
 //! | request | verb |
@@ -40,19 +40,19 @@ use crate::{
     peer_list::{PeerEvents, PeerId, Reason, TimeoutPeerList},
 };
 
-/// How often a silent event stream is written to: proxies cut after 30 s and
-/// more, and a subscriber that is gone is found out.
+/// How often something is written to a silent event stream: proxies cut after 30 s or
+/// more, and the server notices when a subscriber is gone.
 const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 
 #[derive(Clone)]
 struct Operator {
     peer_list: TimeoutPeerList,
-    /// When cancelled, event streams end with what there is.
+    /// When cancelled, event streams end after the events so far.
     stop: CancellationToken,
 }
 
-/// The operator's requests. With a token, each must show it as
-/// `Authorization: Bearer`. Event streams end when `stop` is cancelled.
+/// The operator's API. If there is a token, each request must show it as `Authorization:
+/// Bearer`. Event streams end when `stop` is cancelled.
 pub fn operator_router(
     peer_list: TimeoutPeerList,
     token: Option<SecretString>,
@@ -75,8 +75,8 @@ pub fn operator_router(
         .with_state(operator)
 }
 
-/// Lets nobody in without the token, and no page: a browser on the operator's
-/// machine reaches the loopback too, whatever page it shows.
+/// Refuses requests without the token, and all requests of pages: a browser on the
+/// operator's machine reaches the loopback interface too, whatever page it shows.
 fn admit(request: &Request, token: Option<&str>) -> Result<(), RequestError> {
     if is_from_page(request, token.is_some()) {
         return Err(RequestError::OperatorsOnly);
@@ -84,7 +84,7 @@ fn admit(request: &Request, token: Option<&str>) -> Result<(), RequestError> {
     if let Some(token) = token {
         let shown = request.headers().get(AUTHORIZATION);
         let shown = shown.and_then(bearer).ok_or(RequestError::Unauthorized)?;
-        // Not telling how much of it was right by the time it takes.
+        // In constant time, so that it does not tell how much of the token was right.
         if !bool::from(shown.ct_eq(token.as_bytes())) {
             return Err(RequestError::Unauthorized);
         }
@@ -92,9 +92,9 @@ fn admit(request: &Request, token: Option<&str>) -> Result<(), RequestError> {
     Ok(())
 }
 
-/// Whether a page may have made a request. Without a token, one that asks by
-/// another name than the loopback's may as well be one: a page can have its own
-/// host's name resolved to this address, and then the origin is the same.
+/// Whether a page may have made a request. Without a token, a request for another host
+/// name than the loopback's may come from a page: a page can make its own host name
+/// resolve to this address, and then has the same origin.
 fn is_from_page(request: &Request, has_token: bool) -> bool {
     let headers = request.headers();
     let fetched = headers.get("sec-fetch-site");
@@ -105,7 +105,7 @@ fn is_from_page(request: &Request, has_token: bool) -> bool {
     !has_token && host.is_some_and(|host| !is_loopback(host))
 }
 
-/// Whether the host of `HOST:PORT` is this machine under its own name.
+/// Whether the host in `HOST:PORT` is the loopback interface.
 fn is_loopback(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;
@@ -150,7 +150,7 @@ async fn peer(State(operator): State<Operator>, request: Request) -> Answer {
         let info = operator.peer_list.peer_info(id).await?.ok_or(missing)?;
         return Ok(json_reply(json::peer(&info)));
     }
-    // Who is in no list is none of the operator's peers.
+    // The operator's API shows only listed peers.
     let is_listed = operator.peer_list.peer_info(id).await?.is_some();
     if is_listed && operator.peer_list.remove_peer(id, Reason::Kicked).await? {
         Ok(json_reply(json::removed(&[id])))
@@ -176,15 +176,15 @@ async fn events(State(operator): State<Operator>, request: Request) -> Answer {
         None => operator.peer_list.subscribe(None),
         Some(last) => {
             let last = last.to_str().ok().and_then(|last| last.trim().parse().ok());
-            // Whatever it is, it is none of ours: a gap. A browser that was
-            // refused would never ask again.
+            // A number that is not ours is a gap. A browser that is refused would never
+            // ask again.
             operator.peer_list.subscribe(Some(last.unwrap_or(0)))
         }
     };
     let stream = sent(events, operator.stop);
     let keep_alive = KeepAlive::new().interval(COMMENT_INTERVAL);
     let mut response = Sse::new(stream).keep_alive(keep_alive).into_response();
-    // nginx would keep events until it has a buffer full of them.
+    // nginx would keep events until its buffer is full.
     response.headers_mut().insert(
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),
@@ -192,7 +192,7 @@ async fn events(State(operator): State<Operator>, request: Request) -> Answer {
     Ok(response)
 }
 
-/// The events of a subscription as they are sent, until the stop and what
+/// The events of a subscription as they are sent, until the stop and including what
 /// happened before it.
 fn sent(
     events: PeerEvents,

@@ -1,6 +1,6 @@
-//! The webhook: each event is POSTed to the operator's application, in order,
-//! and again until that has taken it. Nothing waits for it: it reads the kept
-//! events at its own pace, and a receiver that is too far behind misses some.
+//! The webhook: POSTs each event to the operator's application, in order, and repeats it
+//! until it is accepted. Nothing else waits for it: it reads the kept events at its own
+//! pace, and misses some if the receiver is too slow.
 
 use std::{
     fmt,
@@ -36,10 +36,10 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_jitter()
     .without_max_times();
 
-/// An event that was not taken for so long is given up.
+/// An event that was not accepted for this long is given up.
 const EVENT_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
-/// How long what is left may take when the server stops.
+/// How long the last events may take when the server stops.
 const LAST_PATIENCE: Duration = Duration::from_millis(900);
 
 /// Where events are sent.
@@ -53,13 +53,12 @@ pub struct Webhook {
 
 impl fmt::Debug for Webhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Its path may be a secret as well.
+        // The path of the URL may be a secret as well.
         write!(f, "Webhook({})", self.url.host_str().unwrap_or_default())
     }
 }
 
-/// Sends events until `stop` is cancelled, and then what is left, for a second
-/// at most.
+/// Sends events until `stop` is cancelled, and then what is left, for at most a second.
 pub async fn send_events(
     webhook: Webhook,
     peer_list: TimeoutPeerList,
@@ -68,7 +67,7 @@ pub async fn send_events(
 ) {
     let client = Client::builder()
         .timeout(ANSWER_PATIENCE)
-        // Whoever answers with another address could be anybody.
+        // A redirect could lead to any other server.
         .redirect(redirect::Policy::none())
         .build();
     let client = match client {
@@ -98,7 +97,7 @@ pub async fn send_events(
     if left > 0 {
         warn!(
             events = left,
-            "the server stops, and the webhook has not taken its last events"
+            "stopping: the webhook has not accepted the last events"
         );
     }
 }
@@ -107,7 +106,7 @@ struct Receiver {
     webhook: Webhook,
     client: Client,
     peer_list: TimeoutPeerList,
-    /// An event is being sent.
+    /// Whether an event is being sent.
     is_busy: AtomicBool,
 }
 
@@ -130,7 +129,7 @@ impl Receiver {
         }
     }
 
-    /// Tries until the receiver has taken an event, or for ten minutes.
+    /// Tries until the receiver has accepted an event, at most for ten minutes.
     async fn deliver(&self, number: u64, body: &str) {
         let start = Instant::now();
         let mut pauses = PAUSES.build();
@@ -138,7 +137,10 @@ impl Receiver {
         while let Err(failure) = self.post(body).await {
             let pause = pauses.next().unwrap_or(EVENT_PATIENCE);
             if start.elapsed() + pause > EVENT_PATIENCE {
-                error!(event = number, failure, "the webhook did not take an event");
+                error!(
+                    event = number,
+                    failure, "the webhook did not accept an event: gave up"
+                );
                 return;
             }
             if last_failure.as_ref() != Some(&failure) {
@@ -148,7 +150,7 @@ impl Receiver {
             sleep(pause).await;
         }
         if last_failure.is_some() {
-            info!(event = number, "the webhook takes events again");
+            info!(event = number, "the webhook accepts events again");
         }
     }
 
@@ -162,7 +164,7 @@ impl Receiver {
             request = request.header("X-Signature-256", signature(secret.expose_secret(), body));
         }
         let answer = request.send().await;
-        // The URL may hold a secret, and the log is for many eyes.
+        // The URL may hold a secret, and many people may read the log.
         let answer = answer.map_err(|error| describe(&error.without_url()))?;
         if answer.status().is_success() {
             Ok(())
@@ -172,7 +174,7 @@ impl Receiver {
     }
 }
 
-/// An error with what caused it.
+/// An error and its causes.
 fn describe(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let causes: Vec<String> = causes.map(ToString::to_string).collect();

@@ -326,7 +326,7 @@ pub trait Engine:
 
 /// An open request of a peer. While it waits, the peer is connected, and cannot get stale
 /// unless the peer sends heartbeats. If the list is in this process, both hold for as long
-/// as this lives, whether it waits or not.
+/// as this lives, whether it waits or not; if not, for the newest wait of the peer only.
 #[async_trait]
 pub trait OpenRequest: fmt::Debug + Send + Sync {
     /// Waits for the next thing that the peer should hear.

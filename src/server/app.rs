@@ -1,4 +1,4 @@
-//! Which doors are open, and the routes of all of them.
+//! The doors that are open, and their routes.
 
 use axum::Router;
 #[cfg(feature = "socketio")]
@@ -47,7 +47,7 @@ pub struct AppOpts {
     pub signal: SignalOpts,
     /// The doors that are open.
     pub doors: Vec<Door>,
-    /// What Socket.IO clients have to show, if anything.
+    /// The token that Socket.IO clients have to show, if one is set.
     #[cfg(feature = "socketio")]
     pub token: Option<SecretString>,
 }
@@ -63,8 +63,8 @@ impl Default for AppOpts {
     }
 }
 
-/// Everything that the binary serves: the open doors and `/healthz`, and a
-/// plain 404 for the rest.
+/// Everything that the binary serves: the open doors and `/healthz`; other paths get a
+/// plain 404.
 pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     let cors = opts.signal.enable_cors.clone();
     let mut app = health::routes(peer_list.clone());

@@ -1,4 +1,4 @@
-//! Whether the server is well: the route, and the question.
+//! Health: its routes, and the check of a running server.
 
 use std::{
     io::{Read, Write},
@@ -20,11 +20,11 @@ use crate::{
     peer_list::TimeoutPeerList,
 };
 
-/// A server that takes longer to answer than this is not well.
+/// A server that takes longer to answer than this is not healthy.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// `GET /healthz` (or `HEAD`, as probes have it): 200 `ok` while the server answers at all. `GET /readyz`: the
-/// same while the peer list can be reached, else 503.
+/// `GET /healthz` (or `HEAD`, which some probes send): 200 `ok` as long as the server
+/// answers. `GET /readyz`: the same while the peer list can be reached, otherwise 503.
 pub(super) fn routes(peer_list: TimeoutPeerList) -> Router {
     Router::new()
         .route("/healthz", any(healthz))
@@ -49,8 +49,8 @@ async fn readyz(
     }
 }
 
-/// Asks the server that listens on this address and port of this machine. An
-/// error is one sentence for a person.
+/// Checks the server that listens on this address and port of this machine. An error is
+/// one sentence for a person.
 pub fn check(host: Option<Host>, port: u16) -> Result<(), String> {
     let host = host.unwrap_or_else(|| Host::from(IpAddr::from(Ipv4Addr::LOCALHOST)));
     let address = host.reached_at(port);

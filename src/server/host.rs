@@ -1,4 +1,4 @@
-//! Which address to listen on, as people write it.
+//! The address to listen on, as people write it.
 
 use std::{
     fmt,
@@ -10,8 +10,8 @@ use std::{
 pub struct Host(SocketAddr);
 
 impl Host {
-    /// The address that is written so: an IP address, `[::1]` and `fe80::1%lo`
-    /// included, or a name that can be looked up. Of several, IPv4 comes first.
+    /// Reads an address: an IP address, such as `[::1]` and `fe80::1%lo`, or a name that
+    /// can be looked up. If the name has several addresses, an IPv4 address is preferred.
     pub fn find(text: &str) -> Option<Self> {
         let text = text.trim();
         let inner = text
@@ -36,8 +36,8 @@ impl Host {
         address
     }
 
-    /// The address where this machine reaches what listens here: its own, where it
-    /// listens on all.
+    /// The address at which this machine reaches a server that listens here. For all
+    /// addresses this is the loopback address.
     pub fn reached_at(self, port: u16) -> SocketAddr {
         match self.at(port) {
             SocketAddr::V4(address) if address.ip().is_unspecified() => {

@@ -1,4 +1,4 @@
-//! TCP: what is listened on, and the connections that come.
+//! TCP: listening, and accepting connections.
 
 use std::{
     io,
@@ -15,34 +15,34 @@ use tracing::warn;
 
 use super::Host;
 
-/// Connections that the kernel holds until they are accepted; it lowers this
-/// to its own limit.
+/// How many connections the kernel holds until they are accepted; it may have a lower
+/// limit of its own.
 const BACKLOG: i32 = 4096;
 
-/// It is told no more often than this that connections cannot be accepted.
+/// The log says at most this often that connections cannot be accepted.
 const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long to wait before accepting again when there are no descriptors left.
+/// How long to wait before accepting again when no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The time after which a half-dead connection is found out: 30 s without a
-/// byte and three unanswered probes, or 30 s without an acknowledgement. A
-/// peer whose machine was unplugged must not stay in the list for ever.
+/// The time after which a half-dead connection is noticed: 30 s without a byte and three
+/// unanswered probes, or 30 s without an acknowledgement. A peer whose machine was
+/// unplugged must not stay in the list for ever.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// Listens on an address, or without one on all of them, IPv6 and IPv4. Port
-/// 0 takes a free one.
+/// Listens on an address, or if there is none on all addresses, IPv6 and IPv4. Port 0
+/// takes a free one.
 pub fn listen(host: Option<Host>, port: u16) -> io::Result<TcpListener> {
     let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     match host {
         Some(host) => bind(host.at(port)),
         None => bind(all).or_else(|error| match error.kind() {
             io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
-            // A machine without IPv6.
+            // This machine has no IPv6.
             _ => bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
         }),
     }
@@ -57,7 +57,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // On Windows it would let two servers share the port.
+    // On Windows this would let two servers share the port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -96,7 +96,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// A system that lacks one of these options serves without it.
+/// On a system that lacks one of these options the server works without it.
 fn set_options(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let socket = SockRef::from(stream);

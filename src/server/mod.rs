@@ -30,9 +30,8 @@ use crate::peer_list::{HeartbeatOpts, TimeoutPeerList};
 #[cfg(feature = "operator")]
 use operator::Operator;
 
-/// Everything that a server is made with. By default it listens on port 3000 of all
-/// addresses, has its peer list in this process, and neither an operator's API nor a
-/// webhook.
+/// All options of a server. By default it listens on port 3000 of all addresses, keeps
+/// its peer list in this process, and has neither an operator's API nor a webhook.
 #[derive(Clone, Debug)]
 pub struct ServerOpts {
     /// The address to listen on. None: all, IPv6 and IPv4.
@@ -41,7 +40,7 @@ pub struct ServerOpts {
     pub port: u16,
     /// The peer list.
     pub heartbeat: HeartbeatOpts,
-    /// Where the peer list lives, if not in this process.
+    /// Redis, if the peer list lives there.
     #[cfg(feature = "redis")]
     pub cluster: Option<ClusterOpts>,
     /// The doors.
@@ -51,7 +50,7 @@ pub struct ServerOpts {
     /// The operator's API, if there is one.
     #[cfg(feature = "operator")]
     pub operator: Option<OperatorOpts>,
-    /// Where events are sent, if anywhere.
+    /// Where events are sent, if they are.
     #[cfg(feature = "operator")]
     pub webhook: Option<Webhook>,
 }
@@ -77,15 +76,15 @@ impl Default for ServerOpts {
 /// Why a server cannot start.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Nothing can be listened on there.
+    /// The server cannot listen on its port.
     #[error("cannot listen on port {port}{}", listen_hint(.source))]
     Listen {
         /// The port of the doors.
         port: u16,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Nothing can be listened on there.
+    /// The server cannot listen on the operator's address.
     #[cfg(feature = "operator")]
     #[error(
         "cannot listen on {address}: {}; set WEBRTC_ADMIN_LISTEN to another",
@@ -94,7 +93,7 @@ pub enum BindError {
     Operator {
         /// The address of the operator's API.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The peer list in Redis cannot be used.
@@ -109,18 +108,18 @@ fn listen_hint(error: &io::Error) -> String {
             ": another program uses it; stop that one, or set PORT to another port".into()
         }
         io::ErrorKind::PermissionDenied => {
-            ": it takes more rights than this user has; set PORT to one from 1024 up".into()
+            ": this user may not use it; set PORT to 1024 or higher".into()
         }
         io::ErrorKind::AddrNotAvailable => {
-            ": WEBRTC_HOST (--host, HOST) is not an address of this machine; leave it out to \
-             listen on all"
+            ": WEBRTC_HOST (--host, HOST) is not an address of this machine; unset it to listen \
+             on all addresses"
                 .into()
         }
         _ => format!(": {error}"),
     }
 }
 
-/// A server that listens, and is not answering yet.
+/// A server that listens, and does not answer yet.
 ///
 /// ```no_run
 /// use signal_http_heartbeat::server::{Server, ServerOpts};
@@ -144,7 +143,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens, and finds the peer list.
+    /// Listens, and connects to the peer list.
     ///
     /// # Panics
     ///
@@ -172,24 +171,25 @@ impl Server {
         })
     }
 
-    /// Where the doors are.
+    /// The address of the doors.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Where the operator's API is, if there is one.
+    /// The address of the operator's API, if there is one.
     #[cfg(feature = "operator")]
     pub fn operator_addr(&self) -> Option<SocketAddr> {
         self.operator.local_addr()
     }
 
-    /// The peer list that it serves.
+    /// The peer list of this server.
     pub fn peer_list(&self) -> &TimeoutPeerList {
         &self.peer_list
     }
 
-    /// Serves until `stop` is ready; then answers what is open, tells subscribers and the
-    /// webhook of the removal of all peers, and ends, three seconds later at most.
+    /// Serves until `stop` is ready; then answers the open requests, tells subscribers
+    /// and the webhook that all peers were removed, and ends, at the latest three seconds
+    /// later.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { peer_list, .. } = self;
         #[cfg(feature = "operator")]

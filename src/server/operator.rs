@@ -15,9 +15,9 @@ use crate::{
 /// The operator's API.
 #[derive(Clone, Debug)]
 pub struct OperatorOpts {
-    /// What it listens on.
+    /// The address to listen on.
     pub address: SocketAddr,
-    /// What each request must show as `Authorization: Bearer`. None: nothing.
+    /// The token that each request must show as `Authorization: Bearer`. None: no token.
     pub token: Option<SecretString>,
 }
 
@@ -70,13 +70,13 @@ impl Operator {
 
 /// The operator's part while it runs.
 pub(super) struct Running {
-    /// Every event has happened.
+    /// Cancelled when no more events will happen.
     last_events: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Running {
-    /// Waits until subscribers and the webhook have been told of the last event, or are
+    /// Waits until subscribers and the webhook have been sent the last event, or are
     /// given up.
     pub async fn stop(self) {
         self.last_events.cancel();
@@ -85,10 +85,10 @@ impl Running {
     }
 }
 
-/// What is wrong with the operator's address, and what to do.
+/// What is wrong with the operator's address, and the way out.
 pub(super) fn hint(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "another program, or PORT, uses it".into(),
+        io::ErrorKind::AddrInUse => "another program uses it, or PORT is the same".into(),
         io::ErrorKind::AddrNotAvailable => "it is not an address of this machine".into(),
         _ => error.to_string(),
     }

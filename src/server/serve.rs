@@ -1,4 +1,4 @@
-//! Serving connections until the server is to stop, and the drain after that.
+//! Serves connections until the server stops, and then drains them.
 
 use std::time::Duration;
 
@@ -15,23 +15,23 @@ use crate::{
     peer_list::TimeoutPeerList,
 };
 
-/// What is not written this long after the stop is dropped: two seconds less
-/// what it takes to end the process.
+/// What is not written this long after the stop is dropped: two seconds, less the time
+/// that it takes to end the process.
 const DRAIN: Duration = Duration::from_millis(1900);
 
-/// The same for the operator's listener, which stops after the doors.
+/// The drain of the operator's listener, which stops after the doors.
 #[cfg(feature = "operator")]
 const OPERATORS_DRAIN: Duration = Duration::from_millis(900);
 
-/// How long what is dropped is waited for.
+/// How long to wait for connections that were dropped.
 const LEFT: Duration = Duration::from_millis(50);
 
 /// How connections are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeOpts {
-    /// A connection on which nothing happens between requests is closed after this
-    /// long. Longer than proxies keep theirs (nginx and AWS: 60 s, Traefik: 90 s,
-    /// Google: 600 s), so that it is them who close: else a request may meet a
+    /// A connection on which nothing happens between requests is closed after this long.
+    /// That is longer than proxies keep theirs (nginx and AWS: 60 s, Traefik: 90 s,
+    /// Google: 600 s), so that the proxy closes first: otherwise a request may meet a
     /// connection that is just being closed. Default: 650 s.
     pub idle_timeout: Duration,
 }
@@ -44,12 +44,12 @@ impl Default for ServeOpts {
     }
 }
 
-/// Serves `app` until `stop` is ready, in HTTP/1 the way native clients need
-/// it: header names in Title-Case, and HTTP/1.0 with `Connection: close`.
+/// Serves `app` until `stop` is ready, in HTTP/1 as native clients need it: header names
+/// in Title-Case, and HTTP/1.0 with `Connection: close`.
 ///
-/// Then the listener closes, all waits of the peer list end, what is being
-/// answered is answered, and two seconds later whatever is left is dropped.
-/// At last all peers are removed, so that subscribers hear of it.
+/// Then the listener closes, all waits of the peer list end, open requests are answered,
+/// and two seconds later whatever is left is dropped. Finally all peers are removed, so
+/// that subscribers hear of it.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
@@ -62,8 +62,8 @@ pub async fn serve(
     peer_list.stop().await;
 }
 
-/// Serves the operator's API until `stop` is cancelled, and what is being
-/// answered then for a second at most.
+/// Serves the operator's API until `stop` is cancelled, and open requests for at most a
+/// second after that.
 #[cfg(feature = "operator")]
 pub(super) async fn serve_operator(listener: TcpListener, app: Router, stop: CancellationToken) {
     let opts = ServeOpts::default();
@@ -107,6 +107,6 @@ async fn accept_until(
     connections.close();
     let _ = timeout(drain, connections.wait()).await;
     dropping.cancel();
-    // Those that became another protocol's are not ours to drop.
+    // Connections that were upgraded to another protocol are not ours to drop.
     let _ = timeout(LEFT, connections.wait()).await;
 }

@@ -134,7 +134,7 @@ async fn a_message_that_is_too_large_is_read_to_its_end_and_refused() {
         assert_eq!(reply.status, 413, "{size}");
         assert_eq!(
             reply.text(),
-            "the message is too large: at most 1000 bytes\n"
+            "the message is too large: send at most 1000 bytes\n"
         );
     }
     assert_eq!(client.get("/wait?peer_id=1").await.body, [b'm'; 1000]);

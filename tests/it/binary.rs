@@ -181,7 +181,7 @@ async fn a_setting_that_cannot_be_used_is_one_line_and_status_2() {
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
         "signal-http-heartbeat: PORT (--port) is not valid: expected a port number from 0 \
-         to 65535\n"
+         to 65535, got \"http\"\n"
     );
     let output = run(&["--port"], &[]).await;
     assert_eq!(
@@ -194,7 +194,7 @@ async fn a_setting_that_cannot_be_used_is_one_line_and_status_2() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
-        "signal-http-heartbeat: HOST cannot be \"\\xFF\": it is not UTF-8\n"
+        "signal-http-heartbeat: HOST is not valid UTF-8: \"\\xFF\"\n"
     );
     let output = run(&["--unknown"], &[]).await;
     assert_eq!(output.status.code(), Some(2));

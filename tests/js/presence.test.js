@@ -277,7 +277,7 @@ test('an event that the webhook does not take is sent again, before the next', o
   assert.deepEqual(requests.map(({body}) => JSON.parse(body).sequence - taken[0]), [0, 0, 0, 0, 1]);
   assert.equal(requests[0].headers['x-signature-256'], undefined);
   await until(() => taken.length === 2);
-  await until(() => server.log.some(({message}) => /takes events again/.test(message)));
+  await until(() => server.log.some(({message}) => /accepts events again/.test(message)));
   assert.ok(!JSON.stringify(server.log).includes('hidden'), 'the URL may hold a secret');
 });
 

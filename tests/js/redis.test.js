@@ -56,7 +56,7 @@ test('a Redis that does not answer ends the start after a while', async () => {
   assert.match(line, /^Redis cannot be reached: .*is it running/);
 });
 
-test('a Redis that wants a password gets it, and a wrong one ends the start', async (t) => {
+test('a Redis that requires a password gets it, and a wrong one ends the start', async (t) => {
   const redis = await inMemory(t, '--requirepass', 'se cret');
   const url = (password) => redis.url.replace('://', `://default:${password}@`);
   const node = await startNode(t, {WEBRTC_REDIS_URL: `${url('se%20cret')}3`});
@@ -67,7 +67,7 @@ test('a Redis that wants a password gets it, and a wrong one ends the start', as
     '~{signal}:*', '&{signal}:*', '+@all', '-@admin', '-@dangerous', '+info');
   const {log: [, ...warnings]} = await startNode(t, {WEBRTC_REDIS_URL: redis.url.replace('://', '://signal:x@')});
   assert.deepEqual(warnings, []);
-  for (const [url_, why] of [[url('wrong'), /is wrong$/], [redis.url, /wants a password/]]) {
+  for (const [url_, why] of [[url('wrong'), /is wrong$/], [redis.url, /requires a password/]]) {
     const [status, line] = await startInVain({WEBRTC_REDIS_URL: url_});
     assert.equal(status, 2, line);
     assert.match(line, /^Redis cannot be used: /);
@@ -83,7 +83,7 @@ test('a Redis that would not keep its word ends the start', async (t) => {
     assert.match(line, why);
   };
   await redis.cli('acl', 'setuser', 'guest', 'on', '>x', '~*', '&*', '+info', '+hello', '+client');
-  await refused(/its user lacks a right: .*fcall/, redis.url.replace('://', '://guest:x@'));
+  await refused(/lacks a permission: .*fcall/, redis.url.replace('://', '://guest:x@'));
   await redis.cli('config', 'set', 'maxmemory', '100mb', 'maxmemory-policy', 'allkeys-lru');
   await refused(/maxmemory-policy allkeys-lru\): set noeviction$/);
   // It forgets keys with a time limit, and those are needed too.
@@ -91,7 +91,7 @@ test('a Redis that would not keep its word ends the start', async (t) => {
   await refused(/maxmemory-policy volatile-ttl\): set noeviction$/);
   await redis.cli('config', 'set', 'maxmemory-policy', 'noeviction');
   await redis.cli('replicaof', '127.0.0.1', '1');
-  await refused(/it is a replica/);
+  await refused(/it is a read-only replica/);
 });
 
 test('a list of another version ends the start', async (t) => {
@@ -114,8 +114,8 @@ test('a list of another version ends the start', async (t) => {
 
 test('a Redis that is too old, or none, ends the start', async (t) => {
   for (const [answer, why] of [
-    ['-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n'.repeat(3), /it is a version before 6, and 7.0 or newer is needed$/],
-    ['HTTP/1.1 400 Bad Request\r\n\r\n', /what answers there is no Redis$/],
+    ['-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n'.repeat(3), /it is a version before 6: version 7.0 or newer is needed$/],
+    ['HTTP/1.1 400 Bad Request\r\n\r\n', /is not a Redis$/],
   ]) {
     const server = net.createServer((client) => {
       client.on('error', () => {}).once('data', () => client.write(answer));
@@ -178,7 +178,7 @@ test('nodes with other settings are told of', async (t) => {
   const settings = {WEBRTC_REDIS_URL: redis.url};
   const same = [await startNode(t, settings), await startNode(t, settings)];
   const other = await startNode(t, {...settings, WEBRTC_HEARTBEAT_MS: '20000'});
-  const warnings = ({log}) => log.filter(({message}) => /with other settings/.test(message));
+  const warnings = ({log}) => log.filter(({message}) => /other settings/.test(message));
   await until(() => warnings(other).length === 1);
   for (const node of same) assert.deepEqual(warnings(node), []);
 });

@@ -388,7 +388,7 @@ test('after a restart of the server clients come back by themselves', ofOneProce
 });
 
 test('the start warns that the token guards one door only', async (t) => {
-  const warned = ({log}) => log.some(({message}) => message.startsWith('TOKEN guards Socket.IO only'));
+  const warned = ({log}) => log.some(({message}) => message.startsWith('TOKEN protects Socket.IO only'));
   assert.ok(warned(await startServer(t, {TOKEN: 'secret'})));
   assert.ok(!warned(await startServer(t, {TOKEN: 'secret', WEBRTC_DOORS: 'socketio'})));
 });

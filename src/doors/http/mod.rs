@@ -41,16 +41,16 @@ use crate::peer_list::{
     TimeoutPeerList, WaitOpts, WayIn,
 };
 
-/// An error on `/wait` is answered after this pause: Unity and JavaScript
-/// clients poll anew at once on any error, and one that was removed must not
-/// become a hot loop.
+/// An error on `/wait` is answered after this pause: Unity and JavaScript clients poll
+/// again at once after any error, and the client of a removed peer must not become a hot
+/// loop.
 const WAIT_ERROR_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a peer may stay in the list after it said that it signs out, in
-/// ms. A page that is loaded anew is back sooner.
+/// How long a peer may stay in the list after it said that it signs out, in ms. A
+/// reloaded page is back sooner.
 const MAX_GRACE_MS: u64 = 10_000;
 
-/// What those who watch the list know this door by.
+/// The name of this door, as events and the operator's API show it.
 const DOOR: &str = "http";
 
 /// How the HTTP door answers.
@@ -58,13 +58,13 @@ const DOOR: &str = "http";
 pub struct SignalOpts {
     /// Which pages of other origins may use the server. Default: all.
     pub enable_cors: Cors,
-    /// A wait for which there is nothing ends after this long, less a random
-    /// part of up to a fifth, so that peers told together do not return
-    /// together. None: never. Default: 25 s, because proxies cut at 30 s.
+    /// A wait without news ends after this long, less a random part of up to a fifth, so
+    /// that peers told together do not return together. None: never. Default: 25 s,
+    /// because proxies cut at 30 s.
     pub wait_timeout: Option<Duration>,
-    /// Whether each request that acts as a peer has to prove with the token of
-    /// its sign-in that it is that peer's; else only a wrong one is refused.
-    /// Default: false, for most clients know nothing of it.
+    /// Whether each request that acts as a peer has to show the token of that peer. If
+    /// not, only a wrong token is refused, and a missing one for a protected peer.
+    /// Default: false, because most clients do not know tokens.
     pub require_tokens: bool,
     /// How often clients are told to send heartbeats. Default: 15 s, half of
     /// the default timeout.
@@ -89,8 +89,8 @@ impl Default for SignalOpts {
     }
 }
 
-/// The routes of this door on a peer list. It sets no fallback and claims no
-/// path but its own, so that it can be merged with other routes.
+/// The routes of this door on a peer list. The router sets no fallback and claims only
+/// its own paths, so that it can be merged with other routes.
 ///
 /// Native clients need more than routes: see [`serve`](crate::serve).
 pub fn signal_router(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
@@ -105,8 +105,8 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
         opts: Arc::new(opts),
     };
     let waiting = door.clone();
-    // Each handler looks at the method itself: axum would answer HEAD with the
-    // handler of GET, and a HEAD on /wait would eat a message.
+    // Each handler checks the method itself: axum would answer HEAD with the handler of
+    // GET, and a HEAD on /wait would consume a message.
     let guard = guard(&door.opts.enable_cors);
     Router::new()
         .route("/sign_in", any(sign_in))
@@ -119,7 +119,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
         .route("/sign_out", any(sign_out))
         .route("/capacity", any(capacity))
         .route_layer(guard)
-        // A script may be loaded by any page.
+        // Any page may load a script.
         .merge(scripts::routes())
         .with_state(door)
 }
@@ -133,7 +133,7 @@ struct Door {
 type Answer = Result<Response, RequestError>;
 
 impl Door {
-    /// The token that a request shows, which it must if tokens are required.
+    /// The token that a request shows, which it must show if tokens are required.
     fn token(&self, request: &Request) -> Result<Option<PeerToken>, RequestError> {
         let token = Query::of(request).token(request.headers())?;
         if token.is_none() && self.opts.require_tokens {
@@ -146,14 +146,14 @@ impl Door {
         Ok(self.token(request)?.into())
     }
 
-    /// How long a wait may take whose client asks for so many ms at most.
+    /// How long a wait may take whose client asks for at most `asked` ms.
     fn wait_limit(&self, asked: Option<u64>) -> Option<Duration> {
         let own = self.opts.wait_timeout.map(with_jitter);
         let asked = asked.map(Duration::from_millis);
         own.into_iter().chain(asked).min()
     }
 
-    /// A request of a peer is there.
+    /// Opens a request of a peer.
     fn open(
         &self,
         id: PeerId,
@@ -183,7 +183,8 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
         let id = query.peer_id("peer_id")?;
         door.token(&request)?.map(|token| (id, token))
     } else {
-        // Refused if it is none, like everywhere, though there is no peer yet.
+        // A malformed token is refused as everywhere, although the peer does not exist
+        // yet.
         query.token(request.headers())?;
         None
     };
@@ -200,20 +201,19 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
         resumed => resumed?,
     };
     let transport = Transport::of(&request);
-    // An error means that it was removed already, which its next request
-    // will tell it.
+    // An error means that the peer was already removed. Its next request will tell it.
     let lingers = transport.closes_after_reply;
     if let Ok(open) = door.open(id, Proof::Trusted, transport) {
         open.answered(lingers);
     }
     let mut response = reply_from(id, body::lines(list, None));
     let headers = response.headers_mut();
-    // Digits of either base are a header's value.
+    // The digits of a number are always a valid header value.
     if let Ok(token) = HeaderValue::try_from(token.digits()) {
         headers.insert(PEER_TOKEN, token);
     }
     let interval = u64::try_from(door.opts.heartbeat_interval.as_millis());
-    // To clients, 0 is never.
+    // To clients, 0 means never.
     headers.insert(
         HEARTBEAT_INTERVAL,
         interval.map_or(u64::MAX, |ms| ms.max(1)).into(),
@@ -221,9 +221,8 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     Ok(response)
 }
 
-/// Not an `async fn`: its future would have room for the request as long as it
-/// waits, and the request itself holds on to the connection's read buffer,
-/// kilobytes for each peer.
+/// Not an `async fn`: its future would keep the request for as long as it waits, and the
+/// request keeps the read buffer of the connection, kilobytes for each peer.
 fn wait(
     door: Door,
     request: Request,
@@ -268,8 +267,8 @@ async fn parked(id: PeerId, opts: WaitOpts, open: Box<dyn OpenRequest>) -> Answe
     let (from, news) = match delivery.news() {
         News::Message { from, body } => (*from, body.clone().into()),
         News::Status(lines) | News::Nothing(lines) => (id, lines.clone()),
-        // At once: native clients then report that they are disconnected.
-        // The others are for sockets, and nobody polls for those.
+        // Answered at once: native clients then report that they are disconnected. The
+        // other news are for sockets.
         News::Removed(_) | News::Replaced | News::Published(_) | News::Announced(_) => {
             return Err(Refusal::UnknownPeer.into());
         }
@@ -282,14 +281,14 @@ async fn parked(id: PeerId, opts: WaitOpts, open: Box<dyn OpenRequest>) -> Answe
     Ok(response)
 }
 
-/// Refuses a wait that cannot begin, after a pause.
+/// Refuses a wait after a pause.
 async fn refuse_wait(error: RequestError) -> Answer {
     sleep(WAIT_ERROR_PAUSE).await;
     Err(error)
 }
 
-/// Not an `async fn`, for the reason that [`wait`] is none: with room for the
-/// request its future took 1,112 bytes, more than the allocator keeps at hand.
+/// Not an `async fn`, for the reason given at [`wait`]: with the request in it, its
+/// future took 1,112 bytes, more than the allocator keeps at hand.
 fn message(
     State(door): State<Door>,
     request: Request,
@@ -309,8 +308,8 @@ fn message(
         allowed?;
         let lingers = transport.closes_after_reply;
         let open = ids.and_then(|(from, to, proof)| Ok((door.open(from, proof, transport)?, to)));
-        // Read before anything is answered, errors too: a hang-up while a POST
-        // is in flight resets the native client.
+        // Read before any answer, also before an error: if the server hangs up while a
+        // POST is in flight, the native client is reset.
         let body = body::read(body, door.opts.max_message_bytes).await;
         let (open, to) = open?;
         let sent = match (number, body) {
@@ -344,7 +343,7 @@ async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
     if grace > MAX_GRACE_MS {
         return Err(RequestError::TooHigh("grace", MAX_GRACE_MS));
     }
-    // Of a peer that is not signed in no token is wrong.
+    // No token is wrong for a peer that is not signed in.
     let token = door.token(&request)?;
     door.peer_list.check_token(id, token.as_ref()).await?;
     if grace == 0 {
@@ -356,7 +355,7 @@ async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
     Ok(reply(()))
 }
 
-/// 3DStreamingToolkit's clients say how many viewers they can still serve.
+/// Clients of 3DStreamingToolkit say how many more viewers they can serve.
 async fn capacity(State(door): State<Door>, request: Request) -> Answer {
     only(&[Method::PUT], &request)?;
     let query = Query::of(&request);
@@ -371,7 +370,7 @@ async fn capacity(State(door): State<Door>, request: Request) -> Answer {
     Ok(reply(()))
 }
 
-/// The limit less a random part of up to a fifth.
+/// The limit, less a random part of up to a fifth.
 fn with_jitter(limit: Duration) -> Duration {
     limit.mul_f64(1.0 - 0.2 * fastrand::f64())
 }

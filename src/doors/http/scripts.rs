@@ -1,4 +1,4 @@
-//! The scripts for pages, and how long a browser may keep each.
+//! The scripts for pages, and how long browsers may keep them.
 
 use axum::{
     Router,
@@ -13,7 +13,7 @@ use axum::{
 
 use crate::doors::kit::{RequestError, only, query::Query, reply::script};
 
-/// Path and text of each.
+/// The path and the text of each.
 const SCRIPTS: [(&str, &str); 4] = [
     ("/client.js", include_str!("client.js")),
     ("/client.d.ts", include_str!("client.d.ts")),
@@ -21,11 +21,11 @@ const SCRIPTS: [(&str, &str); 4] = [
     ("/heartbeat.d.ts", include_str!("heartbeat.d.ts")),
 ];
 
-/// What is asked for by its version never changes.
+/// A script that is requested with its version never changes.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// The routes of the scripts. With the server's version as `v` in the query a
-/// browser may keep them for ever, else for five minutes.
+/// The routes of the scripts. If the query has the server's version as `v`, browsers may
+/// keep the script for ever, otherwise for five minutes.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     SCRIPTS
         .into_iter()
@@ -39,7 +39,7 @@ fn serve(request: &Request, path: &str, text: &'static str) -> Result<Response, 
     let version = Query::of(request).text("v")?;
     let mut response = script(text);
     if path.ends_with(".d.ts") {
-        // There is no media type for TypeScript.
+        // TypeScript has no media type.
         let text = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, text);
     }

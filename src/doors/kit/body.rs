@@ -1,5 +1,5 @@
-//! The bodies of requests and replies: a message is read from a request, and a
-//! reply says when it is written.
+//! The bodies of requests and replies: reads a message from a request, and notices when a
+//! reply is written.
 
 use std::{
     convert::Infallible,
@@ -17,16 +17,16 @@ use tokio::time::timeout;
 use super::RequestError;
 use crate::peer_list::{Lines, Receipt};
 
-/// A body that is too large is read and discarded up to this many times the
-/// limit before it is refused: a client that is still sending when the answer
-/// comes sees a reset instead of it. Beyond that the connection ends.
+/// A body that is too large is read and discarded up to this many times the limit before
+/// it is refused: a client that is still sending when the answer comes sees a reset in
+/// its place. Beyond that the connection ends.
 const DISCARDED: usize = 4;
 
-/// A body must be complete this long after its headers. Generous (512 KiB at
-/// 9 kB/s), and yet a sender that stalls does not hold its part for ever.
+/// A body must be complete this long after its headers. This is generous (512 KiB at 9
+/// kB/s), but a sender that stalls does not hold memory for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// No more than this is set aside on the mere word of a Content-Length.
+/// At most this much memory is reserved because of a Content-Length alone.
 const TRUSTED: usize = 64 * 1024;
 
 /// Reads a body of at most `limit` bytes.
@@ -41,8 +41,8 @@ async fn read_patiently(mut body: Body, limit: usize) -> Result<Bytes, RequestEr
     if announced > discarded {
         return Err(RequestError::TooLarge { limit });
     }
-    // Copied out of the connection's read buffer: a slice would keep all of
-    // it alive while the message waits in a mailbox that counts its bytes.
+    // Copied out of the read buffer of the connection: a slice would keep all of the
+    // buffer alive while the message waits in a mailbox that counts only its bytes.
     let mut bytes = Vec::with_capacity(announced.min(limit).min(TRUSTED));
     let mut length: usize = 0;
     while let Some(frame) = body.frame().await {
@@ -63,8 +63,8 @@ async fn read_patiently(mut body: Body, limit: usize) -> Result<Bytes, RequestEr
     Ok(bytes.into_boxed_slice().into())
 }
 
-/// The lines of the list as the body of a reply, part by part. `receipt`: what is
-/// told when they are written.
+/// The lines of the list as the body of a reply, part by part. `receipt`: what to tell
+/// when they are written.
 pub(crate) fn lines(lines: Lines, receipt: Option<Receipt>) -> Body {
     match (lines.parts(), receipt) {
         ([whole], None) => Body::from(whole.clone()),
@@ -72,17 +72,17 @@ pub(crate) fn lines(lines: Lines, receipt: Option<Receipt>) -> Body {
     }
 }
 
-/// A body in parts that need not be copied together.
+/// A body in parts, which are not copied together.
 #[cfg(feature = "socketio")]
 pub(crate) fn parts(parts: Vec<Bytes>) -> Body {
     lines(parts.into_iter().collect(), None)
 }
 
-/// A body that says when it is written: hyper drops a body when it has all of it,
-/// and then writes it in the same breath.
+/// A body that notices when it is written: hyper drops a body once it has all of it, and
+/// writes it right after that.
 struct Written {
     lines: Lines,
-    /// How many parts hyper has.
+    /// How many parts hyper has taken.
     taken: usize,
     left: usize,
     receipt: Option<Receipt>,
@@ -92,7 +92,7 @@ impl Written {
     fn new(lines: Lines, receipt: Option<Receipt>) -> Self {
         let left = lines.len();
         Self {
-            // hyper does not ask for a body that has no bytes.
+            // hyper does not poll a body without bytes.
             taken: if left == 0 { lines.parts().len() } else { 0 },
             left,
             lines,

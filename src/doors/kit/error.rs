@@ -1,5 +1,4 @@
-//! What a request can be refused for, and the one place that gives each its
-//! status and its line.
+//! The reasons for which a request can be refused, and the status and text of each.
 
 #[cfg(feature = "operator")]
 use axum::http::header::WWW_AUTHENTICATE;
@@ -17,11 +16,11 @@ use tracing::debug;
 use super::reply::{self, reply};
 use crate::peer_list::Refusal;
 
-/// Why a request was refused. It changed nothing.
+/// Why a request was refused. A refused request has changed nothing.
 ///
-/// The status is never one that clients take for success or for the end of
-/// the world: bad input is a 4xx, and 500 is not among them, because one
-/// client family polls again at once on it and another stops for ever.
+/// The status is never one that clients take for success or that stops them for ever: bad
+/// input is a 4xx. No error is a 500, because one client family polls again at once after
+/// a 500 and another stops for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RequestError {
     MissingName,
@@ -31,13 +30,13 @@ pub(crate) enum RequestError {
     MissingNumber(&'static str),
     /// The request has no Host header, several, or one that is not valid.
     BadHost,
-    /// The body is encoded in another way than in chunks.
+    /// The body has a transfer coding other than chunked.
     BadTransferEncoding,
-    /// The named parameter is a number above this one.
+    /// The named parameter is above this maximum.
     TooHigh(&'static str, u64),
     /// The request acts as a peer that is protected, and shows no token.
     MissingToken,
-    /// The token is not that of the peer.
+    /// The token does not belong to the peer.
     WrongToken,
     Repeated(&'static str),
     /// The named parameter is the id of a peer that is not signed in.
@@ -48,7 +47,7 @@ pub(crate) enum RequestError {
     MalformedSeq,
     /// A message has a lower `seq` than the last of its sender.
     OutOfOrder,
-    /// Something in the list stands against the request.
+    /// The list is in a state that does not allow the request.
     Conflict(Refusal),
     /// The peer list is on another machine and cannot be reached.
     Unavailable,
@@ -110,7 +109,8 @@ impl RequestError {
         }
     }
 
-    /// Never blank: the JavaScript client starts a second poll loop on that.
+    /// The text is never blank: the JavaScript client starts a second poll loop after a
+    /// blank one.
     fn line(&self) -> String {
         match self {
             Self::MissingName => "the name is missing: sign in with ?peer_name=NAME".into(),
@@ -144,7 +144,7 @@ impl RequestError {
                     .into()
             }
             Self::Repeated(name) => format!("{name} is given more than once: send it once"),
-            Self::NotSignedIn(name) => format!("no peer with the ID in {name} is signed in"),
+            Self::NotSignedIn(name) => format!("the peer in `{name}` is not signed in"),
             Self::ServerFull => "the server is full: try again later".into(),
             Self::MailboxFull => {
                 "the receiver's mailbox is full: try again when the receiver has polled".into()
@@ -194,9 +194,9 @@ impl RequestError {
         }
     }
 
-    /// Its name, where clients need to tell it from others of its status: what was
-    /// refused for a full mailbox was not accepted, as it may have been when the list,
-    /// or a proxy on the way, answers 503.
+    /// The name of the error, if clients need to tell it from others with the same
+    /// status. A message that was refused because of a full mailbox was not accepted;
+    /// after a 503 of the list, or of a proxy on the way, it may have been.
     fn code(&self) -> Option<(HeaderName, HeaderValue)> {
         let is_full = matches!(self, Self::MailboxFull);
         is_full.then(|| (reply::ERROR, HeaderValue::from_static("mailbox_full")))
@@ -219,7 +219,7 @@ impl RequestError {
     }
 }
 
-/// Refuses a request whose method is none of those that the path takes.
+/// Refuses a request whose method the path does not take.
 pub(crate) fn only(allowed: &'static [Method], request: &Request) -> Result<(), RequestError> {
     if allowed.contains(request.method()) {
         Ok(())

@@ -1,10 +1,9 @@
-//! WebSocket messages (RFC 6455), read and written with no more memory than the
-//! message at hand needs.
+//! WebSocket messages (RFC 6455), read and written with no more memory than the current
+//! message needs.
 //!
-//! `tungstenite` parses and formats the headers. Its own sockets keep two
-//! buffers as large as the largest message that ever passed for as long as they
-//! are open (100 idle pairs that exchanged 500 kB once held 96 MiB), and have no
-//! way to give them back; so the buffers are ours.
+//! `tungstenite` parses and formats the headers. Its own sockets keep two buffers as
+//! large as the largest message so far for as long as they are open (100 idle pairs that
+//! had exchanged 500 kB held 96 MiB), and cannot free them; so the buffers are ours.
 
 use std::{
     collections::VecDeque,
@@ -26,15 +25,15 @@ use tungstenite::protocol::frame::{
     coding::{CloseCode, Control, Data, OpCode},
 };
 
-/// A message that is too large is read and discarded up to this many times the
-/// limit, so that its sender sees the reason and not a reset.
+/// A message that is too large is read and discarded up to this many times the limit, so
+/// that its sender sees the reason and not a reset.
 const DISCARDED: usize = 4;
 
-/// The room for one read while it is not known how much comes, in bytes. It is
-/// on the stack: a socket that waits has no buffer.
+/// The size of one read while the length of what comes is not known, in bytes. The buffer
+/// is on the stack: a socket that waits has none.
 const READ_STEP: usize = 4 * 1024;
 
-/// No more than this is set aside on the mere word of a header, in bytes.
+/// At most this much memory is reserved because of a header alone, in bytes.
 const TRUSTED: usize = 64 * 1024;
 
 /// RFC 6455, 5.5: control frames carry at most this much, in bytes.
@@ -43,8 +42,8 @@ const MAX_CONTROL: u64 = 125;
 /// How many slices go into one write.
 const SLICES: usize = 16;
 
-/// How long a message may take from its first frame to its last byte. What has come
-/// of it is held that long.
+/// How long a message may take from its first frame to its last byte. The part that has
+/// come is kept for that long.
 const MESSAGE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a client sent.
@@ -56,7 +55,7 @@ pub(crate) enum Message {
     /// To be answered with a pong that carries the same bytes.
     Ping(Bytes),
     Pong,
-    /// The client closes. The code that is to be sent back, if it named one.
+    /// The client closes. The code to send back, if it named one.
     Close(Option<u16>),
 }
 
@@ -71,7 +70,7 @@ pub(crate) enum Unreadable {
     NotUtf8,
     /// The bytes are not what RFC 6455 allows.
     NotAFrame,
-    /// The message did not come whole in time.
+    /// The message was not complete in time.
     TooSlow,
 }
 
@@ -92,19 +91,19 @@ impl Unreadable {
 /// Reads the messages of a client.
 pub(crate) struct Reader<S> {
     stream: S,
-    /// Read from the stream and not looked at yet.
+    /// Read from the stream and not parsed yet.
     buffer: BytesMut,
     /// The largest message, in bytes.
     limit: usize,
 }
 
-/// A message whose fragments have come so far.
+/// The fragments of a message that have come so far.
 struct Partial {
     kind: Data,
     bytes: Vec<u8>,
-    /// With what was discarded.
+    /// The length, including what was discarded.
     length: usize,
-    /// Until then it has to be whole.
+    /// When the message has to be complete.
     end: Instant,
 }
 
@@ -127,7 +126,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         }
     }
 
-    /// The next message. Dropping the future loses what was read of it.
+    /// Reads the next message. Dropping the future loses what was read of it.
     pub async fn receive(&mut self, partial: &mut Fragments) -> Result<Message, Unreadable> {
         loop {
             let header = self.header();
@@ -182,7 +181,8 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         if whole.length > self.limit {
             return Err(Unreadable::TooLarge);
         }
-        // Without room to spare: it may wait in a mailbox that counts its bytes.
+        // Without spare capacity: the message may wait in a mailbox that counts its
+        // bytes.
         let bytes = Bytes::from(whole.bytes.into_boxed_slice());
         match whole.kind {
             Data::Text if std::str::from_utf8(&bytes).is_err() => Err(Unreadable::NotUtf8),
@@ -206,8 +206,8 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         }
     }
 
-    /// Reads the payload of a frame behind `into`, up to `limit` bytes there; the
-    /// rest is discarded.
+    /// Appends the payload of a frame to `into`, up to `limit` bytes in all; the rest is
+    /// discarded.
     async fn payload(
         &mut self,
         length: u64,
@@ -267,7 +267,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
     }
 }
 
-/// The fragments of a message between which control frames may come.
+/// The fragments of a message. Control frames may come between them.
 #[derive(Default)]
 pub(crate) struct Fragments(Option<Partial>);
 
@@ -298,7 +298,7 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Unreadable> {
     Ok(Some(code))
 }
 
-/// `at`: how much of the payload came before these bytes.
+/// `at`: how many bytes of the payload came before these.
 fn unmask(bytes: &mut [u8], mut mask: [u8; 4], at: usize) {
     mask.rotate_left(at % 4);
     for (byte, mask) in bytes.iter_mut().zip(mask.iter().cycle()) {
@@ -306,8 +306,8 @@ fn unmask(bytes: &mut [u8], mut mask: [u8; 4], at: usize) {
     }
 }
 
-/// Writes messages to a client. What is not written yet stays here when a
-/// future is dropped, so that the next frame follows the end of the last.
+/// Writes messages to a client. What is not written yet is kept when a future is dropped,
+/// so that the next frame follows the end of the last one.
 pub(crate) struct Writer<S> {
     stream: S,
     unwritten: VecDeque<Bytes>,
@@ -321,7 +321,7 @@ impl<S: AsyncWrite + Unpin> Writer<S> {
         }
     }
 
-    /// Puts a text last in line, in parts that need not be copied together.
+    /// Puts a text last in line, in parts that are not copied together.
     pub fn text(&mut self, parts: impl IntoIterator<Item = Bytes>) {
         self.frame(OpCode::Data(Data::Text), parts);
     }
@@ -359,8 +359,8 @@ impl<S: AsyncWrite + Unpin> Writer<S> {
         self.unwritten[header_at] = bytes.into();
     }
 
-    /// Writes some of what is in line. Ready when at least a byte was written, or
-    /// there is nothing left.
+    /// Writes some of what is in line. Ready when at least one byte was written, or
+    /// nothing is left.
     pub async fn write_some(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_write_some(cx)).await
     }

@@ -9,30 +9,30 @@ use crate::peer_list::STANDSTILL;
 
 /// When a client was last heard.
 pub(crate) struct Heard {
-    /// None: it is not listened to.
+    /// None: nothing is read from it now.
     last: Mutex<Option<Instant>>,
 }
 
 impl Heard {
-    /// It was heard now.
+    /// A client that is heard now.
     pub fn new() -> Self {
         Self {
             last: Mutex::new(Some(Instant::now())),
         }
     }
 
-    /// It is heard now.
+    /// The client is heard now.
     pub fn now(&self) {
         *self.last.lock() = Some(Instant::now());
     }
 
-    /// It is not listened to until it is heard again.
+    /// Nothing is read from the client until it is heard again.
     pub fn pause(&self) {
         *self.last.lock() = None;
     }
 
-    /// Waits until the client has been silent for this long. Time in which this
-    /// process stood still does not count.
+    /// Waits until the client has been silent for this long. Time in which this process
+    /// stood still does not count.
     pub async fn silent_for(&self, patience: Duration) {
         loop {
             let now = Instant::now();
@@ -58,7 +58,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Lets time pass, and a bit more: timers count in whole ms.
+    /// Lets time pass, and a little more: timers count in whole ms.
     async fn pass(time: Duration) {
         advance(time + Duration::from_millis(2)).await;
     }

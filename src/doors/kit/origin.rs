@@ -1,6 +1,6 @@
-//! Which pages of other origins may use the server, and the refusal of others.
-//! Browsers ask no preflight for a WebSocket, nor for what a form or an image could
-//! send, so that the server has to look itself.
+//! Which pages of other origins may use the server. Browsers send no preflight for a
+//! WebSocket, nor for what a form or an image could send, so that the server has to check
+//! the origin itself.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub enum Cors {
 }
 
 impl Cors {
-    /// Whether an origin is in the list, if there is one.
+    /// Whether an origin is in the list, if Cors has one.
     pub(crate) fn lists(&self, origin: &HeaderValue) -> bool {
         match self {
             Cors::Origins(origins) => origins.iter().any(|listed| is_meant(listed, origin)),
@@ -38,7 +38,7 @@ impl Cors {
     }
 }
 
-/// Whether an entry of the list means this origin.
+/// Whether an entry of the list matches this origin.
 fn is_meant(listed: &HeaderValue, origin: &HeaderValue) -> bool {
     let listed = listed.as_bytes();
     let Some(star) = listed.windows(4).position(|part| part == b"//*.") else {
@@ -53,8 +53,8 @@ fn is_meant(listed: &HeaderValue, origin: &HeaderValue) -> bool {
     })
 }
 
-/// Refuses the requests of pages that [`Cors`] does not let use the server. A
-/// client that is no page names no origin.
+/// Refuses the requests of pages that may not use the server. Clients other than pages
+/// send no origin, and pass.
 #[expect(clippy::result_large_err, reason = "tower-http has it so")]
 pub(crate) fn guard(
     cors: &Cors,
@@ -74,14 +74,14 @@ fn may_use(cors: &Cors, headers: &HeaderMap) -> bool {
         return true;
     }
     let Some(origin) = headers.get(ORIGIN) else {
-        // An image or a link names none; browsers say so, except on plain http.
+        // Images and links send no origin; browsers mark them here, except on plain http.
         let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
         return !matches!(site, Some(b"cross-site" | b"same-site"));
     };
     cors.lists(origin) || is_own(origin.as_bytes(), headers)
 }
 
-/// Whether the page comes from the server itself.
+/// Whether the page comes from this server.
 fn is_own(origin: &[u8], headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).map(|host| host.as_bytes());
     let scheme_end = origin.windows(3).position(|part| part == b"://");

@@ -1,5 +1,5 @@
-//! What all push doors share: a peer that is there as long as its socket is,
-//! hears everything through it, and is removed when it does not read.
+//! What all push doors share: a peer that is connected while its socket is open, hears
+//! everything through it, and is removed if it does not read.
 
 use std::time::Duration;
 
@@ -10,24 +10,23 @@ use crate::peer_list::{
     Delivery, News, OpenSocket, PeerId, PeerToken, Reason, Refusal, TimeoutPeerList,
 };
 
-/// Pings are no further apart than this: proxies cut silent connections after
-/// 30 s and more.
+/// Pings are at most this far apart: proxies cut silent connections after 30 s or more.
 const LONGEST_PING_INTERVAL: Duration = Duration::from_secs(25);
 
-/// So many pings may go unanswered within the timeout of a peer.
+/// At most this many pings may stay unanswered before the peer times out.
 const PINGS_PER_TIMEOUT: u32 = 3;
 
-/// A peer that is heard and told through a socket.
+/// A peer that is heard through a socket.
 pub(crate) struct PushPeer {
     pub list: TimeoutPeerList,
     pub id: PeerId,
     socket: Box<dyn OpenSocket>,
 }
 
-/// Why a peer is to be told nothing more.
+/// Why a peer is told nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The peer was removed, or is to be for this reason.
+    /// The peer was removed, or should be removed for this reason.
     Removed(Reason),
     /// Another socket has taken over the peer.
     Replaced,
@@ -36,14 +35,14 @@ pub(crate) enum End {
 }
 
 impl End {
-    /// The socket is gone.
+    /// The socket has closed.
     pub const CLOSED: Self = Self::Removed(Reason::Closed);
 }
 
 impl PushPeer {
-    /// An error if the peer has been removed meanwhile, or the list cannot be
-    /// reached. `resumes`: it may come back with its token when its socket has
-    /// closed.
+    /// Opens the socket of a peer. An error if the peer has been removed, or the list
+    /// cannot be reached. `resumes`: the peer may come back with its token after its
+    /// socket has closed.
     pub async fn new(list: &TimeoutPeerList, id: PeerId, resumes: bool) -> Result<Self, Refusal> {
         let socket = list.open_socket(id, resumes).await?;
         names_peer(id);
@@ -64,18 +63,18 @@ impl PushPeer {
         }
     }
 
-    /// Ready when the peer is to be told nothing more, whatever is being written
-    /// to it: one whose mailbox is full, because it does not read, is removed.
+    /// Ready when the peer is told nothing more, whatever is being written to it: a peer
+    /// whose mailbox is full, because it does not read, is removed.
     pub async fn ended(&self) -> End {
         self.socket.ended().await;
         match self.news().await {
             Err(end) => end,
-            // There is more to be told, and no time to tell it.
+            // More news are waiting, but the server stops.
             Ok(_) => End::Stopping,
         }
     }
 
-    /// The peer's socket is gone or is about to be closed: it is removed,
+    /// The socket of the peer is closed or about to be closed: the peer is removed,
     /// unless it may come back.
     pub async fn leave(self, end: End) {
         match end {
@@ -86,18 +85,18 @@ impl PushPeer {
     }
 }
 
-/// What the query of a handshake says of coming back.
+/// What the query of a handshake says about coming back.
 #[derive(Debug, Default)]
 pub(crate) struct Return {
-    /// The client can come back, and wants the token that this takes.
+    /// Whether the client can come back, and wants the token for that.
     pub resumes: bool,
-    /// Who it says that it is.
+    /// The peer that it claims to be.
     pub claim: Option<(PeerId, PeerToken)>,
 }
 
 impl Return {
-    /// An error if the token is none, or that of nobody who can be. An id
-    /// without a token claims nothing, and so does a token without an id.
+    /// An error if the token is malformed, or comes with an impossible id. An id without
+    /// a token claims nothing, and neither does a token without an id.
     pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, RequestError> {
         let token = Query::of_uri(uri).token(headers)?;
         let query = uri.query().unwrap_or_default().as_bytes();

@@ -1,4 +1,4 @@
-//! The parameters of a request: all of them travel in the query.
+//! The parameters of a request, which are all in its query.
 
 use std::borrow::Cow;
 
@@ -8,10 +8,10 @@ use percent_encoding::percent_decode_str;
 use super::{RequestError, reply::PEER_TOKEN};
 use crate::peer_list::{Dialect, PeerId, PeerToken};
 
-/// The longest that a peer id is in decimal.
+/// The longest peer id, in decimal digits.
 const ID_DIGITS: usize = 10;
 
-/// The query of a request, still encoded.
+/// The query of a request, not decoded yet.
 #[derive(Clone, Copy)]
 pub(crate) struct Query<'a>(Option<&'a str>);
 
@@ -24,9 +24,9 @@ impl<'a> Query<'a> {
         Self(uri.query())
     }
 
-    /// The name that a peer signs in with, and so its dialect: `peer_name=NAME`
-    /// is what `webrtc-signal-http` takes, and a query without `=` is as a
-    /// whole the name of a native client.
+    /// The name that a peer signs in with, and its dialect: `peer_name=NAME` is the form
+    /// of `webrtc-signal-http`; a query without `=` is as a whole the name of a native
+    /// client.
     pub fn name(self) -> Result<(Cow<'a, str>, Dialect), RequestError> {
         match self.0 {
             Some(query) if !query.is_empty() && !query.contains('=') => {
@@ -49,12 +49,12 @@ impl<'a> Query<'a> {
         id.ok_or(RequestError::MalformedId(name))
     }
 
-    /// A parameter that is any text, if it is given.
+    /// A parameter that is any text, if the request has it.
     pub fn text(self, name: &'static str) -> Result<Option<Cow<'a, str>>, RequestError> {
         self.one(name)
     }
 
-    /// A parameter that is a whole number from 0, if it is given.
+    /// A parameter that is a whole number of 0 or more, if the request has it.
     pub fn number(self, name: &'static str) -> Result<Option<u64>, RequestError> {
         let Some(value) = self.one(name)? else {
             return Ok(None);
@@ -64,8 +64,8 @@ impl<'a> Query<'a> {
         number.map(Some).ok_or(RequestError::MalformedNumber(name))
     }
 
-    /// What the request proves with who it is, in headers and here. Shown more
-    /// than once, it has to be the same.
+    /// The token that the request shows, in headers or in the query. If it is shown more
+    /// than once, all have to be the same.
     pub fn token(self, headers: &HeaderMap) -> Result<Option<PeerToken>, RequestError> {
         let query = self.0.unwrap_or_default().as_bytes();
         let here = form_urlencoded::parse(query).filter(|(key, _)| key == "peer_token");
@@ -82,7 +82,7 @@ impl<'a> Query<'a> {
         Ok(token)
     }
 
-    /// Whether a parameter is given.
+    /// Whether the request has a parameter.
     pub fn has(self, name: &str) -> bool {
         let query = self.0.unwrap_or_default().as_bytes();
         form_urlencoded::parse(query).any(|(key, _)| key == name)

@@ -22,18 +22,17 @@ const PREFLIGHT_AGE: std::time::Duration = std::time::Duration::from_secs(7200);
 /// The number of a message, for a client that acknowledges.
 pub(crate) const MESSAGE_SEQ: HeaderName = HeaderName::from_static("x-message-seq");
 
-/// What a peer proves with that it is itself.
+/// The token of a peer.
 pub(crate) const PEER_TOKEN: HeaderName = HeaderName::from_static("x-peer-token");
 
 /// How often a client should send a heartbeat, in ms.
 pub(crate) const HEARTBEAT_INTERVAL: HeaderName = HeaderName::from_static("x-heartbeat-interval");
 
-/// What an error is called, for clients that do not show its text to a person.
+/// The name of an error, for clients that do not show its text to a person.
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("x-error");
 
-/// A 200 with these bytes. A message is delivered as text whatever it is, and
-/// with `nosniff`: one peer must not be able to make another's browser take
-/// it for a page.
+/// A 200 with these bytes. A message is always sent as text, with `nosniff`: one peer
+/// must not be able to make the browser of another take it for a page.
 pub(crate) fn reply(body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     let headers: &mut HeaderMap = response.headers_mut();
@@ -46,8 +45,7 @@ pub(crate) fn reply(body: impl Into<Body>) -> Response {
     response
 }
 
-/// A 200 that names a peer in `Pragma`: the sender of a message, or else the
-/// receiver itself.
+/// A 200 that names a peer in `Pragma`: the sender of a message, otherwise the receiver.
 pub(crate) fn reply_from(peer: PeerId, body: impl Into<Body>) -> Response {
     let mut response = reply(body);
     response
@@ -56,11 +54,11 @@ pub(crate) fn reply_from(peer: PeerId, body: impl Into<Body>) -> Response {
     response
 }
 
-/// Which origins' pages may load something.
+/// The header that says which pages may load a resource.
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// How long browsers may keep a script before they ask again: a new version of
-/// the server has to reach its pages.
+/// How long browsers may keep a script before they ask again: pages have to get the
+/// script of a new version soon.
 const SCRIPT_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// A script for pages.
@@ -70,7 +68,8 @@ pub(crate) fn script(script: &'static str) -> Response {
     let javascript = HeaderValue::from_static("text/javascript; charset=utf-8");
     headers.insert(CONTENT_TYPE, javascript);
     headers.insert(CACHE_CONTROL, SCRIPT_CACHING);
-    // A page that is isolated (COEP), as one of Unity's with threads, loads no others.
+    // A page that is isolated (COEP), as pages of Unity with threads are, loads no
+    // others.
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
     response
 }
@@ -84,8 +83,8 @@ pub(crate) fn cors_layer(cors: &Cors) -> Option<CorsLayer> {
     }
 }
 
-/// The same for requests that browsers send with credentials, as those of socket.io's
-/// clients 1 and 2 always are: they take no `*` for an answer.
+/// The CORS layer for requests that browsers send with credentials, which socket.io's
+/// clients 1 and 2 always do: they do not accept `*` in an answer.
 #[cfg(feature = "socketio")]
 pub(crate) fn cors_layer_with_credentials(cors: &Cors) -> Option<CorsLayer> {
     let origins = match cors {
@@ -104,7 +103,7 @@ fn listed(cors: &Cors) -> AllowOrigin {
 fn layer(origins: AllowOrigin, vary: Vec<HeaderName>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
-        // Mirrored, for a `*` does not cover `Authorization`.
+        // Mirrored, because a `*` does not cover `Authorization`.
         .allow_headers(AllowHeaders::mirror_request())
         .allow_methods(AllowMethods::mirror_request())
         .expose_headers([

@@ -1,5 +1,5 @@
-//! The loop of a WebSocket: it reads, writes, pings, finds out whether the client
-//! still lives, and closes.
+//! The loop of a WebSocket: it reads, writes, pings, notices when the client is gone, and
+//! closes.
 
 use std::{convert::Infallible, pin::pin, time::Duration};
 
@@ -18,40 +18,39 @@ use super::{
     upgrade::Stream,
 };
 
-/// A client that takes nothing of what there is to be written for this long does
-/// not read any more. (One that is slow takes a little at a time.)
+/// A client to which nothing could be written for this long does not read any more. (A
+/// slow client takes a little at a time.)
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the last frame may take. A client that has stopped reading and goes
-/// on within this time sees why it is closed.
+/// How long the last frame may take. A client that stopped reading and continues within
+/// this time sees why it is closed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the client is listened to after it was told that it is closed, so
-/// that what it still sends does not reset the connection before it has read the
-/// reason.
+/// How long the server reads on after its close frame, so that what the client still
+/// sends does not reset the connection before it has read the reason.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// RFC 6455's 1013, "try again later".
+/// The close code 1013 of RFC 6455, "try again later".
 const TRY_AGAIN: u16 = 1013;
 
 /// An open WebSocket.
 pub(crate) struct WebSocket {
     reader: Reader<ReadHalf<Stream>>,
     writer: Writer<WriteHalf<Stream>>,
-    /// What a client that closes is answered with.
+    /// The code with which to answer a client that closes.
     answer: Option<u16>,
 }
 
-/// Why a client is not talked with any more.
+/// Why the connection to a client ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lost {
     /// It closed, or its connection ended.
     Closed,
-    /// What it sent cannot be read.
+    /// What the client sent cannot be read.
     Unreadable(Unreadable),
     /// It was silent for too long.
     Silent,
-    /// It takes nothing of what is written.
+    /// The client does not read.
     NotReading,
 }
 
@@ -67,15 +66,15 @@ impl Lost {
     }
 }
 
-/// What a door says and hears through a WebSocket.
+/// What a door sends and receives through a WebSocket.
 pub(crate) trait Talk: Sync {
-    /// Why the talk ended.
+    /// Why the loop ended.
     type End: Send;
 
-    /// What is to be told when a text was written.
+    /// What to tell when a text is written.
     type Receipt: Send;
 
-    /// The client has sent a text or (`is_text` is false) bytes. No more is read
+    /// The client has sent a text or (if `is_text` is false) bytes. Nothing more is read
     /// until this is done.
     fn receive(
         &self,
@@ -86,22 +85,22 @@ pub(crate) trait Talk: Sync {
     /// Waits for the next text, in parts.
     fn next(&self) -> impl Future<Output = Result<(Vec<Bytes>, Self::Receipt), Self::End>> + Send;
 
-    /// The text is written, or (its receipt is dropped) was not.
+    /// The text is written. If it could not be, its receipt is dropped.
     fn written(&self, receipt: Self::Receipt) -> impl Future<Output = ()> + Send;
 
-    /// Ready when there is nothing more to be said, whatever is being written.
+    /// Ready when nothing more should be sent, whatever is being written.
     fn ended(&self) -> impl Future<Output = Self::End> + Send;
 
-    /// The client is lost.
+    /// The connection to the client is lost.
     fn lost(&self, why: Lost) -> Self::End;
 }
 
-/// How the life of a client is found out.
+/// How the loop finds out whether the client is still there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Life {
-    /// How often it is pinged. None: the door's protocol does that.
+    /// How often the client is pinged. None: the protocol of the door has its own pings.
     pub ping_interval: Option<Duration>,
-    /// A client that was silent for this long is lost.
+    /// A client that is silent for this long is lost.
     pub patience: Duration,
 }
 
@@ -116,7 +115,7 @@ impl WebSocket {
         }
     }
 
-    /// One message of a client before the talk begins, and the answer to it.
+    /// Reads one message of a client before the loop begins.
     #[cfg(feature = "socketio")]
     pub async fn receive_text(&mut self) -> Option<Bytes> {
         match self.reader.receive(&mut Fragments::default()).await {
@@ -125,7 +124,7 @@ impl WebSocket {
         }
     }
 
-    /// Writes a text before the talk begins.
+    /// Writes a text before the loop begins.
     #[cfg(feature = "socketio")]
     pub async fn send_text(&mut self, text: Bytes) -> std::io::Result<()> {
         self.writer.text([text]);
@@ -135,7 +134,7 @@ impl WebSocket {
         Ok(())
     }
 
-    /// Talks until either side ends it.
+    /// Reads and writes until either side ends it.
     pub async fn talk<T: Talk>(&mut self, talk: &T, life: Life) -> T::End {
         let Self {
             reader,
@@ -148,9 +147,9 @@ impl WebSocket {
             ping: Mutex::new(None),
             pinged: Notify::new(),
         };
-        // What came is looked at before the time: when this process stood still,
-        // signs of life wait to be read. Side by side, so that a client that is
-        // slow to read is still heard.
+        // Reads before it looks at the time: after this process stood still, signs of
+        // life are waiting to be read. Side by side, so that a client that reads slowly
+        // is still heard.
         tokio::select! {
             biased;
             end = client.read(reader, answer) => end,
@@ -159,7 +158,7 @@ impl WebSocket {
         }
     }
 
-    /// Closes the socket. A client that closed first is sent its own code.
+    /// Closes the socket. A client that closed first is sent its own code back.
     pub async fn close(&mut self, code: u16, reason: &'static str) {
         let (code, reason) = self.answer.map_or((code, reason), |code| (code, ""));
         self.writer.close(code, reason);
@@ -187,11 +186,11 @@ impl WebSocket {
     }
 }
 
-/// What the parts of a talk know of each other.
+/// What the tasks of the loop share.
 struct Client<'a, T> {
     talk: &'a T,
     heard: Heard,
-    /// The last ping of the client that was not answered.
+    /// The last ping of the client that was not answered yet.
     ping: Mutex<Option<Bytes>>,
     pinged: Notify,
 }
@@ -227,7 +226,7 @@ impl<T: Talk> Client<'_, T> {
                     return self.talk.lost(Lost::Closed);
                 }
             };
-            // Nothing is read meanwhile, and so nothing can be heard.
+            // Nothing is read meanwhile, so that silence does not count.
             self.heard.pause();
             let received = self.talk.receive(bytes, is_text).await;
             self.heard.now();
@@ -283,7 +282,7 @@ impl<T: Talk> Client<'_, T> {
         }
     }
 
-    /// Writes all that is in line, and gives up a client that does not read.
+    /// Writes all that is in line, and gives up on a client that does not read.
     async fn write_out(&self, writer: &mut Writer<WriteHalf<Stream>>) -> Result<(), T::End> {
         let mut ended = pin!(self.talk.ended());
         while !writer.is_written() {

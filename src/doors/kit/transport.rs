@@ -1,4 +1,4 @@
-//! What a request tells of the connection that it came on.
+//! What a request shows about its connection.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use axum::http::{Request, Version, header::CONNECTION};
 
 use crate::peer_list::Link;
 
-/// The connection of a request, as far as it matters for its peer.
+/// The connection of a request, as far as it matters for the peer.
 ///
-/// Our own server adds the link to each request; in somebody else's server there is none.
+/// Our own server adds the link to each request; servers of others do not.
 pub(crate) struct Transport {
     /// The connection, if it stays open after the answer.
     pub link: Option<Arc<Link>>,
@@ -27,7 +27,7 @@ impl Transport {
         }
     }
 
-    /// The request is about to wait for long: its connection may be suspended.
+    /// The request is about to wait for long: the server may suspend its connection.
     pub fn suspend<B>(request: &Request<B>) {
         if let Some(link) = request.extensions().get::<Arc<Link>>() {
             link.set_suspendable(true);

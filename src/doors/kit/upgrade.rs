@@ -19,10 +19,10 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::{RequestError, log::spawn};
 
-/// The stream of a connection that became a WebSocket's.
+/// The stream of a connection that became a WebSocket.
 pub(crate) type Stream = TokioIo<Upgraded>;
 
-/// A request to become a WebSocket, which is in order.
+/// A valid request to become a WebSocket.
 pub(crate) struct Upgrade {
     upgraded: OnUpgrade,
     accept: HeaderValue,
@@ -39,7 +39,7 @@ impl Upgrade {
     ///
     /// # Errors
     ///
-    /// What RFC 6455 demands and is missing.
+    /// What RFC 6455 requires and the request lacks.
     pub fn of(request: &mut Request) -> Result<Self, RequestError> {
         let headers = request.headers();
         let version = headers.get(SEC_WEBSOCKET_VERSION);
@@ -65,8 +65,7 @@ impl Upgrade {
         }
     }
 
-    /// Accepts the handshake. `serve` is given the stream when the answer is
-    /// written.
+    /// Accepts the handshake. `serve` gets the stream once the answer is written.
     pub fn accept<F>(self, serve: impl FnOnce(Stream) -> F + Send + 'static) -> Response
     where
         F: Future<Output = ()> + Send,
@@ -77,7 +76,7 @@ impl Upgrade {
             protocol,
         } = self;
         let serving = async move {
-            // An error: the client left before it had the answer.
+            // An error means that the client left before it had the answer.
             if let Ok(stream) = upgraded.await {
                 serve(TokioIo::new(stream)).await;
             }
@@ -96,9 +95,9 @@ impl Upgrade {
     }
 }
 
-/// The first subprotocol that a client offers. Browsers close the connection
-/// when they offered some and the server chose none; npm `ws`, on which
-/// signal-fire runs, chooses the first.
+/// The first subprotocol that a client offers. Browsers close the connection if they
+/// offered some and the server chose none; npm `ws`, which signal-fire uses, chooses the
+/// first.
 fn first_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let offered = headers.get(SEC_WEBSOCKET_PROTOCOL)?.as_bytes();
     let first = offered.split(|byte| *byte == b',').next()?.trim_ascii();
@@ -107,7 +106,7 @@ fn first_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
         .filter(|first| !first.is_empty())
 }
 
-/// Whether a header that is a comma-separated list has this word.
+/// Whether a header with a comma-separated list contains this word.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).into_iter();
     let mut tokens = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));

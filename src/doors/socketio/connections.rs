@@ -1,5 +1,5 @@
-//! Who is there, as the JSON that clients of this door are told, written once for all
-//! of them.
+//! The connected clients as the JSON that clients of this door are sent, written once for
+//! all of them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,11 +14,11 @@ use serde_json::{Value, value::RawValue};
 use super::{events, packet::Told};
 use crate::peer_list::{Card, PeerId};
 
-/// So many ids share a part. When one of them changes, the part is written anew.
+/// A part has at most this many ids. When one of them changes, the part is written again.
 const IDS: u32 = 64;
 
-/// The parts that were told last. What is told to many who do not read it takes
-/// little more memory than one.
+/// The parts that were sent last. What many clients have not read yet takes little more
+/// memory than one copy.
 #[derive(Default)]
 pub(super) struct Connections(Mutex<HashMap<u32, Arc<Part>>>);
 
@@ -41,7 +41,7 @@ impl Connections {
         told
     }
 
-    /// What a socket that said `ready` is told first: who else is there. `name`: its
+    /// The first message to a socket that said `ready`: the other clients. `name`: its
     /// own.
     pub fn greeting(&self, name: &str, own: PeerId, cards: &[Card]) -> Told {
         let parts = self.parts(cards, Some(own));
@@ -58,7 +58,7 @@ impl Connections {
         told
     }
 
-    /// `but`: whom they do not name. Its part is nobody else's.
+    /// `but`: the peer that is left out. The part without it is not shared.
     fn parts(&self, cards: &[Card], but: Option<PeerId>) -> Vec<Arc<Part>> {
         let mut grouped: BTreeMap<u32, Vec<&Card>> = BTreeMap::new();
         for card in cards.iter().filter(|card| Some(card.id) != but) {
@@ -102,7 +102,7 @@ impl Part {
     }
 }
 
-/// By what others know the peer of a connection.
+/// The public id of a peer's connection.
 fn key_of(connection: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -113,7 +113,7 @@ fn key_of(connection: &RawValue) -> Option<String> {
     Some(id.peer_id)
 }
 
-/// Parts that begin with a comma, but the first, which has none.
+/// Parts that begin with a comma, except the first.
 fn joined<'a>(parts: impl Iterator<Item = &'a Bytes>) -> impl Iterator<Item = Bytes> {
     let parts = parts.filter(|part| !part.is_empty());
     parts.enumerate().map(|(number, part)| {
@@ -180,7 +180,7 @@ mod tests {
             .iter()
             .filter(|part| memory(&second).contains(part))
             .count();
-        // All but the head, and the part of their own ids in both forms.
+        // All but the head, and the part with their own id, in both forms.
         assert_eq!(shared, first.len() - 3);
     }
 }

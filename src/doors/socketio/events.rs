@@ -1,6 +1,5 @@
-//! The JSON of this door's events, as the clients of
-//! `simple_webrtc_signaling_server` read it: older ones the keys at the top,
-//! newer ones `payload`.
+//! The JSON of this door's events, as clients of `simple_webrtc_signaling_server` read
+//! it: older clients read the keys at the top, newer ones `payload`.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -27,7 +26,7 @@ struct Connection<'a> {
     name: Option<&'a str>,
 }
 
-/// How a socket that says `ready` is told of to others.
+/// How other clients are told of a socket that said `ready`.
 pub(super) fn listing<'a>(
     socket_id: &str,
     peer_id: &'a str,
@@ -39,7 +38,7 @@ pub(super) fn listing<'a>(
         peer_type,
         name: None,
     });
-    // As arguments of the event.
+    // The arguments of the event.
     let hello = json(&json!([{
         "from": peer_id,
         "target": "all",
@@ -62,7 +61,7 @@ pub(super) fn listing<'a>(
     }
 }
 
-/// A peer of the list, as others are told of it.
+/// A listed peer, as other clients are told of it.
 pub(super) fn connection(Card { id, name, card }: &Card) -> Box<RawValue> {
     let card = card
         .as_ref()
@@ -77,15 +76,14 @@ pub(super) fn connection(Card { id, name, card }: &Card) -> Box<RawValue> {
     })
 }
 
-/// A message that comes from a peer of another door: the JSON that it is, or
-/// else the text.
+/// A message from a peer of another door: its JSON, or its text if it is not JSON.
 pub(super) fn wrapped(from: PeerId, peer_id: &str, body: &[u8]) -> Box<RawValue> {
     let message = serde_json::from_slice::<Box<RawValue>>(body)
         .unwrap_or_else(|_| json(&String::from_utf8_lossy(body)));
     json(&json!({"from": from.to_string(), "target": peer_id, "message": message}))
 }
 
-/// What became of a message to one target, for a client that asked.
+/// The result of a message to one target, for a client that asked for it.
 pub(super) fn outcome(sent: Result<(), Refusal>) -> Box<RawValue> {
     json(&match sent {
         Ok(()) => json!({}),
@@ -102,12 +100,12 @@ pub(super) fn no_attachments() -> Box<RawValue> {
     json(&json!({"error": "binary attachments are not passed on"}))
 }
 
-/// What a socket comes back with.
+/// What a socket needs to come back.
 pub(super) fn session(id: PeerId, token: &PeerToken) -> Box<RawValue> {
     json(&json!({"peerId": id.to_string(), "peerToken": token.digits()}))
 }
 
-/// Told to a socket whose name is taken.
+/// The refusal for a socket whose name is taken.
 pub(super) fn uniqueness_error(peer_id: &str) -> Box<RawValue> {
     let text = format!(
         "{peer_id} is already connected to the signalling server. \
@@ -116,8 +114,8 @@ pub(super) fn uniqueness_error(peer_id: &str) -> Box<RawValue> {
     json(&json!({"error": text, "message": text}))
 }
 
-/// Values of this module have string keys and no failing parts, so that they
-/// always become JSON.
+/// The values of this module have string keys and no parts that fail, so that they always
+/// become JSON.
 pub(super) fn json(value: &impl Serialize) -> Box<RawValue> {
     to_raw_value(value).unwrap_or_default()
 }

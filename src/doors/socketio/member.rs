@@ -1,5 +1,5 @@
-//! The tasks of a socket: one obeys the client's events one after the other,
-//! beside it one passes on what the peer list has for it.
+//! The tasks of a socket: one handles the events of its client in order; another one,
+//! side by side, passes on its news from the peer list.
 
 use std::{
     collections::HashMap, convert::Infallible, future::pending, str, sync::Arc, time::Duration,
@@ -16,7 +16,7 @@ use tracing::debug;
 use super::{
     Auth,
     connections::Connections,
-    engineio::{Gone, Handshake, Place, Session},
+    engineio::{Connecting, Gone, Handshake, Session},
     events,
     packet::{self, Event, Told},
 };
@@ -30,26 +30,26 @@ use crate::{
 
 mod said;
 
-/// What those who watch the list know this door by.
+/// The name of this door, as events and the operator's API show it.
 const DOOR: &str = "socketio";
 
-/// The scope of the names that clients have by `ready`.
+/// The scope of the names that clients give in `ready`.
 const SCOPE: &str = "socketio";
 
-/// Which of the protocols that share this door a client has shown to speak. What it
-/// says to all reaches the clients that speak the same, and those that have shown
-/// nothing yet.
+/// Which of the protocols of this door a client speaks, as far as it has shown. What it
+/// publishes reaches the clients of the same protocol, and those that have not shown one
+/// yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
-    /// `simple_webrtc_signaling_server`'s: clients have names and send to each other by
-    /// them.
+    /// That of `simple_webrtc_signaling_server`: clients have names, and send to each
+    /// other by name.
     Names,
-    /// Reliable-Signaler's: clients meet in rooms.
+    /// That of Reliable-Signaler: clients meet in rooms.
     Rooms,
 }
 
 impl Family {
-    /// The channel of each. A client that has shown nothing is in both.
+    /// The channel of the protocol. A client that has not shown one yet is in both.
     const CHANNELS: [&str; 2] = ["socketio names", "socketio rooms"];
 
     fn channel(self) -> &'static str {
@@ -63,7 +63,7 @@ impl Family {
         }
     }
 
-    /// What a client has shown that is in these channels.
+    /// What a client in these channels has shown.
     fn of(channels: &[Arc<str>]) -> Option<Self> {
         let [channel] = channels else { return None };
         let mut both = [Self::Names, Self::Rooms].into_iter();
@@ -74,27 +74,27 @@ impl Family {
 /// How long a client may take from its handshake until it connects to the namespace.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The pause before a list that cannot be reached is asked again.
+/// The pause before the list is asked again after it could not be reached.
 const UNAVAILABLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a socket that is to go may take to make room for the word.
+/// How long a socket that is sent away may take to make room for the last packet.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The longest `peerType`, as JSON, in bytes.
 const MAX_TYPE_BYTES: usize = 512;
 
-/// How many questions for rooms one socket may have open.
+/// How many rooms one socket may be waiting for.
 const MAX_QUESTIONS: usize = 1024;
 
-/// What sockets need that are served here.
+/// What the sockets of this door share.
 pub(super) struct Members {
     pub list: TimeoutPeerList,
-    /// What a client has to show, if anything.
+    /// The token that clients have to show, if one is set.
     pub token: Option<SecretString>,
     pub connections: Arc<Connections>,
 }
 
-/// Why a client may not connect, as its `connect_error` tells it.
+/// Why a client may not connect, as its `connect_error` says it.
 #[derive(Clone, Copy, Debug)]
 enum Refused {
     Token,
@@ -113,8 +113,13 @@ impl Refused {
 }
 
 impl Members {
-    /// Serves a socket until it is gone or its peer is removed.
-    pub async fn serve(&self, session: &Arc<Session>, handshake: Handshake, place: Place) {
+    /// Serves a socket until it has closed or its peer is removed.
+    pub async fn serve(
+        &self,
+        session: &Arc<Session>,
+        handshake: Handshake,
+        connecting: Connecting,
+    ) {
         let shown = tokio::select! {
             shown = session.shown() => shown,
             () = session.gone() => return,
@@ -134,8 +139,8 @@ impl Members {
                 return session.finish(Some(refused), LAST_PATIENCE).await;
             }
         };
-        drop(place);
-        // Its headers are not needed any more.
+        drop(connecting);
+        // The headers are not needed any more.
         let Handshake { public_id, .. } = handshake;
         session
             .outbox
@@ -157,9 +162,9 @@ impl Members {
         let Member { peer, .. } = member;
         match ended {
             Ended::For(End::Stopping) => return session.stop(),
-            // It may come back until it is stale, if it is one that can.
+            // A peer that can come back may do so until it is stale.
             Ended::Lost => peer.leave(End::CLOSED).await,
-            // The script of ours says so when its page is done.
+            // Our own client says so when its page is closed.
             Ended::Disconnected if is_numbered => {
                 peer.leave(End::Removed(Reason::SignedOut)).await;
             }
@@ -171,8 +176,8 @@ impl Members {
             .await;
     }
 
-    /// None if the socket is gone. While the list cannot be reached the socket is
-    /// held: sent away, it would not come back.
+    /// None if the socket has closed. While the list cannot be reached the socket stays
+    /// open: a client that is sent away would not come back.
     async fn join(
         &self,
         session: &Session,
@@ -226,7 +231,7 @@ impl Members {
                 Ok(joined) => return Ok(joined),
                 Err(Refusal::Full) => return Err(Refused::Full),
                 Err(Refusal::WrongToken) => return Err(Refused::PeerToken),
-                // One that comes back may be collected in between.
+                // A peer that comes back may be collected in between.
                 Err(Refusal::UnknownPeer) => {}
                 Err(_) => sleep(UNAVAILABLE_PAUSE).await,
             }
@@ -262,16 +267,16 @@ struct Member {
     peer: PushPeer,
     session: Arc<Session>,
     connections: Arc<Connections>,
-    /// What others know its socket by.
+    /// The public id of the socket.
     public_id: String,
-    /// Messages are numbered, in both directions.
+    /// Messages are numbered in both directions.
     is_numbered: bool,
-    /// Told to a client that can come back with it.
+    /// The token, for a client that can come back with it.
     token: Option<PeerToken>,
     family: Mutex<Option<Family>>,
-    /// The name that it is in the list by, once it said `ready`.
+    /// Its name in the list, once it has said `ready`.
     name: Mutex<Option<Arc<str>>>,
-    /// It was told who is there.
+    /// Whether it was told which clients are connected.
     is_greeted: Mutex<bool>,
     /// The acknowledgements that wait for a room to exist.
     asked: Mutex<HashMap<String, Vec<u64>>>,
@@ -286,8 +291,8 @@ impl Member {
             }
         }
         let acknowledged = self.session.inbox.acknowledged();
-        // Side by side: what is handled may have to wait for room in a mailbox,
-        // this one's included.
+        // Side by side: an event may have to wait for room in a mailbox, perhaps in this
+        // peer's own.
         let ended = tokio::select! {
             ended = self.handle_all() => ended,
             ended = self.tell_all() => ended,
@@ -317,10 +322,10 @@ impl Member {
     async fn tell_all(&self) -> Result<Infallible, Ended> {
         loop {
             let delivery = self.peer.news().await?;
-            // Until there is room for more it counts as waiting in its mailbox.
+            // Until the outbox has room the message counts in the mailbox.
             self.tell(&delivery).await?;
             if self.session.is_over() {
-                // It stays there.
+                // The message stays in the mailbox.
                 drop(delivery);
                 return pending().await;
             }
@@ -352,7 +357,7 @@ impl Member {
                 for ack in asked {
                     self.answer(ack, id.as_slice()).await?;
                 }
-                // Numbered like a message, and so acknowledged like one.
+                // Numbered like a message, and acknowledged like one.
                 match number {
                     Some(_) => {
                         self.push(packet::event_of(event, number, &"[]".into()))
@@ -387,8 +392,8 @@ impl Member {
         self.push(packet::event(event, arguments)).await
     }
 
-    /// Puts a packet last in line, and waits until there is room for another: what a
-    /// client makes by asking waits in the same bound as what others send it.
+    /// Puts a packet last in line, and waits until there is room for another one: answers
+    /// to a client's own questions count in the same bound as what others send it.
     async fn push(&self, packet: Told) -> Result<(), Ended> {
         self.session.outbox.push(packet);
         self.room().await

@@ -38,24 +38,24 @@ use super::kit::{
 };
 use crate::peer_list::TimeoutPeerList;
 use connections::Connections;
-use engineio::{EngineIo, Handshake, Place, Serve, Session};
+use engineio::{Connecting, EngineIo, Handshake, Serve, Session};
 use member::Members;
 
-/// A small client of our own, for pages that have none.
+/// Our own small client, for pages that have none.
 const CLIENT: &str = include_str!("client.js");
 
-/// Reliable-Signaler's script, which brings the client along.
+/// The script of Reliable-Signaler, which contains the client.
 const SIGNALER: &str = concat!(include_str!("client.js"), include_str!("signaler.js"));
 
 /// The routes of this door.
 pub(crate) struct Routes {
-    /// What browsers ask for with credentials.
+    /// Routes that browsers request with credentials.
     pub transport: Router,
     pub others: Router,
 }
 
-/// The routes of this door, for pages that `cors` lets use the server. With a token,
-/// only clients that send it as `auth.token` may connect.
+/// The routes of this door, for pages that `cors` allows. With a token, only clients that
+/// send it as `auth.token` may connect.
 pub(crate) fn routes(
     peer_list: TimeoutPeerList,
     max_message_bytes: usize,
@@ -77,7 +77,7 @@ pub(crate) fn routes(
     let others = Router::new()
         .route("/connections", any(connections))
         .route_layer(guard)
-        // A script may be loaded by any page.
+        // Any page may load a script.
         .route("/socket.io/socket.io.js", any(async |r| script(r, CLIENT)))
         .route(
             "/reliable-signaler/signaler.js",
@@ -88,12 +88,12 @@ pub(crate) fn routes(
 }
 
 impl Serve for Members {
-    async fn serve(&self, session: &Arc<Session>, handshake: Handshake, place: Place) {
-        Members::serve(self, session, handshake, place).await;
+    async fn serve(&self, session: &Arc<Session>, handshake: Handshake, connecting: Connecting) {
+        Members::serve(self, session, handshake, connecting).await;
     }
 }
 
-/// What a client shows when it connects.
+/// What a client sends when it connects.
 #[derive(Default, Deserialize)]
 struct Auth {
     token: Option<String>,
@@ -102,8 +102,8 @@ struct Auth {
 }
 
 impl Auth {
-    /// The key of the session of our own client: long enough not to be guessed, and
-    /// no longer than it need be.
+    /// The key of a session of our own client: long enough to be unguessable, and not
+    /// longer than needed.
     fn session_key(&self) -> Option<&str> {
         let key = self.session.as_deref();
         key.filter(|key| (16..=64).contains(&key.len()))
@@ -113,7 +113,7 @@ impl Auth {
         let Some(wanted) = wanted else { return true };
         let wanted = wanted.expose_secret();
         let shown = self.token.as_deref().unwrap_or_default();
-        // Not telling how much of it was right by the time it takes.
+        // In constant time, so that it does not tell how much of the token was right.
         shown.as_bytes().ct_eq(wanted.as_bytes()).into()
     }
 }
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(ask(&door, Method::GET, "", "").await.0, 503);
         let sid = format!("&sid={}", hello["sid"].as_str().unwrap());
         assert_eq!(ask(&door, Method::POST, &sid, "1").await.0, 200);
-        // So that the session's own task hears of it; no time passes.
+        // Gives the task of the session a turn to notice; no time passes.
         yield_now().await;
         assert_eq!(ask(&door, Method::GET, "", "").await.0, 200);
     }

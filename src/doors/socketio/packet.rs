@@ -1,5 +1,5 @@
-//! Socket.IO's packets in the namespace `/`: what a client says, read; and what it
-//! is told, written.
+//! Packets of Socket.IO in the namespace `/`: reads those of clients, and writes those to
+//! clients.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -9,21 +9,20 @@ use super::version::Version;
 /// A packet of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Packet {
-    /// It connects, with what it shows, as JSON (empty: nothing).
+    /// The client connects, with this payload as JSON (empty: none).
     Connect(Bytes),
-    /// It connects to another namespace, which there is not.
+    /// The client connects to another namespace, which does not exist.
     ConnectElsewhere(String),
     Disconnect,
     Event(Event),
-    /// It acknowledges something that asked for none, or speaks in another
-    /// namespace.
+    /// An acknowledgement that was not asked for, or a packet for another namespace.
     Other,
 }
 
 /// An event of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Event {
-    /// Its name and its arguments as one JSON array, whatever they are.
+    /// The name and the arguments, as one JSON array of any content.
     pub array: Bytes,
     /// Binary attachments follow.
     pub has_attachments: bool,
@@ -31,7 +30,7 @@ pub(super) struct Event {
     pub ack: Option<u64>,
 }
 
-/// This is no packet of Socket.IO.
+/// This is not a packet of Socket.IO.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotAPacket;
 
@@ -54,7 +53,7 @@ impl Packet {
             namespace = rest.split_to(end.unwrap_or(rest.len()));
             rest = rest.slice(usize::from(end.is_some())..);
         }
-        // Client 1 and 2 may put a query behind it.
+        // Clients 1 and 2 may put a query behind the namespace.
         let name = namespace.split(|byte| *byte == b'?').next();
         let is_root = name == Some(b"/");
         match kind {
@@ -89,7 +88,7 @@ fn digits(bytes: &[u8]) -> usize {
 }
 
 impl Event {
-    /// The name and the arguments, each as it was sent. None if it is no array that
+    /// The name and the arguments, each as it was sent. None if this is not an array that
     /// begins with a string.
     pub fn parts(&self) -> Option<(String, Vec<&RawValue>)> {
         let mut values: Vec<&RawValue> = serde_json::from_slice(&self.array).ok()?;
@@ -101,11 +100,11 @@ impl Event {
     }
 }
 
-/// A packet for a client, as Engine.IO has it: UTF-8 in parts that need not be copied
-/// together.
+/// A packet for a client, in the form that Engine.IO takes: UTF-8 in parts, which are not
+/// copied together.
 pub(super) type Told = Vec<Bytes>;
 
-/// The answer to a client that connects. `socket_id`: what it is known by to others.
+/// The answer to a client that connects. `socket_id`: its public id.
 pub(super) fn connected(version: Version, socket_id: &str) -> Told {
     match version {
         Version::V3 => whole("40".into()),
@@ -127,7 +126,7 @@ pub(super) fn refused(version: Version, namespace: &str, why: &str) -> Told {
     whole(format!("44{namespace}{why}"))
 }
 
-/// The client is sent away.
+/// Sends the client away.
 pub(super) fn disconnected() -> Told {
     whole("41".into())
 }
@@ -143,8 +142,8 @@ pub(super) fn event(name: &str, arguments: &[&RawValue]) -> Told {
     whole(packet)
 }
 
-/// An event whose arguments are a JSON array, which is not copied. `first`: a number
-/// that is put before them.
+/// An event whose arguments are a JSON array, which is not copied. `first`: a number to
+/// put before them.
 pub(super) fn event_of(name: &str, first: Option<u64>, array: &Bytes) -> Told {
     let mut head = format!("42[\"{name}\"");
     if let Some(first) = first {

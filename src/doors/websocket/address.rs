@@ -1,4 +1,4 @@
-//! Whom a frame is for, and the ids that a frame from another door is given.
+//! The receiver of a frame, and the ids that a frame from another door gets.
 
 use std::str;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::peer_list::PeerId;
 
-/// Whom a frame is for, and who says that it is from them.
+/// The receiver of a frame, and the sender that it names.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Addressed {
@@ -23,22 +23,22 @@ pub(super) struct Addressed {
 pub(super) enum Target {
     Text(String),
     Number(u64),
-    /// Neither, and so nobody's.
+    /// Neither, which is the id of no peer.
     Other(Value),
 }
 
 impl Addressed {
     /// None if the bytes are not a JSON object.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
-        // serde takes an array for a struct as well.
+        // serde accepts an array in place of a struct as well.
         let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
-        // Of bytes, serde would not look at the strings that it skips.
+        // In bytes, serde would not check the strings that it skips.
         let text = str::from_utf8(bytes).ok()?;
         serde_json::from_str(text).ok().filter(|_| is_object)
     }
 
-    /// The documented version of `signal-fire` routes on `peerId`, the
-    /// published one and its client on `receiverId`; no frame has both.
+    /// The documented version of `signal-fire` routes by `peerId`, the published one and
+    /// its client by `receiverId`; no frame has both.
     pub(super) fn target(self) -> Option<Target> {
         let target = self.receiver_id.or(self.peer_id);
         target.filter(|target| !matches!(target, Target::Other(_)))
@@ -67,10 +67,10 @@ impl Target {
     }
 }
 
-/// A message as a WebSocket peer gets it. What names its receiver is a frame
-/// of this protocol and stays as it is; another object gets the ids, and
-/// anything else becomes one. `addressed`: what the body says if it is an object that
-/// may pass as one.
+/// A message as a WebSocket peer gets it. A message that names its receiver is a frame of
+/// this protocol and is not changed; another object gets the ids, and anything else
+/// becomes an object. `addressed`: the parsed body, if it is an object without duplicate
+/// keys.
 pub(super) fn message_frame(
     addressed: Option<&Addressed>,
     from: PeerId,

@@ -6,11 +6,11 @@
 //! | an object with `receiverId` (or `peerId`) | `send` |
 //! | close | `remove_peer` |
 //!
-//! A frame reaches its receiver byte for byte: its clients put `senderId` in
-//! themselves. With `events=true` in the query a client is also told of the
-//! peer list and of frames that went nowhere; others never are, because they
-//! take every frame for a peer's. With `resume=true` it gets the token that it
-//! can come back with: `peer_id` and `peer_token` in the query.
+//! A frame reaches its receiver byte for byte: clients put `senderId` in themselves. With
+//! `events=true` in the query a client is also told of the peer list and of frames that
+//! could not be delivered; other clients are not, because they take every frame for one
+//! of a peer. With `resume=true` it gets the token with which it can come back: `peer_id`
+//! and `peer_token` in the query.
 
 use std::{str, sync::Arc};
 
@@ -47,17 +47,16 @@ mod peers_json;
 use address::{Addressed, message_frame};
 use peers_json::PeersJson;
 
-/// What those who watch the list know this door by.
+/// The name of this door, as events and the operator's API show it.
 const DOOR: &str = "websocket";
 
-/// How many errors may wait to be told. A client that does not read them
-/// misses some.
+/// How many errors may wait to be sent. A client that does not read them misses some.
 const UNTOLD_ERRORS: usize = 16;
 
-/// RFC 6455's 1013, "try again later".
+/// The close code 1013 of RFC 6455, "try again later".
 const TRY_AGAIN: u16 = 1013;
 
-/// Of the codes that are free for applications.
+/// One of the close codes that are free for applications.
 const REPLACED: u16 = 4001;
 
 #[derive(Clone)]
@@ -66,7 +65,7 @@ struct Door {
     max_message_bytes: usize,
     /// Whether a `senderId` must be the sender's own id.
     senders_are_proved: bool,
-    /// The list as it was last told, for all sockets.
+    /// The list as it was last sent, for all sockets.
     peers: Arc<PeersJson>,
 }
 
@@ -85,7 +84,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
         .with_state(door)
 }
 
-/// What the query of the upgrade says.
+/// The query of the upgrade.
 struct Joining {
     name: Option<String>,
     events: bool,
@@ -124,7 +123,7 @@ async fn upgrade(State(door): State<Door>, mut request: Request) -> Result<Respo
     Ok(upgrade.accept(move |stream| serve(door, joining, stream)))
 }
 
-/// Serves a WebSocket: a peer that is signed in as long as it is open.
+/// Serves a WebSocket: its peer is signed in while the socket is open.
 async fn serve(door: Door, joining: Joining, stream: Stream) {
     let mut socket = WebSocket::new(stream, door.max_message_bytes);
     let dialect = if joining.events {
@@ -147,7 +146,7 @@ async fn serve(door: Door, joining: Joining, stream: Stream) {
             let (code, reason) = UNAVAILABLE;
             return socket.close(code, reason).await;
         }
-        // It was removed in between.
+        // The peer was removed in between.
         Err(_) => return socket.close(CloseCode::Normal.into(), "signed out").await,
     };
     let life = Life {
@@ -165,8 +164,8 @@ async fn serve(door: Door, joining: Joining, stream: Stream) {
 /// How a socket is closed when the list cannot be reached.
 const UNAVAILABLE: (u16, &str) = (TRY_AGAIN, "try again soon");
 
-/// Signs a peer in, under the id that it proves to have if the list still
-/// holds it. An error is how the socket is to be closed.
+/// Signs a peer in; with its old id, if the client proves that it is that peer and the
+/// list still holds it. An error says how to close the socket.
 async fn sign_in(
     list: &TimeoutPeerList,
     joining: &Joining,
@@ -223,7 +222,7 @@ impl From<End> for Closing {
             End::Removed(Reason::TimedOut) => {
                 (CloseCode::Away.into(), "timed out, or lost by the server")
             }
-            // Its node was cut off, and the others took it for dead.
+            // The node was cut off, and the others took it for dead.
             End::Removed(Reason::Closed) => {
                 (CloseCode::Away.into(), "the connection was taken for lost")
             }
@@ -235,13 +234,13 @@ impl From<End> for Closing {
     }
 }
 
-/// What a frame went wrong with, as it is told with `events=true`.
+/// What was wrong with a frame, as `events=true` tells it.
 type FrameError = Value;
 
 struct Session<'a> {
     peer: &'a PushPeer,
     door: &'a Door,
-    /// What is told first.
+    /// The frame that is sent first.
     first: Mutex<Vec<Vec<Bytes>>>,
     /// Only with `events=true`.
     errors: Option<mpsc::Sender<FrameError>>,
@@ -249,8 +248,8 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// `token`: told to a client that can come back with it. `list`: told to one
-    /// that wants to hear of the list.
+    /// `token`: for a client that can come back with it. `list`: for a client that is
+    /// told of the list.
     fn new(
         peer: &'a PushPeer,
         door: &'a Door,
@@ -273,7 +272,7 @@ impl<'a> Session<'a> {
         Self {
             peer,
             door,
-            // The last is told first.
+            // The last error goes first.
             first: Mutex::new(first),
             errors,
             untold: tokio::sync::Mutex::new(untold),
@@ -298,7 +297,7 @@ impl<'a> Session<'a> {
             Err(Refusal::UnknownPeer) => return Err(Refused::Sender),
             Err(Refusal::UnknownReceiver) => "unknown_receiver",
             Err(Refusal::MailboxFull) => "mailbox_full",
-            // Its token was looked at when it came in, and nothing is numbered.
+            // The token was checked when the socket opened, and frames have no numbers.
             Err(_) => return Err(Refused::Unavailable),
         };
         Err(Refused::Frame(
@@ -306,8 +305,8 @@ impl<'a> Session<'a> {
         ))
     }
 
-    /// Whether a frame may come from this peer: where tokens are required, it must not
-    /// say that it is another's.
+    /// Whether this peer may send a frame: if tokens are required, the frame must not
+    /// name another sender.
     fn trusts(&self, frame: &Addressed, from: PeerId) -> bool {
         let sender = frame.sender_id.as_ref();
         !self.door.senders_are_proved || sender.is_none_or(|sender| sender.id() == Some(from))
@@ -322,8 +321,8 @@ impl<'a> Session<'a> {
                 Some(vec![frame])
             }
             News::Status(list) => Some(self.door.peers.frame(list)),
-            // A WebSocket peer joins no channel and waits for no announcement, and how
-            // its wait ends is no news.
+            // A WebSocket peer joins no channel and waits for no announcement, and the
+            // end of its wait is no news to it.
             News::Published(_)
             | News::Announced(_)
             | News::Nothing(_)
@@ -389,9 +388,9 @@ impl Talk for Session<'_> {
     }
 }
 
-/// What became of a frame.
+/// The result of a frame.
 enum Refused {
-    /// The peer is not signed in any more.
+    /// The peer is no longer signed in.
     Sender,
     /// The list cannot be reached.
     Unavailable,

@@ -1,5 +1,5 @@
-//! The peer list as the JSON that sockets with `events=true` are told, written once
-//! for all of them.
+//! The peer list as the JSON that sockets with `events=true` are sent, written once for
+//! all of them.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,8 +11,8 @@ const HEAD: Bytes = Bytes::from_static(br#"{"type":"peers","peers":["#);
 const COMMA: Bytes = Bytes::from_static(b",");
 const TAIL: Bytes = Bytes::from_static(b"]}");
 
-/// The parts of the list that was told last, each with its JSON. Lists that follow
-/// each other share most of their parts.
+/// The parts of the list that was sent last, each with its JSON. Consecutive lists share
+/// most of their parts.
 #[derive(Default)]
 pub(super) struct PeersJson(Mutex<Vec<(Bytes, Bytes)>>);
 
@@ -25,7 +25,7 @@ struct Peer<'a> {
 }
 
 impl PeersJson {
-    /// The frame that tells this list, in parts that frames share.
+    /// The frame with this list, in parts that frames share.
     pub fn frame(&self, list: &Lines) -> Vec<Bytes> {
         let parts = list.parts().iter().filter(|part| !part.is_empty());
         let mut known = self.0.lock();
@@ -49,7 +49,7 @@ impl PeersJson {
     }
 }
 
-/// Whether both are the same bytes at the same place.
+/// Whether both are the same bytes in the same memory.
 fn is_same(a: &Bytes, b: &Bytes) -> bool {
     a.as_ptr() == b.as_ptr() && a.len() == b.len()
 }

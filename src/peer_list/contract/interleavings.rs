@@ -44,23 +44,29 @@ struct ModelPeer {
     bare: bool,
     /// Sent to it and not yet received.
     pending: VecDeque<(PeerId, Bytes)>,
-    /// Who is there, as far as it was told.
+    /// The peers in the list, as far as it was told.
     knows: BTreeSet<PeerId>,
     /// Every peer that it was ever told of.
     met: BTreeSet<PeerId>,
-    /// The newest is last.
+    /// In the order in which they began.
     waits: Vec<Pin<Box<dyn Future<Output = Given>>>>,
+    /// The last of `waits` is the newest that ever began. If not, that one has ended.
+    has_newest: bool,
     delivery: Option<(Delivery, Box<dyn OpenRequest>)>,
     last_heartbeat: Option<Instant>,
     last_seen: Instant,
 }
 
 impl ModelPeer {
-    fn stale(&self, now: Instant) -> bool {
+    fn stale(&self, now: Instant, engine: EngineKind) -> bool {
         match self.last_heartbeat {
             Some(beat) => now >= beat + Duration::from_secs(33),
             None => {
-                let open = !self.waits.is_empty() || self.delivery.is_some();
+                let waits = match engine {
+                    EngineKind::Memory => !self.waits.is_empty(),
+                    EngineKind::Redis => self.has_newest,
+                };
+                let open = waits || self.delivery.is_some();
                 !open && now >= self.last_seen + Duration::from_secs(30)
             }
         }
@@ -70,7 +76,7 @@ impl ModelPeer {
     async fn poll(&mut self, list: &TestList, peers: &BTreeSet<PeerId>) {
         let mut index = 0;
         while index < self.waits.len() {
-            let newest = index + 1 == self.waits.len();
+            let newest = self.has_newest && index + 1 == self.waits.len();
             let Some((delivery, request)) = list.try_now(&mut self.waits[index]).await else {
                 index += 1;
                 continue;
@@ -80,6 +86,7 @@ impl ModelPeer {
             let delivery = delivery.unwrap();
             self.check(delivery.news(), peers);
             drop(self.waits.remove(index));
+            self.has_newest = false;
             self.delivery = Some((delivery, request));
         }
     }
@@ -129,6 +136,7 @@ impl ModelPeer {
 }
 
 struct Model {
+    engine: EngineKind,
     list: TestList,
     /// The nodes that share the list. Each peer keeps to one.
     nodes: [TimeoutPeerList; 2],
@@ -141,6 +149,7 @@ impl Model {
     async fn new(engine: EngineKind) -> Self {
         let list = engine.default_list().await;
         Self {
+            engine,
             nodes: [list.clone(), list.another_node().await],
             list,
             peers: BTreeMap::new(),
@@ -185,6 +194,7 @@ impl Model {
                 if let Some(peer) = self.nth(peer) {
                     let request = node_of(peer.id).open_request(caller(peer.id, None));
                     let request = request.unwrap();
+                    peer.has_newest = true;
                     peer.waits.push(Box::pin(async move {
                         let delivery = request.wait(WaitOpts::default()).await;
                         (delivery, request)
@@ -197,6 +207,7 @@ impl Model {
                 {
                     let oldest = peer.waits.len() % 2;
                     let oldest_or_newest = (peer.waits.len() - 1) * oldest;
+                    peer.has_newest &= oldest_or_newest + 1 < peer.waits.len();
                     drop(peer.waits.remove(oldest_or_newest));
                     peer.last_seen = Instant::now();
                 }
@@ -267,6 +278,7 @@ impl Model {
             met: knows.clone(),
             knows,
             waits: Vec::new(),
+            has_newest: false,
             delivery: None,
             last_heartbeat: None,
             last_seen: Instant::now(),
@@ -278,7 +290,7 @@ impl Model {
     async fn collect(&mut self) {
         while self.next_collection <= Instant::now() {
             let peers = self.peers.values();
-            let stale = peers.filter(|peer| peer.stale(self.next_collection));
+            let stale = peers.filter(|peer| peer.stale(self.next_collection, self.engine));
             let stale: Vec<PeerId> = stale.map(|peer| peer.id).collect();
             for id in stale {
                 self.removed(id, false).await;
@@ -305,6 +317,7 @@ impl Model {
         let here: BTreeSet<PeerId> = self.peers.keys().copied().collect();
         for peer in self.peers.values_mut() {
             peer.waits.clear();
+            peer.has_newest = false;
         }
         let mut is_given = true;
         while is_given {

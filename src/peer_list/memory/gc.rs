@@ -92,7 +92,7 @@ impl MemoryEngine {
             return Vec::new();
         }
         let mut removed = Vec::new();
-        for peer in self.peers_where(|_| true) {
+        for peer in self.all_peers() {
             let taken_off = self.take_off_if(&peer, |state| {
                 if let Some(reason) = state.removed {
                     return Some(Removal::Asked(reason));

@@ -27,10 +27,8 @@ use tokio::{task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::{
-    HeartbeatOpts, PeerEvent, PeerId, Refusal, Watching,
-    events::EventLog,
-    roster::Roster,
-    telling::{Half, Schedule},
+    HeartbeatOpts, PeerEvent, PeerId, Refusal, Watching, events::EventLog, roster::Roster,
+    telling::Schedule,
 };
 use gc::Awake;
 use names::Names;
@@ -51,12 +49,11 @@ struct Shared {
     roster: Mutex<Roster>,
     /// Locked before a map shard, and under no other lock.
     names: Mutex<Names>,
-    /// When each cohort of peers is told of changes. Locked after the roster, if both are
-    /// locked.
-    schedules: Mutex<[Schedule; 2]>,
-    /// For each cohort, the version of the list that its peers should have heard when
-    /// they wait. It follows the roster's current version, at most once a window.
-    told: [AtomicU64; 2],
+    /// When peers are told of changes. Locked after the roster, if both are locked.
+    schedule: Mutex<Schedule>,
+    /// The version of the list that peers should have heard when they wait. It follows the
+    /// roster's current version, at most once a window.
+    told: AtomicU64,
     /// The server is about to stop: waits without news end at once.
     ending: AtomicBool,
     events: Arc<EventLog>,
@@ -79,7 +76,7 @@ impl MemoryEngine {
             peers: DashMap::new(),
             roster: Mutex::new(Roster::new()),
             names: Mutex::new(names),
-            schedules: Mutex::new(Half::BOTH.map(Schedule::new)),
+            schedule: Mutex::new(Schedule::new()),
             told: Default::default(),
             ending: AtomicBool::new(false),
             events: EventLog::new(),
@@ -126,11 +123,10 @@ impl MemoryEngine {
         Ok(peer)
     }
 
-    /// The peers with certain ids, cloned out of the map: the guards of the map must be
-    /// dropped before the lock of a peer is taken.
-    fn peers_where(&self, wanted: impl Fn(PeerId) -> bool) -> Vec<Arc<Peer>> {
+    /// All peers, cloned out of the map: the guards of the map must be dropped before the
+    /// lock of a peer is taken.
+    fn all_peers(&self) -> Vec<Arc<Peer>> {
         let peers = self.0.peers.iter();
-        let peers = peers.filter(|entry| wanted(*entry.key()));
         peers.map(|entry| entry.value().clone()).collect()
     }
 }

@@ -6,40 +6,37 @@ use tokio::time::{Instant, sleep_until};
 
 use super::MemoryEngine;
 use crate::peer_list::{
-    PeerId, Watching,
-    telling::{Half, Schedule, Telling},
+    Watching,
+    telling::{Schedule, Telling},
 };
 
 impl MemoryEngine {
     /// Called after each change of the list: tells the peers that wait, now or when the
     /// window is over.
     pub(super) fn changed(&self) {
-        for half in Half::BOTH {
-            self.tell(half, Schedule::changed);
-        }
+        self.tell(Schedule::changed);
     }
 
-    fn tell(&self, half: Half, when: fn(&mut Schedule, usize, Instant) -> Telling) {
+    fn tell(&self, when: fn(&mut Schedule, usize, Instant) -> Telling) {
         let telling = {
             // The cost is a look at each peer, also at those that are not listed.
             let peers = self.len();
             let roster = self.0.roster.lock();
-            let schedule = &mut self.0.schedules.lock()[half as usize];
-            let telling = when(schedule, peers, Instant::now());
+            let telling = when(&mut self.0.schedule.lock(), peers, Instant::now());
             if telling == Telling::Now {
-                self.0.told[half as usize].store(roster.current(), Ordering::Release);
+                self.0.told.store(roster.current(), Ordering::Release);
             }
             telling
         };
         match telling {
-            Telling::Now => self.wake_behind(half),
+            Telling::Now => self.wake_behind(),
             Telling::Scheduled => {}
             Telling::At(end) => {
                 let list = Arc::downgrade(&self.0);
                 tokio::spawn(async move {
                     sleep_until(end).await;
                     if let Some(list) = list.upgrade() {
-                        Self(list).tell(half, |schedule, _, now| schedule.scheduled(now));
+                        Self(list).tell(|schedule, _, now| schedule.scheduled(now));
                     }
                 });
             }
@@ -47,14 +44,14 @@ impl MemoryEngine {
     }
 
     /// The version of the list that a peer should have heard when it waits.
-    pub(super) fn told(&self, id: PeerId) -> u64 {
-        self.0.told[Half::of(id) as usize].load(Ordering::Acquire)
+    pub(super) fn told(&self) -> u64 {
+        self.0.told.load(Ordering::Acquire)
     }
 
-    /// Wakes each suspended wait in a cohort whose peer has not heard the told version.
-    fn wake_behind(&self, half: Half) {
-        for peer in self.peers_where(|id| Half::of(id) == half) {
-            let told = self.told(peer.id);
+    /// Wakes each suspended wait whose peer has not heard the told version.
+    fn wake_behind(&self) {
+        let told = self.told();
+        for peer in self.all_peers() {
             let waker = {
                 let mut state = peer.state.lock();
                 if state.heard < told {

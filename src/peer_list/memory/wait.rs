@@ -283,7 +283,7 @@ impl Wait {
 
     /// The next thing that the peer should hear, if there is any.
     fn next(&self, state: &PeerState) -> Result<Option<(News, Hears)>, FellBehind> {
-        let told = self.list.told(self.peer.id);
+        let told = self.list.told();
         match state.mailbox.front() {
             Some(message) if message.needs <= state.heard => {
                 let body = message.body.clone();

@@ -37,7 +37,7 @@ impl Watching for MemoryEngine {
     }
 
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        let peers = self.peers_where(|_| true).into_iter();
+        let peers = self.all_peers().into_iter();
         let infos = peers.filter_map(|peer| {
             let state = peer.state.lock();
             peer.info(&state).filter(|_| state.removed.is_none())
@@ -81,7 +81,7 @@ impl Engine for MemoryEngine {
     fn end_waits(&self) {
         self.0.ending.store(true, Ordering::Release);
         let mut wakers: Vec<Waker> = Vec::new();
-        for peer in self.peers_where(|_| true) {
+        for peer in self.all_peers() {
             wakers.extend(peer.state.lock().waits.take_all());
         }
         wakers.into_iter().for_each(Waker::wake);
@@ -91,7 +91,7 @@ impl Engine for MemoryEngine {
         self.cancel_gc();
         // No farewells: the peers that would hear them are removed too.
         *self.0.names.lock() = Names::new(self.0.opts.max_pending_bytes);
-        let mut peers = self.peers_where(|_| true);
+        let mut peers = self.all_peers();
         // Newest first: the list's text is shortened from that end without being moved.
         peers.sort_unstable_by_key(|peer| std::cmp::Reverse(peer.joined()));
         for peer in peers {

@@ -222,8 +222,9 @@ fn unreadable(answer: Value, prefix: &str) -> Option<String> {
     }
     let (stored, own) = (answer.text()?, answer.text()?);
     Some(format!(
-        "it has a peer list of another version of this server (schema {stored}, not {own}): stop all \
-         servers of that version and delete the keys {prefix}*, or set another WEBRTC_REDIS_PREFIX"
+        "it holds a peer list of another version of this server (schema {stored}, not {own}): stop \
+         all servers of that version and delete the keys {prefix}*, or set another \
+         WEBRTC_REDIS_PREFIX"
     ))
 }
 
@@ -259,7 +260,7 @@ async fn unfit(connection: &mut MultiplexedConnection) -> Result<Option<String>,
         .any(|forgets| policy.starts_with(forgets));
     Ok(forgets.then(|| {
         format!(
-            "when it is full it forgets what the peer list needs (maxmemory-policy {policy}): \
+            "it would delete parts of the peer list when it is full (maxmemory-policy {policy}): \
              set noeviction"
         )
     }))

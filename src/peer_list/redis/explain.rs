@@ -12,26 +12,28 @@ pub(super) fn explain(error: &RedisError) -> String {
     let text = error.to_string();
     let detail = error.detail().unwrap_or_default();
     if is_untrusted(error) {
-        return format!("{text}; if an authority of your own signed it, set WEBRTC_REDIS_CA");
+        return format!("{text}; if your own authority signed it, set WEBRTC_REDIS_CA");
     }
     match error.code() {
-        Some("NOAUTH") => return "it wants a password: put it in WEBRTC_REDIS_URL".to_owned(),
-        Some("WRONGPASS") => return "user or password in WEBRTC_REDIS_URL is wrong".to_owned(),
-        Some("NOPERM") => return format!("its user lacks a right: {detail}"),
+        Some("NOAUTH") => return "it requires a password: put it in WEBRTC_REDIS_URL".to_owned(),
+        Some("WRONGPASS") => {
+            return "the user or the password in WEBRTC_REDIS_URL is wrong".to_owned();
+        }
+        Some("NOPERM") => {
+            return format!("the user in WEBRTC_REDIS_URL lacks a permission: {detail}");
+        }
         Some("OOM") => return "it is out of memory: raise its maxmemory".to_owned(),
         _ => {}
     }
     match error.kind() {
-        ErrorKind::Parse => "what answers there is no Redis".to_owned(),
+        ErrorKind::Parse => "the server at that address is not a Redis".to_owned(),
         ErrorKind::RESP3NotSupported => too_old("a version before 6"),
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {
-            "it is a replica, which cannot be written to: WEBRTC_REDIS_URL is to name the primary"
-                .to_owned()
+            "it is a read-only replica: set WEBRTC_REDIS_URL to the primary".to_owned()
         }
         ErrorKind::Server(
             ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
-        ) => "it is one of several shards of a Redis Cluster: one that has all keys is needed"
-            .to_owned(),
+        ) => "it is a shard of a Redis Cluster: use a Redis that holds all keys".to_owned(),
         ErrorKind::Server(_) if !detail.is_empty() => detail.to_owned(),
         _ => text.lines().next().unwrap_or_default().to_owned(),
     }
@@ -55,5 +57,5 @@ pub(super) fn is_untrusted(error: &RedisError) -> bool {
 
 pub(super) fn too_old(version: &str) -> String {
     let (major, minor) = OLDEST;
-    format!("it is {version}, and {major}.{minor} or newer is needed")
+    format!("it is {version}: version {major}.{minor} or newer is needed")
 }

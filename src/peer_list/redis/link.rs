@@ -200,7 +200,7 @@ impl Link {
     pub async fn watch(&self) {
         let (renewed, resubscribe) = tokio::join!(self.commands.watch(), self.subscription.watch());
         if renewed || resubscribe {
-            warn!("Redis hangs, and another has its address: connecting to that");
+            warn!("Redis hangs, and another Redis answers at its address: connecting to that one");
         }
         if resubscribe {
             // The crate subscribes again after a cut, but this connection is new.
@@ -339,10 +339,10 @@ impl Health {
                 if error.is_io_error() {
                     warn!(why, "Redis cannot be reached: trying again");
                 } else {
-                    warn!(why, "Redis refuses what it is asked for: trying again");
+                    warn!(why, "Redis answers with an error: trying again");
                 }
             }
-            (true, None) => info!("Redis is reached again"),
+            (true, None) => info!("Redis can be reached again"),
             (false, _) => {}
         }
     }
@@ -353,7 +353,7 @@ impl Health {
         if told.is_none_or(|told| now - told >= FULL_PAUSE) {
             *told = Some(now);
             warn!(
-                "Redis is out of memory and takes no sign-ins nor messages: raise its maxmemory, \
+                "Redis is out of memory and accepts neither sign-ins nor messages: raise its maxmemory, \
                  or lower WEBRTC_MAX_PENDING_BYTES"
             );
         }

@@ -147,8 +147,8 @@ impl RedisEngine {
         let differed = self.0.differ.swap(differ, Ordering::Relaxed);
         if differ && !differed {
             warn!(
-                "nodes of another version, or with other settings, use this list or have a minute \
-                 ago: settings are to be the same at all nodes"
+                "other nodes use this list with another version or other settings: give all nodes \
+                 the same settings"
             );
         }
         for old in row.row().map(Row::texts).unwrap_or_default() {

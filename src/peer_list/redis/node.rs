@@ -23,11 +23,7 @@ use super::{
     verbs::{self, Known},
     view::{Cached, View},
 };
-use crate::peer_list::{
-    HeartbeatOpts, PeerId, Refusal,
-    events::EventLog,
-    telling::{Half, Schedule},
-};
+use crate::peer_list::{HeartbeatOpts, PeerId, Refusal, events::EventLog, telling::Schedule};
 
 /// One list in Redis, as this process sees it.
 pub(super) struct Node {
@@ -36,10 +32,9 @@ pub(super) struct Node {
     pub cached: Mutex<Cached>,
     pub events: Arc<EventLog>,
     pub open: Mutex<HashMap<PeerId, Vec<Arc<OpenHere>>>>,
-    /// When each cohort of peers is told of changes, and up to which version: as in the
-    /// memory engine.
-    pub schedules: Mutex<[Schedule; 2]>,
-    pub told: [AtomicU64; 2],
+    /// When peers are told of changes, and up to which version: as in the memory engine.
+    pub schedule: Mutex<Schedule>,
+    pub told: AtomicU64,
     pub ending: CancellationToken,
     /// The number of the last wait that began here.
     pub waits: AtomicU64,
@@ -72,7 +67,7 @@ impl Node {
             cached: Mutex::new(Cached::new()),
             events: EventLog::new(),
             open: Mutex::default(),
-            schedules: Mutex::new(Half::BOTH.map(Schedule::new)),
+            schedule: Mutex::new(Schedule::new()),
             told: Default::default(),
             ending: CancellationToken::new(),
             waits: AtomicU64::new(0),
@@ -95,7 +90,7 @@ impl Node {
     pub fn list_created(self: &Arc<Self>, when: u64) {
         let before = self.created.swap(when, Ordering::Relaxed);
         if before != 0 && before != when {
-            warn!("Redis has lost the peer list: all who were signed in have to sign in anew");
+            warn!("Redis has lost the peer list: all peers have to sign in again");
             self.catch_up();
         }
     }
@@ -164,7 +159,7 @@ impl Node {
     pub fn lost_changes(&self) {
         warn!(
             "Redis has lost its last changes (it was not persistent, or a replica took over): peers \
-             may have to sign in anew, and messages may be lost"
+             may have to sign in again, and messages may be lost"
         );
         self.forget_lost_changes();
     }
@@ -172,10 +167,8 @@ impl Node {
     /// Redis may have lost changes: versions above the current one are of the lost list.
     pub fn forget_lost_changes(&self) {
         let current = self.cached.lock().roster.current();
-        for told in &self.told {
-            told.fetch_min(current, Ordering::AcqRel);
-        }
-        for here in self.all_open(|_| true) {
+        self.told.fetch_min(current, Ordering::AcqRel);
+        for here in self.all_open() {
             here.limit_heard(current);
         }
     }
@@ -199,7 +192,7 @@ impl Node {
             if event.is_none() {
                 warn!(
                     line,
-                    "an event in Redis is of a newer version: it is passed over"
+                    "skipped an event in Redis, which a newer version has written"
                 );
             }
             self.events.add(event);

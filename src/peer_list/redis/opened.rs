@@ -32,10 +32,8 @@ impl Node {
         self.open.lock().get(&id).cloned().unwrap_or_default()
     }
 
-    pub fn all_open(&self, wanted: impl Fn(PeerId) -> bool) -> Vec<Arc<OpenHere>> {
-        let open = self.open.lock();
-        let wanted = open.iter().filter(|(id, _)| wanted(**id));
-        wanted.flat_map(|(_, all)| all.iter().cloned()).collect()
+    pub fn all_open(&self) -> Vec<Arc<OpenHere>> {
+        self.open.lock().values().flatten().cloned().collect()
     }
 
     /// The client of an open wait or socket has acknowledged the messages up to this
@@ -48,7 +46,7 @@ impl Node {
 
     /// Makes every open wait and socket look again.
     pub fn recheck(&self) {
-        for here in self.all_open(|_| true) {
+        for here in self.all_open() {
             here.recheck();
         }
     }

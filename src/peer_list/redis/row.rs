@@ -16,7 +16,7 @@ impl Row {
         match value {
             Value::Array(values) => Ok(Self(values.into_iter())),
             other => {
-                error!(?other, "Redis answered what it should not");
+                error!(?other, "unexpected answer of Redis");
                 Err(Refusal::Unavailable)
             }
         }

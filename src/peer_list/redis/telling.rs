@@ -5,37 +5,28 @@ use std::sync::{Arc, atomic::Ordering};
 use tokio::time::{Instant, sleep_until};
 
 use super::{node::Node, retry};
-use crate::peer_list::{
-    PeerId,
-    telling::{Half, Schedule, Telling},
-};
+use crate::peer_list::telling::{Schedule, Telling};
 
 impl Node {
     /// The version of the list that a peer should have heard when it waits.
-    pub fn told(&self, id: PeerId) -> u64 {
-        self.told[Half::of(id) as usize].load(Ordering::Acquire)
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
     }
 
     pub fn changed(self: &Arc<Self>) {
-        for half in Half::BOTH {
-            self.tell(half, Schedule::changed);
-        }
+        self.tell(Schedule::changed);
     }
 
-    fn tell(self: &Arc<Self>, half: Half, when: fn(&mut Schedule, usize, Instant) -> Telling) {
+    fn tell(self: &Arc<Self>, when: fn(&mut Schedule, usize, Instant) -> Telling) {
         let peers = self.cached.lock().roster.len();
-        let telling = when(
-            &mut self.schedules.lock()[half as usize],
-            peers,
-            Instant::now(),
-        );
+        let telling = when(&mut self.schedule.lock(), peers, Instant::now());
         let node = Arc::downgrade(self);
         match telling {
             Telling::Scheduled => {}
             Telling::Now => {
                 tokio::spawn(async move {
                     if let Some(node) = node.upgrade() {
-                        node.tell_now(half).await;
+                        node.tell_now().await;
                     }
                 });
             }
@@ -43,20 +34,19 @@ impl Node {
                 tokio::spawn(async move {
                     sleep_until(end).await;
                     if let Some(node) = node.upgrade() {
-                        node.tell(half, |schedule, _, now| schedule.scheduled(now));
+                        node.tell(|schedule, _, now| schedule.scheduled(now));
                     }
                 });
             }
         }
     }
 
-    async fn tell_now(self: &Arc<Self>, half: Half) {
+    async fn tell_now(self: &Arc<Self>) {
         // Redis may be away for long, and no other task tells of this change.
         retry::until_answered(|| self.sync(None)).await;
         let current = self.cached.lock().roster.current();
-        let told = &self.told[half as usize];
-        told.fetch_max(current, Ordering::AcqRel);
-        for here in self.all_open(|id| Half::of(id) == half) {
+        self.told.fetch_max(current, Ordering::AcqRel);
+        for here in self.all_open() {
             if here.is_behind(current) {
                 here.news.notify_one();
             }

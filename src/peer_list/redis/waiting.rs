@@ -95,7 +95,7 @@ impl Looking {
     /// when the wait began, by Redis' clock in ms (a socket: 0).
     pub async fn look(&self, lease: &str, began: u64) -> Found {
         retry::until_answered(|| async {
-            let told = self.node.told(self.id);
+            let told = self.node.told();
             let acknowledged = self.here.acknowledged();
             let take = verbs::take(began, self.id, lease, acknowledged, told);
             let row = self.node.link.run(take, None).await?;
@@ -183,7 +183,7 @@ impl Wait {
         acknowledged: Option<u64>,
     ) -> Result<Begun, Refusal> {
         let Looking { node, id, here } = &self.looking;
-        let told = node.told(*id);
+        let told = node.told();
         here.set_acknowledged(acknowledged);
         // Redis may have it even if the answer is lost.
         self.is_open = true;
@@ -205,7 +205,7 @@ impl Wait {
         let heard: Option<u64> = row.number();
         here.set_heard(heard);
         // A push came while Redis answered, when the peer was not known to be behind.
-        let is_behind = heard.is_some_and(|heard| heard < node.told(*id));
+        let is_behind = heard.is_some_and(|heard| heard < node.told());
         Ok(match self.looking.read(found).await {
             Some(found) if !is_behind || !matches!(found, Found::Nothing) => Begun::With(found),
             _ => Begun::With(self.look().await),

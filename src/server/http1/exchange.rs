@@ -2,10 +2,10 @@
 
 use super::*;
 
-/// What a client must be told about the connection. An HTTP/1.0 client is
-/// always told that it closes, in an HTTP/1.0 response: without the word the
-/// 3DStreamingToolkit client never polls again, and in an HTTP/1.1 response
-/// hyper would add `keep-alive` for a client that asked for it.
+/// What a client is told about the connection. An HTTP/1.0 client is always told that it
+/// closes, in an HTTP/1.0 response: without that, the 3DStreamingToolkit client never
+/// polls again, and to an HTTP/1.1 response hyper would add `keep-alive` for a client
+/// that asked for it.
 pub(super) fn prepare(response: &mut Response, version: Version, closes: bool) {
     if version == Version::HTTP_10 {
         *response.version_mut() = Version::HTTP_10;
@@ -16,8 +16,8 @@ pub(super) fn prepare(response: &mut Response, version: Version, closes: bool) {
     }
 }
 
-/// The router as hyper's service. What it answers with is kept beside hyper's
-/// connection, so that it outlives it.
+/// The router as hyper's service. Its answers are kept beside hyper's connection, and
+/// outlive it.
 pub(super) struct ToRouter {
     pub(super) app: Router,
     pub(super) shared: Arc<Shared>,
@@ -50,7 +50,7 @@ impl Service<Request<Incoming>> for ToRouter {
     }
 }
 
-/// The answer to the open request, as long as that is hyper's.
+/// The answer to the open request, while hyper has the connection.
 pub(super) struct Answer(Arc<Shared>);
 
 impl Future for Answer {
@@ -62,7 +62,7 @@ impl Future for Answer {
         let response = match &mut *exchange {
             Exchange::Pending(request) => std::task::ready!(request.poll(shared, cx)),
             Exchange::Answered(response) => std::mem::take(response),
-            // It was parked, and this is about to be dropped.
+            // The request was suspended, and this is about to be dropped.
             Exchange::None => return Poll::Pending,
         };
         *exchange = Exchange::None;
@@ -71,10 +71,10 @@ impl Future for Answer {
     }
 }
 
-/// The body of a request, which notes when all of it was read.
+/// The body of a request, which notices when all of it was read.
 struct RequestBody {
     body: Incoming,
-    /// Weak, because what is shared holds the request, and the request this.
+    /// Weak, because what is shared holds the request, and the request holds this.
     shared: Weak<Shared>,
 }
 
@@ -104,7 +104,7 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// The body of a response. hyper drops it when it has the last of it.
+/// The body of a response. hyper drops it once it has all of it.
 pub(super) struct AnswerBody {
     body: Body,
     shared: Arc<Shared>,
@@ -132,7 +132,7 @@ impl HttpBody for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        // hyper may drop it late, when the next request is open already.
+        // hyper may drop it late, when the next request is already open.
         let is_last = matches!(*self.shared.exchange.lock(), Exchange::None);
         if is_last {
             *self.shared.phase.lock() = Phase::Idle(Instant::now());

@@ -1,14 +1,13 @@
-//! One connection: HTTP/1 the way native clients need it, and little memory
-//! while nothing happens.
+//! One connection: HTTP/1 as native clients need it, with little memory while nothing
+//! happens.
 //!
-//! hyper reads requests and writes responses. For that it keeps two buffers
-//! of 8 KiB, and most connections of this server do nothing but have a wait
-//! open. So a connection is hyper's only while a request is read or a response
-//! is written. When it is idle, or its request parks, its task takes back the
-//! stream (and the router's future) and drops the rest. The response to a
-//! parked request goes out through a new hyper connection, behind a stand-in
-//! for the request that the old one has read, so that every byte of HTTP is
-//! still written by hyper.
+//! hyper reads requests and writes responses. For that it keeps two buffers of 8 KiB, and
+//! most connections of this server only have a wait open. So hyper has a connection only
+//! while a request is read or a response is written. When the connection is idle, or its
+//! request is suspended, its task takes back the stream (and the router's future) and
+//! drops the rest. The response to a suspended request goes out through a new hyper
+//! connection, behind a stand-in for the request that the old one has read, so that hyper
+//! still writes every byte of HTTP.
 
 mod exchange;
 mod stream;
@@ -57,27 +56,26 @@ use stream::ClientStream;
 /// The head of a request must be complete this long after its first byte.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection whose requests follow each other stays hyper's between them
-/// for this long: to set hyper up costs a microsecond, to keep it 16 KiB.
+/// hyper keeps a connection for this long between requests that follow each other:
+/// setting hyper up costs a microsecond, keeping it costs 16 KiB.
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A client that has not read for so long what there is to be written does not
-/// read any more. (One that is slow reads a little at a time.)
+/// A client to which nothing could be written for this long does not read any more. (A
+/// slow client reads a little at a time.)
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// So many requests in a row that are no waits make a connection busy. A
-/// sign-in, after which the peer waits, does not.
+/// A connection with this many requests in a row that are not waits is busy. A sign-in,
+/// after which the peer waits, does not make it busy.
 const BUSY_FROM: u32 = 2;
 
-/// The longest head of a request, in bytes; longer ones get a 431. hyper looks
-/// at it between reads, so that a little more may pass.
+/// The longest head of a request, in bytes; longer heads get a 431. hyper checks it
+/// between reads, so that a little more may pass.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// Serves the requests of a connection until either side closes it, or until
-/// a request makes it another protocol's (a WebSocket). When
-/// `stopping` is cancelled, the request that is open is still answered.
-/// `idle_timeout`: how long nothing may happen between requests. `open` counts the
-/// connection as open while its stream exists.
+/// Serves the requests of a connection until either side closes it, or until a request
+/// upgrades it to another protocol (a WebSocket). When `stopping` is cancelled, the open
+/// request is still answered. `idle_timeout`: how long nothing may happen between
+/// requests. `open` counts the connection as open while its stream exists.
 pub(super) async fn serve<S>(
     stream: S,
     app: Router,
@@ -110,8 +108,8 @@ pub(super) async fn serve<S>(
     }
 }
 
-/// Waits for the first bytes of a request. False if the connection is to be
-/// closed: by the client, because it was idle for too long, or to stop.
+/// Waits for the first bytes of a request. False if the connection should be closed: the
+/// client closed it, it was idle for too long, or the server stops.
 async fn request_comes<S>(
     stream: &mut ClientStream<S>,
     overdue: &mut Overdue,
@@ -124,7 +122,7 @@ where
     let idle_since = Instant::now();
     let mut stop = pin!(shared.stopping.cancelled());
     poll_fn(|cx| {
-        // A request that has come is answered even if it is time to stop.
+        // A request that has come is answered even if the server stops.
         while let Poll::Ready(read) = stream.poll_read_ahead(cx) {
             if read.is_err() {
                 return Poll::Ready(false);
@@ -146,9 +144,9 @@ where
     .await
 }
 
-/// Lets hyper have the connection until it closes it or hands it over to
-/// another protocol (None), or has nothing to do: because it is idle, or
-/// because the open request parks.
+/// Lets hyper have the connection until it closes it or hands it over to another protocol
+/// (None), or has nothing to do: because the connection is idle, or because the open
+/// request is suspended.
 async fn speak<S>(
     stream: ClientStream<S>,
     service: ToRouter,
@@ -158,12 +156,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shared = service.shared.clone();
-    // In a box, so that the task has no room for it at other times.
+    // In a box, so that the task does not reserve room for it at other times.
     let mut connection = Box::new(
         http1::Builder::new()
             .title_case_headers(true)
-            // A client may send and close at once. Whether one that waits is
-            // still there is seen while its request is parked.
+            // A client may send a request and close its half at once. Whether a client
+            // that waits is still there is noticed while its request is suspended.
             .half_close(true)
             .header_read_timeout(None)
             .max_buf_size(MAX_HEAD_BYTES)
@@ -171,15 +169,15 @@ where
             .with_upgrades(),
     );
     let leaves = poll_fn(|cx| {
-        // Ended with an error is a client that went away or spoke no HTTP;
-        // where there was something to answer, it has been answered.
+        // An error means that the client went away or did not speak HTTP; if an answer
+        // was possible, hyper has sent it.
         if Pin::new(&mut *connection).poll(cx).is_ready() {
             return Poll::Ready(false);
         }
         if shared.nothing_to_do() {
             return Poll::Ready(true);
         }
-        // With a body unread, what comes next may be the rest of it.
+        // While the body is unread, what comes next may be the rest of it.
         let waited = overdue.poll(cx, BUSY_PATIENCE);
         waited.map(|()| {
             shared.is_idle()
@@ -190,20 +188,20 @@ where
     if !leaves.await {
         return None;
     }
-    // None only after its end.
+    // None only after hyper's connection has ended.
     let parts = connection.into_parts()?;
     let mut stream = parts.io.into_inner();
     stream.read_again(&parts.read_buf);
     Some(stream)
 }
 
-/// Waits for the answer to a parked request. None if the client hangs up.
+/// Waits for the answer to a suspended request. None if the client hangs up.
 async fn answer<S>(mut request: PendingRequest, stream: &mut ClientStream<S>) -> Option<Response>
 where
     S: AsyncRead + Unpin,
 {
     poll_fn(|cx| {
-        // The hang-up first, or a dead client would take a message along.
+        // Looks for a hang-up first: otherwise a dead client would take a message along.
         while let Poll::Ready(read) = stream.poll_read_ahead(cx) {
             if read.is_err() {
                 return Poll::Ready(None);
@@ -214,30 +212,30 @@ where
     .await
 }
 
-/// What the parts of a connection know of each other.
+/// What the parts of a connection share.
 struct Shared {
     stopping: CancellationToken,
     link: Arc<Link>,
     phase: Mutex<Phase>,
     exchange: Mutex<Exchange>,
-    /// How many requests came soon after each other without one that parked.
+    /// How many requests came soon after each other, without one that was suspended.
     in_a_row: AtomicU32,
-    /// There is more of the request's body to be read, or to be discarded.
+    /// The body of the request is not read to its end yet.
     unread: AtomicBool,
-    /// There are bytes that could not be written: the client does not read.
+    /// Some bytes could not be written: the client does not read.
     unwritten: AtomicBool,
-    /// Since when, if there are.
+    /// Since when they could not be written.
     unwritten_since: Mutex<Instant>,
 }
 
-/// What a connection is in the middle of.
+/// What a connection is doing.
 #[derive(Clone, Copy)]
 enum Phase {
-    /// Nothing, since then.
+    /// Nothing, since this moment.
     Idle(Instant),
-    /// The head of a request; its first byte came then.
+    /// Reading the head of a request, whose first byte came at this moment.
     Head(Instant),
-    /// A request and its response, which take the time that they take.
+    /// A request and its response, which may take any time.
     Exchange,
 }
 
@@ -245,7 +243,7 @@ enum Phase {
 enum Exchange {
     None,
     Pending(PendingRequest),
-    /// It was parked, and this is for the stand-in that hyper reads next.
+    /// It was suspended, and this is the answer to the stand-in that hyper reads next.
     Answered(Response),
 }
 
@@ -272,9 +270,8 @@ impl Shared {
         }
     }
 
-    /// To be asked when hyper is pending: whether it will stay so for long,
-    /// because no request is to be expected at once, or because the handler of
-    /// the open one said so.
+    /// Asked when hyper is pending: whether hyper will stay so for long, because no
+    /// request is expected soon, or because the handler of the open request said so.
     fn nothing_to_do(&self) -> bool {
         if self.unread.load(Ordering::Relaxed) || self.unwritten.load(Ordering::Relaxed) {
             return false;
@@ -310,10 +307,10 @@ impl Shared {
 struct PendingRequest {
     answer: Pin<Box<Either<RouteFuture<Infallible>, Refused>>>,
     version: Version,
-    /// Like the stand-in. (To a HEAD hyper would write no body.)
+    /// So is the stand-in. (To a HEAD hyper would not write a body.)
     is_get: bool,
-    /// A request line that makes hyper treat the connection after the
-    /// response as this request would.
+    /// A request line that makes hyper treat the connection after the response as this
+    /// request would.
     stand_in: &'static [u8],
 }
 
@@ -350,7 +347,8 @@ impl PendingRequest {
 
 type Refused = Ready<Result<Response, Infallible>>;
 
-/// The connection is closed with it: where the next request begins is not sure.
+/// The connection is closed after it, because it is not certain where the next request
+/// begins.
 fn refusal(error: RequestError) -> Response {
     let mut response = error.into_response();
     let close = HeaderValue::from_static("close");
@@ -358,9 +356,9 @@ fn refusal(error: RequestError) -> Response {
     response
 }
 
-/// Tells when a connection has waited for too long: for a request, or for its
-/// client to read. hyper has one timeout for a slow head and an idle connection, and would close the
-/// one as soon as the other.
+/// Notices when a connection has waited for too long: for a request, or for its client to
+/// read. hyper has one timeout for both a slow head and an idle connection, and cannot
+/// tell them apart.
 struct Overdue {
     shared: Arc<Shared>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -374,7 +372,7 @@ impl Overdue {
         }
     }
 
-    /// To be polled after the connection, which is what changes the phase.
+    /// Polled after the connection, which changes the phase.
     fn poll(&mut self, cx: &mut Context<'_>, idle_patience: Duration) -> Poll<()> {
         let deadline = if self.shared.unwritten.load(Ordering::Relaxed) {
             *self.shared.unwritten_since.lock() + WRITE_PATIENCE
@@ -388,8 +386,8 @@ impl Overdue {
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        // A timer that is early is set anew when it fires, which costs less
-        // than to set it for each request.
+        // A timer that is early is set again when it fires, which costs less than setting
+        // it for each request.
         if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
         }

@@ -1,5 +1,5 @@
-//! The client's stream as a connection sees it: it notes when a request
-//! begins, and it can be taken from one hyper connection to the next.
+//! The stream of a client as a connection uses it: it notices when a request begins, and
+//! can move from one hyper connection to the next.
 
 use std::{
     io,
@@ -16,20 +16,19 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Phase, Shared};
 
-/// How much a client may send behind a request that is parked, in bytes.
-/// Beyond it the rest stays in the kernel, and a hang-up behind it is noticed
-/// when the response is written.
+/// How much a client may send after a suspended request, in bytes. More stays in the
+/// kernel, and a hang-up behind it is only noticed when the response is written.
 const MAX_READ_AHEAD: usize = 8 * 1024;
 
-/// The room for one read outside of hyper: most requests fit.
+/// The size of one read outside of hyper: most requests fit.
 const READ_AHEAD_STEP: usize = 1024;
 
 pub(super) struct ClientStream<S> {
     stream: S,
     shared: Arc<Shared>,
-    /// Read before anything else.
+    /// Read first.
     stand_in: &'static [u8],
-    /// Read from the stream already, and to be read again, from `position`.
+    /// Read from the stream before, and read again from `position`.
     read_ahead: Vec<u8>,
     position: usize,
     _open: TaskTrackerToken,
@@ -47,13 +46,13 @@ impl<S> ClientStream<S> {
         }
     }
 
-    /// The stand-in is what is read first.
+    /// Makes the stand-in what is read first.
     pub fn read_first(&mut self, stand_in: &'static [u8]) {
         self.stand_in = stand_in;
     }
 
-    /// These bytes of a next request were read, and are to be read again
-    /// before what follows.
+    /// These bytes of a next request were read, and are read again before the bytes that
+    /// follow them.
     pub fn read_again(&mut self, bytes: &[u8]) {
         let bytes = self.without_line_ends(bytes);
         if !bytes.is_empty() {
@@ -64,7 +63,7 @@ impl<S> ClientStream<S> {
         }
     }
 
-    /// Whether there is something to read without asking the client.
+    /// Whether something can be read without waiting for the client.
     pub fn has_bytes(&self) -> bool {
         !(self.stand_in.is_empty() && self.read_ahead.is_empty())
     }
@@ -73,7 +72,7 @@ impl<S> ClientStream<S> {
         &self.shared
     }
 
-    /// Takes what is to be read again, as far as there is room.
+    /// Takes what is to be read again, as much as fits.
     fn take(&mut self, buf: &mut ReadBuf<'_>) {
         let length = self.stand_in.len().min(buf.remaining());
         let (now, later) = self.stand_in.split_at(length);
@@ -89,8 +88,8 @@ impl<S> ClientStream<S> {
         }
     }
 
-    /// Line ends before a request are nothing: some clients send one after the body of
-    /// a POST, and RFC 9112, 2.2 asks to ignore it.
+    /// Ignores line ends before a request: some clients send one after the body of a
+    /// POST, and RFC 9112, section 2.2, asks to ignore it.
     fn without_line_ends<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         if !self.read_ahead.is_empty() || !matches!(*self.shared.phase.lock(), Phase::Idle(_)) {
             return bytes;
@@ -111,7 +110,8 @@ impl<S> ClientStream<S> {
         let unwritten = written.is_pending();
         let was_unwritten = self.shared.unwritten.swap(unwritten, Ordering::Relaxed);
         if was_unwritten && !unwritten {
-            // The client's time to ask for more begins when it has read.
+            // The client's time for its next request begins once it has read the
+            // response.
             self.shared.phase.lock().restart(Instant::now());
         } else if unwritten && !was_unwritten {
             *self.shared.unwritten_since.lock() = Instant::now();
@@ -121,8 +121,8 @@ impl<S> ClientStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> ClientStream<S> {
-    /// Reads some bytes to be read again. An error means that the client has
-    /// closed the stream, or its half of it. Pending also when much was read.
+    /// Reads some bytes, to be read again later. An error means that the client has
+    /// closed the stream, or its half of it. Pending also when enough was read.
     pub fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HungUp>> {
         if self.read_ahead.len() >= MAX_READ_AHEAD {
             return Poll::Pending;

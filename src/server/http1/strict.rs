@@ -1,4 +1,4 @@
-//! What HTTP demands of a request's headers and hyper does not look at.
+//! Rules of HTTP for the headers of a request that hyper does not check.
 
 use axum::http::{
     HeaderMap, HeaderValue, Request, Version,
@@ -8,8 +8,8 @@ use axum::http::{
 
 use crate::doors::kit::RequestError;
 
-/// Checks a request: two servers that read one differently are a way to smuggle
-/// another past the first.
+/// Checks a request: if two servers read one request differently, another request can be
+/// smuggled past the first.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), RequestError> {
     let headers = request.headers();
     if !has_one_host(headers, request.version()) {
@@ -23,7 +23,7 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), RequestError> {
     }
 }
 
-/// RFC 9112, 3.2: a request in HTTP/1.1 has exactly one `Host`, and it is valid. (Stock
+/// RFC 9112, section 3.2: a request in HTTP/1.1 has exactly one valid `Host`. (Stock
 /// native clients speak HTTP/1.0 and send none.)
 fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
     let mut hosts = headers.get_all(HOST).into_iter();
@@ -34,7 +34,7 @@ fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
     }
 }
 
-/// Whether it is `HOST` or `HOST:PORT`; it may be empty.
+/// Whether this is `HOST` or `HOST:PORT`; it may be empty.
 fn is_host(value: &HeaderValue) -> bool {
     let value = value.as_bytes();
     if value.is_empty() {
@@ -44,7 +44,7 @@ fn is_host(value: &HeaderValue) -> bool {
     authority.is_ok_and(|authority| {
         let host = authority.host();
         let port = authority.as_str().strip_prefix(host);
-        // What is left is neither a user nor a port that is no number.
+        // What remains has no user, and no port that is not a number.
         !host.is_empty() && port.is_some_and(|port| port.is_empty() || is_port(port))
     })
 }

@@ -1,10 +1,10 @@
 //! Engine.IO, the transport of Socket.IO: sessions by long poll and by WebSocket, in
 //! the versions 3 and 4 of its protocol.
 //!
-//! It is written here because nothing less does: a library in its place published
-//! the secret of a session as its name, kept what waits for a client by count and
-//! not by size (51 MiB for one socket), gave a POST and a handshake no time limit,
-//! and told nobody that the client of an open poll had left.
+//! It is ours because a library in its place published the secret of a session as its
+//! name, bounded what waits for a client by count and not by size (51 MiB for one
+//! socket), gave a POST and a handshake no time limit, and did not notice that the client
+//! of an open poll had left.
 
 mod payload;
 mod queues;
@@ -53,25 +53,25 @@ use session::{PING_TIMEOUT, Unexpected};
 /// How long a WebSocket may take until it has taken over from polls.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A body of version 3 may be this many times the largest message: its clients
-/// put all that waits into one, and do not know a limit.
+/// A body of version 3 may be this many times the largest message: its clients put all
+/// that waits into one body, and know no limit.
 const BATCH: usize = 4;
 
-/// What runs a session as long as it lives.
+/// What a session runs for as long as it lives.
 pub(super) trait Serve: Send + Sync + 'static {
-    /// Serves the client of a session until either is done. `place` counts the
-    /// session until its client has connected.
+    /// Serves the client of a session until either is done. `connecting` counts the session
+    /// until its client has connected.
     fn serve(
         &self,
         session: &Arc<Session>,
         handshake: Handshake,
-        place: Place,
+        connecting: Connecting,
     ) -> impl Future<Output = ()> + Send;
 }
 
-/// A session's beginning.
+/// The handshake of a session.
 pub(super) struct Handshake {
-    /// What the session is known by to others. It opens nothing.
+    /// The public id of the session, with which nobody can enter it.
     pub public_id: String,
     pub uri: Uri,
     pub headers: HeaderMap,
@@ -83,22 +83,22 @@ pub(super) struct EngineIo<S> {
     server: S,
     peer_list: TimeoutPeerList,
     max_message_bytes: usize,
-    /// Makes public ids of secret ones.
+    /// The key that makes public ids of secret ones.
     key: [u8; 32],
     /// How many sessions have no peer yet.
     unconnected: Arc<AtomicUsize>,
 }
 
-/// A place among the sessions that have no peer yet.
-pub(super) struct Place(Arc<AtomicUsize>);
+/// Counts one session that has no peer yet, for as long as this lives.
+pub(super) struct Connecting(Arc<AtomicUsize>);
 
-impl Drop for Place {
+impl Drop for Connecting {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Why a request is refused, with the number that Engine.IO has for it.
+/// Why a request is refused, with the number that Engine.IO has for that.
 #[derive(Debug)]
 enum Refused {
     UnknownTransport,
@@ -106,7 +106,7 @@ enum Refused {
     BadMethod,
     BadRequest,
     UnsupportedVersion,
-    /// For a reason that other doors know as well.
+    /// A reason that other doors have as well.
     Other(RequestError),
 }
 
@@ -140,7 +140,7 @@ impl IntoResponse for Refused {
     }
 }
 
-/// What the query of a request says.
+/// The query of a request.
 struct Asked {
     version: Version,
     is_web_socket: bool,
@@ -200,17 +200,18 @@ impl<S: Serve> EngineIo<S> {
             if !is_get {
                 return Err(Refused::BadMethod);
             }
-            let place = self.place()?;
+            let connecting = self.connecting()?;
             if asked.is_web_socket {
                 let upgrade = upgrade(&mut request)?;
                 let handshake = (request.uri().clone(), request.headers().clone());
                 return Ok(upgrade.accept(async move |stream| {
-                    self.begin(asked.version, handshake, place, stream).await;
+                    self.begin(asked.version, handshake, connecting, stream)
+                        .await;
                 }));
             }
             let (uri, headers) = (request.uri().clone(), request.headers().clone());
             drop(request);
-            return Ok(self.begin_polls(asked.version, (uri, headers), place));
+            return Ok(self.begin_polls(asked.version, (uri, headers), connecting));
         };
         let session = self.sessions.get(id).map(|session| session.clone());
         let session = session.filter(|session| session.version == asked.version);
@@ -230,7 +231,7 @@ impl<S: Serve> EngineIo<S> {
         }
         let poll = session.poll(link.as_ref())?;
         Transport::suspend(&request);
-        // It holds on to the connection's read buffer, and to its link.
+        // The request keeps the read buffer of the connection, and its link.
         drop((request, link));
         let version = session.version;
         drop(session);
@@ -258,7 +259,7 @@ impl<S: Serve> EngineIo<S> {
             Err(error) => Err(error.into()),
         };
         if let Err(refused) = posted {
-            // What it lost is missing from what it sends next.
+            // What the session lost is missing from what it sends next.
             session.close(Gone::Lost);
             return Err(refused);
         }
@@ -286,42 +287,42 @@ impl<S: Serve> EngineIo<S> {
         Ok(())
     }
 
-    /// A place for one more session.
-    fn place(&self) -> Result<Place, Refused> {
+    /// Counts one more session without a peer.
+    fn connecting(&self) -> Result<Connecting, Refused> {
         let unconnected = self.unconnected.fetch_add(1, Ordering::Relaxed);
-        let place = Place(self.unconnected.clone());
-        // One that comes back by its key or token takes no place when the list is
-        // full, so that one is kept free for it.
+        let connecting = Connecting(self.unconnected.clone());
+        // A client that comes back by its key or token adds no peer to a full list, so that
+        // one session is always let in.
         if unconnected > 0 && !self.peer_list.has_room_beside(unconnected) {
             return Err(RequestError::ServerFull.into());
         }
-        Ok(place)
+        Ok(connecting)
     }
 
     fn begin_polls(
         self: Arc<Self>,
         version: Version,
         handshake: (Uri, HeaderMap),
-        place: Place,
+        connecting: Connecting,
     ) -> Response {
         let (session, sockets) = Session::new(version, true);
         let (id, handshake) = self.handshake(handshake);
         let hello = self.hello(version, &id, true);
         self.sessions.insert(id.clone(), session.clone());
         let running = async move {
-            self.run(&session, sockets, handshake, place).await;
+            self.run(&session, sockets, handshake, connecting).await;
             self.sessions.remove(&id);
         };
         spawn(running, session_span());
         packets_reply(version, &[vec![hello]])
     }
 
-    /// A session that begins with a WebSocket.
+    /// Begins a session with a WebSocket.
     async fn begin(
         &self,
         version: Version,
         handshake: (Uri, HeaderMap),
-        place: Place,
+        connecting: Connecting,
         stream: Stream,
     ) {
         let (session, sockets) = Session::new(version, false);
@@ -329,7 +330,7 @@ impl<S: Serve> EngineIo<S> {
         let hello = self.hello(version, &id, false);
         session.outbox.push(vec![hello]);
         session.begin_with(WebSocket::new(stream, self.max_message_bytes));
-        self.run(&session, sockets, handshake, place).await;
+        self.run(&session, sockets, handshake, connecting).await;
     }
 
     async fn run(
@@ -337,15 +338,15 @@ impl<S: Serve> EngineIo<S> {
         session: &Arc<Session>,
         sockets: mpsc::Receiver<WebSocket>,
         handshake: Handshake,
-        place: Place,
+        connecting: Connecting,
     ) {
         tokio::join!(
             session.carry(sockets, ping_interval(&self.peer_list)),
-            self.server.serve(session, handshake, place),
+            self.server.serve(session, handshake, connecting),
         );
     }
 
-    /// A secret id for a session, and its beginning.
+    /// A secret id for a session, and its handshake.
     fn handshake(&self, (uri, headers): (Uri, HeaderMap)) -> (String, Handshake) {
         let id = hex::encode(random::<16>());
         #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]

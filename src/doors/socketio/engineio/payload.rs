@@ -1,5 +1,5 @@
-//! Engine.IO packets, and how several of them are one body of an HTTP request or
-//! response.
+//! Engine.IO packets, and how one body of an HTTP request or response carries several of
+//! them.
 
 use std::fmt::Write;
 
@@ -7,31 +7,31 @@ use bytes::Bytes;
 
 use crate::doors::socketio::version::Version;
 
-/// What stands between two packets in a body of version 4.
+/// The separator of two packets in a body of version 4.
 const SEPARATOR: char = '\x1e';
 
 /// A packet of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::doors::socketio) enum Packet {
     Close,
-    /// With what the pong is to say.
+    /// A ping, with the text for the pong.
     Ping(Bytes),
     Pong,
     /// A packet of Socket.IO, which is UTF-8.
     Message(Bytes),
     Upgrade,
     Noop,
-    /// Bytes that belong to a message before. The other doors have no place for
+    /// Bytes that belong to an earlier message. Messages of the other doors cannot carry
     /// them.
     Binary,
 }
 
-/// These bytes are no packets.
+/// These bytes are not packets.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::doors::socketio) struct NotPackets;
 
 impl Packet {
-    /// A packet as it stands in a text of a WebSocket. The bytes are UTF-8.
+    /// Reads a packet from a text of a WebSocket. The bytes are UTF-8.
     pub fn read(text: Bytes) -> Result<Self, NotPackets> {
         let kind = *text.first().ok_or(NotPackets)?;
         if kind == b'b' {
@@ -50,17 +50,17 @@ impl Packet {
     }
 }
 
-/// The packets in the body of a POST, read one after the other: a body can hold a
-/// million of them. After an error there are no more.
+/// The packets in the body of a POST, read one after the other, because a body can hold a
+/// million of them. No packets follow an error.
 pub(super) struct Packets {
     version: Version,
     is_binary: bool,
-    /// None: all are read.
+    /// None: all packets are read.
     rest: Option<Bytes>,
 }
 
 impl Packets {
-    /// `is_binary`: the body says that it is bytes, not text.
+    /// `is_binary`: the headers say that the body is bytes and not text.
     pub fn of(version: Version, body: Bytes, is_binary: bool) -> Result<Self, NotPackets> {
         let is_binary = is_binary && version == Version::V3;
         if !is_binary && std::str::from_utf8(&body).is_err() {
@@ -73,7 +73,7 @@ impl Packets {
         })
     }
 
-    /// Reads the first packet, and returns it with what follows.
+    /// Reads the first packet, and returns it with the rest of the body.
     fn read(&self, body: &Bytes) -> Result<(Packet, Option<Bytes>), NotPackets> {
         if self.is_binary {
             return read_binary(body);
@@ -124,7 +124,7 @@ fn read_counted(text: &str) -> Result<(Packet, &str), NotPackets> {
     Ok((Packet::read(decoded(packet).into())?, rest))
 }
 
-/// Where so many UTF-16 units end, in bytes.
+/// The index in bytes after this many UTF-16 units.
 fn utf16_end(text: &str, mut units: usize) -> Option<usize> {
     for (at, c) in text.char_indices() {
         if units == 0 {
@@ -135,10 +135,10 @@ fn utf16_end(text: &str, mut units: usize) -> Option<usize> {
     (units == 0).then_some(text.len())
 }
 
-/// socket.io-client 1 encodes the text of a packet as UTF-8 before the whole body
-/// is encoded, so that each byte of it is a character here; socket.io-client 2
-/// does not, and nothing else tells them apart. Characters that are all bytes, and
-/// together UTF-8, are taken for the former.
+/// socket.io-client 1 encodes the text of a packet as UTF-8 before the whole body is
+/// encoded, so that each byte of it is a character here; socket.io-client 2 does not, and
+/// nothing else tells them apart. Characters that all fit in a byte, and are UTF-8
+/// together, are decoded as those of version 1.
 fn decoded(packet: &str) -> String {
     if packet.is_ascii() {
         return packet.to_owned();
@@ -148,8 +148,8 @@ fn decoded(packet: &str) -> String {
     twice.unwrap_or_else(|| packet.to_owned())
 }
 
-/// Version 3: for each packet a byte that says whether it is text (0), its length
-/// in digits that are bytes, 255, and the packet. Sent where one of them is binary.
+/// Version 3, used if a packet is binary: for each packet a byte that says whether it is
+/// text (0), its length in digits that are bytes, 255, and the packet.
 fn read_binary(body: &Bytes) -> Result<(Packet, Option<Bytes>), NotPackets> {
     let (kind, rest) = body.split_first().ok_or(NotPackets)?;
     let digits = rest.iter().position(|byte| *byte == 255);
@@ -171,8 +171,8 @@ fn read_binary(body: &Bytes) -> Result<(Packet, Option<Bytes>), NotPackets> {
     Ok((packet, rest_of(body, rest)))
 }
 
-/// The body that brings these packets to a client, in parts. Each packet is UTF-8 in
-/// parts.
+/// The body that carries these packets to a client, in parts. The parts of each packet
+/// together are UTF-8.
 pub(super) fn write(version: Version, packets: &[Vec<Bytes>]) -> Vec<Bytes> {
     let mut body = Vec::new();
     for (number, packet) in packets.iter().enumerate() {
@@ -194,8 +194,8 @@ pub(super) fn write(version: Version, packets: &[Vec<Bytes>]) -> Vec<Bytes> {
     body
 }
 
-/// All that is beyond ASCII in these packets is in strings of JSON, where it can be
-/// escaped: then both clients of version 3 count and decode alike.
+/// Everything beyond ASCII in these packets is in JSON strings, where it can be escaped:
+/// then both clients of version 3 count and decode alike.
 fn ascii(json: &Bytes) -> Bytes {
     if json.is_ascii() {
         return json.clone();
@@ -207,7 +207,7 @@ fn ascii(json: &Bytes) -> Bytes {
             continue;
         }
         for unit in c.encode_utf16(&mut [0; 2]) {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(ascii, "\\u{unit:04x}");
         }
     }
@@ -270,14 +270,14 @@ mod tests {
 
     #[test]
     fn text_that_client_1_has_encoded_twice_is_decoded_twice() {
-        // What its engine.io-parser 1.3 makes of `42["é🦀"]`.
+        // How engine.io-parser 1.3, the client's, encodes `42["é🦀"]`.
         let twice: String = "42[\"é🦀\"]".bytes().map(char::from).collect();
         let body = format!("{}:{twice}", twice.chars().count());
         assert_eq!(
             read_text(Version::V3, &body),
             Ok(vec![message("2[\"é🦀\"]")])
         );
-        // And of client 2, in which an é stays one.
+        // How client 2 encodes an é.
         assert_eq!(
             read_text(Version::V3, "7:42[\"é\"]"),
             Ok(vec![message("2[\"é\"]")])

@@ -1,5 +1,5 @@
-//! What waits in a session, bounded in bytes: packets for its client, and events of
-//! its client that are still to be handled.
+//! The queues of a session, bounded in bytes: packets for its client, and events of its
+//! client that wait to be handled.
 
 use std::{
     collections::VecDeque,
@@ -15,42 +15,42 @@ use crate::{
     peer_list::MESSAGE_OVERHEAD_BYTES,
 };
 
-/// More is put into a session's outbox only while it holds less than this, in
-/// bytes. A message is taken off its mailbox when the outbox holds less again.
+/// More is put into the outbox of a session only while it holds less than this, in bytes.
+/// Only then is a message taken off the mailbox.
 const OUTBOX_BYTES: usize = 64 * 1024;
 
-/// Nothing more is read from a client while this much of what it sent waits, in
-/// bytes. Our own client has less than this on its way, so that its
-/// acknowledgements are always read.
+/// Nothing more is read from a client while this much of what it sent waits, in bytes.
+/// Our own client sends less than this ahead, so that its acknowledgements are always
+/// read.
 const INBOX_BYTES: usize = 128 * 1024;
 
 /// Packets on their way to a client.
 #[derive(Default)]
 pub(in crate::doors::socketio) struct Outbox {
     waiting: Mutex<Waiting>,
-    /// Told when there is a packet, and when there is room.
+    /// Notified when there is a packet, and when there is room.
     changed: Notify,
-    /// Nobody takes packets any more.
+    /// No packets are taken any more.
     is_closed: AtomicBool,
 }
 
 #[derive(Default)]
 struct Waiting {
     packets: VecDeque<Told>,
-    /// Of these, and of those that are being written.
+    /// The cost of these packets, and of those that are being written.
     bytes: usize,
 }
 
-/// What a packet costs besides its bytes: a flood of empty ones is bounded too.
+/// The cost of a packet besides its bytes: a flood of empty packets is bounded too.
 const PACKET_OVERHEAD: usize = 128;
 
-/// What a packet costs, in bytes.
+/// The cost of a packet, in bytes.
 pub(super) fn cost_of(packet: &Told) -> usize {
     packet.iter().map(Bytes::len).sum::<usize>() + PACKET_OVERHEAD
 }
 
 impl Outbox {
-    /// Puts a packet last in line, whatever waits already.
+    /// Puts a packet last in line, whatever already waits.
     pub fn push(&self, packet: Told) {
         if self.is_closed() {
             return;
@@ -63,12 +63,12 @@ impl Outbox {
         self.changed.notify_waiters();
     }
 
-    /// Waits until there is room, or nobody takes packets any more.
+    /// Waits until there is room, or no packets are taken any more.
     pub async fn has_room(&self) {
         self.until(|waiting| waiting.bytes < OUTBOX_BYTES).await;
     }
 
-    /// Waits until all packets are written, or nobody takes them any more.
+    /// Waits until all packets are written, or none are taken any more.
     pub async fn drained(&self) {
         self.until(|waiting| waiting.bytes == 0).await;
     }
@@ -94,10 +94,10 @@ impl Outbox {
         }
     }
 
-    /// A packet that cost this much is written.
+    /// A packet with this cost is written.
     pub fn written(&self, cost: usize) {
         let mut waiting = self.waiting.lock();
-        // Nothing counts any more when it was closed meanwhile.
+        // After the queue was closed nothing counts any more.
         waiting.bytes = waiting.bytes.saturating_sub(cost);
         drop(waiting);
         self.changed.notify_waiters();
@@ -128,7 +128,7 @@ impl Outbox {
         }
     }
 
-    /// Drops what waits: nobody takes it any more.
+    /// Drops what waits: it is not taken any more.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         *self.waiting.lock() = Waiting::default();
@@ -152,7 +152,7 @@ pub(in crate::doors::socketio) enum Gone {
 /// Events of a client on their way to be handled.
 pub(in crate::doors::socketio) struct Inbox {
     events: Mutex<Events>,
-    /// Told when there is an event, and when there is room.
+    /// Notified when there is an event, and when there is room.
     changed: Notify,
     acknowledged: watch::Sender<u64>,
 }
@@ -160,7 +160,7 @@ pub(in crate::doors::socketio) struct Inbox {
 #[derive(Default)]
 struct Events {
     waiting: VecDeque<Event>,
-    /// What they cost, in bytes.
+    /// The cost of these events, in bytes.
     cost: usize,
     gone: Option<Gone>,
 }
@@ -182,7 +182,7 @@ impl Default for Inbox {
 impl Inbox {
     /// Puts an event last in line, and waits until there is room for another.
     ///
-    /// An acknowledgement stands in no line: what is handled before it may wait for
+    /// An acknowledgement does not wait in line: what is handled before it may wait for
     /// the room that it makes.
     pub async fn put(&self, event: Event) {
         if let Some(number) = acknowledges(&event) {
@@ -211,13 +211,13 @@ impl Inbox {
         }
     }
 
-    /// The session is gone, after all that its client sent.
+    /// The session has ended, after all that its client sent.
     pub fn close(&self, gone: Gone) {
         self.events.lock().gone.get_or_insert(gone);
         self.changed.notify_waiters();
     }
 
-    /// The next event. An error when the session is gone.
+    /// The next event. An error when the session has ended.
     pub async fn next(&self) -> Result<Event, Gone> {
         loop {
             let changed = self.changed.notified();
@@ -244,7 +244,7 @@ impl Inbox {
     }
 }
 
-/// The number up to which our own client has all messages, if an event says so.
+/// The number up to which our own client has all messages, if this event says so.
 fn acknowledges(event: &Event) -> Option<u64> {
     if !event.array.starts_with(b"[\"got\",") {
         return None;
@@ -293,7 +293,7 @@ mod tests {
         assert_ready!(task::spawn(inbox.next()).poll()).unwrap();
         assert!(put.is_woken());
         assert_ready!(put.poll());
-        // And not for ever, when nobody handles anything any more.
+        // Nor does it wait for ever when events are not handled any more.
         let mut put = task::spawn(inbox.put(event(INBOX_BYTES)));
         assert_pending!(put.poll());
         inbox.close(Gone::Lost);

@@ -33,42 +33,43 @@ use crate::{
     peer_list::Link,
 };
 
-/// A client that polls, has no poll open and whose connection is closed is given up
-/// this long after it was last heard. One that lives polls again at once.
+/// A client that polls is given up this long after it was last heard, if it has no poll
+/// open and its connection is closed. A client that still runs polls again at once.
 const ABSENCE: Duration = Duration::from_secs(5);
 
-/// How often such a client is looked for.
+/// How often the session looks for such a client.
 const ABSENCE_LOOK: Duration = Duration::from_secs(1);
 
 /// How long a client may take to answer a ping, as in the original.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A client shows no more than this when it connects, in bytes: a token, and a key.
+/// The largest payload with which a client may connect, in bytes: it holds a token, and a
+/// key.
 const MAX_SHOWN: usize = 8 * 1024;
 
-/// A poll that is open while a WebSocket takes over is answered after this long, as
-/// in the original: a client that has not heard of it yet polls again.
+/// A poll that is open while a WebSocket takes over is answered after this long, as in
+/// the original: a client that has not noticed yet polls again.
 const RELEASE: Duration = Duration::from_millis(100);
 
 const PING: Bytes = Bytes::from_static(b"2");
 const NOOP: Bytes = Bytes::from_static(b"6");
 const CLOSE: Bytes = Bytes::from_static(b"1");
 
-/// What the client of a session is told and says, whatever carries it.
+/// What is exchanged with the client of a session, whatever transport carries it.
 pub(in crate::doors::socketio) struct Session {
     pub version: Version,
     pub outbox: Outbox,
     pub inbox: Inbox,
     connecting: Mutex<Connecting>,
-    /// Told when the client has connected to the namespace.
+    /// Notified when the client has connected to the namespace.
     connected: Notify,
     heard: Heard,
     carrier: Mutex<Carrier>,
-    /// Told when polls are to look again.
+    /// Notified when polls should look again.
     changed: Notify,
     /// Takes a WebSocket in place of polls.
     upgraded: mpsc::Sender<WebSocket>,
-    /// Nothing more is to be said.
+    /// Nothing more is sent.
     over: CancellationToken,
     closing: Mutex<Closing>,
 }
@@ -76,13 +77,13 @@ pub(in crate::doors::socketio) struct Session {
 /// Whether the client has connected to the namespace.
 enum Connecting {
     Awaited,
-    /// It has, and shows this, as JSON.
+    /// The client has connected, with this payload as JSON.
     With(Bytes),
-    /// What it showed was looked at.
+    /// The payload was taken.
     Done,
 }
 
-/// What carries packets.
+/// The transport of a session.
 enum Carrier {
     Polls(Polls),
     WebSocket,
@@ -93,14 +94,14 @@ struct Polls {
     /// The number of the newest poll.
     newest: u64,
     is_open: bool,
-    /// A POST is being read.
+    /// Whether a POST is being read.
     is_posting: bool,
-    /// A WebSocket asks to take over.
+    /// Whether a WebSocket asks to take over.
     is_asked: bool,
-    /// It can be heard through the WebSocket: polls are answered soon, because the
-    /// client waits for the last to end.
+    /// The client was heard through the WebSocket: polls are answered soon, because the
+    /// client waits for the last one to end.
     is_probed: bool,
-    /// The connection of the last request, where it can be seen.
+    /// The connection of the last request, if the server can see it.
     link: Option<Weak<Link>>,
 }
 
@@ -109,20 +110,21 @@ struct Polls {
 struct Closing {
     code: u16,
     reason: &'static str,
-    /// The client is told that the connection is closed, and so tries again.
+    /// The connection is closed without a packet, so that the client tries again.
     is_told: bool,
 }
 
-/// RFC 6455's codes for a socket that is done and a server that goes away.
+/// The close codes of RFC 6455 for a finished socket and for a server that goes away.
 const NORMAL: u16 = 1000;
 const AWAY: u16 = 1001;
 
-/// A request that the session has no use for: its client is confused, or another.
+/// A request that the session cannot use: the client is confused, or it is another
+/// client.
 #[derive(Debug)]
 pub(in crate::doors::socketio) struct Unexpected;
 
 impl Session {
-    /// A session that begins with polls, or (`polls` is false) with a WebSocket. The
+    /// A session that begins with polls, or (if `polls` is false) with a WebSocket. The
     /// receiver is for [`Session::carry`].
     pub fn new(version: Version, polls: bool) -> (Arc<Self>, mpsc::Receiver<WebSocket>) {
         let (upgraded, sockets) = mpsc::channel(1);
@@ -153,12 +155,12 @@ impl Session {
 
     /// The WebSocket that the session begins with.
     pub fn begin_with(&self, socket: WebSocket) {
-        // There is room: it is the first.
+        // There is room: this is the first.
         let _ = self.upgraded.try_send(socket);
     }
 
-    /// Waits until the client has connected to the namespace; returns what it
-    /// showed. Clients of version 3 are connected by their handshake.
+    /// Waits until the client has connected to the namespace, and returns its payload.
+    /// Clients of version 3 are connected by their handshake.
     pub async fn shown(&self) -> Bytes {
         if self.version == Version::V3 {
             return Bytes::new();
@@ -177,12 +179,12 @@ impl Session {
         }
     }
 
-    /// Waits until nothing more is to be said.
+    /// Waits until nothing more is sent.
     pub async fn gone(&self) {
         self.over.cancelled().await;
     }
 
-    /// Whether nothing more is to be said.
+    /// Whether nothing more is sent.
     pub fn is_over(&self) -> bool {
         self.over.is_cancelled()
     }
@@ -195,8 +197,8 @@ impl Session {
         self.changed.notify_waiters();
     }
 
-    /// Ends the connection when `last` and what waits before it is written, but after
-    /// `patience` at the latest.
+    /// Ends the connection when `last` and everything before it is written, but at the
+    /// latest after `patience`.
     pub async fn finish(&self, last: Option<Told>, patience: Duration) {
         if let Some(last) = last {
             self.outbox.push(last);
@@ -205,8 +207,8 @@ impl Session {
         self.close(Gone::Lost);
     }
 
-    /// The server stops. The client is not sent away, which it would take for the
-    /// server's last word: it sees its connection close, and tries again.
+    /// The server stops. It sends no disconnect packet, after which the client would
+    /// never try again: the client sees its connection close, and tries again.
     pub fn stop(&self) {
         *self.closing.lock() = Closing {
             code: AWAY,
@@ -223,7 +225,7 @@ impl Session {
             Packet::Close => Err(Gone::Disconnected),
             Packet::Ping(data) => {
                 self.outbox.push(vec![Bytes::from_static(b"3"), data]);
-                // A client that does not read its pongs is read no further.
+                // A client that does not read its pongs is not read any further.
                 self.outbox.has_room().await;
                 Ok(())
             }
@@ -260,8 +262,8 @@ impl Session {
     pub async fn carry(&self, sockets: mpsc::Receiver<WebSocket>, ping_interval: Duration) {
         tokio::select! {
             () = self.carry_packets(sockets, ping_interval + PING_TIMEOUT) => {}
-            // Whatever carries them: a client hears a ping in time also when a WebSocket
-            // takes over.
+            // Independent of the transport: the client gets its ping in time also while a
+            // WebSocket takes over.
             never = self.ping(ping_interval) => match never {},
         }
         self.close(Gone::Lost);
@@ -276,7 +278,7 @@ impl Session {
             biased;
             socket = sockets.recv() => {
                 if let Some(mut socket) = socket {
-                    // Polls that are open are answered: there are no others.
+                    // Open polls are answered, and no other transport is left.
                     self.changed.notify_waiters();
                     let end = socket.talk(self, life).await;
                     self.close(end.gone);
@@ -290,7 +292,7 @@ impl Session {
         }
     }
 
-    /// Pings a client of version 4; others do it themselves.
+    /// Pings a client of version 4. Older clients send pings themselves.
     async fn ping(&self, every: Duration) -> std::convert::Infallible {
         if self.version == Version::V3 {
             return pending().await;
@@ -301,7 +303,7 @@ impl Session {
         }
     }
 
-    /// Ready when the client has neither a poll nor a connection any more.
+    /// Ready when the client has neither an open poll nor a connection any more.
     async fn absence(&self) {
         let mut looks = interval(ABSENCE_LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -317,8 +319,8 @@ impl Session {
                 }
                 Carrier::WebSocket => false,
             };
-            // Counted in looks, so that no time counts in which this process stood
-            // still.
+            // Counted in looks, so that time in which this process stood still does not
+            // count.
             absent_for = if is_absent {
                 absent_for + ABSENCE_LOOK
             } else {
@@ -331,7 +333,7 @@ impl Session {
     }
 }
 
-/// How a WebSocket's talk ended.
+/// How the loop of a WebSocket ended.
 pub(in crate::doors::socketio) struct End {
     gone: Gone,
     closing: Closing,
@@ -339,7 +341,7 @@ pub(in crate::doors::socketio) struct End {
 
 impl Talk for Session {
     type End = End;
-    /// What the packet costs, in bytes.
+    /// The cost of the packet, in bytes.
     type Receipt = usize;
 
     async fn receive(&self, message: Bytes, is_text: bool) -> Result<(), End> {

@@ -1,4 +1,4 @@
-//! What a client says, and what is done of it.
+//! The events of a client, and what each does.
 
 use super::*;
 
@@ -22,7 +22,7 @@ impl Member {
                 self.publish(&arguments, None).await?;
                 self.acknowledge(ack).await
             }
-            // A message of our own client: its number before the arguments.
+            // A message of our own client: its number comes before the arguments.
             "numbered" if self.is_numbered => {
                 if let Some((number, arguments)) = arguments.split_first()
                     && let Some(number) = parse(number)
@@ -68,7 +68,7 @@ impl Member {
         };
         if is_first {
             let other = family.other().channel();
-            // An error is the end of the peer, which it hears of.
+            // An error means that the peer has ended, of which the client hears.
             let _ = self.peer.list.leave(self.peer.id, other).await;
         }
     }
@@ -89,7 +89,7 @@ impl Member {
             if asked.values().map(Vec::len).sum::<usize>() >= MAX_QUESTIONS {
                 return;
             }
-            // Before it is asked, for the answer may come at once.
+            // Noted before the question, because the answer may come at once.
             asked.entry(room.to_owned()).or_default().push(ack);
         }
         let asked = self.peer.list.watch_for(self.peer.id, room).await;
@@ -108,8 +108,8 @@ impl Member {
         let list = &self.peer.list;
         let own = self.name.lock().clone();
         if let Some(own) = own {
-            // Said again. By a client that came back it is answered once: the
-            // answer is the whole list, and the question is twelve bytes.
+            // Said again. A client that came back gets one answer: the answer is the
+            // whole list, and the question has twelve bytes.
             if *own != *name || *self.is_greeted.lock() {
                 return Ok(());
             }
@@ -156,7 +156,7 @@ impl Member {
             target: String,
         }
         let message = arguments.first().ok_or(Refusal::UnknownReceiver)?;
-        // serde takes an array for a struct as well.
+        // serde accepts an array in place of a struct as well.
         let is_object = message.get().starts_with('{');
         let targeted = parse::<Targeted>(message).filter(|_| is_object);
         let target = targeted.ok_or(Refusal::UnknownReceiver)?.target;
@@ -173,12 +173,12 @@ impl Member {
     }
 }
 
-/// A message is acknowledged only when it is accepted: else the connection
-/// ends, and a client that knows how sends it again.
+/// A message is acknowledged only when it is accepted. Otherwise the connection ends, and
+/// a client that can sends the message again.
 fn accepted(sent: Result<(), Refusal>) -> Result<(), Ended> {
     match sent {
         Err(Refusal::Unavailable) => Err(Ended::Lost),
-        // One that is removed hears of it at once.
+        // A removed peer hears of that at once.
         Ok(()) | Err(_) => Ok(()),
     }
 }

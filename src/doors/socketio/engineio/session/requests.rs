@@ -1,4 +1,4 @@
-//! The requests of a session: an open poll, a POST, and a WebSocket that takes over.
+//! The requests of a session: polls, POSTs, and a WebSocket that takes over.
 
 use super::*;
 
@@ -16,7 +16,7 @@ impl Session {
             polls.link = link.map(Arc::downgrade);
             polls.newest
         };
-        // One that is open already is answered.
+        // An earlier poll that is still open is answered.
         self.changed.notify_waiters();
         Ok(Poll {
             session: self.clone(),
@@ -40,7 +40,7 @@ impl Session {
         Ok(Post(self.clone()))
     }
 
-    /// A WebSocket wants to take over. An error if one does already.
+    /// A WebSocket wants to take over. An error if another one already does.
     pub fn probe(self: &Arc<Self>) -> Result<Probe, Unexpected> {
         match &mut *self.carrier.lock() {
             Carrier::Polls(polls) if !polls.is_asked => polls.is_asked = true,
@@ -50,8 +50,8 @@ impl Session {
     }
 }
 
-/// A poll that is open. One that is dropped without an answer was given up by its
-/// client, whose connection is closed: its session ends.
+/// An open poll. If it is dropped without an answer, its client gave it up and closed the
+/// connection: the session ends.
 pub(in crate::doors::socketio) struct Poll {
     session: Arc<Session>,
     number: u64,
@@ -59,7 +59,7 @@ pub(in crate::doors::socketio) struct Poll {
 }
 
 impl Poll {
-    /// Waits for packets: a noop if there are none, and the poll is to end.
+    /// Waits for packets. The answer is a noop if the poll ends without any.
     pub async fn packets(mut self) -> Vec<Told> {
         let packets = self.wait().await;
         self.is_answered = true;
@@ -123,8 +123,8 @@ impl Drop for Post {
 pub(in crate::doors::socketio) struct Probe(Arc<Session>);
 
 impl Probe {
-    /// Asks the client whether it can be heard through the socket, and lets it take
-    /// over when the client says so. Gives up after `patience`.
+    /// Asks the client through the WebSocket whether it hears, and lets the WebSocket
+    /// take over when it answers. Gives up after `patience`.
     pub async fn take_over(self, mut socket: WebSocket, patience: Duration) {
         let session = &self.0;
         let probing = async {
@@ -145,7 +145,7 @@ impl Probe {
             return socket.close(NORMAL, "").await;
         }
         *session.carrier.lock() = Carrier::WebSocket;
-        // There is room: only one can be probed.
+        // There is room: only one WebSocket can be probed at a time.
         let _ = session.upgraded.try_send(socket);
     }
 }
