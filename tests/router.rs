@@ -1,4 +1,4 @@
-//! The routes in a server of one's own, for people who take the library without its default
+//! The routes in a server of your own, for people who use the library without its default
 //! features.
 
 use std::{future::pending, process::Command};

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_shells_and_toolchains_export_is_no_address() {
+    fn what_shells_and_toolchains_export_is_not_an_address() {
         assert!(means_something_else(&gethostname::gethostname()));
         assert!(means_something_else(OsStr::new("x86_64-conda-linux-gnu")));
         assert!(means_something_else(OsStr::new("arm64-apple-darwin20.0.0")));

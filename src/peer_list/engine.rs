@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::{
     Added, Caller, Card, Delivery, HeartbeatOpts, Lines, Listing, PeerEvents, PeerId, PeerInfo,
-    PeerToken, Reason, Refusal, SignedIn, Unlisted, WayIn,
+    PeerToken, Reason, Refusal, SignInOpts, SignedIn, Unlisted,
 };
 
 /// How long a wait lasts, and which messages its client has.
@@ -68,7 +68,7 @@ pub trait Peers {
     /// first [`MAX_NAME_BYTES`](super::MAX_NAME_BYTES) bytes are kept.
     ///
     /// Refusals: [`NoName`](Refusal::NoName), [`Full`](Refusal::Full).
-    async fn add_peer(&self, name: Option<&str>, way: WayIn) -> Result<SignedIn, Refusal>;
+    async fn add_peer(&self, name: Option<&str>, opts: SignInOpts) -> Result<SignedIn, Refusal>;
 
     /// Signs a peer in that the list still holds, with the same id and mailbox. The others
     /// are told only if its name has changed (None: it keeps its name). Its earlier waits
@@ -82,7 +82,7 @@ pub trait Peers {
         id: PeerId,
         token: &PeerToken,
         name: Option<&str>,
-        way: WayIn,
+        opts: SignInOpts,
     ) -> Result<SignedIn, Refusal>;
 
     /// Whether a request with this token (None: it shows none) may act as the peer. A

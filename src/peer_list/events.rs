@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_a_newer_version_is_passed_over_and_what_is_kept_stays() {
+    fn an_event_of_a_newer_version_is_skipped_and_the_others_stay() {
         let log = log();
         log.add(event(1));
         log.add(None);
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_kept_is_told_as_a_gap() {
+    fn events_that_are_no_longer_kept_are_told_as_a_gap() {
         let log = log();
         let kept = u32::try_from(EVENTS_KEPT).unwrap();
         for id in 1..=kept + 5 {
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_kept_for_who_reads_it_and_not_for_ever() {
+    fn a_burst_is_kept_for_a_subscriber_that_reads_it_and_not_for_ever() {
         let log = log();
         let mut events = log.subscribe(None);
         let deaf = log.subscribe(None);
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_an_earlier_server_is_a_gap_and_all_that_there_is_follows() {
+    fn a_number_of_an_earlier_server_is_a_gap_and_all_kept_events_follow() {
         let log = log();
         log.add(event(1));
         let mut events = log.subscribe(Some(77));

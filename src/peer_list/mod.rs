@@ -38,7 +38,7 @@ pub use engine::{
 pub use events::{EVENTS_KEPT, Missed, PeerEvent, PeerEvents, PeerInfo, Reason};
 pub use lines::Lines;
 pub use list::TimeoutPeerList;
-pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, WayIn};
+pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, SignInOpts};
 #[cfg(feature = "redis")]
 pub use redis::{ClusterOpts, ConnectError};
 pub use refusal::Refusal;

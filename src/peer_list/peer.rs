@@ -65,7 +65,7 @@ impl Dialect {
 
 /// How a peer signs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WayIn {
+pub struct SignInOpts {
     /// The name of its door, as events and the operator's API show it. It has no spaces.
     pub door: &'static str,
     /// How it hears of others.

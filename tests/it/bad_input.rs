@@ -287,7 +287,7 @@ async fn a_flood_of_headers_and_an_endless_target_are_refused() {
 }
 
 #[tokio::test]
-async fn a_mailbox_that_nobody_reads_refuses_when_it_is_full_and_loses_nothing() {
+async fn a_mailbox_that_is_not_read_refuses_when_it_is_full_and_loses_nothing() {
     let heartbeat = HeartbeatOpts {
         max_pending_bytes: 10 * (1000 + 256),
         ..HeartbeatOpts::default()

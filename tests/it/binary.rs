@@ -283,7 +283,7 @@ async fn the_healthcheck_asks_the_server_on_its_port() {
 }
 
 #[tokio::test]
-async fn the_log_tells_who_came_and_went_and_why_and_names_cannot_forge_it() {
+async fn the_log_tells_which_peers_came_and_went_and_why_and_names_cannot_forge_it() {
     let variables = [
         ("WEBRTC_HEARTBEAT_MS", "100"),
         ("WEBRTC_HEARTBEAT_GC_MS", "10"),
@@ -367,7 +367,7 @@ async fn the_log_is_text_where_that_is_set() {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_neither_the_server_nor_its_stop() {
+async fn a_log_that_is_not_read_stops_neither_the_server_nor_its_stop() {
     let (mut server, address) = start(&[], &[]).await;
     let mut client = Client::connect(address).await;
     // Some ten times as much log as a pipe holds.

@@ -215,7 +215,7 @@ async fn a_message_may_be_chunked_and_may_expect_to_be_asked_for() {
 }
 
 #[tokio::test]
-async fn health_is_told_to_who_asks_by_head() {
+async fn health_can_be_asked_for_with_head() {
     let server = TestServer::start().await;
     for path in ["/healthz", "/readyz"] {
         let mut client = server.connect().await;
@@ -340,7 +340,7 @@ async fn of_two_waits_the_newest_receives() {
     server.post("/message?peer_id=1&to=1", "one").await;
     assert_eq!(newest.reply().await.text(), "one");
     server.get("/sign_out?peer_id=1").await;
-    // Its own sign-out is no error to a peer.
+    // Its own sign-out is not an error to a peer.
     let end = older.reply().await;
     assert_eq!((end.status, end.text()), (200, ""));
     assert_eq!(end.header("Pragma"), Some("1"));
@@ -402,7 +402,7 @@ async fn a_message_whose_reply_was_lost_is_not() {
     cut.send("GET /wait?peer_id=1&ack=0 HTTP/1.1\r\nHost: x\r\n\r\n")
         .await;
     server.post("/message?peer_id=1&to=1", "an offer").await;
-    // The reply was written, and nobody reads it.
+    // The reply was written, and no client reads it.
     drop(cut);
     let reply = server.get("/wait?peer_id=1&ack=0").await;
     assert_eq!(reply.text(), "an offer");

@@ -80,7 +80,7 @@ for (const [one, other] of pairs) {
   });
 }
 
-test('what is no JSON reaches each door as its protocol has it', async (t) => {
+test('text that is not JSON reaches each door in the form of its protocol', async (t) => {
   const server = await startServer(t);
   const pol = await pollingPeer(server, 'Pol');
   const wes = await webSocketPeer(t, server);
@@ -105,7 +105,7 @@ test('a long-poll peer sees the others join and leave', async (t) => {
   assert.equal((await pol.wait()).text, 'Pol,1,1\n');
 });
 
-test('who is heard through a socket cannot be polled for', async (t) => {
+test('a peer with a socket cannot be polled for', async (t) => {
   const server = await startServer(t);
   const pol = await pollingPeer(server, 'Pol');
   const wes = await webSocketPeer(t, server, '?resume=true');

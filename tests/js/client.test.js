@@ -108,7 +108,7 @@ test('a client whose server is gone for a while is itself again', ofOneProcess, 
   assert.equal((await alice.message.next()).data, 'hi');
 });
 
-test('a client that was removed signs in anew', async (t) => {
+test('a client that was removed signs in again', async (t) => {
   const server = await startServer(t, OPERATED);
   const alice = await client(t, server.http, 'alice');
   const {id} = alice.signaling;
@@ -120,7 +120,7 @@ test('a client that was removed signs in anew', async (t) => {
   assert.equal((await alice.message.next()).data, 'hi');
 });
 
-test('who leaves is followed by the next with the same storage and name', async (t) => {
+test('after a client leaves, another one can use the same storage and name', async (t) => {
   const server = await startServer(t, {WEBRTC_PEER_TOKENS: 'required'});
   const shared = storage();
   const alice = await client(t, server.http, 'alice', {storage: shared});
@@ -263,7 +263,7 @@ test('a wait on a dead connection is given up', async (t) => {
 });
 
 for (const moment of ['connected', 'peers']) {
-  test(`a client that is closed when it is told "${moment}" leaves nobody behind`, async (t) => {
+  test(`a client that is closed when it is told "${moment}" leaves no peer behind`, async (t) => {
     const server = await startServer(t, OPERATED);
     const signaling = new SignalingClient(server.http, {name: 'alice'});
     let late = 0;
@@ -277,7 +277,7 @@ for (const moment of ['connected', 'peers']) {
   });
 }
 
-test('a client that is closed while it signs in leaves nobody behind', async (t) => {
+test('a client that is closed while it signs in leaves no peer behind', async (t) => {
   const server = await startServer(t, OPERATED);
   const events = await fetch(`${server.operator}/events`);
   const signaling = new SignalingClient(server.http, {name: 'alice'});

@@ -139,7 +139,7 @@ for (const acknowledges of [true, false]) {
     });
   });
 
-  test(`${how}, nothing is lost when Redis stands still for 3 s, and nobody notices`, async (t) => {
+  test(`${how}, nothing is lost when Redis stands still for 3 s, and no client notices`, async (t) => {
     const redis = await persistentRedis(t);
     const nodes = await startNodes(t, redis.url);
     const refused = [];
@@ -312,7 +312,7 @@ test('behind the nginx of deploy/ peers of all doors meet, at any node', async (
   assert.equal(JSON.parse((await polling.message()).text).text, 'hi');
 });
 
-test('behind the nginx of deploy/ there is always a node while each is restarted in turn', async (t) => {
+test('behind the nginx of deploy/ requests succeed while each node is restarted in turn', async (t) => {
   const redis = await startRedis(t, '--save', '');
   const ports = [await freePort(), await freePort()];
   const start = (port) => startNode(t, {WEBRTC_REDIS_URL: redis.url, WEBRTC_WAIT_MS: '200', PORT: String(port)});

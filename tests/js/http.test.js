@@ -110,7 +110,7 @@ test('peers hear of joins and leaves, each in its own way', async (t) => {
   assert.equal((await wait(bare, '&limit=50')).text, '\n');
 });
 
-test('a sign-out ends the waits of the peer at once, and its id is nobody\'s', async (t) => {
+test('a sign-out ends the waits of the peer at once, and its id is unknown after it', async (t) => {
   const {ids: [a, b], wait, send, ask} = await peers(await startServer(t), 'peer_name=a', 'peer_name=b');
   await wait(a);
   const [one, two] = [wait(a), wait(a)];
@@ -248,7 +248,7 @@ test('a full mailbox refuses, and loses nothing', async (t) => {
   assert.equal((await wait(a)).text, '3');
 });
 
-test('who is silent is removed, who beats or waits stays', async (t) => {
+test('a silent peer is removed, and one that sends heartbeats or waits stays', async (t) => {
   const server = await startServer(t, {
     WEBRTC_HEARTBEAT_MS: '1000', WEBRTC_HEARTBEAT_GC_MS: '100', WEBRTC_WAIT_MS: '0',
   });
@@ -315,7 +315,7 @@ test('to acknowledge what was never given loses nothing', async (t) => {
   }
 });
 
-test('a wait that is as short as can be is given what there is', async (t) => {
+test('even the shortest wait is given a message that is there', async (t) => {
   const {ids: [a, b], wait, send} = await peers(await startServer(t), 'peer_name=a', 'peer_name=b');
   await wait(a);
   await send(b, a, 'hi');

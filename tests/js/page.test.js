@@ -42,7 +42,7 @@ async function operated(t, settings) {
   return server;
 }
 
-test('a page that is loaded anew keeps its id and what waits for it', async (t) => {
+test('a reloaded page keeps its id and its messages', async (t) => {
   const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
   const page = await browser.newPage();
   await page.goto(url);

@@ -29,7 +29,7 @@ async function signIn(server, name, query = '') {
 
 const told = ({event, data}) => [event, data?.peer?.id, data?.reason].filter((part) => part !== undefined);
 
-test('an event stream tells who comes, comes back and leaves, through each door', ofOneProcess, async (t) => {
+test('an event stream tells which peers come, come back and leave, through each door', ofOneProcess, async (t) => {
   const server = await startServer(t, OPERATED);
   const events = await eventStream(t, server);
   const next = async () => told(await events.next());
@@ -70,7 +70,7 @@ test('an event stream tells who comes, comes back and leaves, through each door'
   assert.deepEqual(await next(), ['end']);
 });
 
-test('a subscriber that comes back hears what it missed, and of what is gone', async (t) => {
+test('a subscriber that comes back hears what it missed, or of the gap', async (t) => {
   const server = await startServer(t, OPERATED);
   const come = await eventStream(t, server);
   const comeAndGo = async (times) => {
@@ -150,7 +150,7 @@ test('the operator asks for peers, one peer, and removes', async (t) => {
   assert.deepEqual(await ids(''), [id]);
 });
 
-test('with a token the API lets nobody in who does not show it, and no page ever', async (t) => {
+test('with a token the API refuses requests without it, and always those of pages', async (t) => {
   const server = await startServer(t, {...OPERATED, WEBRTC_ADMIN_TOKEN: 'secret word'});
   const ask = async (headers, path = '/peers', method = 'GET') => {
     const answer = await fetch(`${server.operator}${path}`, {headers, method});
@@ -197,7 +197,7 @@ test('without a token no page can ask, whatever name it gives the loopback', asy
   }
 });
 
-test('a subscriber that never reads is no burden', ofOneProcess, async (t) => {
+test('a subscriber that never reads costs no memory', ofOneProcess, async (t) => {
   const server = await startServer(t, OPERATED);
   const {port, hostname} = new URL(server.operator);
   const deaf = net.connect({port, host: hostname, onread: {buffer: Buffer.alloc(1), callback: () => false}});
@@ -281,7 +281,7 @@ test('an event that the webhook does not take is sent again, before the next', o
   assert.ok(!JSON.stringify(server.log).includes('hidden'), 'the URL may hold a secret');
 });
 
-test('a webhook that never answers harms nobody', ofOneProcess, async (t) => {
+test('a webhook that never answers does no harm', ofOneProcess, async (t) => {
   const hook = await receiver(t, () => {});
   const server = await startServer(t, {WEBRTC_WEBHOOK_URL: hook.url});
   await signIn(server, 'first');
@@ -365,7 +365,7 @@ for (const mode of ['optional', 'required']) {
   });
 }
 
-test('a server that stood still takes nobody for dead', async (t) => {
+test('a server that stood still takes no peer for dead', async (t) => {
   const server = await startServer(t, {...OPERATED, WEBRTC_HEARTBEAT_MS: '1000', WEBRTC_HEARTBEAT_GC_MS: '50'});
   const processes = (server.nodes ?? [server]).map((node) => node.process);
   const socket = await webSocketPeer(t, server);

@@ -173,7 +173,7 @@ test('two databases of one Redis are two servers', async (t) => {
   assert.equal((await waiting).text, 'hi');
 });
 
-test('nodes with other settings are told of', async (t) => {
+test('the log warns of nodes with other settings', async (t) => {
   const redis = await inMemory(t);
   const settings = {WEBRTC_REDIS_URL: redis.url};
   const same = [await startNode(t, settings), await startNode(t, settings)];
@@ -183,7 +183,7 @@ test('nodes with other settings are told of', async (t) => {
   for (const node of same) assert.deepEqual(warnings(node), []);
 });
 
-test('after the loss of its last second an acknowledging peer hears all that is sent anew', async (t) => {
+test('after Redis lost its last second, an acknowledging peer hears all that is sent again', async (t) => {
   const redis = await persistentRedis(t);
   const {all: [node]} = await startNodes(t, redis.url, 1);
   const ask = asking(node);
@@ -225,7 +225,7 @@ test('after the loss of its last second an acknowledging peer hears all that is 
   await until(() => node.log.some(({message}) => /lost its last changes/.test(message)));
 });
 
-test('when all is lost peers sign in anew, and nobody gets the id of another', async (t) => {
+test('when Redis loses all, peers sign in again, and none gets the id of another', async (t) => {
   const redis = await inMemory(t);
   const {all: [a, b]} = await startNodes(t, redis.url, 2, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
   const events = await eventStream(t, a);
@@ -250,7 +250,7 @@ test('when all is lost peers sign in anew, and nobody gets the id of another', a
   for (const {log} of [a, b]) await until(() => log.some(({message}) => /lost the peer list/.test(message)));
 });
 
-test('when all is lost nobody is listed, and those who watch are told at once', async (t) => {
+test('when Redis loses all, no peer is listed, and subscribers are told at once', async (t) => {
   const redis = await inMemory(t);
   const {all: [node]} = await startNodes(t, redis.url, 1, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
   const events = await eventStream(t, node);
@@ -304,7 +304,7 @@ test('out of memory, messages and sign-ins are refused at once, and all else goe
   assert.equal((await send(1)).status, 200);
 });
 
-test('nobody is collected because Redis stood still', async (t) => {
+test('no peer is collected because Redis stood still', async (t) => {
   const redis = await inMemory(t);
   const settings = {WEBRTC_HEARTBEAT_MS: '2000', WEBRTC_HEARTBEAT_GC_MS: '50', WEBRTC_WAIT_MS: '0'};
   const {all: [a, b]} = await startNodes(t, redis.url, 2, settings);
@@ -320,7 +320,7 @@ test('nobody is collected because Redis stood still', async (t) => {
   for (const beat of beating) assert.equal(await beat(), 200);
 });
 
-test('nobody is collected because the clock of Redis is set forward', async (t) => {
+test('no peer is collected because the clock of Redis is set forward', async (t) => {
   const redis = await inMemory(t);
   const {all: [node]} = await startNodes(t, redis.url, 1, {WEBRTC_HEARTBEAT_GC_MS: '50'});
   for (const name of ['a', 'b']) await pollingPeer(node, name);
@@ -517,7 +517,7 @@ test('what a peer has acknowledged, and Redis has lost, hides nothing that comes
   assert.deepEqual(await end('a', 2), ['gone', 'timed_out']);
 });
 
-test('when all is lost no old socket or wait takes what is for who has its id now', async (t) => {
+test('when Redis loses all, no old socket or wait takes the messages of a new peer with its id', async (t) => {
   const redis = await inMemory(t);
   await startNodes(t, redis.url, 1);
   const verb = (...args) => script(redis, 'node', ...args);
@@ -540,7 +540,7 @@ test('when all is lost no old socket or wait takes what is for who has its id no
   assert.deepEqual(await take(`s${Number(sockets[1]) + 1}`, '0'), ['none']);
 });
 
-test('when all is lost, nobody gets the id of a socket that is in no list', async (t) => {
+test('when Redis loses all, no peer gets the id of an unlisted socket', async (t) => {
   const redis = await inMemory(t);
   const {all: [node]} = await startNodes(t, redis.url, 1);
   const {socket} = await socketIoClient(t, node.http);
@@ -604,7 +604,7 @@ test('a copy that waits for room is delivered once, also when its sender comes b
   assert.equal(await redis.cli('exists', '{signal}:op:seven'), '0');
 });
 
-test('who signed out while Redis was away is not kept because that is told late', async (t) => {
+test('a peer that signed out while Redis was away does not stay because Redis hears late', async (t) => {
   const redis = await inMemory(t);
   await startNodes(t, redis.url, 1);
   const verb = (...args) => script(redis, 'node', ...args);
@@ -627,7 +627,7 @@ test('the webhook is sent no event again because one was told of late', async (t
   assert.equal(await redis.cli('get', '{signal}:webhook:sent'), '12');
 });
 
-test('who can read Redis cannot act as a peer', async (t) => {
+test('somebody who can read Redis cannot act as a peer', async (t) => {
   const redis = await inMemory(t, '--dir', directory(t, 'redis'), '--rdbcompression', 'no');
   const {all: [node]} = await startNodes(t, redis.url, 1);
   const key = 'k'.repeat(32);
@@ -708,7 +708,7 @@ test('to acknowledge never holds Redis up, whatever became of the mailbox', asyn
   }
 });
 
-test('a node that is taken for dead, and lives, says anew what is open there', async (t) => {
+test('a node that is taken for dead, and lives, reports again what is open there', async (t) => {
   const redis = await inMemory(t);
   const {all: [node]} = await startNodes(t, redis.url, 1);
   const name = await redis.cli('srandmember', '{signal}:announced');
@@ -719,7 +719,7 @@ test('a node that is taken for dead, and lives, says anew what is open there', a
   assert.equal((await script(redis, name, 'live', '0'))[0], '1');
 });
 
-test('who left in a second that Redis has lost is not there after it', async (t) => {
+test('a peer that left in a second that Redis has lost is not listed after it', async (t) => {
   const redis = await persistentRedis(t);
   const settings = {WEBRTC_HEARTBEAT_MS: '1000', WEBRTC_HEARTBEAT_GC_MS: '100', WEBRTC_WAIT_MS: '0'};
   const {all: [node]} = await startNodes(t, redis.url, 1, settings);
@@ -797,7 +797,7 @@ test('a sign-in that was refused because Redis stood still is not in the list la
   await until(async () => (await node.peers()).length === 1);
 });
 
-test('a sign-in that is given up is undone, and a peer that was there before stays', async (t) => {
+test('a sign-in that is given up is undone, and an earlier peer stays', async (t) => {
   const redis = await inMemory(t);
   await startNodes(t, redis.url, 1);
   const verb = (...args) => script(redis, 'node', ...args);
@@ -853,7 +853,7 @@ test('what a client was refused because it came late is not done later', async (
   ]) assert.equal((await script(redis, 'node', verb, late, ...args))[0], 'late', verb);
 });
 
-test('a socket whose opening was answered to nobody is closed', async (t) => {
+test('a socket whose opening got no answer is closed', async (t) => {
   const redis = await inMemory(t);
   const {all: [node]} = await startNodes(t, redis.url, 1);
   const peer = await pollingPeer(node, 'a');
@@ -914,7 +914,7 @@ test('a socket lives while Redis is away that is to hear what it was given', asy
   assert.deepEqual(numbers, numbers.map((_, index) => index + 1));
 });
 
-test('what is asked again because its answer was lost is done once, and answered the same', async (t) => {
+test('a call that is repeated because its answer was lost is carried out once, with the same answer', async (t) => {
   const redis = await inMemory(t);
   await startNodes(t, redis.url, 1, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '1256'});
   const verb = (...args) => script(redis, 'node', ...args);

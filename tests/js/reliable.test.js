@@ -138,7 +138,7 @@ test('with our script every message arrives once and in order however often the 
   assert.equal(a.messages.length + b.messages.length, 0);
 });
 
-test('our script announces its rooms anew when the server has forgotten them', async (t) => {
+test('our script announces its rooms again when the server has forgotten them', async (t) => {
   const server = await startServer(t);
   const wire = await cuttableWire(t, server);
   const a = use(await ourPage(t, wire.http), wire.http, 'a');

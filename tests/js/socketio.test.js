@@ -41,7 +41,7 @@ function withEachClient(name, run) {
   }
 }
 
-withEachClient('who is ready is greeted, announced, and missed when it leaves', async (t, options) => {
+withEachClient('a client that is ready is greeted, announced, and missed when it leaves', async (t, options) => {
   const server = await startServer(t);
   const a = await readyClient(t, server, 'A', options);
   assert.deepEqual(a.greeting, {
@@ -143,7 +143,7 @@ test('a socket that is not ready hears and is heard, and is in no list', async (
   assert.equal((await server.peers()).length, 1);
 });
 
-test('without the token nobody connects', async (t) => {
+test('no client connects without the token', async (t) => {
   const server = await startServer(t, {TOKEN: 'secret'});
   const wrong = [undefined, {}, {token: ''}, {token: 'secre'}, {token: 'secrets'}, {token: 7}, {token: null}];
   for (const auth of wrong) {
@@ -204,7 +204,7 @@ test('a socket that does not read is removed and others do not notice', async (t
   await until(async () => (await server.peers()).length === 2);
 });
 
-test('lists of who is there that are not read hold little more than one', ofOneProcess, async (t) => {
+test('lists that clients do not read take little more memory than one', ofOneProcess, async (t) => {
   const server = await startServer(t, {WEBRTC_HEARTBEAT_MS: '600000'});
   const name = 'n'.repeat(500);
   for (let number = 0; number < 8000; number += 50) {
@@ -259,7 +259,7 @@ test('wrong Engine.IO packets and silent connections leave the server as it was'
   assert.ok(grown < 16 * 1024, `${grown} KiB more`);
 });
 
-test('a burst removes nobody, however large', async (t) => {
+test('no burst removes a peer, however large', async (t) => {
   const server = await startServer(t);
   const options = {transports: ['websocket']};
   const a = await readyClient(t, server, 'A', options);
@@ -305,7 +305,7 @@ test('a client still hears the others after a burst of acknowledgements', async 
   assert.deepEqual(await a.message.next(), ['hi']);
 });
 
-test('the id of a session is told to nobody, and what is told opens nothing', async (t) => {
+test('the id of a session is not shown to others, and the public id opens nothing', async (t) => {
   const server = await startServer(t);
   const transport = `${server.http}/socket.io/?EIO=4&transport=polling`;
   const victim = await readyClient(t, server, 'victim', {transports: ['polling']});
@@ -348,7 +348,7 @@ for (const transport of ['polling', 'websocket']) {
   });
 }
 
-test('sessions that never connect take the places that there are, and no more', ofOneProcess, async (t) => {
+test('sessions that never connect count against WEBRTC_MAX_PEERS', ofOneProcess, async (t) => {
   const server = await startServer(t, {WEBRTC_MAX_PEERS: '5'});
   const handshake = async (version) =>
     (await fetch(`${server.http}/socket.io/?EIO=${version}&transport=polling`)).status;

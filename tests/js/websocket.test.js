@@ -9,7 +9,7 @@ import WebSocket from 'ws';
 
 import {pause, pollingPeer, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
 
-test('a frame reaches its receiver byte for byte and nobody else', async (t) => {
+test('a frame reaches its receiver byte for byte, and no other peer', async (t) => {
   const server = await startServer(t);
   const [a, b, c] = [
     await webSocketPeer(t, server),
@@ -41,7 +41,7 @@ test('what goes nowhere is dropped in silence and the connection stays', async (
   assert.deepEqual(JSON.parse(await a.frames.next()), {receiverId: a.id, last: true});
 });
 
-test('where tokens are required nobody passes for another sender', async (t) => {
+test('where tokens are required, no peer can name another sender', async (t) => {
   const server = await startServer(t, {WEBRTC_PEER_TOKENS: 'required'});
   const [a, b] = [await webSocketPeer(t, server, '?events=true'), await webSocketPeer(t, server)];
   await a.frames.next();
@@ -163,7 +163,7 @@ test('a peer that does not read is removed and others do not notice', async (t) 
   assert.ok(end.toString().endsWith('too much waits for this peer'));
 });
 
-test('a burst removes nobody, however large', async (t) => {
+test('no burst removes a peer, however large', async (t) => {
   const server = await startServer(t);
   const [a, b] = [await webSocketPeer(t, server), await webSocketPeer(t, server)];
   for (const [count, pad] of [[20_000, 0], [1000, 4000]]) {
@@ -201,7 +201,7 @@ test('only pages that may use the server open sockets', async (t) => {
   }
 });
 
-test('what is no upgrade is answered, and adds nobody', async (t) => {
+test('a request that is not an upgrade is answered, and adds no peer', async (t) => {
   const server = await startServer(t);
   assert.equal((await fetch(server.http)).status, 404);
   assert.equal((await fetch(`${server.http}/ws`)).status, 404);
@@ -247,7 +247,7 @@ for (const target of ['/', '/socket.io/?EIO=4&transport=websocket']) {
   });
 }
 
-test('a text that is not UTF-8 closes with 1007, and what is no frame with 1002', async (t) => {
+test('a text that is not UTF-8 closes with 1007, and an invalid frame with 1002', async (t) => {
   const server = await startServer(t);
   for (const [bytes, code] of [[[0x81, 0x81, 0, 0, 0, 0, 0xff], 1007], [[0x81, 1, 0x78], 1002], [[0x83, 0x80, 0, 0, 0, 0], 1002]]) {
     const a = await webSocketPeer(t, server);

@@ -1,4 +1,4 @@
-/** Another peer, as the server last told. */
+/** Another peer, in the last list. */
 export interface Peer {
   id: number;
   name: string;
@@ -6,7 +6,7 @@ export interface Peer {
   connected: boolean;
 }
 
-/** What each event of the client tells, as its `detail`. */
+/** The `detail` of each event of the client. */
 export interface SignalingEvents {
   /** The other peers, after each change. */
   peers: CustomEvent<Peer[]>;
@@ -21,7 +21,7 @@ export interface SignalingEvents {
   disconnected: CustomEvent<{cause?: Error}>;
 }
 
-/** The server refused, and trying again would change nothing. */
+/** The server refused, and would refuse again. */
 export class SignalingError extends Error {
   /** The HTTP status; 0 if the client was closed or its peer removed. */
   readonly status: number;
@@ -29,13 +29,13 @@ export class SignalingError extends Error {
   readonly code: string | null;
 }
 
-/** A client that survives lost connections: each message is told once, in order. */
+/** A client that survives lost connections: each message arrives once, in order. */
 export class SignalingClient extends EventTarget {
   /**
-   * @param url Where the server is.
-   * @param options The name in the list; where id and token are kept while a page is
-   *   loaded again (null: nowhere), by default `sessionStorage`; and whether other tabs
-   *   read that storage, one client at a time.
+   * @param url The URL of the server.
+   * @param options The name in the list; the storage that keeps id and token while a page
+   *   reloads (null: none), by default `sessionStorage`; and whether other tabs use that
+   *   storage too, one client at a time.
    */
   constructor(
     url: string | URL,
@@ -45,16 +45,16 @@ export class SignalingClient extends EventTarget {
   readonly id: number | null;
   /** The other peers. */
   readonly peers: Peer[];
-  /** Whether the server was reached last time. */
+  /** Whether the last request reached the server. */
   readonly connected: boolean;
-  /** Signs in; ready when the peer is in the list. */
+  /** Signs in. Resolves when the peer is in the list. */
   connect(): Promise<void>;
-  /** Signs out, also what `leave` has left in the list. */
+  /** Signs out, also a peer that `leave` has left in the list. */
   close(): Promise<void>;
   /** Stops without signing out: the next client with this storage and name is this peer. */
   leave(): void;
   /**
-   * Sends a string, or an object or array that JSON can say. Resolves when the server
+   * Sends a string, or an object or array as JSON. Resolves when the server
    * has accepted it. Rejects with a `SignalingError` if the receiver is not signed in
    * (`status` 404), has taken no messages for half a minute (503), or the message is
    * too large (413); if this peer was removed (0, 403 or 404); and if another page that

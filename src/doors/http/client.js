@@ -9,21 +9,21 @@
  *     await signaling.connect();
  *     await signaling.send(7, {sdp: '...'});
  *
- * A lost connection is found again by itself: the client comes back under its
- * id, each message of others is told exactly once and in order, and each of
- * its own is delivered once. A page that is loaded anew is the same peer.
+ * The client reconnects by itself, with the same id: it gets each message of
+ * others exactly once and in order, and each of its own is delivered once. A
+ * reloaded page is the same peer.
  */
 
-/** A request without an answer for so long is on a connection that is dead. */
+/** A request without an answer for this long, in ms, is on a dead connection. */
 const PATIENCE_MS = 15_000;
 
-/** A message is refused for so long because its receiver does not poll. */
+/** A message is given up, in ms, when its receiver has not polled for this long. */
 const FULL_PATIENCE_MS = 30_000;
 
-/** A wait lasts no longer where no heartbeat is asked for. */
+/** The longest wait, in ms, if the server asks for no heartbeats. */
 const LONGEST_WAIT_MS = 60_000;
 
-/** The pause before a second try; it doubles up to the longest. */
+/** The pause before the second attempt, in ms; it doubles up to the longest. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 10_000;
 
@@ -36,13 +36,13 @@ const LONGEST_PAUSE_MS = 10_000;
 const WAITS_AT_ONCE = 3;
 const TURN_MS = 500;
 
-/** A tab that was not heard of for so long is gone. It says with each wait that it is there. */
+/** A tab that was silent for this long, in ms, is gone. Each tab reports with every wait. */
 const TAB_LIFE_MS = 2 * LONGEST_WAIT_MS;
 
-/** How long a page that is left may take to be back, as the server allows it. */
+/** How long a page that was left has to come back, in ms; the server allows no more. */
 const GRACE_MS = 5_000;
 
-/** The server refused, and trying again would change nothing. */
+/** The server refused, and would refuse again. */
 export class SignalingError extends Error {
   constructor(status, message, code = null) {
     super(message);
@@ -59,13 +59,13 @@ export class SignalingClient extends EventTarget {
   #name;
   #storage;
   #key;
-  /** Who the server knows this client as: `{id, token, ack, seq}`. */
+  /** This client as the server knows it: `{id, token, ack, seq}`. */
   #session = null;
-  /** Aborts what is under way when the client is closed; null when it is. */
+  /** Aborts open requests when the client is closed; null while it is closed. */
   #closing = null;
   #connected = false;
   #peers = [];
-  /** The list as it was last told. */
+  /** The last list. */
   #toldList = null;
   /** Settles when no sign-in is under way. */
   #signingIn = Promise.resolve();
@@ -80,25 +80,25 @@ export class SignalingClient extends EventTarget {
   #timer = null;
   /** Aborted to end the pauses before the next tries. */
   #waking = new AbortController();
-  /** Ends the wait that is open, so that other tabs have their turn. */
+  /** Ends the open wait, so that other tabs have their turn. */
   #endWait = () => {};
-  /** The page was left, and said so. */
+  /** Whether the page was left, and told the server so. */
   #isLeft = false;
-  /** Settles when the page is there, after it was left and kept by the browser. */
+  /** Settles when the page is shown again, if it was left and kept by the browser. */
   #shown = Promise.resolve();
   #show = () => {};
-  /** It was told that the server cannot be reached, and why. */
+  /** Whether a `disconnected` event with a cause was sent. */
   #isLostTold = false;
   #inPage = globalThis.document !== undefined && globalThis.addEventListener !== undefined;
   #tabs = null;
   #isShared;
 
   /**
-   * @param {string|URL} url Where the server is.
+   * @param {string|URL} url The URL of the server.
    * @param {{name: string, storage?: Storage|null, shared?: boolean}} options The name
-   *   in the list; where id and token are kept while a page is loaded again (null:
-   *   nowhere), by default `sessionStorage`; and whether other tabs read the storage,
-   *   one client at a time: then id and token are there while it is signed in, too.
+   *   in the list; the storage that keeps id and token while a page reloads (null: none),
+   *   by default `sessionStorage`; and whether other tabs use the storage too, one client
+   *   at a time: then it also keeps them while the client is signed in.
    */
   constructor(url, {name, storage = undefined, shared = false} = {}) {
     super();
@@ -120,19 +120,19 @@ export class SignalingClient extends EventTarget {
     return this.#session?.id ?? null;
   }
 
-  /** The other peers, as the server last told. */
+  /** The other peers, in the last list. */
   get peers() {
     return this.#peers;
   }
 
-  /** Whether the server was reached last time. */
+  /** Whether the last request reached the server. */
   get connected() {
     return this.#connected;
   }
 
   /**
-   * Signs in, and from then on tells events. Ready when the peer is in the
-   * list; tries until then.
+   * Signs in, and from then on dispatches events. The promise resolves when the peer
+   * is in the list; until then the client retries.
    */
   connect() {
     this.#ready ??= this.#connect();
@@ -158,7 +158,7 @@ export class SignalingClient extends EventTarget {
     this.#run(closing.signal);
   }
 
-  /** Signs out, also what `leave` has left in the list. */
+  /** Signs out, also a peer that `leave` has left in the list. */
   async close() {
     if (!this.#closing) this.#restore();
     const session = this.#session;
@@ -166,7 +166,7 @@ export class SignalingClient extends EventTarget {
     this.#forget();
     this.#session = null;
     this.#lost();
-    // What is under way could sign in after it.
+    // An open request could sign in after it.
     await this.#signingIn.catch(() => {});
     await this.#signOut(session);
   }
@@ -177,12 +177,12 @@ export class SignalingClient extends EventTarget {
       // The page may be about to be closed.
       await this.#fetch(session, 'sign_out', {}, {method: 'POST', keepalive: true});
     } catch {
-      // It will time out.
+      // The peer will time out.
     }
   }
 
   /**
-   * Stops without signing out: until it is stale, the next client with this
+   * Stops without signing out: until the peer times out, the next client with this
    * storage and name is the same peer.
    */
   leave() {
@@ -193,11 +193,10 @@ export class SignalingClient extends EventTarget {
   }
 
   /**
-   * Sends a message. Ready when the server has it; tries until then, but for
-   * half a minute at most if the receiver takes no messages.
+   * Sends a message. The promise resolves when the server has accepted it; until then
+   * the client retries, but for at most half a minute if the receiver takes no messages.
    * @param {number|string} to The id of a peer.
-   * @param {string|object} data A string, or an object or array that JSON can
-   *   say.
+   * @param {string|object} data A string, or an object or array to send as JSON.
    */
   send(to, data) {
     const body = typeof data === 'string' ? data : JSON.stringify(data);
@@ -211,7 +210,7 @@ export class SignalingClient extends EventTarget {
     return sent;
   }
 
-  /** One receiver that takes no messages does not hold up those to others. */
+  /** A receiver that takes no messages does not hold up messages to others. */
   async #sendTo(to, body) {
     const since = Date.now();
     for (let tries = 0; ; tries += 1) {
@@ -228,9 +227,8 @@ export class SignalingClient extends EventTarget {
   }
 
   /**
-   * One after the other, for each has its number, and is sent again until the
-   * server has answered: that it knows a repeat by its number makes it one
-   * message.
+   * Sends one after the other, because messages are numbered, and each is repeated until
+   * the server has answered: the server recognizes a repeat by its number.
    */
   async #post(to, body) {
     const session = this.#session;
@@ -267,8 +265,8 @@ export class SignalingClient extends EventTarget {
           tries = 0;
         }
         const session = this.#session;
-        // No longer than until the next heartbeat is due: where timers are
-        // slow, it goes out when a wait returns.
+        // At most until the next heartbeat is due: if timers are slow, it is sent
+        // when a wait returns.
         const answer = await this.#waitInTurn(session, signal);
         if (signal.aborted) return;
         tries = 0;
@@ -279,7 +277,7 @@ export class SignalingClient extends EventTarget {
         if (signal.aborted) return;
         const removed = isRefused(error);
         if (removed) this.#session = null;
-        // One cut connection is no news: the next one has what it lost.
+        // One cut connection is not reported: the next wait gets what it lost.
         if (removed || tries > 0) this.#lost(error);
         await this.#pause(tries, signal);
         tries += 1;
@@ -292,12 +290,12 @@ export class SignalingClient extends EventTarget {
     if (!this.#tabs?.areMany()) return this.#wait(session, signal, LONGEST_WAIT_MS);
     const place = this.#tabs.place();
     const wait = () => this.#wait(session, signal, TURN_MS);
-    // No timer: those of hidden tabs come once a minute.
+    // No timer: timers of hidden tabs fire once a minute.
     if (globalThis.navigator?.locks) {
       try {
         return await navigator.locks.request(place, {signal}, wait);
       } catch (error) {
-        // A frame that may have no locks.
+        // This frame may not use locks.
         if (error.name !== 'SecurityError') throw error;
       }
     }
@@ -320,7 +318,7 @@ export class SignalingClient extends EventTarget {
       const query = {ack: session.ack, limit};
       return await this.#fetch(session, 'wait', query, {}, ending.signal, limit + PATIENCE_MS);
     } catch (error) {
-      // What it was about to bring comes with the next: it is not acknowledged.
+      // Its message comes with the next wait, because it was not acknowledged.
       if (isEnded && !signal.aborted) return null;
       throw error;
     } finally {
@@ -329,7 +327,7 @@ export class SignalingClient extends EventTarget {
     }
   }
 
-  /** Signs in, or comes back; tries until it is done. */
+  /** Signs in, or comes back; retries until that is done. */
   #signIn(signal) {
     this.#signingIn = this.#trySignIn(signal);
     return this.#signingIn;
@@ -339,10 +337,10 @@ export class SignalingClient extends EventTarget {
     for (let tries = 0; ; tries += 1) {
       try {
         const known = this.#session;
-        // From now on nobody acts for this peer who does not know its token.
+        // From now on requests for this peer have to show its token.
         const query = {peer_name: this.#name, resume: true, ...(known && {peer_id: known.id})};
-        // Not cut short when the client is closed: the peer that comes of it
-        // has to be signed out.
+        // Not aborted when the client is closed: its new peer has to be signed
+        // out.
         const answer = await this.#fetch(known, 'sign_in', query, {});
         mustBeWhole(answer);
         const id = Number(answer.headers.get('Pragma'));
@@ -366,7 +364,7 @@ export class SignalingClient extends EventTarget {
       } catch (error) {
         if (signal.aborted) throw closed();
         if (error.status === 403 && this.#session) {
-          // Another has that id now.
+          // Another peer has that id now.
           this.#session = null;
           continue;
         }
@@ -383,7 +381,7 @@ export class SignalingClient extends EventTarget {
     if (seq === 0) {
       this.#hearPeers(answer.text);
     } else if (seq > session.ack) {
-      // A repeat is one whose acknowledgement was lost.
+      // The acknowledgement of a repeated message was lost.
       session.ack = seq;
       const from = Number(answer.headers.get('Pragma'));
       this.#tell('message', {from, data: parsed(answer.text)});
@@ -391,7 +389,7 @@ export class SignalingClient extends EventTarget {
   }
 
   #hearPeers(list) {
-    // A wait that ends without news brings the list as it was.
+    // A wait that ends without news returns the same list again.
     if (list === this.#toldList) return;
     this.#toldList = list;
     const peers = list.split('\n').filter((line) => line !== '').map((line) => {
@@ -403,9 +401,8 @@ export class SignalingClient extends EventTarget {
   }
 
   /**
-   * Tells the server that this client lives. Asked for by the timer, and when
-   * a wait returns, for browsers slow the timers of hidden pages to one a
-   * minute.
+   * Sends a heartbeat. Called by the timer, and when a wait returns, because browsers
+   * slow the timers of hidden pages to one a minute.
    */
   #beat(signal) {
     if (this.#isLeft) return;
@@ -414,7 +411,7 @@ export class SignalingClient extends EventTarget {
     this.#lastBeat = Date.now();
     this.#fetch(this.#session, 'heartbeat', {}, {}, signal).catch(async (error) => {
       this.#lastBeat = 0;
-      // Else the wait finds out.
+      // Otherwise the wait finds out.
       if (isRefused(error) || signal.aborted) return;
       await this.#pause(0, signal);
       this.#beat(signal);
@@ -428,7 +425,7 @@ export class SignalingClient extends EventTarget {
     for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
     const headers = {...request.headers};
     if (session?.token) {
-      // From another origin a header would cost a preflight for each request.
+      // From another origin, a header would cost a preflight for each request.
       if (this.#inPage && url.origin !== globalThis.location?.origin) {
         url.searchParams.set('peer_token', session.token);
       } else {
@@ -444,7 +441,7 @@ export class SignalingClient extends EventTarget {
     try {
       const {signal} = giveUp;
       const answer = await fetch(url, {...request, headers, signal, cache: 'no-store'});
-      // Not `text()`, which takes a byte order mark off a message.
+      // Not `text()`, which removes a byte order mark from a message.
       const text = new TextDecoder('utf-8', {ignoreBOM: true}).decode(await answer.arrayBuffer());
       if (answer.status !== 200) {
         throw new SignalingError(answer.status, text.trim(), answer.headers.get('X-Error'));
@@ -456,19 +453,19 @@ export class SignalingClient extends EventTarget {
     }
   }
 
-  /** Longer after each try, and not the same for all who lost the server. */
+  /** A pause that grows with each attempt, and differs between clients. */
   #pause(tries, signal) {
     const longest = Math.min(FIRST_PAUSE_MS * 2 ** tries, LONGEST_PAUSE_MS);
     return sleep(longest * (0.5 + Math.random() / 2), signal, this.#waking.signal);
   }
 
-  /** Tries at once whatever is to be tried again. */
+  /** Retries at once whatever is waiting for its next attempt. */
   #wake() {
     this.#waking.abort();
     this.#waking = new AbortController();
   }
 
-  /** Told once, with the first error; without one only if it was connected. */
+  /** Dispatched once, with the first error; without an error only if it was connected. */
   #lost(cause) {
     const isNews = this.#connected || (cause && !this.#isLostTold);
     this.#connected = false;
@@ -493,15 +490,15 @@ export class SignalingClient extends EventTarget {
   }
 
   /**
-   * Id and token are stored only while no page has them: a tab that is
-   * duplicated takes a copy of what is stored along.
+   * Id and token are stored only while no page uses them: a duplicated tab gets a
+   * copy of the storage.
    */
   #watchPage(signal) {
     const listen = (target, type, listener) => target.addEventListener(type, listener, {signal});
     listen(globalThis, 'pagehide', () => {
       this.#store();
       this.#tabs?.close();
-      // A page that polled on would be taken for one that is there.
+      // A page that went on polling would seem to be open.
       this.#isLeft = true;
       this.#shown = new Promise((resolve) => { this.#show = resolve; });
       const session = this.#session;
@@ -509,7 +506,7 @@ export class SignalingClient extends EventTarget {
       const url = new URL('sign_out', this.#url);
       const query = {peer_id: session.id, peer_token: session.token, grace: GRACE_MS};
       for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
-      // One that is refused (too many are on their way) is said in another way.
+      // If the beacon is refused (too many are under way), a request is sent.
       const isSent = quietly(() => navigator.sendBeacon(url));
       if (!isSent) quietly(() => fetch(url, {method: 'POST', keepalive: true}).catch(() => {}));
     });
@@ -527,7 +524,7 @@ export class SignalingClient extends EventTarget {
     });
   }
 
-  /** The page lives again: its peer may be about to be signed out. */
+  /** The page is back: the server may be about to sign out its peer. */
   #takeBack() {
     this.#catchUp();
     if (!this.#isShared) this.#forget();
@@ -539,8 +536,8 @@ export class SignalingClient extends EventTarget {
     this.#wake();
   }
 
-  // Storage may be full, or forbidden to the page: then a page that is loaded again is
-  // another peer, and nothing else is different.
+  // Storage may be full, or forbidden to the page: then a reloaded page is another
+  // peer, and nothing else changes.
 
   #store() {
     if (!this.#session) return;
@@ -553,7 +550,7 @@ export class SignalingClient extends EventTarget {
     if (session) this.#session = session;
   }
 
-  /** Another page may have been this peer meanwhile, and have counted on. */
+  /** Another page may have been this peer meanwhile, and have used up numbers. */
   #catchUp() {
     const {id, token, ack, seq} = this.#stored() ?? {};
     const session = this.#session;
@@ -562,7 +559,7 @@ export class SignalingClient extends EventTarget {
     session.seq = Math.max(session.seq, seq);
   }
 
-  /** What is stored; nothing if that is not ours. */
+  /** The stored id and token, if they are of this client. */
   #stored() {
     const stored = quietly(() => this.#storage?.getItem(this.#key));
     return stored && quietly(() => JSON.parse(stored));
@@ -582,7 +579,7 @@ class Tabs {
   #channel = null;
   #crowded;
 
-  /** `crowded` is called when another tab comes, and there are too many now. */
+  /** `crowded` is called when another tab opens and there are now too many. */
   constructor(host, crowded) {
     this.#name = `signal-http-heartbeat ${host}`;
     this.#crowded = crowded;
@@ -608,7 +605,7 @@ class Tabs {
     this.#channel = null;
   }
 
-  /** Whether there are more than may wait at a time. */
+  /** Whether there are more tabs than may wait at a time. */
   areMany() {
     const now = Date.now();
     for (const [id, heard] of this.#others) {
@@ -618,12 +615,12 @@ class Tabs {
     return this.#others.size + 1 > WAITS_AT_ONCE;
   }
 
-  /** The name of a place to wait at, which one has at a time. */
+  /** The name of a lock that one waiting tab holds at a time. */
   place() {
     return `${this.#name} ${Math.floor(Math.random() * WAITS_AT_ONCE)}`;
   }
 
-  /** How long to let others wait, where there are no places. */
+  /** How long to let other tabs wait, in ms, without locks. */
   pause() {
     const share = (this.#others.size + 1) / WAITS_AT_ONCE;
     return Math.max(share - 1, 0) * TURN_MS * (0.5 + Math.random());
@@ -634,7 +631,7 @@ class Tabs {
   }
 }
 
-/** Calls what may throw, as much of a browser may where a page has few rights. */
+/** Calls a function that may throw, as much of a browser does for pages with few rights. */
 function quietly(call) {
   try {
     return call();
@@ -657,7 +654,7 @@ function sleep(ms, ...signals) {
   });
 }
 
-/** A message that is a JSON object or array, as such; any other as it came. */
+/** Parses a message if it is a JSON object or array; returns any other message as text. */
 function parsed(text) {
   if (!/^\s*[{[]/.test(text)) return text;
   try {
@@ -668,8 +665,8 @@ function parsed(text) {
 }
 
 /**
- * Chromium takes a connection that is cut in the middle of the headers for an
- * answer without a body, and the headers it got for all of them.
+ * Chromium takes a connection that is cut within the headers for a complete answer
+ * without a body, with the headers that it got so far.
  */
 function mustBeWhole({headers, text}) {
   if (text === '' && headers.get('Content-Length') !== '0') {
@@ -677,17 +674,17 @@ function mustBeWhole({headers, text}) {
   }
 }
 
-/** Whether what failed may succeed when it is tried again. */
+/** Whether a failed request may succeed when it is repeated. */
 function mayPass(error) {
   return !(error instanceof SignalingError) || error.status >= 500 || error.status === 408;
 }
 
-/** Whether a message was not accepted because too much waits for its receiver. */
+/** Whether a message was refused because the mailbox of its receiver is full. */
 function isFull(error) {
   return error.code === 'mailbox_full';
 }
 
-/** Whether the server knows no such peer, or not by this token. */
+/** Whether the server does not know the peer, or its token is wrong. */
 function isRefused(error) {
   return error.status === 403 || error.status === 404;
 }
@@ -700,7 +697,7 @@ function sessionStorageIfAny() {
   try {
     return globalThis.document ? globalThis.sessionStorage : null;
   } catch {
-    // Forbidden to this page.
+    // This page may not use it.
     return null;
   }
 }

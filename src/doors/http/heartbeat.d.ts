@@ -1,5 +1,5 @@
 /**
- * Signs in, unless that was done already. Ready when the peer is in the list.
+ * Signs in, unless that was done before. Resolves when the peer is in the list.
  * With `shared: true` all tabs of a browser profile are one peer.
  */
 export function heartbeatStart(options: {
@@ -8,5 +8,5 @@ export function heartbeatStart(options: {
   shared?: boolean;
 }): Promise<void>;
 
-/** Signs out. Of tabs that share a peer, the last does. */
+/** Signs out. Of several tabs that share a peer, the last signs out. */
 export function heartbeatStop(): Promise<void>;

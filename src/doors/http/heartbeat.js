@@ -1,5 +1,5 @@
 /**
- * Presence alone: as long as a page is open, its peer is in the list.
+ * Presence alone: while a page is open, its peer is in the list.
  *
  *     import {heartbeatStart, heartbeatStop} from 'http://localhost:3000/heartbeat.js';
  *     await heartbeatStart({name: 'alice'});
@@ -7,18 +7,18 @@
 
 import {SignalingClient} from './client.js';
 
-/** A tab that takes over, and is refused, tries again after this pause. */
+/** A tab that takes over and is refused retries after this pause, in ms. */
 const RETRY_PAUSE_MS = 10_000;
 
 /** What was started, until it is stopped: `{ready, stop, options}`. */
 let started = null;
 
 /**
- * Signs in, unless that was done already. Ready when the peer is in the list.
+ * Signs in, unless that was done before. The promise resolves when the peer is in the list.
  *
  * With `shared: true` all tabs of a browser profile are one peer: one of them
- * is signed in, and when it is closed the next takes over. This takes a secure
- * context (https or localhost), and storage; elsewhere each tab is a peer of its own.
+ * is signed in, and when it is closed another one takes over. This requires a secure
+ * context (https or localhost) and storage; otherwise each tab is its own peer.
  *
  * @param {{name: string, url?: string|URL, shared?: boolean}} options By
  *   default the server is the one that this script came from.
@@ -33,26 +33,26 @@ export async function heartbeatStart({name, url = new URL('.', import.meta.url),
   try {
     await mine.ready;
   } catch (error) {
-    // What is wrong now may be mended before the next call.
+    // The next call may succeed.
     if (started === mine) started = null;
     await mine.stop();
     throw error;
   }
 }
 
-/** Signs out, unless that was done already. Of tabs that share a peer, the last does. */
+/** Signs out, unless that was done before. Of several tabs that share a peer, the last signs out. */
 export async function heartbeatStop() {
   const before = started;
   started = null;
   await before?.stop();
 }
 
-/** What all tabs can read, if they can take turns at it; else null. */
+/** The storage that all tabs share, if they can take turns with locks; otherwise null. */
 function sharedStorage() {
   try {
     return (navigator.locks && localStorage) ?? null;
   } catch {
-    // Forbidden to this page.
+    // This page may not use it.
     return null;
   }
 }
@@ -63,24 +63,24 @@ function own(name, url) {
 }
 
 /**
- * Each tab shares a lock as long as it is there: who can have that lock alone
- * is the last. Of those that are there, the one that holds another lock is
- * signed in, and the others wait for it.
+ * Each open tab holds a shared lock: a tab that can hold that lock alone is the last
+ * one. Of the open tabs, the one that holds a second lock is signed in, and the others
+ * wait for that lock.
  */
 function share(name, url, storage) {
   const {locks} = navigator;
   const tabs = `signal-http-heartbeat ${url} ${name}`;
   const signedIn = `${tabs} signed in`;
   const isOurs = (other) => other.name === signedIn;
-  // What one tab stores as it goes may come late to the next.
+  // What a closing tab stores may reach the next one late.
   const client = new SignalingClient(url, {name, storage, shared: true});
   const stopping = new AbortController();
   const {signal} = stopping;
   const stopped = new Promise((resolve) => { signal.addEventListener('abort', resolve); });
-  /** The sign-in of this tab, if it is its turn. */
+  /** The sign-in of this tab, while it is its turn. */
   let connecting = null;
   let turn = null;
-  /** Nobody is told that the sign-in of a tab which takes over was refused. */
+  /** When the sign-in of a tab that takes over is refused, no caller waits for it. */
   const takeOver = async () => {
     while (!signal.aborted) {
       try {
@@ -100,12 +100,12 @@ function share(name, url, storage) {
         resolve(connecting);
         await connecting;
         await stopped;
-        // Before the next comes back as the peer.
+        // Before the next tab comes back as the peer.
         client.leave();
       });
       turn.catch(reject);
     });
-    // One that waits is there through the one that is signed in.
+    // A tab that waits is present through the one that is signed in.
     mine.catch(() => {});
     return held ? null : mine;
   };
@@ -116,7 +116,7 @@ function share(name, url, storage) {
       begun.then(resolve, reject);
       await begun.catch(() => {});
       await stopped;
-      // Gives up a sign-in that is under way.
+      // Aborts an open sign-in.
       if (connecting) client.leave();
       await turn.catch(() => {});
     });

@@ -37,8 +37,8 @@ use super::kit::{
     reply::{HEARTBEAT_INTERVAL, MESSAGE_SEQ, PEER_TOKEN, reply, reply_from},
 };
 use crate::peer_list::{
-    Caller, News, OpenRequest, PeerId, PeerToken, Proof, Reason, Refusal, SendOpts, SignedIn,
-    TimeoutPeerList, WaitOpts, WayIn,
+    Caller, News, OpenRequest, PeerId, PeerToken, Proof, Reason, Refusal, SendOpts, SignInOpts,
+    SignedIn, TimeoutPeerList, WaitOpts,
 };
 
 /// An error on `/wait` is answered after this pause: Unity and JavaScript clients poll
@@ -174,7 +174,7 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     only(&[Method::GET], &request)?;
     let query = Query::of(&request);
     let (name, dialect) = query.name()?;
-    let way = WayIn {
+    let opts = SignInOpts {
         door: DOOR,
         dialect,
         protected: query.text("resume")?.is_some_and(|resume| resume == "true"),
@@ -191,13 +191,13 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     let resumed = match &claim {
         Some((id, token)) => {
             door.peer_list
-                .resume_peer(*id, token, Some(&name), way)
+                .resume_peer(*id, token, Some(&name), opts)
                 .await
         }
         None => Err(Refusal::UnknownPeer),
     };
     let SignedIn { id, token, list } = match resumed {
-        Err(Refusal::UnknownPeer) => door.peer_list.add_peer(Some(&name), way).await?,
+        Err(Refusal::UnknownPeer) => door.peer_list.add_peer(Some(&name), opts).await?,
         resumed => resumed?,
     };
     let transport = Transport::of(&request);

@@ -8,11 +8,11 @@
 //
 // Events of its own: connect, disconnect (reason), connect_error (error).
 //
-// `path` is where the server has Socket.IO. By default it is below the path of the
-// URL, or beside this script: a server behind https://example.org/signal/ is found.
+// `path` is the path of Socket.IO on the server. By default it is below the path of the
+// URL, or beside this script: this finds a server behind https://example.org/signal/.
 //
-// With `reliable: true` the server knows the client again after a lost
-// connection: each "message" arrives once and in order, in both directions.
+// With `reliable: true` the server recognizes the client after a lost connection:
+// each "message" arrives once and in order, in both directions.
 (() => {
   'use strict';
   if (window.io) return;
@@ -23,7 +23,7 @@
   const WINDOW_LENGTH = 32 * 1024; // and their length together, but for a single one
   const DEFAULT_SILENCE = 45000; // ms without a ping until the server says more
 
-  // Where the server is, if this script came from it.
+  // The URL of the server, if this script came from it.
   const source = document.currentScript && document.currentScript.src;
   const isOurs = /\/(socket\.io\/socket\.io|reliable-signaler\/signaler)\.js(\?|$)/.test(source);
   const base = isOurs ? new URL('../', source) : null;
@@ -123,7 +123,7 @@
       transport.onclose = current(() => this._lost('transport close'));
     }
 
-    // Nothing in the connection tells that it is dead but the missing pings.
+    // Only missing pings show that the connection is dead.
     _heard() {
       clearTimeout(this._silenceTimer);
       this._silenceTimer = setTimeout(() => this._lost('ping timeout'), this._silence);
@@ -177,7 +177,7 @@
           if (!this._reliable) this._ready();
           break;
         case '1':
-          // Sent away by the server. Who is known again may try again.
+          // Sent away by the server. A reliable client may try again.
           this._wanted = this._reliable;
           this._lost('io server disconnect');
           break;
@@ -227,8 +227,8 @@
       this._fire('connect');
     }
 
-    // A few at a time: the server reads no further while much of what it has read
-    // waits, and must read the acknowledgements that come behind.
+    // A few at a time: the server stops reading while too much waits to be handled, and
+    // has to read the acknowledgements that come behind.
     _sendWindow() {
       let [count, total] = [0, 0];
       for (const [number, {values, length, acknowledgement}] of this._unacknowledged) {
@@ -256,7 +256,7 @@
 
     _fire(event, ...values) {
       for (const listener of this._listeners.get(event) || []) {
-        // One listener's mistake is not the connection's.
+        // An error of a listener must not break the connection.
         try {
           listener.apply(this, values);
         } catch (error) {

@@ -6,8 +6,8 @@
 //
 // It sets `connection.openSignalingChannel`. After a lost connection it
 // announces its rooms and asks its open questions again, once each.
-// A third argument is for the connection to the server: {auth: {token}, path}. By
-// default the path is below that of the URL, or where this script is.
+// A third argument has options of the connection: {auth: {token}, path}. By default
+// the path is below that of the URL, or beside this script.
 {
   const source = document.currentScript && document.currentScript.src;
   const isOurs = /\/reliable-signaler\/signaler\.js(\?|$)/.test(source);
@@ -23,7 +23,7 @@
     const socket = io.connect(server.origin, options);
     socket.on('connect_error', (error) => console.error('signaling:', error.message));
     const onMessage = new Map(); // by channel
-    const rooms = new Map(); // by id, the callbacks that wait for the server's word
+    const rooms = new Map(); // by id, the callbacks that wait for the server's answer
     const questions = new Map(); // by id, the callbacks that wait for the room
 
     const announce = (roomid) => {
@@ -44,7 +44,7 @@
       });
     };
 
-    // While there is no connection nothing is emitted: this makes up for it.
+    // Nothing is emitted while the socket is not connected: this makes up for it.
     socket.on('connect', () => {
       [...rooms.keys()].forEach(announce);
       [...questions.keys()].forEach(ask);

@@ -37,8 +37,8 @@ use super::{
     },
 };
 use crate::peer_list::{
-    Delivery, Dialect, Lines, News, PeerId, PeerToken, Reason, Refusal, SendOpts, SignedIn,
-    TimeoutPeerList, WayIn,
+    Delivery, Dialect, Lines, News, PeerId, PeerToken, Reason, Refusal, SendOpts, SignInOpts,
+    SignedIn, TimeoutPeerList,
 };
 
 mod address;
@@ -131,12 +131,12 @@ async fn serve(door: Door, joining: Joining, stream: Stream) {
     } else {
         Dialect::Silent
     };
-    let way = WayIn {
+    let opts = SignInOpts {
         door: DOOR,
         dialect,
         protected: joining.back.resumes,
     };
-    let SignedIn { id, token, list } = match sign_in(&door.peer_list, &joining, way).await {
+    let SignedIn { id, token, list } = match sign_in(&door.peer_list, &joining, opts).await {
         Ok(signed_in) => signed_in,
         Err((code, reason)) => return socket.close(code, reason).await,
     };
@@ -169,18 +169,18 @@ const UNAVAILABLE: (u16, &str) = (TRY_AGAIN, "try again soon");
 async fn sign_in(
     list: &TimeoutPeerList,
     joining: &Joining,
-    way: WayIn,
+    opts: SignInOpts,
 ) -> Result<SignedIn, (u16, &'static str)> {
     let name = joining.name.as_deref();
     if let Some((id, token)) = &joining.back.claim {
-        match list.resume_peer(*id, token, name, way).await {
+        match list.resume_peer(*id, token, name, opts).await {
             Ok(signed_in) => return Ok(signed_in),
             Err(Refusal::UnknownPeer) => {}
             Err(Refusal::WrongToken) => return Err((CloseCode::Policy.into(), "not your token")),
             Err(_) => return Err(UNAVAILABLE),
         }
     }
-    let added = list.add_peer(name, way).await;
+    let added = list.add_peer(name, opts).await;
     added.map_err(|refusal| match refusal {
         Refusal::Full => (TRY_AGAIN, "the server is full"),
         _ => UNAVAILABLE,

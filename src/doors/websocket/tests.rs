@@ -19,7 +19,7 @@ fn a_frame_goes_to_receiver_id_or_else_to_peer_id() {
 }
 
 #[test]
-fn what_is_no_object_or_names_nobody_goes_nowhere() {
+fn a_frame_that_is_not_an_object_or_names_no_peer_is_not_delivered() {
     let frames = [
         "",
         "null",
@@ -76,7 +76,7 @@ fn another_object_gets_the_ids_and_the_rest_stays_as_it_was() {
 }
 
 #[test]
-fn what_is_no_object_becomes_one() {
+fn a_message_that_is_not_an_object_becomes_one() {
     assert_eq!(
         framed("hi \"Bob\""),
         r#"{"senderId":"3","receiverId":"7","data":"hi \"Bob\""}"#

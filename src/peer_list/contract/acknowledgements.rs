@@ -20,7 +20,7 @@ async fn hand_over(list: &TestList, id: PeerId, ack: u64) -> u64 {
     number
 }
 
-/// Two peers that know of each other, of which the first was sent so many messages.
+/// Two peers that know of each other, of which the first was sent this many messages.
 async fn with_messages(engine: EngineKind, count: u8) -> (TestList, SignedIn) {
     let list = engine.default_list().await;
     let b = sign_in(&list, "b").await;
@@ -97,7 +97,9 @@ async fn what_was_never_delivered_cannot_be_acknowledged(engine: EngineKind) {
     }
 }
 
-async fn a_wait_that_does_not_acknowledge_takes_what_is_not_acknowledged_yet(engine: EngineKind) {
+async fn a_wait_that_does_not_acknowledge_is_given_what_is_not_acknowledged_yet(
+    engine: EngineKind,
+) {
     let (list, SignedIn { id: a, .. }) = with_messages(engine, 3).await;
     hand_over(&list, a, 0).await;
     hand_over(&list, a, 1).await;
@@ -150,7 +152,7 @@ every_engine! {
     a_repeat_comes_a_second_later_and_something_new_at_once,
     a_wait_whose_repeat_is_put_off_ends_at_once_when_its_peer_is_removed,
     what_was_never_delivered_cannot_be_acknowledged,
-    a_wait_that_does_not_acknowledge_takes_what_is_not_acknowledged_yet,
+    a_wait_that_does_not_acknowledge_is_given_what_is_not_acknowledged_yet,
     a_wait_is_given_what_comes_after_its_own_acknowledgement,
     a_peer_that_polls_is_refused_more_when_its_mailbox_is_full_also_if_it_acknowledges,
 }

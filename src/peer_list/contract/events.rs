@@ -1,4 +1,4 @@
-//! What those hear who watch the list.
+//! What subscribers of the list hear.
 
 use super::*;
 

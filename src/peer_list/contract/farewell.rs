@@ -4,7 +4,7 @@ use super::*;
 
 const GRACE: Duration = Duration::from_secs(5);
 
-async fn a_peer_that_leaves_with_grace_stays_if_it_shows_before_that_it_is_there(
+async fn a_peer_that_leaves_with_grace_stays_if_it_shows_before_then_that_it_still_runs(
     engine: EngineKind,
 ) {
     let list = engine.default_list().await;
@@ -124,7 +124,7 @@ async fn a_peer_is_gone_when_its_grace_is_over_whatever_of_it_is_still_open(engi
     assert_eq!(list.ids().await, [a]);
 }
 
-async fn a_last_poll_that_came_late_and_was_answered_keeps_nobody(engine: EngineKind) {
+async fn a_last_poll_that_came_late_and_was_answered_keeps_no_peer(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
     say(&list, a, a, "1").await;
@@ -156,10 +156,10 @@ async fn an_open_socket_does_not_keep_a_peer_that_signs_out_later(engine: Engine
 }
 
 every_engine! {
-    a_peer_that_leaves_with_grace_stays_if_it_shows_before_that_it_is_there,
+    a_peer_that_leaves_with_grace_stays_if_it_shows_before_then_that_it_still_runs,
     of_two_farewells_the_sooner_counts,
     a_page_that_polls_when_the_farewell_of_the_one_before_it_comes_stays,
     a_peer_is_gone_when_its_grace_is_over_whatever_of_it_is_still_open,
-    a_last_poll_that_came_late_and_was_answered_keeps_nobody,
+    a_last_poll_that_came_late_and_was_answered_keeps_no_peer,
     an_open_socket_does_not_keep_a_peer_that_signs_out_later,
 }

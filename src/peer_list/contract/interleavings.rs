@@ -262,8 +262,8 @@ impl Model {
     }
 
     async fn sign_in(&mut self, bare: bool) {
-        let way = if bare { BARE } else { LISTED };
-        let added = added(&self.list, "p", way).await;
+        let opts = if bare { BARE } else { LISTED };
+        let added = added(&self.list, "p", opts).await;
         let (id, lines) = (added.id, added.list);
         let knows: BTreeSet<PeerId> = text(&lines)
             .lines()

@@ -1,4 +1,4 @@
-//! Who is connected, and who is stale.
+//! Which peers are connected, and which are stale.
 
 use super::*;
 
@@ -72,7 +72,7 @@ async fn the_collector_removes_the_stale_and_the_others_hear_of_it(engine: Engin
     assert_eq!(list.ids().await, [a]);
 }
 
-async fn without_its_collector_nobody_times_out(engine: EngineKind) {
+async fn without_its_collector_no_peer_times_out(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
     list.cancel_gc();
@@ -143,7 +143,7 @@ every_engine! {
     who_joined_counts_as_connected_in_the_update_that_announces_it_only,
     an_open_connection_counts_for_the_last_peer_that_used_it,
     the_collector_removes_the_stale_and_the_others_hear_of_it,
-    without_its_collector_nobody_times_out,
+    without_its_collector_no_peer_times_out,
     a_list_that_is_collected_by_hand_alone_does_not_stand_still,
     a_peer_that_sent_heartbeats_and_whose_socket_closes_has_another_timeout,
     a_peer_is_connected_and_not_collected_while_its_socket_is_open,

@@ -1,7 +1,7 @@
 //! What every engine of the peer list promises, as tests that run against each of them.
 //!
 //! A promise stands in the file of its subject, under its name, once. It runs against the
-//! list in this process and against a real Redis (`redis-server` is to be installed). Time
+//! list in this process and against a real Redis (`redis-server` has to be installed). Time
 //! passes only where a test says so, at both ([`TestList::pass`]).
 
 mod acknowledgements;
@@ -49,7 +49,7 @@ macro_rules! every_engine {
 }
 use every_engine;
 
-/// Makes a property test for each engine of each of these functions, with so many cases.
+/// Makes a property test for each engine of each of these functions, with this many cases.
 macro_rules! every_engine_in_any_case {
     ($($test:ident: $check:ident($cases:expr), $memory:literal in memory, $redis:literal in redis;)+) => {
         mod in_any_case {
@@ -88,18 +88,18 @@ use every_engine_in_any_case;
 
 type Waiting = Pin<Box<dyn Future<Output = Result<Delivery, Refusal>>>>;
 
-const LISTED: WayIn = WayIn {
+const LISTED: SignInOpts = SignInOpts {
     door: "http",
     dialect: Dialect::Listed,
     protected: false,
 };
 
-const BARE: WayIn = WayIn {
+const BARE: SignInOpts = SignInOpts {
     dialect: Dialect::Bare,
     ..LISTED
 };
 
-const SOCKET: WayIn = WayIn {
+const SOCKET: SignInOpts = SignInOpts {
     door: "websocket",
     dialect: Dialect::Silent,
     protected: false,
@@ -150,9 +150,9 @@ fn text(lines: &Lines) -> String {
 }
 
 /// Signs a peer in, as a door does.
-async fn added(list: &TestList, name: &str, way: WayIn) -> SignedIn {
-    let added = list.add_peer(Some(name), way).await.unwrap();
-    if way.dialect != Dialect::Silent {
+async fn added(list: &TestList, name: &str, opts: SignInOpts) -> SignedIn {
+    let added = list.add_peer(Some(name), opts).await.unwrap();
+    if opts.dialect != Dialect::Silent {
         let request = list.open_request(caller(added.id, None)).unwrap();
         request.answered(true);
         list.settle().await;

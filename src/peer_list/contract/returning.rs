@@ -50,7 +50,9 @@ async fn a_wait_from_before_is_given_nothing_and_ends_in_its_own_time(engine: En
     assert!(matches!(end.news(), News::Nothing(_)));
 }
 
-async fn what_was_lent_to_a_connection_before_is_given_to_who_came_back(engine: EngineKind) {
+async fn what_was_lent_to_an_earlier_connection_is_given_to_the_peer_that_came_back(
+    engine: EngineKind,
+) {
     let list = engine.default_list().await;
     let a = added(&list, "a", LISTED).await;
     say(&list, a.id, a.id, "hi").await;
@@ -64,7 +66,7 @@ async fn what_was_lent_to_a_connection_before_is_given_to_who_came_back(engine: 
     assert_nothing(&list, a.id).await;
 }
 
-async fn nobody_comes_back_with_a_wrong_token_or_after_removal(engine: EngineKind) {
+async fn no_peer_comes_back_with_a_wrong_token_or_after_removal(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = added(&list, "a", LISTED).await;
     let b = added(&list, "b", LISTED).await;
@@ -157,17 +159,17 @@ async fn a_peer_that_has_shown_its_token_is_protected_from_then_on(engine: Engin
         Refusal::MissingToken
     );
     // And one that asked for it at its sign-in.
-    let way = WayIn {
+    let opts = SignInOpts {
         protected: true,
         ..LISTED
     };
-    let c = list.add_peer(Some("c"), way).await.unwrap();
+    let c = list.add_peer(Some("c"), opts).await.unwrap();
     assert_eq!(
         request(&list, c.id, None).await.unwrap_err(),
         Refusal::MissingToken
     );
     assert!(request(&list, c.id, Some(&c.token)).await.is_ok());
-    // Nobody acts by a request for a peer whose socket is open, nor for one that may
+    // No request may act for a peer whose socket is open, nor for one that may
     // open one again.
     let d = added(&list, "d", SOCKET).await;
     let socket = list.open_socket(d.id, false).await.unwrap();
@@ -190,8 +192,8 @@ every_engine! {
     a_peer_comes_back_under_its_id_with_its_line_first_and_its_mailbox,
     the_others_are_told_of_a_return_only_if_the_name_is_another,
     a_wait_from_before_is_given_nothing_and_ends_in_its_own_time,
-    what_was_lent_to_a_connection_before_is_given_to_who_came_back,
-    nobody_comes_back_with_a_wrong_token_or_after_removal,
+    what_was_lent_to_an_earlier_connection_is_given_to_the_peer_that_came_back,
+    no_peer_comes_back_with_a_wrong_token_or_after_removal,
     a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round,
     a_replaced_socket_that_waits_again_does_not_come_before_the_poll,
     a_poll_that_a_socket_replaced_ends_in_the_form_that_its_client_knows,

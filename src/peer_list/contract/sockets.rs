@@ -70,7 +70,7 @@ async fn a_socket_that_does_not_read_is_told_to_go(engine: EngineKind) {
     assert_eq!(list.ids().await, [a]);
 }
 
-async fn who_cannot_be_refused_waits_for_room(engine: EngineKind) {
+async fn a_sender_that_cannot_be_refused_waits_for_room(engine: EngineKind) {
     let list = engine.bounded_list(2 * MESSAGE_OVERHEAD_BYTES).await;
     let a = sign_in(&list, "a").await;
     let slow = added(&list, "slow", SOCKET).await.id;
@@ -90,7 +90,7 @@ async fn who_cannot_be_refused_waits_for_room(engine: EngineKind) {
         }
     };
     tokio::join!(sending, reading);
-    // One who polls can be refused, and is not removed.
+    // A sender that polls can be refused, and its receiver is not removed.
     let b = sign_in(&list, "b").await;
     for _ in 0..2 {
         say(&list, a, b, "").await;
@@ -188,7 +188,7 @@ every_engine! {
     who_watches_for_the_end_of_a_socket_takes_no_news_from_it,
     who_is_heard_through_a_socket_cannot_be_polled_for,
     a_socket_that_does_not_read_is_told_to_go,
-    who_cannot_be_refused_waits_for_room,
+    a_sender_that_cannot_be_refused_waits_for_room,
     a_peer_that_may_come_back_and_signs_out_through_its_socket_is_removed,
     the_end_of_the_server_ends_the_waits_of_sockets,
     a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent,

@@ -38,7 +38,7 @@ const ASKED_AGAIN: Duration = Duration::from_millis(200);
 /// ends, and it fails.
 const TEST_PATIENCE: Duration = Duration::from_secs(20);
 
-/// So many turns of the runtime are enough for every task that has something to do.
+/// This many turns of the runtime are enough for every task that has something to do.
 const TURNS: usize = 10;
 
 /// Where the list lives.
@@ -189,7 +189,7 @@ impl TestList {
         self.try_now(future).await.is_none()
     }
 
-    /// Who watches from now on.
+    /// A subscriber, from now on.
     pub async fn subscribe(&self) -> PeerEvents {
         self.settle().await;
         self.list.subscribe(None)
@@ -203,7 +203,7 @@ impl TestList {
         }
     }
 
-    /// Who is in the list, oldest first, as the engine knows it and not only this process.
+    /// The peers in the list, oldest first, as the engine has them, not only this process.
     pub async fn ids(&self) -> Vec<PeerId> {
         let infos = self.peer_infos().await.unwrap();
         infos.iter().map(|info| info.id).collect()

@@ -166,7 +166,7 @@ async fn who_is_away_for_too_much_is_removed_rather_than_given_a_part(engine: En
     publish(&list, b, "").await;
     let again = come(&list, Some(KEY)).await;
     assert_eq!((again.id, again.resumed), (a, true));
-    // Nobody waits for one that is not there.
+    // No sender waits for a peer that is away.
     list.now(publish(&list, b, "")).await;
     assert!(!come(&list, Some(KEY)).await.resumed);
     list.pass_secs(20).await;

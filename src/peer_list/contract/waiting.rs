@@ -20,7 +20,7 @@ async fn only_the_newest_wait_receives_and_an_older_one_ends_at_its_own_time(eng
     assert_eq!(*end.news(), News::Nothing("a,1,1\n".into()));
 }
 
-async fn while_a_delivery_is_on_loan_nobody_else_takes_and_a_dropped_one_is_first_again(
+async fn while_a_delivery_is_on_loan_no_other_wait_is_given_it_and_a_dropped_one_is_first_again(
     engine: EngineKind,
 ) {
     let list = engine.default_list().await;
@@ -43,7 +43,7 @@ async fn while_a_delivery_is_on_loan_nobody_else_takes_and_a_dropped_one_is_firs
 async fn every_open_wait_of_a_removed_peer_ends_at_once(engine: EngineKind) {
     let list = engine.default_list().await;
     let b = sign_in(&list, "b").await;
-    // Its own sign-out is no error to a peer, and its removal by others is one.
+    // Its own sign-out is not an error to a peer, but its removal by others is.
     let reasons = [
         (Reason::SignedOut, News::Nothing("b,1,1\n".into())),
         (Reason::Kicked, News::Removed(Reason::Kicked)),
@@ -115,7 +115,7 @@ async fn a_message_that_is_sent_again_with_its_number_is_delivered_once(engine: 
     // What was refused was not sent.
     assert_eq!(send("2", 2).await, Err(Refusal::MailboxFull));
     assert_eq!(send("1", 1).await, Ok(()));
-    // Whether this was sent nobody knows.
+    // It is not known whether this was sent.
     assert_eq!(send("0", 0).await, Err(Refusal::OutOfOrder));
     assert_eq!(take(&list, a).await, message(a, "1"));
     for _ in 0..2 {
@@ -145,7 +145,7 @@ async fn a_number_that_somebody_forged_does_not_lock_a_peer_out(engine: EngineKi
 
 every_engine! {
     only_the_newest_wait_receives_and_an_older_one_ends_at_its_own_time,
-    while_a_delivery_is_on_loan_nobody_else_takes_and_a_dropped_one_is_first_again,
+    while_a_delivery_is_on_loan_no_other_wait_is_given_it_and_a_dropped_one_is_first_again,
     every_open_wait_of_a_removed_peer_ends_at_once,
     at_the_end_every_open_wait_is_answered_and_none_parks_any_more,
     a_full_mailbox_refuses_and_keeps_what_it_has,

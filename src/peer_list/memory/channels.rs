@@ -16,7 +16,7 @@ use super::{
 };
 use crate::peer_list::{
     Added, Card, Channels, Dialect, Listing, PeerEvent, PeerId, PeerToken, Reason, Refusal,
-    Unlisted, Watching, WayIn, page::Connected, peer::name_for_list, rules::NAME_KEPT,
+    SignInOpts, Unlisted, Watching, page::Connected, peer::name_for_list, rules::NAME_KEPT,
 };
 
 #[async_trait]
@@ -38,12 +38,12 @@ impl Channels for MemoryEngine {
             let id = self.next_id(&mut roster)?;
             let presence = Presence::new(Instant::now());
             let dialect = Dialect::Silent;
-            let way = WayIn {
+            let opts = SignInOpts {
                 door,
                 dialect,
                 protected: key.is_some(),
             };
-            let mut peer = Peer::new(id, way, roster.current(), presence);
+            let mut peer = Peer::new(id, opts, roster.current(), presence);
             peer.by_socket_only = true;
             let peer = Arc::new(peer);
             {
@@ -98,7 +98,7 @@ impl Channels for MemoryEngine {
             let state = peer.state.lock();
             let mut roster = self.0.roster.lock();
             let name = name_for_list(name);
-            let joined = roster.join(id, &name, state.way.dialect, Connected::Yes);
+            let joined = roster.join(id, &name, state.sign_in.dialect, Connected::Yes);
             self.enlist(&roster, &peer, &state, Listed { name, joined });
         }
         // Its STATUS may have changed in between, or it may have been removed.

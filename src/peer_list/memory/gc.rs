@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_stand_still_nobody_is_collected_for_a_timeout() {
+    fn after_a_standstill_no_peer_is_collected_for_a_timeout() {
         let opts = HeartbeatOpts::default();
         let start = Instant::now();
         let mut awake = Awake::new(&opts, start);

@@ -7,7 +7,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::mailbox::Mailbox;
 use crate::peer_list::{
-    HeartbeatOpts, PeerId, PeerInfo, PeerToken, Reason, Refusal, WayIn,
+    HeartbeatOpts, PeerId, PeerInfo, PeerToken, Reason, Refusal, SignInOpts,
     page::Connected,
     rules::{LINGER, patience},
 };
@@ -41,7 +41,7 @@ pub(super) struct Listed {
 
 impl Peer {
     /// A peer that was made just now. `heard`: the version of the list that it knows.
-    pub fn new(id: PeerId, way: WayIn, heard: u64, presence: Presence) -> Self {
+    pub fn new(id: PeerId, opts: SignInOpts, heard: u64, presence: Presence) -> Self {
         Self {
             id,
             token: PeerToken::random(),
@@ -53,8 +53,8 @@ impl Peer {
             publishing: tokio::sync::Mutex::default(),
             state: Mutex::new(PeerState {
                 mailbox: Mailbox::default(),
-                way,
-                heard: way.dialect.knows(heard),
+                sign_in: opts,
+                heard: opts.dialect.knows(heard),
                 lent: false,
                 removed: None,
                 waits: Waits::default(),
@@ -63,7 +63,7 @@ impl Peer {
                 by_socket: false,
                 resumes: false,
                 leaving: None,
-                protected: way.protected,
+                protected: opts.protected,
                 capacity: None,
                 acknowledges: false,
                 last_given: None,
@@ -122,7 +122,7 @@ impl Peer {
         Some(PeerInfo {
             id: self.id,
             name: self.listed()?.name,
-            door: state.way.door.into(),
+            door: state.sign_in.door.into(),
             connected: match presence.shown {
                 Connected::Yes => true,
                 Connected::Until(end) => end > now,
@@ -150,7 +150,7 @@ pub(super) struct Leaving {
 pub(super) struct PeerState {
     pub mailbox: Mailbox,
     /// How it last came in.
-    pub way: WayIn,
+    pub sign_in: SignInOpts,
     /// The newest version of the list that it has heard.
     pub heard: u64,
     /// The next thing that it should hear is lent to a wait: no other wait is given it.

@@ -12,14 +12,14 @@ use super::{
     removal::Removal,
 };
 use crate::peer_list::{
-    PeerEvent, PeerId, PeerToken, Peers, Reason, Refusal, SignedIn, WayIn,
+    PeerEvent, PeerId, PeerToken, Peers, Reason, Refusal, SignInOpts, SignedIn,
     peer::name_for_list,
     rules::{ANSWER_PATIENCE, LATE_REQUEST, STANDSTILL},
 };
 
 #[async_trait]
 impl Peers for MemoryEngine {
-    async fn add_peer(&self, name: Option<&str>, way: WayIn) -> Result<SignedIn, Refusal> {
+    async fn add_peer(&self, name: Option<&str>, opts: SignInOpts) -> Result<SignedIn, Refusal> {
         if name.is_some_and(str::is_empty) {
             return Err(Refusal::NoName);
         }
@@ -29,8 +29,8 @@ impl Peers for MemoryEngine {
             let name = name.map_or_else(|| format!("peer_{id}").into(), name_for_list);
             let now = Instant::now();
             let presence = Presence::new(now);
-            let joined = roster.join(id, &name, way.dialect, presence.shown);
-            let peer = Arc::new(Peer::new(id, way, joined, presence));
+            let joined = roster.join(id, &name, opts.dialect, presence.shown);
+            let peer = Arc::new(Peer::new(id, opts, joined, presence));
             // No other code knows this peer yet, so that its state may be locked after
             // the roster.
             self.enlist(&roster, &peer, &peer.state.lock(), Listed { name, joined });
@@ -52,7 +52,7 @@ impl Peers for MemoryEngine {
         id: PeerId,
         token: &PeerToken,
         name: Option<&str>,
-        way: WayIn,
+        opts: SignInOpts,
     ) -> Result<SignedIn, Refusal> {
         let peer = self.polled_peer(id)?;
         if peer.admit(Some(token)).is_err() {
@@ -73,15 +73,15 @@ impl Peers for MemoryEngine {
             state.presence.shown = state.presence.connected(now);
             if let Some(name) = name {
                 roster.leave(listed.joined, &listed.name);
-                let joined = roster.join(id, &name, way.dialect, state.presence.shown);
+                let joined = roster.join(id, &name, opts.dialect, state.presence.shown);
                 listed = Listed { name, joined };
                 peer.set_listed(listed.clone());
             } else {
                 roster.set_connected(listed.joined, state.presence.shown);
             }
             let wakers = state.begin_session(false);
-            state.way = way;
-            state.heard = way.dialect.knows(roster.current());
+            state.sign_in = opts;
+            state.heard = opts.dialect.knows(roster.current());
             if let Some(peer) = peer.info(&state) {
                 self.0.events.add(PeerEvent::PeerReconnected(peer));
             }

@@ -136,7 +136,7 @@ impl MemoryEngine {
     }
 
     pub(super) fn fell_behind(&self, state: &PeerState) -> Option<Stale> {
-        let bare = state.way.dialect == Dialect::Bare;
+        let bare = state.sign_in.dialect == Dialect::Bare;
         let behind = bare && !self.0.roster.lock().log_reaches(state.heard);
         behind.then_some(Stale::FellBehind)
     }

@@ -11,16 +11,16 @@ use tokio::{
 
 use crate::peer_list::{
     Caller, Delivery, Dialect, HeartbeatOpts, Link, News, PeerEvent, PeerId, Proof, Reason,
-    Refusal, SendOpts, TimeoutPeerList, WaitOpts, WayIn, roster::LOG_LENGTH,
+    Refusal, SendOpts, SignInOpts, TimeoutPeerList, WaitOpts, roster::LOG_LENGTH,
 };
 
 async fn sign_in(list: &TimeoutPeerList, dialect: Dialect) -> PeerId {
-    let way = WayIn {
+    let opts = SignInOpts {
         door: "http",
         dialect,
         protected: false,
     };
-    list.add_peer(Some("peer"), way).await.unwrap().id
+    list.add_peer(Some("peer"), opts).await.unwrap().id
 }
 
 async fn wait(list: &TimeoutPeerList, id: PeerId) -> Result<Delivery, Refusal> {

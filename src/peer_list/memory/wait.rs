@@ -102,7 +102,7 @@ impl Wait {
             if state.by_socket {
                 return Err(Refusal::UnknownPeer);
             }
-            (state.waits.begin(), state.session, state.way.dialect)
+            (state.waits.begin(), state.session, state.sign_in.dialect)
         };
         Ok(Self {
             list: list.clone(),
@@ -134,7 +134,7 @@ impl Wait {
             } else {
                 state.waits.begin()
             };
-            (number, state.way.dialect)
+            (number, state.sign_in.dialect)
         };
         Self {
             list: list.clone(),
@@ -302,7 +302,7 @@ impl Wait {
     }
 
     fn status(&self, state: &PeerState) -> Result<(News, Hears), FellBehind> {
-        match state.way.dialect {
+        match state.sign_in.dialect {
             // Peers of the silent dialect never get here.
             Dialect::Listed | Dialect::Silent => {
                 let (list, version) = self.roster_update(state);

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::future::join_all;
 
-use super::{here::Over, node::Node, verbs};
+use super::{here::Ended, node::Node, verbs};
 use crate::peer_list::PeerId;
 
 /// At most this many peers are reported at once.
@@ -18,68 +18,70 @@ impl Node {
     /// Some of the peers with ended waits or connections here, and nothing else open.
     fn over_now(&self) -> Vec<PeerId> {
         let open = self.open.lock();
-        let over = self.over.lock();
-        let now = over.keys().filter(|id| !open.contains_key(id));
+        let ended = self.ended.lock();
+        let now = ended.keys().filter(|id| !open.contains_key(id));
         now.take(OVER_AT_ONCE).copied().collect()
     }
 
     /// Takes what has ended of those peers.
-    fn take_over(&self) -> Vec<(PeerId, Over)> {
+    fn take_ended(&self) -> Vec<(PeerId, Ended)> {
         let some = self.over_now();
-        let mut over = self.over.lock();
+        let mut ended = self.ended.lock();
         some.into_iter()
-            .filter_map(|id| Some((id, over.remove(&id)?)))
+            .filter_map(|id| Some((id, ended.remove(&id)?)))
             .collect()
     }
 
     /// A wait of a peer has ended, and Redis may not know. While Redis is away only the
     /// newest wait of each peer is kept: its end is also the end of all earlier ones.
     pub fn wait_is_over(self: &Arc<Self>, id: PeerId, number: u64) {
-        let mut over = self.over.lock();
-        let wait = &mut over.entry(id).or_default().wait;
+        let mut ended = self.ended.lock();
+        let wait = &mut ended.entry(id).or_default().wait;
         *wait = (*wait).max(Some(number));
-        drop(over);
-        self.start_telling_over();
+        drop(ended);
+        self.start_reporting_ended();
     }
 
     /// The connection that a peer used last is closed.
     pub fn link_is_over(self: &Arc<Self>, id: PeerId, link: u64) {
-        let mut over = self.over.lock();
-        let links = &mut over.entry(id).or_default().links;
+        let mut ended = self.ended.lock();
+        let links = &mut ended.entry(id).or_default().links;
         links.truncate(LINKS_KEPT - 1);
         links.push(link);
-        drop(over);
-        self.start_telling_over();
+        drop(ended);
+        self.start_reporting_ended();
     }
 
-    pub fn start_telling_over(self: &Arc<Self>) {
+    pub fn start_reporting_ended(self: &Arc<Self>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        if !self.is_telling_over.swap(true, Ordering::AcqRel) {
+        if !self.is_reporting_ended.swap(true, Ordering::AcqRel) {
             let node = self.clone();
-            runtime.spawn(async move { node.tell_over().await });
+            runtime.spawn(async move { node.report_ended().await });
         }
     }
 
     /// Tells Redis what has ended.
-    async fn tell_over(&self) {
+    async fn report_ended(&self) {
         loop {
-            let some = self.take_over();
+            let some = self.take_ended();
             if some.is_empty() {
-                self.is_telling_over.store(false, Ordering::Release);
+                self.is_reporting_ended.store(false, Ordering::Release);
                 // More may have ended in between.
-                if self.over_now().is_empty() || self.is_telling_over.swap(true, Ordering::AcqRel) {
+                if self.over_now().is_empty()
+                    || self.is_reporting_ended.swap(true, Ordering::AcqRel)
+                {
                     return;
                 }
                 continue;
             }
-            join_all(some.into_iter().map(async |(id, over)| {
-                if let Some(number) = over.wait {
+            join_all(some.into_iter().map(async |(id, ended)| {
+                if let Some(number) = ended.wait {
                     let name = self.wait_name(number);
                     let _ = self.link.run(verbs::end_wait(id, &name, false), None).await;
                 }
-                for link in over.links {
+                for link in ended.links {
                     let _ = self.link.run(verbs::unlink(id, link), None).await;
                 }
             }))

@@ -131,7 +131,7 @@ impl OpenHere {
 
 /// What of a peer has ended here.
 #[derive(Default)]
-pub(super) struct Over {
+pub(super) struct Ended {
     /// Its waits, up to the one with this number.
     pub wait: Option<u64>,
     /// Connections that it used. Redis has at most one of them: the last, or one of the

@@ -147,7 +147,7 @@ impl Commands {
     }
 
     /// Whether Redis answers on a new connection.
-    async fn is_answered_anew(&self) -> bool {
+    async fn is_answered_on_a_new_connection(&self) -> bool {
         let asking = async {
             let mut connection = self.client.get_multiplexed_async_connection().await?;
             connection.req_packed_command(&redis::cmd("PING")).await
@@ -158,7 +158,7 @@ impl Commands {
     /// Checks the connection. Returns whether it was replaced.
     async fn watch(&self) -> bool {
         let wire = self.wire();
-        if wire.lives().await || !self.is_answered_anew().await {
+        if wire.lives().await || !self.is_answered_on_a_new_connection().await {
             return false;
         }
         // The old connection may only have been slow.

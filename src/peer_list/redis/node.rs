@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::{
     events::read_event,
-    here::{OpenHere, Over},
+    here::{Ended, OpenHere},
     link::Link,
     row::Row,
     verbs::{self, Known},
@@ -39,9 +39,9 @@ pub(super) struct Node {
     /// The number of the last wait that began here.
     pub waits: AtomicU64,
     /// What has ended here and Redis has to be told of.
-    pub over: Mutex<HashMap<PeerId, Over>>,
+    pub ended: Mutex<HashMap<PeerId, Ended>>,
     /// A task is telling Redis.
-    pub is_telling_over: AtomicBool,
+    pub is_reporting_ended: AtomicBool,
     /// Whether nodes with other settings use the list too, as the log has reported it.
     pub differ: AtomicBool,
     /// Held by the one task that asks for changes of the list: its answer serves all.
@@ -71,8 +71,8 @@ impl Node {
             told: Default::default(),
             ending: CancellationToken::new(),
             waits: AtomicU64::new(0),
-            over: Mutex::default(),
-            is_telling_over: AtomicBool::new(false),
+            ended: Mutex::default(),
+            is_reporting_ended: AtomicBool::new(false),
             differ: AtomicBool::new(false),
             asking_for_changes: tokio::sync::Mutex::new(()),
             questions: AtomicU64::new(0),

@@ -23,8 +23,8 @@ impl Node {
             }
         }
         drop(open);
-        if self.over.lock().contains_key(&id) {
-            self.start_telling_over();
+        if self.ended.lock().contains_key(&id) {
+            self.start_reporting_ended();
         }
     }
 

@@ -11,13 +11,13 @@ use super::{
     op, row::Row, split, verbs,
 };
 use crate::peer_list::{
-    Caller, PeerId, PeerToken, Peers, Reason, Refusal, SignedIn, WayIn, peer::name_for_list,
+    Caller, PeerId, PeerToken, Peers, Reason, Refusal, SignInOpts, SignedIn, peer::name_for_list,
     rules::ANSWER_PATIENCE,
 };
 
 #[async_trait]
 impl Peers for RedisEngine {
-    async fn add_peer(&self, name: Option<&str>, way: WayIn) -> Result<SignedIn, Refusal> {
+    async fn add_peer(&self, name: Option<&str>, opts: SignInOpts) -> Result<SignedIn, Refusal> {
         if name.is_some_and(str::is_empty) {
             return Err(Refusal::NoName);
         }
@@ -28,11 +28,11 @@ impl Peers for RedisEngine {
         let add = verbs::add_peer(
             &op,
             name.as_deref().unwrap_or_default(),
-            way.door,
-            way.dialect,
+            opts.door,
+            opts.dialect,
             &token,
             self.0.highest_id(),
-            way.protected,
+            opts.protected,
         );
         let added = accepted(self.0.link.run_in_time(add, PATIENCE).await);
         if let Err(Refusal::Full) = added {
@@ -54,11 +54,11 @@ impl Peers for RedisEngine {
         id: PeerId,
         token: &PeerToken,
         name: Option<&str>,
-        way: WayIn,
+        opts: SignInOpts,
     ) -> Result<SignedIn, Refusal> {
         let name = name.map(name_for_list);
         let name = name.as_deref().unwrap_or_default();
-        let resume = verbs::resume_peer(&op(), id, token, name, way.door, way.dialect);
+        let resume = verbs::resume_peer(&op(), id, token, name, opts.door, opts.dialect);
         let row = accepted(self.0.link.run_in_time(resume, PATIENCE).await)?;
         let signed_in = self.signed_in(row, *token).await;
         info!(peer_id = id.get(), "peer came back");

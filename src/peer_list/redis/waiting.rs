@@ -139,7 +139,7 @@ enum Begun {
     /// Redis has the wait, and has found this for it.
     With(Found),
     /// The time of the wait is over, and Redis was away.
-    Over,
+    TooLate,
 }
 
 impl Wait {
@@ -193,7 +193,7 @@ impl Wait {
         // News that are there already go even to the shortest wait, and also while the
         // node stops.
         let Some(row) = self.in_time(END_PATIENCE, asked).await else {
-            return Ok(Begun::Over);
+            return Ok(Begun::TooLate);
         };
         let answer = split(row);
         if answer.as_ref().is_ok_and(|(kind, _)| kind != "ok") {
@@ -306,7 +306,7 @@ pub(super) async fn wait(
     let mut wait = Wait::new(node, caller.id, end);
     let mut found = match wait.begin(caller, opts.acknowledged).await? {
         Begun::With(found) => found,
-        Begun::Over => return wait.nothing().await,
+        Begun::TooLate => return wait.nothing().await,
     };
     loop {
         let mut left = None;

@@ -148,7 +148,7 @@ fn peers_that_heard_the_same_share_the_bytes_of_an_update() {
 }
 
 #[test]
-fn ids_begin_anew_after_the_largest_and_pass_over_those_in_use() {
+fn ids_begin_again_after_the_largest_and_skip_those_in_use() {
     let mut roster = Roster::new();
     roster.last_id = PeerId::MAX.get() - 1;
     assert_eq!(roster.next_id(|_| false), PeerId::MAX);
@@ -157,7 +157,7 @@ fn ids_begin_anew_after_the_largest_and_pass_over_those_in_use() {
 }
 
 #[test]
-fn the_log_forgets_what_is_older_than_its_length() {
+fn the_log_drops_changes_beyond_its_length() {
     let mut roster = Roster::new();
     let name: Arc<str> = "n".into();
     let start = roster.join(id(1), &name, Dialect::Bare, Connected::Yes);

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::{
     doors::http::SignalOpts,
-    peer_list::{Dialect, HeartbeatOpts, SendOpts, TimeoutPeerList, WayIn},
+    peer_list::{Dialect, HeartbeatOpts, SendOpts, SignInOpts, TimeoutPeerList},
     server::{AppOpts, app},
 };
 
@@ -27,15 +27,15 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn way(dialect: Dialect) -> WayIn {
-    WayIn {
+fn signs_in(dialect: Dialect) -> SignInOpts {
+    SignInOpts {
         door: "http",
         dialect,
         protected: false,
     }
 }
 
-/// A list on which nobody times out.
+/// A list in which no peer times out.
 fn peer_list() -> TimeoutPeerList {
     let list = TimeoutPeerList::new(HeartbeatOpts::default());
     list.cancel_gc();
@@ -112,7 +112,7 @@ async fn a_head_that_begins_behind_another_request_has_ten_seconds_too() {
 #[tokio::test(start_paused = true)]
 async fn line_ends_between_requests_are_nothing() {
     let list = peer_list();
-    list.add_peer(Some("a"), way(Dialect::Listed))
+    list.add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap();
     let mut client = connect(&list, SignalOpts::default());
@@ -184,10 +184,12 @@ async fn an_idle_connection_may_stay_for_its_time_between_requests() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_without_news_ends_after_its_time_less_up_to_a_fifth_with_the_list() {
     let list = peer_list();
-    list.add_peer(Some("a"), way(Dialect::Listed))
+    list.add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap();
-    list.add_peer(Some("b"), way(Dialect::Bare)).await.unwrap();
+    list.add_peer(Some("b"), signs_in(Dialect::Bare))
+        .await
+        .unwrap();
     let mut client = connect(&list, SignalOpts::default());
     let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
     client.write_all(wait).await.unwrap();
@@ -213,7 +215,7 @@ async fn a_wait_without_news_ends_after_its_time_less_up_to_a_fifth_with_the_lis
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_sooner_if_its_client_asks_for_that_and_not_later() {
     let list = peer_list();
-    list.add_peer(Some("a"), way(Dialect::Listed))
+    list.add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap();
     let mut client = connect(&list, SignalOpts::default());
@@ -233,7 +235,7 @@ async fn a_wait_ends_sooner_if_its_client_asks_for_that_and_not_later() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_may_last_for_ever() {
     let list = peer_list();
-    list.add_peer(Some("a"), way(Dialect::Listed))
+    list.add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap();
     let opts = SignalOpts {
@@ -244,7 +246,7 @@ async fn a_wait_may_last_for_ever() {
     let wait = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
     client.write_all(wait).await.unwrap();
     sleep(seconds(100_000)).await;
-    list.add_peer(Some("b"), way(Dialect::Listed))
+    list.add_peer(Some("b"), signs_in(Dialect::Listed))
         .await
         .unwrap();
     let reply = read_reply(&mut client).await;
@@ -264,7 +266,7 @@ async fn an_error_on_wait_is_answered_after_a_pause_but_a_removal_at_once() {
         assert_eq!(start.elapsed().as_secs(), 1);
     }
     let id = list
-        .add_peer(Some("a"), way(Dialect::Listed))
+        .add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap()
         .id;
@@ -281,7 +283,7 @@ async fn an_error_on_wait_is_answered_after_a_pause_but_a_removal_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_sender_has_a_minute_and_a_stalled_one_is_told_so() {
     let list = peer_list();
-    list.add_peer(Some("a"), way(Dialect::Listed))
+    list.add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap();
     let post = b"POST /message?peer_id=1&to=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";

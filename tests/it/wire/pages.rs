@@ -96,7 +96,7 @@ async fn with_a_list_of_origins_only_those_are_allowed() {
 }
 
 #[tokio::test]
-async fn without_cors_there_is_no_word_of_it() {
+async fn without_cors_answers_have_no_cors_headers() {
     let server = TestServer::with(HeartbeatOpts::default(), opts(Cors::Off)).await;
     let reply = server.get("/sign_in?peer_name=a").await;
     assert!(!reply.head.contains("Access-Control"), "{}", reply.head);

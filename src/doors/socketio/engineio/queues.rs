@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_outbox_keeps_nothing_and_holds_up_nobody() {
+    fn a_closed_outbox_keeps_nothing_and_holds_up_no_sender() {
         let outbox = Outbox::default();
         outbox.push(packet(OUTBOX_BYTES));
         let mut room = task::spawn(outbox.has_room());

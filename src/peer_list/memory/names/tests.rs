@@ -101,7 +101,7 @@ fn a_peer_that_waits_for_a_name_hears_of_it_once() {
 }
 
 #[test]
-fn a_name_is_announced_as_long_as_one_of_its_announcers_is_there() {
+fn a_name_is_announced_as_long_as_one_of_its_announcers_is_signed_in() {
     let mut names = names(4);
     names.announce(id(1), "name").unwrap();
     names.announce(id(2), "name").unwrap();

@@ -8,7 +8,7 @@ const WAIT: &[u8] = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";
 async fn a_hang_up_behind_a_pipelined_request_ends_the_wait() {
     let list = peer_list();
     let id = list
-        .add_peer(Some("a"), way(Dialect::Listed))
+        .add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap()
         .id;
@@ -34,7 +34,7 @@ async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answer
     const IN_FLIGHT: usize = 1024;
     let list = peer_list();
     let id = list
-        .add_peer(Some("a"), way(Dialect::Listed))
+        .add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap()
         .id;
@@ -73,7 +73,7 @@ async fn what_is_sent_behind_a_parked_wait_is_read_within_a_bound_and_all_answer
 async fn a_client_that_reads_slowly_gets_every_byte_and_its_next_request_too() {
     let list = peer_list();
     let id = list
-        .add_peer(Some("a"), way(Dialect::Listed))
+        .add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap()
         .id;
@@ -102,7 +102,7 @@ async fn a_client_that_reads_slowly_gets_every_byte_and_its_next_request_too() {
 async fn a_client_that_reads_nothing_for_half_a_minute_is_given_up() {
     let list = peer_list();
     let id = list
-        .add_peer(Some("a"), way(Dialect::Listed))
+        .add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap()
         .id;
@@ -126,7 +126,7 @@ async fn a_client_that_reads_nothing_for_half_a_minute_is_given_up() {
 async fn a_wait_with_a_body_is_answered_and_its_connection_closed() {
     let list = peer_list();
     let id = list
-        .add_peer(Some("a"), way(Dialect::Listed))
+        .add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap()
         .id;
@@ -234,7 +234,7 @@ impl AsyncWrite for Recorded {
 async fn the_head_and_the_body_of_a_reply_leave_in_one_write() {
     let list = peer_list();
     let id = list
-        .add_peer(Some("a"), way(Dialect::Listed))
+        .add_peer(Some("a"), signs_in(Dialect::Listed))
         .await
         .unwrap()
         .id;
