@@ -373,3 +373,18 @@ export async function until(condition) {
 
 /** For what cannot be observed: that something does not happen, or lasts. */
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Signs in, and remembers the token. */
+export async function signIn(server, name, query = '') {
+  const answer = await fetch(`${server.http}/sign_in?peer_name=${name}${query}`);
+  assert.equal(answer.status, 200);
+  return {
+    id: Number(answer.headers.get('pragma')),
+    token: answer.headers.get('x-peer-token'),
+    interval: Number(answer.headers.get('x-heartbeat-interval')),
+    list: await answer.text(),
+  };
+}
+
+/** What an event tells: its name, its peer and its reason. */
+export const told = ({event, data}) => [event, data?.peer?.id, data?.reason].filter((part) => part !== undefined);

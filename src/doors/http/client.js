@@ -12,6 +12,9 @@
  * The client reconnects by itself, with the same id: it gets each message of
  * others exactly once and in order, and each of its own is delivered once. A
  * reloaded page is the same peer.
+ *
+ * It is one file although it is long: pages import it from the server as it is,
+ * without a build step, in one request.
  */
 
 /** A request without an answer for this long, in ms, is on a dead connection. */

@@ -135,7 +135,7 @@ impl RequestError {
             }
             Self::TooHigh(name, highest) => format!("{name} is too high: at most {highest}"),
             Self::MissingToken => {
-                "the token of the peer is missing: send the X-Peer-Token header that its sign-in \
+                "the peer's token is missing: send the X-Peer-Token header that its sign-in \
                  returned"
                     .into()
             }
@@ -156,7 +156,7 @@ impl RequestError {
             }
             Self::Conflict(refusal) => refusal.to_string(),
             Self::Unavailable => {
-                "the server cannot reach its peer list, or has no room in it: try again soon".into()
+                "the peer list cannot be reached, or is full: try again soon".into()
             }
             Self::TooLarge { limit } => {
                 format!("the message is too large: send at most {limit} bytes")
