@@ -107,7 +107,7 @@ pub(super) fn redis_prefix(value: &str) -> Result<String, String> {
         .all(|b| b.is_ascii_graphic() && b != b'{' && b != b'}');
     (fits && is_plain)
         .then(|| value.to_owned())
-        .ok_or_else(|| "1 to 64 letters, digits or other ASCII characters, without braces".into())
+        .ok_or_else(|| "1 to 64 printable ASCII characters, without spaces and braces".into())
 }
 
 pub(super) fn bytes(value: &str) -> Result<usize, String> {

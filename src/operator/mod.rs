@@ -145,7 +145,7 @@ async fn peers(State(operator): State<Operator>, request: Request) -> Answer {
 async fn peer(State(operator): State<Operator>, request: Request) -> Answer {
     only(&[Method::GET, Method::DELETE], &request)?;
     let id = id_of(&request).ok_or(RequestError::MalformedId("the last part of the path"))?;
-    let missing = RequestError::NotSignedIn("this peer");
+    let missing = RequestError::NotSignedIn("the path");
     if request.method() == Method::GET {
         let info = operator.peer_list.peer_info(id).await?.ok_or(missing)?;
         return Ok(json_reply(json::peer(&info)));
@@ -176,8 +176,8 @@ async fn events(State(operator): State<Operator>, request: Request) -> Answer {
         None => operator.peer_list.subscribe(None),
         Some(last) => {
             let last = last.to_str().ok().and_then(|last| last.trim().parse().ok());
-            // A number that is not ours is a gap. A browser that is refused would never
-            // ask again.
+            // Anything other than a number of this server is a gap. A browser that is
+            // refused would never ask again.
             operator.peer_list.subscribe(Some(last.unwrap_or(0)))
         }
     };

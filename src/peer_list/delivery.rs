@@ -54,7 +54,7 @@ pub(super) trait Lease: fmt::Debug + Send + Sync {
 }
 
 impl Delivery {
-    /// Ends a wait. Nothing is on loan.
+    /// A delivery that ends a wait, with nothing on loan.
     pub(super) fn last(news: News) -> Self {
         Self {
             news,

@@ -87,7 +87,7 @@ pub trait Peers {
 
     /// Whether a request with this token (None: it shows none) may act as the peer. A
     /// request that shows the right token protects the peer from then on: every later
-    /// request has to show it. No token is wrong for a peer that is not signed in: the
+    /// request has to show it. If the peer is not signed in, any token passes, and the
     /// operation that follows is refused.
     ///
     /// Refusals: [`WrongToken`](Refusal::WrongToken),
@@ -264,7 +264,7 @@ pub trait Watching {
     /// The number of peers, as far as this process knows.
     fn len(&self) -> usize;
 
-    /// Whether the list is empty, as far as this process knows.
+    /// Whether there are no peers, as far as this process knows.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -311,8 +311,8 @@ pub trait Engine:
     /// Removes the stale peers now instead of at the next interval. Returns their ids.
     async fn purge(&self) -> Result<Vec<PeerId>, Refusal>;
 
-    /// Stops the collector of this process: from now on only [`Engine::purge`] removes stale
-    /// peers.
+    /// Stops the collector of this process: from now on this process removes stale peers
+    /// only when [`Engine::purge`] is called.
     fn cancel_gc(&self);
 
     /// Ends every open wait, and from now on every wait without news, with
@@ -325,8 +325,9 @@ pub trait Engine:
 }
 
 /// An open request of a peer. While it waits, the peer is connected, and cannot get stale
-/// unless the peer sends heartbeats. If the list is in this process, both hold for as long
-/// as this lives, whether it waits or not; if not, for the newest wait of the peer only.
+/// unless the peer sends heartbeats. If the list is in this process, both hold for as
+/// long as this lives, whether it waits or not. If the list is in Redis, they hold only
+/// while the newest wait of the peer is open.
 #[async_trait]
 pub trait OpenRequest: fmt::Debug + Send + Sync {
     /// Waits for the next thing that the peer should hear.
@@ -336,7 +337,7 @@ pub trait OpenRequest: fmt::Debug + Send + Sync {
     /// loses nothing.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer), also for a peer whose socket is
-    /// open: it is heard through [`OpenSocket::wait`].
+    /// open: it gets its news through [`OpenSocket::wait`].
     async fn wait(&self, opts: WaitOpts) -> Result<Delivery, Refusal>;
 
     /// As [`Mail::send`].
@@ -345,7 +346,7 @@ pub trait OpenRequest: fmt::Debug + Send + Sync {
     /// As [`Peers::refresh_peer_timeout`].
     async fn heartbeat(&self) -> Result<(), Refusal>;
 
-    /// Notes how many viewers the peer can still serve, for those who watch the list.
+    /// Notes how many more viewers the peer can serve, as the operator's API shows it.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer).
     async fn set_capacity(&self, capacity: u64) -> Result<(), Refusal>;
@@ -363,7 +364,7 @@ pub trait OpenRequest: fmt::Debug + Send + Sync {
 }
 
 /// The socket of a peer, open as long as this lives. Until then the peer is connected,
-/// is not collected, and is heard through this only; if its mailbox is full, it does not
+/// is not collected, and gets its news through this only; if its mailbox is full, it does not
 /// read, and its door is told to remove it.
 #[async_trait]
 pub trait OpenSocket: fmt::Debug + Send + Sync {

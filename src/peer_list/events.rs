@@ -124,8 +124,8 @@ struct Kept {
 }
 
 impl Kept {
-    /// Forgets the events that all subscribers have taken. `newest`: the number of the
-    /// last event.
+    /// Forgets the oldest events above [`EVENTS_KEPT`]. Those that a subscriber has not
+    /// taken yet stay, up to [`EVENTS_QUEUED`]. `newest`: the number of the last event.
     fn trim(&mut self, newest: u64) {
         while self.events.len() > EVENTS_KEPT {
             let oldest = newest - self.events.len() as u64 + 1;
@@ -148,8 +148,8 @@ impl EventLog {
         Self::beginning_at(SystemTime::now())
     }
 
-    /// Numbers begin at the current time in us, so that every number of an earlier server
-    /// is lower than all numbers of this one and can be recognized.
+    /// Numbers begin at `start`, in us since 1970, so that every number of an earlier
+    /// server is lower than all numbers of this one and can be recognized.
     pub fn beginning_at(start: SystemTime) -> Arc<Self> {
         let start = start.duration_since(SystemTime::UNIX_EPOCH);
         let start = u64::try_from(start.as_ref().map_or(0, Duration::as_micros));

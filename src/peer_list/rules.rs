@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::HeartbeatOpts;
 
-/// A peer counts as connected for this long after an answered wait or HTTP/1.0 request:
-/// clients close their connection and poll again.
+/// A peer counts as connected for this long after its sign-in, an answered wait, or a
+/// request over HTTP/1.0: clients close their connection and poll again.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Timeouts of at least this long include some grace for late heartbeats.
@@ -37,11 +37,11 @@ pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const LATE_REQUEST: Duration = Duration::from_secs(1);
 
 /// The alias of a peer whose socket has been closed for this long is free for others:
-/// one that still lives is back by then. (`socket.io-client` tries after 1 s, and 2.)
+/// a peer that still runs is back by then. (`socket.io-client` tries after 1 s, and 2.)
 pub(super) const NAME_KEPT: Duration = Duration::from_secs(5);
 
-/// A timer that fires later than this shows that the process stood still (a suspended
-/// machine, SIGSTOP). What clients sent meanwhile was not read.
+/// A timer that fires more than this behind its time shows that the process stood still
+/// (a suspended machine, SIGSTOP). What clients sent meanwhile was not read.
 pub(crate) const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// How long a sender that cannot be refused waits for room in a mailbox.

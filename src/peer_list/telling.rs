@@ -13,7 +13,8 @@ const SMALL_ROOM: usize = 16;
 /// next request), so that telling takes about an eighth of a core at most.
 const WINDOW_PER_PEER: Duration = Duration::from_micros(120);
 
-/// However large the room, the window is no longer: people notice more.
+/// The window is never longer than this, however many peers there are: people would
+/// notice.
 const LONGEST_WINDOW: Duration = Duration::from_millis(55);
 
 /// This many changes in a window are a storm, which is told after [`STORM_WINDOWS`]
@@ -29,9 +30,9 @@ const STORM_WINDOWS: u32 = 3;
 pub(super) enum Telling {
     /// Now: the caller tells them.
     Now,
-    /// Then: the caller sees to it that they are told then.
+    /// Then: the caller tells them then.
     At(Instant),
-    /// Somebody was given [`Telling::At`] and sees to it already.
+    /// An earlier caller was given [`Telling::At`] and does it.
     Scheduled,
 }
 
@@ -42,7 +43,7 @@ pub(super) struct Schedule {
     window: Option<Window>,
 }
 
-/// A time in which changes are made that are told together at its end.
+/// A time whose changes are told together at its end.
 struct Window {
     /// When the first of them was made.
     start: Instant,
@@ -59,9 +60,9 @@ impl Schedule {
         }
     }
 
-    /// To be asked after each change of a list of so many peers: when it is to
-    /// be told. At once when the last telling was a while ago, else with
-    /// others of the same window.
+    /// Asked after each change of a list with this many peers: when the change is told.
+    /// At once if the last telling was a while ago, otherwise together with the other
+    /// changes of the window.
     pub fn changed(&mut self, peers: usize, now: Instant) -> Telling {
         let Some(window) = &mut self.window else {
             let length = window_length(peers);
@@ -78,7 +79,7 @@ impl Schedule {
             return Telling::At(end);
         };
         window.changes += 1;
-        // Towards the end of a window another change is what it was for.
+        // A change late in the window ends it: the window waits for such changes.
         let late = window.start + (window.end - window.start) * 4 / 5;
         if window.changes < STORM && now >= late {
             return self.tell(now);

@@ -45,7 +45,7 @@ export class SignalingClient extends EventTarget {
   readonly id: number | null;
   /** The other peers. */
   readonly peers: Peer[];
-  /** Whether the last request reached the server. */
+  /** Whether the client is signed in and reaches the server. One cut connection does not count. */
   readonly connected: boolean;
   /** Signs in. Resolves when the peer is in the list. */
   connect(): Promise<void>;

@@ -20,10 +20,10 @@
 /** A request without an answer for this long, in ms, is on a dead connection. */
 const PATIENCE_MS = 15_000;
 
-/** A message is given up, in ms, when its receiver has not polled for this long. */
+/** How long a message is retried while the mailbox of its receiver is full, in ms. */
 const FULL_PATIENCE_MS = 30_000;
 
-/** The longest wait, in ms, if the server asks for no heartbeats. */
+/** The longest wait, in ms. It is shorter if heartbeats are due more often. */
 const LONGEST_WAIT_MS = 60_000;
 
 /** The pause before the second attempt, in ms; it doubles up to the longest. */
@@ -42,7 +42,7 @@ const TURN_MS = 500;
 /** A tab that was silent for this long, in ms, is gone. Each tab reports with every wait. */
 const TAB_LIFE_MS = 2 * LONGEST_WAIT_MS;
 
-/** How long a page that was left has to come back, in ms; the server allows no more. */
+/** How long a page that was left has to come back, in ms. (The server allows up to 10 s.) */
 const GRACE_MS = 5_000;
 
 /** The server refused, and would refuse again. */
@@ -90,7 +90,7 @@ export class SignalingClient extends EventTarget {
   /** Settles when the page is shown again, if it was left and kept by the browser. */
   #shown = Promise.resolve();
   #show = () => {};
-  /** Whether a `disconnected` event with a cause was sent. */
+  /** Whether `disconnected` was dispatched since the client was last connected. */
   #isLostTold = false;
   #inPage = globalThis.document !== undefined && globalThis.addEventListener !== undefined;
   #tabs = null;
@@ -128,7 +128,7 @@ export class SignalingClient extends EventTarget {
     return this.#peers;
   }
 
-  /** Whether the last request reached the server. */
+  /** Whether the client is signed in and reaches the server. One cut connection does not count. */
   get connected() {
     return this.#connected;
   }
@@ -321,7 +321,8 @@ export class SignalingClient extends EventTarget {
       const query = {ack: session.ack, limit};
       return await this.#fetch(session, 'wait', query, {}, ending.signal, limit + PATIENCE_MS);
     } catch (error) {
-      // Its message comes with the next wait, because it was not acknowledged.
+      // A message that it was about to bring comes with the next wait, because it was
+      // not acknowledged.
       if (isEnded && !signal.aborted) return null;
       throw error;
     } finally {
@@ -384,7 +385,7 @@ export class SignalingClient extends EventTarget {
     if (seq === 0) {
       this.#hearPeers(answer.text);
     } else if (seq > session.ack) {
-      // The acknowledgement of a repeated message was lost.
+      // A lower or equal number is a repeat, whose acknowledgement was lost: it is skipped.
       session.ack = seq;
       const from = Number(answer.headers.get('Pragma'));
       this.#tell('message', {from, data: parsed(answer.text)});
@@ -562,7 +563,7 @@ export class SignalingClient extends EventTarget {
     session.seq = Math.max(session.seq, seq);
   }
 
-  /** The stored id and token, if they are of this client. */
+  /** What is stored, `{id, token, ack, seq}`; nothing if it cannot be read. */
   #stored() {
     const stored = quietly(() => this.#storage?.getItem(this.#key));
     return stored && quietly(() => JSON.parse(stored));
@@ -623,7 +624,7 @@ class Tabs {
     return `${this.#name} ${Math.floor(Math.random() * WAITS_AT_ONCE)}`;
   }
 
-  /** How long to let other tabs wait, in ms, without locks. */
+  /** How long this tab opens no wait, in ms, so that others can, where there are no locks. */
   pause() {
     const share = (this.#others.size + 1) / WAITS_AT_ONCE;
     return Math.max(share - 1, 0) * TURN_MS * (0.5 + Math.random());

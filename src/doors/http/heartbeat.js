@@ -40,7 +40,7 @@ export async function heartbeatStart({name, url = new URL('.', import.meta.url),
   }
 }
 
-/** Signs out, unless that was done before. Of several tabs that share a peer, the last signs out. */
+/** Signs out, unless that was done before. Of tabs that share a peer, the last signs out. */
 export async function heartbeatStop() {
   const before = started;
   started = null;
@@ -80,7 +80,7 @@ function share(name, url, storage) {
   /** The sign-in of this tab, while it is its turn. */
   let connecting = null;
   let turn = null;
-  /** When the sign-in of a tab that takes over is refused, no caller waits for it. */
+  /** Signs in when this tab takes over. Retries after a refusal: no caller waits for the result. */
   const takeOver = async () => {
     while (!signal.aborted) {
       try {
@@ -116,7 +116,7 @@ function share(name, url, storage) {
       begun.then(resolve, reject);
       await begun.catch(() => {});
       await stopped;
-      // Aborts an open sign-in.
+      // Gives up a sign-in that is still open.
       if (connecting) client.leave();
       await turn.catch(() => {});
     });

@@ -34,7 +34,7 @@ pub(crate) enum RequestError {
     BadTransferEncoding,
     /// The named parameter is above this maximum.
     TooHigh(&'static str, u64),
-    /// The request acts as a peer that is protected, and shows no token.
+    /// The request shows no token, although its peer is protected or tokens are required.
     MissingToken,
     /// The token does not belong to the peer.
     WrongToken,
@@ -144,7 +144,7 @@ impl RequestError {
                     .into()
             }
             Self::Repeated(name) => format!("{name} is given more than once: send it once"),
-            Self::NotSignedIn(name) => format!("the peer in `{name}` is not signed in"),
+            Self::NotSignedIn(name) => format!("the peer in {name} is not signed in"),
             Self::ServerFull => "the server is full: try again later".into(),
             Self::MailboxFull => {
                 "the receiver's mailbox is full: try again when the receiver has polled".into()
@@ -250,8 +250,8 @@ impl From<Refusal> for RequestError {
         match refusal {
             Refusal::NoName => Self::MissingName,
             Refusal::Full => Self::ServerFull,
-            Refusal::UnknownPeer => Self::NotSignedIn("peer_id"),
-            Refusal::UnknownReceiver => Self::NotSignedIn("to"),
+            Refusal::UnknownPeer => Self::NotSignedIn("`peer_id`"),
+            Refusal::UnknownReceiver => Self::NotSignedIn("`to`"),
             Refusal::WrongToken => Self::WrongToken,
             Refusal::MissingToken => Self::MissingToken,
             Refusal::MailboxFull => Self::MailboxFull,

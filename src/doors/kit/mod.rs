@@ -1,5 +1,5 @@
 //! What doors are built from: the parameters, replies and errors of requests, the check
-//! of origins, peers that are heard through a socket, and WebSockets.
+//! of origins, peers that are told their news through a socket, and WebSockets.
 
 pub(crate) mod body;
 mod error;

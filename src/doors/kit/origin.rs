@@ -74,7 +74,8 @@ fn may_use(cors: &Cors, headers: &HeaderMap) -> bool {
         return true;
     }
     let Some(origin) = headers.get(ORIGIN) else {
-        // Images and links send no origin; browsers mark them here, except on plain http.
+        // Images and links send no origin; browsers mark them with `Sec-Fetch-Site`,
+        // except on plain http.
         let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
         return !matches!(site, Some(b"cross-site" | b"same-site"));
     };

@@ -16,7 +16,7 @@ const LONGEST_PING_INTERVAL: Duration = Duration::from_secs(25);
 /// At most this many pings may stay unanswered before the peer times out.
 const PINGS_PER_TIMEOUT: u32 = 3;
 
-/// A peer that is heard through a socket.
+/// A peer that is told its news through a socket.
 pub(crate) struct PushPeer {
     pub list: TimeoutPeerList,
     pub id: PeerId,

@@ -102,7 +102,8 @@ impl Part {
     }
 }
 
-/// The public id of a peer's connection.
+/// The `peerId` of a connection: the name that its client gave in `ready`, or the id of a
+/// peer of another door.
 fn key_of(connection: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

@@ -83,7 +83,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// The longest `peerType`, as JSON, in bytes.
 const MAX_TYPE_BYTES: usize = 512;
 
-/// How many rooms one socket may be waiting for.
+/// How many questions for rooms one socket may have open.
 const MAX_QUESTIONS: usize = 1024;
 
 /// What the sockets of this door share.

@@ -69,8 +69,8 @@ impl Target {
 
 /// A message as a WebSocket peer gets it. A message that names its receiver is a frame of
 /// this protocol and is not changed; another object gets the ids, and anything else
-/// becomes an object. `addressed`: the parsed body, if it is an object without duplicate
-/// keys.
+/// becomes an object. `addressed`: the parsed body, if it is an object and its `senderId`
+/// is accepted.
 pub(super) fn message_frame(
     addressed: Option<&Addressed>,
     from: PeerId,

@@ -240,7 +240,7 @@ type FrameError = Value;
 struct Session<'a> {
     peer: &'a PushPeer,
     door: &'a Door,
-    /// The frame that is sent first.
+    /// The frames that are sent first, in reverse order.
     first: Mutex<Vec<Vec<Bytes>>>,
     /// Only with `events=true`.
     errors: Option<mpsc::Sender<FrameError>>,
@@ -272,7 +272,7 @@ impl<'a> Session<'a> {
         Self {
             peer,
             door,
-            // The last error goes first.
+            // Popped from the end: the hello is sent first, then the list.
             first: Mutex::new(first),
             errors,
             untold: tokio::sync::Mutex::new(untold),
@@ -388,7 +388,7 @@ impl Talk for Session<'_> {
     }
 }
 
-/// The result of a frame.
+/// Why a frame was not delivered.
 enum Refused {
     /// The peer is no longer signed in.
     Sender,

@@ -264,7 +264,7 @@ impl MemoryEngine {
         });
     }
 
-    /// Every peer in the list, except unlisted peers that show no card.
+    /// Every peer in the list, except peers that came in unlisted and show no card.
     fn with_cards(&self, mut cards: HashMap<PeerId, Bytes>) -> Vec<Card> {
         let peers = self.peer_ids().into_iter();
         let peers = peers.filter_map(|id| self.peer(id).ok());

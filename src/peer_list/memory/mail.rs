@@ -168,9 +168,9 @@ impl MemoryEngine {
         }
     }
 
-    /// A peer has made no room in its mailbox. A sender that uses a socket cannot be
-    /// refused, and a receiver that is away must not miss a part: the receiver is
-    /// removed.
+    /// A peer has made no room in its mailbox. One with an open socket does not read, and
+    /// one that is away must not miss a part: it is removed. A peer that polls stays, and
+    /// the sender is refused.
     pub(super) fn give_up(&self, receiver: &Peer) -> Refusal {
         let wakers = {
             let mut state = receiver.state.lock();

@@ -113,8 +113,8 @@ impl MemoryEngine {
         Ok(peer.value().clone())
     }
 
-    /// A peer that may poll. An unlisted peer may not: it is reached through its sockets
-    /// only, also while it is away.
+    /// A peer that may poll. A peer that came in unlisted may not: it is reached through
+    /// its sockets only, also while it is away.
     fn polled_peer(&self, id: PeerId) -> Result<Arc<Peer>, Refusal> {
         let peer = self.peer(id)?;
         if peer.by_socket_only {

@@ -89,7 +89,7 @@ impl Names {
         Ok(())
     }
 
-    /// The key no longer leads to its peer.
+    /// The key of this peer no longer leads to it.
     pub fn forget_key(&mut self, id: PeerId) {
         self.keys.retain(|_, holder| *holder != id);
     }

@@ -166,8 +166,9 @@ impl MemoryEngine {
                         Some((end, Vec::new()))
                     }
                     Some(leaving) if state.waits.is_parked() && !state.by_socket => {
-                        // It waits although its last wait was ended: it still runs; or
-                        // that wait was its last request, which came late.
+                        // It waits although it said that it signs out, or although its
+                        // wait was ended after that. It still runs; or this wait was its
+                        // last request, which came late.
                         let end = end + ANSWER_PATIENCE;
                         let asks = !leaving.is_asked;
                         state.leaving = asks.then_some(Leaving {

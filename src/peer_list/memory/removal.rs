@@ -96,7 +96,8 @@ impl MemoryEngine {
             }
         }
         let was_listed = self.unlist(peer, removal, info);
-        // Peers that wait may be told the list without the peer.
+        // Woken only now: if the peer has signed out, its own wait is answered with the
+        // list, which must not name the peer any more.
         wakers.into_iter().for_each(Waker::wake);
         if was_listed {
             TakenOff::Listed

@@ -149,7 +149,7 @@ impl RedisEngine {
             let shown = row.all_bytes();
             let mut cached = self.0.cached.lock();
             for (id, shown) in ids.iter().zip(shown) {
-                // An unlisted peer that shows no card has an empty one.
+                // A peer that came in unlisted and shows no card has an empty one.
                 let card = shown.map(|card| Some(card).filter(|card| !card.is_empty()));
                 cached.set_card(*id, card);
             }
@@ -171,7 +171,8 @@ impl RedisEngine {
         })
     }
 
-    /// `announcement`: what to wait for, and the name it is announced by.
+    /// Carries out `announcement`, a call of `announce` or `watch_for` for this name, and
+    /// pushes the name to the peers that had no room for it.
     async fn announcement(
         &self,
         op: &str,
@@ -186,8 +187,8 @@ impl RedisEngine {
         Ok(())
     }
 
-    /// Waits for room in mailboxes that were full. Returns the peers that made no room,
-    /// each with the reason.
+    /// Waits for room in the mailboxes that were full, and pushes the message there.
+    /// Returns a refusal for each peer that it did not reach.
     async fn push_owed(
         &self,
         op: &str,

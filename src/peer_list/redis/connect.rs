@@ -238,7 +238,7 @@ fn is_passing(error: &RedisError) -> bool {
     is_busy || error.is_io_error() && !is_refused
 }
 
-/// The reason if this Redis would lose data that the list needs.
+/// The reason if this Redis is too old, or would lose data that the list needs.
 async fn unfit(connection: &mut MultiplexedConnection) -> Result<Option<String>, RedisError> {
     let info: String = redis::cmd("INFO").query_async(connection).await?;
     let field = |name: &str| {
@@ -253,8 +253,8 @@ async fn unfit(connection: &mut MultiplexedConnection) -> Result<Option<String>,
         return Ok(Some(too_old(&format!("version {version}"))));
     }
     let policy = field("maxmemory_policy");
-    // Signs of life, and the record of carried out operations, are keys with a time
-    // limit: losing those is as bad.
+    // The records of operations and of removals are keys with a time limit: losing those
+    // is as bad.
     let forgets = ["allkeys", "volatile"]
         .iter()
         .any(|forgets| policy.starts_with(forgets));

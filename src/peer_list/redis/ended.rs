@@ -23,7 +23,7 @@ impl Node {
         now.take(OVER_AT_ONCE).copied().collect()
     }
 
-    /// Takes what has ended of those peers.
+    /// Takes what has ended of some peers that have nothing open here.
     fn take_ended(&self) -> Vec<(PeerId, Ended)> {
         let some = self.over_now();
         let mut ended = self.ended.lock();
@@ -42,7 +42,7 @@ impl Node {
         self.start_reporting_ended();
     }
 
-    /// The connection that a peer used last is closed.
+    /// A connection whose last user was this peer is closed, or another peer uses it now.
     pub fn link_is_over(self: &Arc<Self>, id: PeerId, link: u64) {
         let mut ended = self.ended.lock();
         let links = &mut ended.entry(id).or_default().links;

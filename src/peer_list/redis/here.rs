@@ -24,8 +24,8 @@ struct OpenState {
     /// The session of the peer, if this is its socket.
     session: Option<u64>,
     replaced: bool,
-    /// The version of the list that its peer has heard. None: its dialect hears of no
-    /// version.
+    /// The version of the list that its peer has heard. None: changes do not wake it,
+    /// because its dialect hears of none, Redis has not answered yet, or it is outdated.
     heard: Option<u64>,
     /// The highest number that its client has acknowledged. None: the client does not
     /// acknowledge.
@@ -123,7 +123,7 @@ impl OpenHere {
         self.state.lock().session = Some(session);
     }
 
-    /// It is given nothing more: any answer would come too late.
+    /// A newer wait has taken over: changes of the list do not wake this one any more.
     pub fn set_outdated(&self) {
         self.state.lock().heard = None;
     }

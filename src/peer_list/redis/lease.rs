@@ -58,7 +58,7 @@ impl Lease {
         self.name.starts_with('s')
     }
 
-    /// Whether the news were handed over.
+    /// The call that tells Redis whether the news were handed over.
     fn done(&self, is_done: bool) -> Call {
         let (hears, number) = match self.hears {
             Hears::Message(number) => ("message", number),

@@ -222,8 +222,8 @@ impl Link {
         self.carry_out(&call, None, patience).await
     }
 
-    /// Carries out a verb that may not begin later than that. Returns the first word of
-    /// the answer, and the rest.
+    /// Carries out a verb that has to begin within [`DONE_BY`] of `patience`. Returns the
+    /// first word of the answer, and the rest.
     pub async fn run_in_time(&self, TimedCall(call): TimedCall, patience: Duration) -> Answer {
         let ask = || {
             // Redis begins early enough that its answer still comes in time.
@@ -263,16 +263,16 @@ impl Link {
         self.clock.load(Ordering::Relaxed) > 0
     }
 
-    /// What the time of Redis will be then, in ms.
+    /// What the time of Redis will be after this time, in ms.
     pub fn clock_in(&self, later: Duration) -> u64 {
         let since = u64::try_from((self.start.elapsed() + later).as_millis()).unwrap_or(0);
         self.clock.load(Ordering::Relaxed) + since
     }
 
-    /// Carries out a verb, if `until` is given not later than then. While Redis cannot be
-    /// reached, it tries again for this long; the verb may then have been carried out
-    /// before. None: for ever, also while Redis is out of memory, because the caller
-    /// cannot be refused.
+    /// Carries out a verb. `until`: the latest time at which it may begin. `patience`:
+    /// how long it is tried while Redis cannot be reached; it may then have been carried
+    /// out before. Without `patience` it is tried for ever, also while Redis is out of
+    /// memory, because the caller cannot be refused.
     async fn carry_out(
         &self,
         call: &Call,

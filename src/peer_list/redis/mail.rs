@@ -82,7 +82,8 @@ impl RedisEngine {
             let before = std::mem::replace(&mut taken, row.text().unwrap_or_default());
             match kind.as_str() {
                 "ok" => return Ok(()),
-                // The receiver has no wait and no socket open.
+                // The receiver may come back, but has no socket open now: waiting does
+                // not help.
                 "away" => break,
                 // The receiver reads; or it could not, because Redis stood still.
                 _ if taken != before || asked.elapsed() > STILL => {

@@ -31,7 +31,8 @@ impl Row {
         }
     }
 
-    /// The remaining strings, as bytes.
+    /// All remaining values: each as bytes, or None if it is neither a string nor a
+    /// number.
     pub fn all_bytes(mut self) -> Vec<Option<Bytes>> {
         let mut all = Vec::new();
         while !self.0.as_slice().is_empty() {

@@ -12,8 +12,8 @@ pub(super) struct Call {
     pub args: Vec<Vec<u8>>,
 }
 
-/// A verb that may not begin after a certain time, when its client has been refused. That
-/// time comes before its arguments.
+/// A verb that may not begin after a certain time, because its client is refused soon
+/// after it. That time comes before its arguments.
 pub(super) struct TimedCall(pub Call);
 
 /// What the script takes as one argument, or as all remaining ones.
@@ -261,8 +261,8 @@ mod tests {
             };
             let args = args.trim_end_matches(')').split(", ");
             let args = args.filter(|arg| !arg.is_empty()).map(str::to_owned);
-            // The first argument of a verb with a time says whether it was carried out
-            // before.
+            // The first argument of a verb with a time is that time, which
+            // `Link::command` adds.
             Some((
                 name.to_owned(),
                 timed,

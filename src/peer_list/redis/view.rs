@@ -260,7 +260,8 @@ impl Cached {
         }
     }
 
-    /// Every peer in the list, except unlisted peers that show no card, oldest first.
+    /// Every peer in the list, oldest first, except peers that came in unlisted and show
+    /// no card.
     pub fn cards(&self) -> Vec<Card> {
         let ids = self.roster.ids().into_iter();
         let cards = ids.filter_map(|id| {
@@ -290,7 +291,7 @@ impl Cached {
             };
             self.peers.insert(*id, place);
         } else if self.roster.leave(*joined, name) {
-            // A peer whose name has changed joined again before it left.
+            // Removes only the entry of this sign-in, not that of a later one.
             if self
                 .peers
                 .get(id)

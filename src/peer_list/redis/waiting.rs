@@ -231,8 +231,7 @@ impl Wait {
         self.in_time(Duration::ZERO, again).await.is_some() && !self.looking.node.is_ending()
     }
 
-    /// Ends the wait with a delivery, of which Redis is told by the lease; or its peer is
-    /// gone.
+    /// Ends the wait with a delivery, whose lease tells Redis.
     fn with(mut self, delivery: impl FnOnce(&Self) -> Delivery) -> Delivery {
         self.is_open = false;
         delivery(&self)

@@ -307,7 +307,8 @@ impl Shared {
 struct PendingRequest {
     answer: Pin<Box<Either<RouteFuture<Infallible>, Refused>>>,
     version: Version,
-    /// So is the stand-in. (To a HEAD hyper would not write a body.)
+    /// Whether this is a GET, as the stand-in is. Only a GET is suspended: to a HEAD
+    /// hyper would write no body.
     is_get: bool,
     /// A request line that makes hyper treat the connection after the response as this
     /// request would.

@@ -57,7 +57,7 @@ const UPGRADE_PATIENCE: Duration = Duration::from_secs(10);
 /// that waits into one body, and know no limit.
 const BATCH: usize = 4;
 
-/// What a session runs for as long as it lives.
+/// Serves the clients of sessions.
 pub(super) trait Serve: Send + Sync + 'static {
     /// Serves the client of a session until either is done. `connecting` counts the session
     /// until its client has connected.
@@ -259,7 +259,8 @@ impl<S: Serve> EngineIo<S> {
             Err(error) => Err(error.into()),
         };
         if let Err(refused) = posted {
-            // What the session lost is missing from what it sends next.
+            // The packets of this POST are lost, and would be missing before what the
+            // client sends next: the session ends.
             session.close(Gone::Lost);
             return Err(refused);
         }

@@ -110,7 +110,8 @@ struct Polls {
 struct Closing {
     code: u16,
     reason: &'static str,
-    /// The connection is closed without a packet, so that the client tries again.
+    /// Whether an open poll is answered with a close packet, after which the client tries
+    /// again, and not with a noop.
     is_told: bool,
 }
 

@@ -25,14 +25,15 @@
 --                        `-JOINED ID DIALECT NAME`; the newest is `version`
 --   events               list: the last events; the newest is `event`
 --   nodes                sorted set: until when each node counts as alive
---   announced            set: nodes that have reported, and were not ended
+--   announced            set: nodes that have reported, and neither died nor stopped
 --   libraries            sorted set: when a node last used each library
 --   open:NODE            set: peers that have a wait, socket or link there
 --   bare                 sorted set: bare peers and the version that each heard
 --   awake                when a node last reached this server
---   created              when a node first reached it
+--   created              when a node first reached this server
 --   schema               the number of the stored form
---   grace                exists while no peer is collected, after a time without nodes
+--   grace                exists while no peer is collected, after no node reached this
+--                        server for a while
 --   webhook, webhook:sent
 --                        the node that sends the webhook, and the last event sent
 --   ready                written to see whether writing works
@@ -40,7 +41,7 @@
 --                        given up
 --   gone:ID              why a peer was just removed
 --   keys                 hash: the keys by which unlisted peers come back, to ids
---   cards                hash: ids to the cards of listed peers
+--   cards                hash: ids to the cards of listed peers that came in unlisted
 --   c:CHANNEL            set: the peers in a channel
 --   aliases:SCOPE        hash: aliases to the ids of their holders
 --   a:by:NAME, a:for:NAME
@@ -58,8 +59,8 @@
 --   seen, beat, linger   its last request, its last heartbeat, and until when it counts
 --                        as connected in any case
 --   session, resumes     its session, and whether it may come back
---   node, wait, socket   where its newest wait is open, that wait's name, and whether it
---                        is a socket
+--   node, wait, socket   where its newest wait or its socket is open, the name of the
+--                        wait, and whether a socket is open
 --   began, opening       when the newest wait began, by its node; the name of the last
 --                        attempt to open a socket
 --   link                 `NODE number`: the connection of its last request
@@ -67,7 +68,7 @@
 --                        what is on loan: the lease, its node, since when, the number
 --   offered              the highest number that was ever lent
 --   heard                the version of the list that it has heard
---   given, handed, delivered, acks, bytes
+--   given, handed, gone, delivered, acks, bytes
 --                        its mailbox
 --   sent                 the last number that it sent
 --   leaving, said        when it signs out, and when it said so
@@ -75,13 +76,13 @@
 --   goodbye, late        the name of the wait that was ended for that, and of a wait that
 --                        may have been sent before it said so
 --   closed               the session whose socket closed last, if none came after it
---   doomed, gone         why its door should remove it; why it was removed
---   stale, shown         its entries in the sets of these names
+--   doomed               why its door should remove it
+--   stale, shown         its entries in the sets `stale` and `linger`
 --   by_socket_only       it came in unlisted
 --   scope, alias         its alias
 --   farewell             published when it is removed
 --   names                the cost of the names that it holds
---   op                   the last operation by which it published
+--   op                   the last operation that `say` carried out for it
 
 -- Of the current call: what keys begin with, the node that asks, the time as Redis has
 -- it, and the time in ms.
@@ -106,7 +107,7 @@ local function tell_all(what)
   call('PUBLISH', key(DB .. ':all'), what)
 end
 
--- Decimal numbers of any size.
+-- Whether one decimal number, of any size, is above another.
 local function is_after(number, other)
   if #number ~= #other then
     return #number > #other
@@ -132,8 +133,8 @@ local function remember(op, answer, before)
   end
 end
 
--- A verb whose first argument is the latest time at which it may begin: after that its
--- client has been refused. (Or the clock was set forward.)
+-- A verb whose first argument is the latest time at which it may begin: its client is
+-- refused soon after that. (Or the clock was set forward.)
 local function in_time(verb)
   return function(before, ...)
     if now > tonumber(before) then

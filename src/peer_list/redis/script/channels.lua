@@ -50,9 +50,9 @@ local function owed_by(id, number)
   return key('p:', id .. (number == '' and ':owed' or ':owed:numbered'))
 end
 
--- Carries out a message of a peer once: a peer sends one after the other, and only the
--- last may be repeated. `work` returns the peers to which the message is owed, as they
--- had no room; or nil, and another answer.
+-- Carries out an operation of a peer once: a peer begins one after the other, and only
+-- the last may be repeated. `work` returns the peers to which the message is owed, as
+-- they had no room; or nil, and another answer.
 local function say(op, id, number, work)
   local owed = owed_by(id, number)
   local peer = find(id)
@@ -103,7 +103,7 @@ local function drop(peer, set, name)
   end
 end
 
--- A peer is removed, and its names with it. If it was listed by its door, its farewell is
+-- A peer is removed, and its names with it. If `list_peer` listed it, its farewell is
 -- published.
 local function drop_names(peer)
   local is, id = peer.is, peer.id
@@ -160,7 +160,8 @@ function verbs.leave_channel(id, channel)
 end
 
 -- `number`: the sender's number of the message ('': none). If the sender has sent that
--- number before, only the peers are told to which it is still owed. The channels follow.
+-- number before, nothing is pushed, and only the peers are returned to which the message
+-- is still owed. The other arguments are the channels.
 function verbs.publish(op, id, number, body, ...)
   local channels = { ... }
   return say(op, id, number, function(peer)

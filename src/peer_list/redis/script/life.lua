@@ -1,8 +1,8 @@
 -- Which nodes live, and what follows when this server stood still.
 
 -- While this server stood still or was away, no peer or node could show that it lives;
--- the same holds when its clock was set forward. Then all nodes live on, and no peer is
--- collected for a while.
+-- the same holds when its clock was set forward. Then the nodes that lived until then
+-- live on, and no peer is collected for a while.
 local function mind_standstill()
   local awake = tonumber(call('GET', key('awake')))
   if not awake or now - awake <= STANDSTILL then

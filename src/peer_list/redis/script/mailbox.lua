@@ -25,7 +25,8 @@ local function pop(peer)
   return raw
 end
 
--- This script never gives numbers from here on, so that there is room after any number.
+-- The script gives no numbers this high, and ignores acknowledgements of them: numbers
+-- are exact up to twice this, so that any lower number can be continued from.
 local LARGEST = 2 ^ 52
 
 -- The peer has all messages up to this number.
@@ -68,8 +69,9 @@ function verbs.acknowledge(id, number)
   return { 'ok' }
 end
 
--- A sender to a socket cannot be refused, and a receiver that is away must not miss a
--- part: the receiver is removed.
+-- A peer has made no room in its mailbox. One with an open socket does not read, and one
+-- that is away must not miss a part: it is removed. A peer that polls stays, and the
+-- sender is refused.
 local function doom(peer)
   if not peer.is.socket and not (peer.is.by_socket_only and peer.is.resumes) then
     return false

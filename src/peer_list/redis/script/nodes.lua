@@ -2,8 +2,8 @@
 
 local BURIED_AT_ONCE = 100
 
--- Closes what a dead node had open, some of it at a time. Returns the removed peers, and
--- whether that was all.
+-- Closes what a node had open that is dead or stops, some of it at a time. Returns the
+-- removed peers, and whether that was all.
 local function bury(node, reason)
   -- If the node lives after all, it has to report again what is open there.
   call('SREM', key('announced'), node)
@@ -47,7 +47,7 @@ local function bury(node, reason)
   return removed, is_all
 end
 
--- The number of the stored form. A version that changes the form raises it.
+-- The number of the stored form. A version that cannot read the earlier form raises it.
 local SCHEMA = '2'
 
 -- This node lives, and this is the highest id that it has seen. Returns whether it is new
@@ -135,7 +135,7 @@ function verbs.stop()
   return { removed, is_all and '0' or '1' }
 end
 
--- Whether this server can do what the list needs: write, publish, and read the stored
+-- Whether this server can write and publish, and whether this version can read the stored
 -- form.
 function verbs.ready()
   call('SET', key('ready'), '1')

@@ -110,7 +110,7 @@ function Peer:is_connected()
   return self:is_open() or self.is.link ~= nil or self:number('linger') > now
 end
 
--- The set of a node has the peers that have something there, for when the node dies.
+-- The node of a link.
 local function node_of(link)
   return string.match(link or '', '^%S+')
 end
@@ -132,7 +132,8 @@ function Peer:has_at(node)
   return self.is.node == node or node_of(self.is.link) == node
 end
 
--- Changes where it is open, and by which link.
+-- Changes where it is open, and by which link. Keeps the set of each node (`open:NODE`),
+-- which tells what the node had when it dies.
 function Peer:move(node, link)
   local before = self:nodes()
   self:set('node', node)
@@ -231,7 +232,7 @@ function Peer:refuses(token)
   return nil
 end
 
--- A late reply must not create a removed peer again.
+-- `next_news` may have removed the peer, which must not be created again.
 local function store_if_there(peer)
   if call('EXISTS', key('p:', peer.id)) == 1 then
     peer:store()

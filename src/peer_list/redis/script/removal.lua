@@ -53,8 +53,9 @@ function verbs.sign_out_later(id, grace)
 end
 
 -- The grace of a peer that signs out later is over. The peer is removed, unless a wait is
--- open that came after the farewell. That wait is either of a page that still runs, or
--- was its last request, which came late; so it is ended, and the peer has to wait again.
+-- open that came after the farewell. Such a wait is of a page that still runs, or was its
+-- last request, which came late. If a wait was ended for this before, the peer still runs
+-- and stays; otherwise this wait is ended, and the peer has to wait again.
 local function leave(peer)
   if not peer.is.wait or peer.is.wait == peer.is.goodbye then
     return remove(peer, 'signed_out')

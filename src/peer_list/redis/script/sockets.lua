@@ -1,4 +1,4 @@
--- Peers that are heard through a socket.
+-- Peers that get their news through a socket.
 
 -- `opening`: the name of this attempt.
 verbs.open_socket = in_time(function(_, opening, id, resumes)
@@ -39,7 +39,7 @@ local function close_socket(peer, session, reason)
   end
   peer:set('socket', nil)
   peer:set('closed', session)
-  -- What is still on its way to it is of an earlier session.
+  -- Calls of the closed socket that are still on their way are now of an earlier session.
   peer:add('session', 1)
   peer:unlend()
   peer:set('handed', nil)

@@ -1,7 +1,7 @@
 -- How unlisted peers come in, come back, and are listed.
 
--- The answer about an unlisted peer: its id, whether it was known, its alias if it is
--- listed, and its channels.
+-- The answer about a peer that came in unlisted: its id, whether it was known, its alias
+-- if it is in the list, and its channels.
 local function answer_with(peer, was_known)
   local answer = { 'ok', peer.id, was_known, peer.is.name and peer.is.alias or false }
   for _, channel in ipairs(channels_of(peer.id)) do
@@ -24,8 +24,8 @@ local function returned(op, before, peer, token)
   return answer_with(peer, '1')
 end
 
--- `secret`: the key by which it may come back ('': none). The channels follow in which it
--- is from the start.
+-- `secret`: the key by which it may come back ('': none). The other arguments are the
+-- channels that it is in from the start.
 verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, ...)
   local done = done_before(op)
   if done == GIVEN_UP then

@@ -92,7 +92,7 @@ local function end_wait(peer, name, is_newest, lingers)
     peer:set_number('linger', now + LINGER)
   end
   if is_newest then
-    -- It is not given what an earlier wait asked for.
+    -- Earlier waits of the peer are given nothing any more.
     peer:set('wait', nil)
     if not peer.is.socket then
       peer:move(nil, peer.is.link)
@@ -165,8 +165,8 @@ function verbs.take(began, id, lease, acknowledged, told)
     peer:set('socket', '1')
     peer:move(NODE, peer.is.link)
   else
-    -- It began after all that this server knows: this server has lost it, or it is of a
-    -- lost peer with the same id.
+    -- A wait that began after all that this server knows is one that this server has
+    -- lost. A wait of a lost peer with the same id began before `since`, and is outdated.
     local is_lost = tonumber(began) > math.max(peer:number('began'), peer:number('since'))
     if peer.is.socket or peer.is.wait ~= lease and not is_lost then
       return { 'outdated' }

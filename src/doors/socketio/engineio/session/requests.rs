@@ -59,7 +59,8 @@ pub(in crate::doors::socketio) struct Poll {
 }
 
 impl Poll {
-    /// Waits for packets. The answer is a noop if the poll ends without any.
+    /// Waits for packets. If the poll ends without any, the answer is a noop, or a close
+    /// packet when the server stops.
     pub async fn packets(mut self) -> Vec<Told> {
         let packets = self.wait().await;
         self.is_answered = true;
@@ -123,8 +124,8 @@ impl Drop for Post {
 pub(in crate::doors::socketio) struct Probe(Arc<Session>);
 
 impl Probe {
-    /// Asks the client through the WebSocket whether it hears, and lets the WebSocket
-    /// take over when it answers. Gives up after `patience`.
+    /// Answers the client's ping on the WebSocket, and lets the WebSocket take over when
+    /// the client confirms. Gives up after `patience`.
     pub async fn take_over(self, mut socket: WebSocket, patience: Duration) {
         let session = &self.0;
         let probing = async {
