@@ -1,7 +1,7 @@
 //! The routes in a server of your own, for people who use the library without its default
 //! features.
 
-use std::{future::pending, process::Command};
+use std::{future::pending, process::Command, time::Duration};
 
 use signal_http_heartbeat::{HeartbeatOpts, ServeOpts, router, serve};
 use tokio::{
@@ -11,7 +11,10 @@ use tokio::{
 
 #[tokio::test]
 async fn peers_signal_through_the_routes_of_an_application() {
-    let (signaling, peer_list) = router(HeartbeatOpts::default());
+    let (signaling, peer_list) = router(HeartbeatOpts {
+        timeout_period: Duration::from_secs(10),
+        ..HeartbeatOpts::default()
+    });
     let own = axum::routing::get(async || "hello");
     let app = axum::Router::new().route("/own", own).merge(signaling);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -27,19 +30,24 @@ async fn peers_signal_through_the_routes_of_an_application() {
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.0 200"), "{head}");
-        body.to_owned()
+        (head.to_owned(), body.to_owned())
     };
-    assert_eq!(ask("GET /own", "").await, "hello");
-    assert_eq!(ask("GET /sign_in?peer_name=a", "").await, "a,1,1\n");
-    let list = ask("GET /sign_in?peer_name=b", "").await;
+    assert_eq!(ask("GET /own", "").await.1, "hello");
+    let (head, list) = ask("GET /sign_in?peer_name=a", "").await;
+    assert_eq!(list, "a,1,1\n");
+    assert!(
+        head.contains("\r\nX-Heartbeat-Interval: 5000\r\n"),
+        "{head}"
+    );
+    let (_, list) = ask("GET /sign_in?peer_name=b", "").await;
     assert!(list.starts_with("b,2,1\na,1,"), "{list}");
     ask("POST /message?peer_id=1&to=2", "an offer").await;
-    assert_eq!(ask("GET /wait?peer_id=2", "").await, "an offer");
+    assert_eq!(ask("GET /wait?peer_id=2", "").await.1, "an offer");
     serving.abort();
 }
 
 #[test]
-fn who_takes_the_routes_alone_takes_neither_redis_nor_clap_nor_reqwest() {
+fn the_routes_alone_need_neither_redis_nor_clap_nor_reqwest() {
     let tree = |features: &[&str]| {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["tree", "--locked", "--edges=normal", "--prefix=none"]);

@@ -63,7 +63,7 @@ pub(super) struct Peers {
     /// How often clients are told to send heartbeats, less than WEBRTC_HEARTBEAT_MS
     /// [default: half of it]
     #[arg(long, env = "WEBRTC_HEARTBEAT_INTERVAL_MS", value_name = "MS", value_parser = values::milliseconds)]
-    heartbeat_interval_ms: Option<Duration>,
+    pub heartbeat_interval_ms: Option<Duration>,
 
     /// How many peers can be signed in at a time
     #[arg(long, env = "WEBRTC_MAX_PEERS", value_name = "PEERS", default_value_t = HeartbeatOpts::default().max_peers, value_parser = values::peers)]
@@ -75,10 +75,6 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub fn heartbeat_interval(&self) -> Duration {
-        self.heartbeat_interval_ms.unwrap_or(self.heartbeat_ms / 2)
-    }
-
     pub fn opts(&self) -> HeartbeatOpts {
         HeartbeatOpts {
             timeout_period: self.heartbeat_ms,
@@ -137,7 +133,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub fn opts(&self, heartbeat_interval: Duration) -> AppOpts {
+    pub fn opts(&self, heartbeat_interval: Option<Duration>) -> AppOpts {
         AppOpts {
             signal: SignalOpts {
                 enable_cors: self.cors.clone(),

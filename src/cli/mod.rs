@@ -143,8 +143,10 @@ impl Settings {
                 self.peers.max_pending_bytes
             )));
         }
-        let (interval, timeout) = (self.peers.heartbeat_interval(), self.peers.heartbeat_ms);
-        if timeout <= interval {
+        let timeout = self.peers.heartbeat_ms;
+        if let Some(interval) = self.peers.heartbeat_interval_ms
+            && timeout <= interval
+        {
             return Err(ConfigError(format!(
                 "WEBRTC_HEARTBEAT_INTERVAL_MS (--heartbeat-interval-ms) is too large: expected less \
                  than {} (WEBRTC_HEARTBEAT_MS), got {}",
@@ -185,7 +187,7 @@ impl Settings {
             port: self.listening.port,
             heartbeat: self.peers.opts(),
             cluster: self.redis.opts(),
-            app: self.clients.opts(self.peers.heartbeat_interval()),
+            app: self.clients.opts(self.peers.heartbeat_interval_ms),
             serve: self.listening.serve_opts(),
             operator: self.operator.opts(),
             webhook: self.operator.webhook(),

@@ -106,7 +106,7 @@ struct Receiver {
     webhook: Webhook,
     client: Client,
     peer_list: TimeoutPeerList,
-    /// Whether an event is being sent.
+    /// Whether this server is sending an event.
     is_busy: AtomicBool,
 }
 
@@ -115,12 +115,12 @@ impl Receiver {
         match events.next().await {
             Ok((number, event)) => {
                 let (_, body) = json::event(number, &event);
-                self.is_busy.store(true, Ordering::Relaxed);
                 if self.peer_list.webhook_turn(number).await {
+                    self.is_busy.store(true, Ordering::Relaxed);
                     self.deliver(number, &body).await;
                     self.peer_list.webhook_sent(number).await;
+                    self.is_busy.store(false, Ordering::Relaxed);
                 }
-                self.is_busy.store(false, Ordering::Relaxed);
             }
             Err(missed) => warn!(
                 after = missed.after,

@@ -357,10 +357,10 @@ pub trait OpenRequest: fmt::Debug + Send + Sync {
     /// Refusals: as [`Presence::open_request`].
     async fn seen(&self) -> Result<(), Refusal>;
 
-    /// The request was answered. `lingers`: its client closes its connection or pauses
-    /// after the answer and will be back; until then, for two seconds at most, it still
-    /// counts as connected.
-    fn answered(self: Box<Self>, lingers: bool);
+    /// The request was answered. If it has waited, or if its client closes its connection
+    /// after each answer ([`Caller::lingers`]), the client will be back, and the peer still
+    /// counts as connected until then, for at most two seconds.
+    fn answered(self: Box<Self>);
 }
 
 /// The socket of a peer, open as long as this lives. Until then the peer is connected,

@@ -187,9 +187,9 @@ impl Server {
         &self.peer_list
     }
 
-    /// Serves until `stop` is ready; then answers the open requests, tells subscribers
-    /// and the webhook that all peers were removed, and ends, at the latest three seconds
-    /// later.
+    /// Serves until `stop` is ready; then answers the open requests, tells subscribers and
+    /// the webhook that all peers were removed, and ends, at the latest three seconds later
+    /// (four, if Redis cannot be reached).
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { peer_list, .. } = self;
         #[cfg(feature = "operator")]

@@ -137,6 +137,8 @@ test('a sign-in that is given up is undone, and an earlier peer stays', async (t
   const add = (op, key) => verb('add_unlisted', soon(), op, key, 'socketio', 'token', '0');
   const signIn = (op) => verb('add_peer', soon(), op, 'a', 'http', 'l', 'token', '0', '-1', '0');
   assert.deepEqual(await add('first', 'key'), ['ok', '1', '0']);
+  // A node may have to wait for half a minute until it can give the sign-in up.
+  assert.ok(Number(await redis.cli('pttl', '{signal}:op:first')) > 35_000);
   await verb('give_up_sign_in', 'first');
   assert.deepEqual(await add('first', 'key'), ['given up']);
   assert.deepEqual(await add('second', 'key'), ['ok', '2', '0']);
@@ -148,6 +150,7 @@ test('a sign-in that is given up is undone, and an earlier peer stays', async (t
   await verb('give_up_sign_in', 'fifth');
   assert.deepEqual(await add('fifth', ''), ['given up']);
   assert.equal((await signIn('sixth'))[0], 'ok');
+  assert.ok(Number(await redis.cli('pttl', '{signal}:op:sixth')) > 35_000);
   await verb('give_up_sign_in', 'sixth');
   assert.deepEqual(await signIn('sixth'), ['given up']);
   assert.equal(await redis.cli('hlen', '{signal}:listed'), '0');

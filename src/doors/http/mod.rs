@@ -66,9 +66,11 @@ pub struct SignalOpts {
     /// not, only a wrong token is refused, and a missing one for a protected peer.
     /// Default: false, because most clients do not know tokens.
     pub require_tokens: bool,
-    /// How often clients are told to send heartbeats. Default: 15 s, half of
-    /// the default timeout.
-    pub heartbeat_interval: Duration,
+    /// How often clients are told to send heartbeats. None: every half of
+    /// [`HeartbeatOpts::timeout_period`]. Default: None.
+    ///
+    /// [`HeartbeatOpts::timeout_period`]: crate::peer_list::HeartbeatOpts
+    pub heartbeat_interval: Option<Duration>,
     /// The largest message, in bytes. The mailbox bound of the peer list,
     /// [`HeartbeatOpts::max_pending_bytes`], must have room for one with its
     /// overhead. Default: 512 KiB.
@@ -83,7 +85,7 @@ impl Default for SignalOpts {
             enable_cors: Cors::AnyOrigin,
             wait_timeout: Some(Duration::from_secs(25)),
             require_tokens: false,
-            heartbeat_interval: Duration::from_secs(15),
+            heartbeat_interval: None,
             max_message_bytes: 512 * 1024,
         }
     }
@@ -202,9 +204,8 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     };
     let transport = Transport::of(&request);
     // An error means that the peer was already removed. Its next request will tell it.
-    let lingers = transport.closes_after_reply;
     if let Ok(open) = door.open(id, Proof::Trusted, transport) {
-        open.answered(lingers);
+        open.answered();
     }
     let mut response = reply_from(id, body::lines(list, None));
     let headers = response.headers_mut();
@@ -212,7 +213,9 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     if let Ok(token) = HeaderValue::try_from(token.digits()) {
         headers.insert(PEER_TOKEN, token);
     }
-    let interval = u64::try_from(door.opts.heartbeat_interval.as_millis());
+    let half = door.peer_list.opts().timeout_period / 2;
+    let interval = door.opts.heartbeat_interval.unwrap_or(half);
+    let interval = u64::try_from(interval.as_millis());
     // To clients, 0 means never.
     headers.insert(
         HEARTBEAT_INTERVAL,
@@ -277,7 +280,7 @@ async fn parked(id: PeerId, opts: WaitOpts, open: Box<dyn OpenRequest>) -> Answe
     if let Some(number) = number {
         response.headers_mut().insert(MESSAGE_SEQ, number.into());
     }
-    open.answered(true);
+    open.answered();
     Ok(response)
 }
 
@@ -306,7 +309,6 @@ fn message(
     let body = request.into_body();
     async move {
         allowed?;
-        let lingers = transport.closes_after_reply;
         let open = ids.and_then(|(from, to, proof)| Ok((door.open(from, proof, transport)?, to)));
         // Read before any answer, also before an error: if the server hangs up while a
         // POST is in flight, the native client is reset.
@@ -319,7 +321,7 @@ fn message(
                 Err(refusal) => return Err(refusal.into()),
             },
         };
-        open.answered(lingers);
+        open.answered();
         sent.map(reply)
     }
 }
@@ -328,10 +330,9 @@ async fn heartbeat(State(door): State<Door>, request: Request) -> Answer {
     only(&[Method::GET], &request)?;
     let id = Query::of(&request).peer_id("peer_id")?;
     let transport = Transport::of(&request);
-    let lingers = transport.closes_after_reply;
     let open = door.open(id, door.proof(&request)?, transport)?;
     open.heartbeat().await?;
-    open.answered(lingers);
+    open.answered();
     Ok(reply(()))
 }
 
@@ -363,10 +364,9 @@ async fn capacity(State(door): State<Door>, request: Request) -> Answer {
     let value = query.number("value")?;
     let value = value.ok_or(RequestError::MissingNumber("value"))?;
     let transport = Transport::of(&request);
-    let lingers = transport.closes_after_reply;
     let open = door.open(id, door.proof(&request)?, transport)?;
     open.set_capacity(value).await?;
-    open.answered(lingers);
+    open.answered();
     Ok(reply(()))
 }
 

@@ -219,7 +219,7 @@ impl Model {
                     let news = delivery.news().clone();
                     peer.received(&news);
                     delivery.done();
-                    request.answered(true);
+                    request.answered();
                     peer.last_seen = Instant::now();
                 }
             }

@@ -2,7 +2,9 @@
 
 use super::*;
 
-async fn who_joined_counts_as_connected_in_the_update_that_announces_it_only(engine: EngineKind) {
+async fn a_peer_that_joined_counts_as_connected_only_in_the_update_that_announces_it(
+    engine: EngineKind,
+) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
     let b = sign_in(&list, "b").await;
@@ -10,7 +12,7 @@ async fn who_joined_counts_as_connected_in_the_update_that_announces_it_only(eng
     assert_eq!(take(&list, a).await, status("b,2,1\na,1,1\n"));
     let mut a_is_here = wait(&list, a);
     assert!(list.is_open(&mut a_is_here).await);
-    list.open_request(caller(b, None)).unwrap().answered(true);
+    list.open_request(old_caller(b)).unwrap().answered();
     list.pass(Duration::from_millis(1_999)).await;
     assert_eq!(list.lines().await, "b,2,1\na,1,1\n");
     list.pass(Duration::from_millis(1)).await;
@@ -20,6 +22,26 @@ async fn who_joined_counts_as_connected_in_the_update_that_announces_it_only(eng
     assert_eq!(list.lines().await, "b,2,0\na,1,0\n");
 }
 
+async fn a_client_that_closes_its_connection_after_an_answer_counts_for_two_seconds_more(
+    engine: EngineKind,
+) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    list.pass_secs(10).await;
+    let request = list.open_request(old_caller(a)).unwrap();
+    request.heartbeat().await.unwrap();
+    request.answered();
+    list.pass(Duration::from_millis(1_999)).await;
+    assert_eq!(list.lines().await, "a,1,1\n");
+    list.pass(Duration::from_millis(1)).await;
+    assert_eq!(list.lines().await, "a,1,0\n");
+    let request = list.open_request(caller(a, None)).unwrap();
+    request.heartbeat().await.unwrap();
+    request.answered();
+    list.settle().await;
+    assert_eq!(list.lines().await, "a,1,0\n");
+}
+
 async fn an_open_connection_counts_for_the_last_peer_that_used_it(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
@@ -27,20 +49,20 @@ async fn an_open_connection_counts_for_the_last_peer_that_used_it(engine: Engine
     let proxy = Arc::new(Link::new());
     list.open_request(caller(a, Some(&proxy)))
         .unwrap()
-        .answered(false);
+        .answered();
     list.settle().await;
     assert_eq!(list.lines().await, "b,2,1\na,1,1\n");
     list.pass_secs(3).await;
     assert_eq!(list.lines().await, "b,2,0\na,1,1\n");
     list.open_request(caller(b, Some(&proxy)))
         .unwrap()
-        .answered(false);
+        .answered();
     list.settle().await;
     assert_eq!(list.lines().await, "b,2,1\na,1,0\n");
     let other = Arc::new(Link::new());
     list.open_request(caller(b, Some(&other)))
         .unwrap()
-        .answered(false);
+        .answered();
     list.settle().await;
     drop(proxy);
     list.settle().await;
@@ -140,7 +162,8 @@ async fn a_peer_that_can_come_back_stays_until_it_is_stale_when_its_socket_close
 }
 
 every_engine! {
-    who_joined_counts_as_connected_in_the_update_that_announces_it_only,
+    a_peer_that_joined_counts_as_connected_only_in_the_update_that_announces_it,
+    a_client_that_closes_its_connection_after_an_answer_counts_for_two_seconds_more,
     an_open_connection_counts_for_the_last_peer_that_used_it,
     the_collector_removes_the_stale_and_the_others_hear_of_it,
     without_its_collector_no_peer_times_out,

@@ -131,6 +131,14 @@ fn caller(id: PeerId, link: Option<&Arc<Link>>) -> Caller {
     }
 }
 
+/// The peer of a client that closes its connection after each answer, as HTTP/1.0 has it.
+fn old_caller(id: PeerId) -> Caller {
+    Caller {
+        lingers: true,
+        ..caller(id, None)
+    }
+}
+
 /// A request that shows this token, or none.
 async fn request(
     list: &TimeoutPeerList,
@@ -153,8 +161,8 @@ fn text(lines: &Lines) -> String {
 async fn added(list: &TestList, name: &str, opts: SignInOpts) -> SignedIn {
     let added = list.add_peer(Some(name), opts).await.unwrap();
     if opts.dialect != Dialect::Silent {
-        let request = list.open_request(caller(added.id, None)).unwrap();
-        request.answered(true);
+        let request = list.open_request(old_caller(added.id)).unwrap();
+        request.answered();
         list.settle().await;
     }
     added

@@ -1,7 +1,13 @@
 //! The open requests and connections of peers, as far as they decide STATUS and
 //! staleness.
 
-use std::{sync::Arc, task::Waker};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,17 +30,25 @@ use crate::peer_list::{
 struct Request {
     list: MemoryEngine,
     peer: Arc<Peer>,
-    lingers: bool,
+    /// Whether its client is expected back soon once it is answered.
+    lingers: AtomicBool,
+    is_answered: bool,
 }
 
 impl Request {
-    fn begin(list: &MemoryEngine, peer: &Arc<Peer>, mut state: MutexGuard<'_, PeerState>) -> Self {
+    fn begin(
+        list: &MemoryEngine,
+        peer: &Arc<Peer>,
+        mut state: MutexGuard<'_, PeerState>,
+        lingers: bool,
+    ) -> Self {
         state.presence.open += 1;
         list.show_connected(peer, state);
         Self {
             list: list.clone(),
             peer: peer.clone(),
-            lingers: false,
+            lingers: AtomicBool::new(lingers),
+            is_answered: false,
         }
     }
 }
@@ -42,6 +56,7 @@ impl Request {
 #[async_trait]
 impl OpenRequest for Request {
     async fn wait(&self, opts: WaitOpts) -> Result<Delivery, Refusal> {
+        self.lingers.store(true, Ordering::Relaxed);
         self.list.wait_of(self.peer.clone(), opts).await
     }
 
@@ -67,15 +82,16 @@ impl OpenRequest for Request {
         Ok(())
     }
 
-    fn answered(mut self: Box<Self>, lingers: bool) {
-        self.lingers = lingers;
+    fn answered(mut self: Box<Self>) {
+        self.is_answered = true;
     }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
         let mut state = self.peer.state.lock();
-        state.presence.request_ended(self.lingers, Instant::now());
+        let lingers = self.is_answered && self.lingers.load(Ordering::Relaxed);
+        state.presence.request_ended(lingers, Instant::now());
         self.list.show_connected(&self.peer, state);
     }
 }
@@ -141,7 +157,7 @@ impl Presence for MemoryEngine {
         state.acknowledges &= peer.by_socket_only;
         let wakers = state.begin_session(true);
         let session = state.session;
-        let request = Request::begin(self, &peer, state);
+        let request = Request::begin(self, &peer, state, false);
         wakers.into_iter().for_each(Waker::wake);
         Ok(Box::new(Socket {
             request,
@@ -157,7 +173,7 @@ impl Presence for MemoryEngine {
         }
         let mut state = peer.state.lock();
         state.presence.link = caller.link.as_ref().map(|link| link.number);
-        let request = Request::begin(self, &peer, state);
+        let request = Request::begin(self, &peer, state, caller.lingers);
         caller.uses_link(self, Arc::as_ptr(&self.0).addr());
         Ok(Box::new(request))
     }

@@ -45,7 +45,7 @@ async fn a_connection_is_taken_over_by_a_peer_of_another_list_with_the_same_id()
             link: Some(link.clone()),
             lingers: false,
         });
-        request.unwrap().answered(false);
+        request.unwrap().answered();
     }
     sleep(Duration::from_secs(3)).await;
     let connected = lists.each_ref().map(|list| {

@@ -79,7 +79,7 @@ impl Lease {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        self.node.link.later(self.done(is_done));
+        self.node.link.later(self.done(is_done), None);
     }
 }
 

@@ -241,14 +241,15 @@ impl Link {
         Ok((kind, row))
     }
 
-    /// Carries out a verb in the background.
-    pub fn later(self: &Arc<Self>, call: Call) {
+    /// Carries out a verb in the background. `patience`: how long it is tried. Without, it
+    /// waits until Redis is back, so that a caller has to bound how many there can be.
+    pub fn later(self: &Arc<Self>, call: Call, patience: Option<Duration>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
         let link = self.clone();
         runtime.spawn(async move {
-            let _ = link.run(call, None).await;
+            let _ = link.run(call, patience).await;
         });
     }
 

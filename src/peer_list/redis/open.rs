@@ -13,7 +13,8 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
-    PATIENCE, READY_PATIENCE, RedisEngine, accepted, link_of, log_one_removed, op, split, verbs,
+    LONG_PATIENCE, PATIENCE, READY_PATIENCE, RedisEngine, accepted, link_of, log_one_removed, op,
+    split, verbs,
     waiting::{Found, Looking, wait},
 };
 use crate::peer_list::{
@@ -113,13 +114,14 @@ impl OpenRequest for Request {
     }
 
     /// Tells Redis of a sign-in, if no verb has.
-    fn answered(self: Box<Self>, lingers: bool) {
+    fn answered(self: Box<Self>) {
         if self.is_told.load(Ordering::Relaxed) {
             return;
         }
         self.uses_link();
-        let signed_in = verbs::signed_in(self.caller.id, link_of(&self.caller), lingers);
-        self.list.0.link.later(signed_in);
+        let Caller { id, lingers, .. } = self.caller;
+        let signed_in = verbs::signed_in(id, link_of(&self.caller), lingers);
+        self.list.0.link.later(signed_in, Some(LONG_PATIENCE));
     }
 }
 
@@ -149,7 +151,9 @@ struct Opening<'a> {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         if let Some(name) = self.name.take() {
-            self.list.0.link.later(verbs::drop_socket(self.id, &name));
+            let drop_socket = verbs::drop_socket(self.id, &name);
+            // After a longer outage the node denies what it has not open.
+            self.list.0.link.later(drop_socket, Some(LONG_PATIENCE));
         }
     }
 }
@@ -252,7 +256,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         if !self.has_left {
             let close = verbs::close_socket(self.looking.id, self.session, self.reason);
-            self.looking.node.link.later(close);
+            self.looking.node.link.later(close, None);
         }
     }
 }

@@ -147,7 +147,9 @@ impl<'a> SignIn<'a> {
 impl Drop for SignIn<'_> {
     fn drop(&mut self) {
         if let Some(op) = self.op.take() {
-            self.node.link.later(verbs::give_up_sign_in(&op));
+            let give_up = verbs::give_up_sign_in(&op);
+            // After a longer outage the peer is stale.
+            self.node.link.later(give_up, Some(LONG_PATIENCE));
         }
     }
 }

@@ -33,7 +33,8 @@ verbs.add_peer = in_time(function(before, op, name, door, dialect, token, highes
   set_heard(peer, change('+', peer))
   event('connect', '-', peer)
   peer:store()
-  remember(op, peer.id, before)
+  -- Kept for as long as it may be given up.
+  remember(op, peer.id)
   return { 'ok', peer.id, current() }
 end)
 

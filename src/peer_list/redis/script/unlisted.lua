@@ -60,7 +60,8 @@ verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, 
     call('SADD', key('p:', peer.id .. ':channels'), channel)
     call('SADD', key('c:', channel), peer.id)
   end
-  remember(op, peer.id .. ' 0', before)
+  -- Kept for as long as it may be given up.
+  remember(op, peer.id .. ' 0')
   return answer_with(peer, '0')
 end)
 
