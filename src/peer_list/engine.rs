@@ -173,7 +173,7 @@ pub trait Channels {
     /// ago or earlier, the holder is removed.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
-    /// [`NameTaken`](Refusal::NameTaken).
+    /// [`NameTaken`](Refusal::NameTaken), [`TooManyNames`](Refusal::TooManyNames).
     async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal>;
 
     /// Puts a message into the mailbox of the peer that holds an alias. Waits for room as
@@ -250,9 +250,6 @@ pub trait Presence {
     /// [`WrongToken`](Refusal::WrongToken), [`MissingToken`](Refusal::MissingToken);
     /// if the list is on another machine, the operation of the request returns them instead.
     fn open_request(&self, caller: Caller) -> Result<Box<dyn OpenRequest>, Refusal>;
-
-    /// A connection is closed, or another peer uses it. Called by [`Link`](super::Link).
-    fn link_lost(&self, id: PeerId, link: u64);
 }
 
 /// The list as it is now, and the events of its peers.
@@ -261,10 +258,10 @@ pub trait Watching {
     /// What the list was made with.
     fn opts(&self) -> &HeartbeatOpts;
 
-    /// The number of peers, as far as this process knows.
+    /// The number of peers in the list, as far as this process knows.
     fn len(&self) -> usize;
 
-    /// Whether there are no peers, as far as this process knows.
+    /// Whether the list is empty, as far as this process knows.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Engine, PeerId, PeerToken};
+use super::{PeerId, PeerToken};
 
 /// What a request shows as proof that it may act as its peer.
 #[derive(Clone, Debug)]
@@ -54,11 +54,12 @@ impl Caller {
         }
     }
 
-    /// Notes that its peer is the last that used its connection. `list`: the address of the
-    /// engine's insides, by which two lists of one process are told apart.
-    pub(super) fn uses_link<E: Engine + Clone>(&self, engine: &E, list: usize) {
+    /// Notes that its peer is the last that used its connection. `list`: a number that this
+    /// list has alone, for as long as `lost` is kept. `lost` is told the peer, and the
+    /// number of the connection, when it is closed or another peer uses it.
+    pub(super) fn uses_link(&self, list: usize, lost: impl FnOnce(PeerId, u64) + Send + 'static) {
         if let Some(link) = &self.link {
-            link.used_by(engine, list, self.id);
+            link.used_by(list, self.id, lost);
         }
     }
 }
@@ -76,10 +77,9 @@ pub struct Link {
 
 /// A peer that uses a connection.
 struct User {
-    engine: Box<dyn Engine>,
-    /// Stays the address of this list alone while the engine is kept.
     list: usize,
     id: PeerId,
+    lost: Box<dyn FnOnce(PeerId, u64) + Send>,
 }
 
 impl Link {
@@ -105,7 +105,7 @@ impl Link {
         self.is_suspendable.load(Ordering::Relaxed)
     }
 
-    fn used_by<E: Engine + Clone>(&self, engine: &E, list: usize, id: PeerId) {
+    fn used_by(&self, list: usize, id: PeerId, lost: impl FnOnce(PeerId, u64) + Send + 'static) {
         let mut last = self.last_used_by.lock();
         if last
             .as_ref()
@@ -114,17 +114,17 @@ impl Link {
             return;
         }
         let before = last.replace(User {
-            engine: Box::new(engine.clone()),
             list,
             id,
+            lost: Box::new(lost),
         });
         drop(last);
         self.lost_for(before);
     }
 
     fn lost_for(&self, user: Option<User>) {
-        if let Some(User { engine, id, .. }) = user {
-            engine.link_lost(id, self.number);
+        if let Some(User { id, lost, .. }) = user {
+            lost(id, self.number);
         }
     }
 }

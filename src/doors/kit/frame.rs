@@ -76,15 +76,14 @@ pub(crate) enum Unreadable {
 
 impl Unreadable {
     /// The code and the reason to close with.
-    pub fn closing(self) -> (u16, &'static str) {
-        let (code, reason) = match self {
+    pub fn closing(self) -> (CloseCode, &'static str) {
+        match self {
             Self::HungUp => (CloseCode::Normal, ""),
             Self::TooLarge => (CloseCode::Size, "the message is too large"),
             Self::NotUtf8 => (CloseCode::Invalid, "the text is not UTF-8"),
             Self::NotAFrame => (CloseCode::Protocol, "not a WebSocket frame"),
             Self::TooSlow => (CloseCode::Policy, "the message took too long"),
-        };
-        (code.into(), reason)
+        }
     }
 }
 

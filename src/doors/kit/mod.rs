@@ -2,6 +2,7 @@
 //! of origins, peers that are told their news through a socket, and WebSockets.
 
 pub(crate) mod body;
+mod cors;
 mod error;
 pub(crate) mod frame;
 pub(crate) mod heard;
@@ -14,10 +15,10 @@ pub(crate) mod talk;
 mod transport;
 pub(crate) mod upgrade;
 
+pub(crate) use cors::cors_layer;
+#[cfg(feature = "socketio")]
+pub(crate) use cors::cors_layer_with_credentials;
 pub(crate) use error::{RequestError, only};
 pub use origin::Cors;
 pub(crate) use origin::guard;
-pub(crate) use reply::cors_layer;
-#[cfg(feature = "socketio")]
-pub(crate) use reply::cors_layer_with_credentials;
 pub(crate) use transport::{Transport, asks_to_close};

@@ -98,20 +98,14 @@ impl Return {
     /// An error if the token is malformed, or comes with an impossible id. An id without
     /// a token claims nothing, and neither does a token without an id.
     pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, RequestError> {
-        let token = Query::of_uri(uri).token(headers)?;
-        let query = uri.query().unwrap_or_default().as_bytes();
-        let value = |name| {
-            let mut pairs = form_urlencoded::parse(query);
-            let found = pairs.find(|(key, _)| key == name);
-            found.map(|(_, value)| value)
-        };
-        let claim = match (value("peer_id"), token) {
+        let query = Query::of_uri(uri);
+        let claim = match (query.first("peer_id"), query.token(headers)?) {
             (Some(id), Some(token)) => {
                 Some((PeerId::parse(&id).ok_or(RequestError::WrongToken)?, token))
             }
             _ => None,
         };
-        let resumes = claim.is_some() || value("resume").is_some_and(|value| value == "true");
+        let resumes = claim.is_some() || query.first("resume").is_some_and(|value| value == "true");
         Ok(Self { resumes, claim })
     }
 }

@@ -82,10 +82,17 @@ impl<'a> Query<'a> {
         Ok(token)
     }
 
+    /// The first value of a parameter, for protocols that do not refuse a repeated one.
+    pub fn first(self, name: &str) -> Option<Cow<'a, str>> {
+        let query = self.0.unwrap_or_default().as_bytes();
+        let mut pairs = form_urlencoded::parse(query);
+        let found = pairs.find(|(key, _)| key == name);
+        found.map(|(_, value)| value)
+    }
+
     /// Whether the request has a parameter.
     pub fn has(self, name: &str) -> bool {
-        let query = self.0.unwrap_or_default().as_bytes();
-        form_urlencoded::parse(query).any(|(key, _)| key == name)
+        self.first(name).is_some()
     }
 
     fn one(self, name: &'static str) -> Result<Option<Cow<'a, str>>, RequestError> {

@@ -30,9 +30,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// sends does not reset the connection before it has read the reason.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The close code 1013 of RFC 6455, "try again later".
-const TRY_AGAIN: u16 = 1013;
-
 /// An open WebSocket.
 pub(crate) struct WebSocket {
     reader: Reader<ReadHalf<Stream>>,
@@ -56,12 +53,12 @@ pub(crate) enum Lost {
 
 impl Lost {
     /// The code and the reason to close with.
-    pub fn closing(self) -> (u16, &'static str) {
+    pub fn closing(self) -> (CloseCode, &'static str) {
         match self {
-            Self::Closed => (CloseCode::Normal.into(), ""),
+            Self::Closed => (CloseCode::Normal, ""),
             Self::Unreadable(error) => error.closing(),
-            Self::Silent => (CloseCode::Away.into(), "no sign of life"),
-            Self::NotReading => (TRY_AGAIN, "the client does not read"),
+            Self::Silent => (CloseCode::Away, "no sign of life"),
+            Self::NotReading => (CloseCode::Again, "the client does not read"),
         }
     }
 }
@@ -159,8 +156,8 @@ impl WebSocket {
     }
 
     /// Closes the socket. A client that closed first is sent its own code back.
-    pub async fn close(&mut self, code: u16, reason: &'static str) {
-        let (code, reason) = self.answer.map_or((code, reason), |code| (code, ""));
+    pub async fn close(&mut self, code: CloseCode, reason: &'static str) {
+        let (code, reason) = self.answer.map_or((code.into(), reason), |code| (code, ""));
         self.writer.close(code, reason);
         let written = async {
             while !self.writer.is_written() {

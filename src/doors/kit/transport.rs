@@ -20,11 +20,15 @@ impl Transport {
     pub fn of<B>(request: &Request<B>) -> Self {
         let closes_after_reply = request.version() == Version::HTTP_10;
         let stays_open = !closes_after_reply && !asks_to_close(request);
-        let link = request.extensions().get::<Arc<Link>>();
         Self {
-            link: link.filter(|_| stays_open).cloned(),
+            link: Self::link_of(request).filter(|_| stays_open),
             closes_after_reply,
         }
+    }
+
+    /// The connection, whether it stays open after the answer or not.
+    pub fn link_of<B>(request: &Request<B>) -> Option<Arc<Link>> {
+        request.extensions().get::<Arc<Link>>().cloned()
     }
 
     /// The request is about to wait for long: the server may suspend its connection.

@@ -12,7 +12,7 @@
 //! of a peer. With `resume=true` it gets the token with which it can come back: `peer_id`
 //! and `peer_token` in the query.
 
-use std::{str, sync::Arc};
+use std::{borrow::Cow, str, sync::Arc};
 
 use axum::{
     Router,
@@ -32,6 +32,7 @@ use super::{
     kit::{
         RequestError, guard, only,
         push::{End, PushPeer, Return, ping_interval},
+        query::Query,
         talk::{Life, Lost, Talk, WebSocket},
         upgrade::{self, Stream, Upgrade},
     },
@@ -53,11 +54,8 @@ const DOOR: &str = "websocket";
 /// How many errors may wait to be sent. A client that does not read them misses some.
 const UNTOLD_ERRORS: usize = 16;
 
-/// The close code 1013 of RFC 6455, "try again later".
-const TRY_AGAIN: u16 = 1013;
-
 /// One of the close codes that are free for applications.
-const REPLACED: u16 = 4001;
+const REPLACED: CloseCode = CloseCode::Library(4001);
 
 #[derive(Clone)]
 struct Door {
@@ -94,15 +92,11 @@ struct Joining {
 impl Joining {
     fn of(request: &Request) -> Result<Self, RequestError> {
         let back = Return::of(request.uri(), request.headers())?;
-        let query = request.uri().query().unwrap_or_default().as_bytes();
-        let value = |name| {
-            let mut pairs = form_urlencoded::parse(query);
-            let found = pairs.find(|(key, _)| key == name);
-            found.map(|(_, value)| value.into_owned())
-        };
+        let query = Query::of(request);
+        let name = query.first("peer_name").filter(|name| !name.is_empty());
         Ok(Self {
-            name: value("peer_name").filter(|name| !name.is_empty()),
-            events: value("events").is_some_and(|value| value == "true"),
+            name: name.map(Cow::into_owned),
+            events: query.first("events").is_some_and(|value| value == "true"),
             back,
         })
     }
@@ -147,7 +141,7 @@ async fn serve(door: Door, joining: Joining, stream: Stream) {
             return socket.close(code, reason).await;
         }
         // The peer was removed in between.
-        Err(_) => return socket.close(CloseCode::Normal.into(), "signed out").await,
+        Err(_) => return socket.close(CloseCode::Normal, "signed out").await,
     };
     let life = Life {
         ping_interval: Some(ping_interval(&door.peer_list)),
@@ -162,7 +156,7 @@ async fn serve(door: Door, joining: Joining, stream: Stream) {
 }
 
 /// How a socket is closed when the list cannot be reached.
-const UNAVAILABLE: (u16, &str) = (TRY_AGAIN, "try again soon");
+const UNAVAILABLE: (CloseCode, &str) = (CloseCode::Again, "try again soon");
 
 /// Signs a peer in; with its old id, if the client proves that it is that peer and the
 /// list still holds it. An error says how to close the socket.
@@ -170,19 +164,19 @@ async fn sign_in(
     list: &TimeoutPeerList,
     joining: &Joining,
     opts: SignInOpts,
-) -> Result<SignedIn, (u16, &'static str)> {
+) -> Result<SignedIn, (CloseCode, &'static str)> {
     let name = joining.name.as_deref();
     if let Some((id, token)) = &joining.back.claim {
         match list.resume_peer(*id, token, name, opts).await {
             Ok(signed_in) => return Ok(signed_in),
             Err(Refusal::UnknownPeer) => {}
-            Err(Refusal::WrongToken) => return Err((CloseCode::Policy.into(), "not your token")),
+            Err(Refusal::WrongToken) => return Err((CloseCode::Policy, "not your token")),
             Err(_) => return Err(UNAVAILABLE),
         }
     }
     let added = list.add_peer(name, opts).await;
     added.map_err(|refusal| match refusal {
-        Refusal::Full => (TRY_AGAIN, "the server is full"),
+        Refusal::Full => (CloseCode::Again, "the server is full"),
         _ => UNAVAILABLE,
     })
 }
@@ -190,7 +184,7 @@ async fn sign_in(
 /// How a session ended.
 struct Closing {
     end: End,
-    code: u16,
+    code: CloseCode,
     reason: &'static str,
 }
 
@@ -217,18 +211,14 @@ impl From<Lost> for Closing {
 impl From<End> for Closing {
     fn from(end: End) -> Self {
         let (code, reason) = match end {
-            End::Removed(Reason::NotReading) => (TRY_AGAIN, "too much waits for this peer"),
-            End::Removed(Reason::Kicked) => (CloseCode::Policy.into(), "removed by the operator"),
-            End::Removed(Reason::TimedOut) => {
-                (CloseCode::Away.into(), "timed out, or lost by the server")
-            }
+            End::Removed(Reason::NotReading) => (CloseCode::Again, "too much waits for this peer"),
+            End::Removed(Reason::Kicked) => (CloseCode::Policy, "removed by the operator"),
+            End::Removed(Reason::TimedOut) => (CloseCode::Away, "timed out, or lost by the server"),
             // The node was cut off, and the others took it for dead.
-            End::Removed(Reason::Closed) => {
-                (CloseCode::Away.into(), "the connection was taken for lost")
-            }
-            End::Removed(_) => (CloseCode::Normal.into(), "signed out"),
+            End::Removed(Reason::Closed) => (CloseCode::Away, "the connection was taken for lost"),
+            End::Removed(_) => (CloseCode::Normal, "signed out"),
             End::Replaced => (REPLACED, "another session took over"),
-            End::Stopping => (CloseCode::Away.into(), "the server stops"),
+            End::Stopping => (CloseCode::Away, "the server stops"),
         };
         Self { end, code, reason }
     }

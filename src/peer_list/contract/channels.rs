@@ -123,6 +123,37 @@ async fn what_its_sender_numbered_is_broadcast_once(engine: EngineKind) {
     assert!(list.is_open(&mut Box::pin(socket.wait())).await);
 }
 
+async fn a_publisher_does_not_hear_itself(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let (a, of_a) = unlisted(&list, None).await;
+    let (_, of_b) = unlisted(&list, None).await;
+    publish(&list, a, "hi").await;
+    assert_eq!(take_from(&list, &*of_b).await, published(1, "hi"));
+    nothing_for(&list, &*of_a).await;
+}
+
+async fn the_names_of_a_peer_are_bounded_like_a_mailbox(engine: EngineKind) {
+    let list = engine.bounded_list(3 * (MESSAGE_OVERHEAD_BYTES + 10)).await;
+    let (a, _a) = unlisted(&list, None).await;
+    let names = ["ten bytes1", "ten bytes2", "ten bytes3"];
+    list.join(a, names[0]).await.unwrap();
+    list.announce(a, names[1]).await.unwrap();
+    let held = list.join(a, names[0]).await;
+    held.unwrap();
+    list.watch_for(a, names[2]).await.unwrap();
+    for refused in [
+        list.join(a, "one").await,
+        list.announce(a, "two").await,
+        list.watch_for(a, "three").await,
+        list.claim(a, SCOPE, "four").await,
+    ] {
+        assert_eq!(refused.unwrap_err(), Refusal::TooManyNames);
+    }
+    list.leave(a, names[0]).await.unwrap();
+    list.claim(a, "scope", "alias").await.unwrap();
+    assert_eq!(list.join(a, "x").await.unwrap_err(), Refusal::TooManyNames);
+}
+
 every_engine! {
     a_copy_that_waits_for_room_is_delivered_though_its_sender_comes_back_meanwhile,
     an_alias_has_one_holder_and_is_an_address,
@@ -130,4 +161,6 @@ every_engine! {
     a_peer_of_the_list_can_join_channels_too,
     a_peer_that_waits_for_a_name_hears_when_it_is_announced,
     what_its_sender_numbered_is_broadcast_once,
+    a_publisher_does_not_hear_itself,
+    the_names_of_a_peer_are_bounded_like_a_mailbox,
 }

@@ -53,10 +53,34 @@ async fn an_unlisted_peer_that_came_back_is_told_of_as_connected(engine: EngineK
     assert!(ago < Duration::from_secs(5), "{ago:?}");
 }
 
+async fn every_node_tells_the_same_events_with_the_same_numbers(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let other = list.another_node().await;
+    let [mut here, mut there] = [list.subscribe().await, other.subscribe(None)];
+    let a = sign_in(&list, "a").await;
+    let b = other.add_peer(Some("b"), LISTED).await.unwrap().id;
+    list.remove_peer(b, Reason::SignedOut).await.unwrap();
+    let mut first = None;
+    for expected in ["+ 1", "+ 2", "- 2 signed_out"] {
+        let [(number, event), (same, alike)] = [
+            list.now(here.next()).await.unwrap(),
+            list.now(there.next()).await.unwrap(),
+        ];
+        assert_eq!([told(&event), told(&alike)], [expected, expected]);
+        assert_eq!(number, same);
+        first.get_or_insert(number);
+    }
+    // One that comes back to the other node hears what it missed, each once.
+    let mut again = other.subscribe(first);
+    assert_eq!(all_told(&list, &mut again).await, ["+ 2", "- 2 signed_out"]);
+    assert_eq!(list.ids().await, [a]);
+}
+
 every_engine! {
     subscribers_hear_of_each_peer_added_and_removed_in_order,
     when_the_server_stops_every_peer_that_is_only_here_is_told_of_as_removed,
     an_unlisted_peer_that_came_back_is_told_of_as_connected,
+    every_node_tells_the_same_events_with_the_same_numbers,
 }
 
 /// What `ss-heartbeat-responder` tells its server, as the events here: a session is a peer,

@@ -110,6 +110,58 @@ async fn a_silent_peer_hears_messages_and_nothing_of_the_list(engine: EngineKind
     nothing_for(&list, &*socket).await;
 }
 
+async fn a_change_of_status_alone_is_not_told(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let b = sign_in(&list, "b").await;
+    take(&list, a).await;
+    let mut a_waits = wait(&list, a);
+    assert!(list.is_open(&mut a_waits).await);
+    list.pass_secs(10).await;
+    let b_waits = wait(&list, b);
+    let mut b_waits = b_waits;
+    assert!(list.is_open(&mut b_waits).await);
+    assert_eq!(list.lines().await, "b,2,1\na,1,1\n");
+    drop(b_waits);
+    list.settle().await;
+    assert_eq!(list.lines().await, "b,2,0\na,1,1\n");
+    assert!(list.is_open(&mut a_waits).await);
+}
+
+async fn a_peer_can_be_looked_up_while_it_is_in_the_list(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let began = list.system_time();
+    let a = sign_in(&list, "a").await;
+    let info = list.peer_info(a).await.unwrap().unwrap();
+    assert_eq!((info.heartbeat, info.capacity), (false, None));
+    let late = info.since.duration_since(began).unwrap_or_default();
+    assert!(late < Duration::from_secs(1), "{late:?}");
+    let request = list.open_request(caller(a, None)).unwrap();
+    request.set_capacity(3).await.unwrap();
+    request.heartbeat().await.unwrap();
+    request.answered();
+    let info = list.peer_info(a).await.unwrap().unwrap();
+    assert_eq!((info.heartbeat, info.capacity), (true, Some(3)));
+    assert_eq!((&*info.name, &*info.door), ("a", LISTED.door));
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
+    assert!(list.peer_info(a).await.unwrap().is_none());
+}
+
+async fn every_node_counts_the_peers_in_the_list(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let other = list.another_node().await;
+    let (a, _socket) = unlisted(&list, None).await;
+    let b = sign_in(&list, "b").await;
+    list.settle().await;
+    assert_eq!([list.len(), other.len()], [1, 1]);
+    list.list_peer(a, listing("a")).await.unwrap();
+    list.settle().await;
+    assert_eq!([list.len(), other.len()], [2, 2]);
+    list.remove_peer(b, Reason::SignedOut).await.unwrap();
+    list.settle().await;
+    assert_eq!([list.len(), other.len()], [1, 1]);
+}
+
 every_engine! {
     a_peer_signs_in_with_its_own_line_first_and_the_others_newest_first,
     a_peer_without_a_name_is_called_after_its_id,
@@ -119,4 +171,7 @@ every_engine! {
     a_waiting_message_goes_before_a_change_that_it_does_not_need,
     a_message_follows_the_list_that_names_its_sender_at_once,
     a_silent_peer_hears_messages_and_nothing_of_the_list,
+    a_change_of_status_alone_is_not_told,
+    a_peer_can_be_looked_up_while_it_is_in_the_list,
+    every_node_counts_the_peers_in_the_list,
 }

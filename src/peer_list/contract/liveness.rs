@@ -161,6 +161,48 @@ async fn a_peer_that_can_come_back_stays_until_it_is_stale_when_its_socket_close
     assert_eq!(all_told(&list, &mut events).await, ["- 1 timed_out"]);
 }
 
+async fn where_every_request_counts_as_a_heartbeat_requests_and_waits_keep_a_peer(
+    engine: EngineKind,
+) {
+    let opts = HeartbeatOpts {
+        any_request: true,
+        ..HeartbeatOpts::default()
+    };
+    let list = engine.list(opts).await;
+    let a = sign_in(&list, "a").await;
+    list.refresh_peer_timeout(a).await.unwrap();
+    for _ in 0..4 {
+        list.pass_secs(20).await;
+        request(&list, a, None).await.unwrap().answered();
+    }
+    let mut waiting = wait(&list, a);
+    assert!(list.is_open(&mut waiting).await);
+    list.pass_secs(100).await;
+    assert_eq!(list.ids().await, [a]);
+    drop(waiting);
+    list.settle().await;
+    list.pass_secs(60).await;
+    assert!(list.ids().await.is_empty());
+}
+
+async fn a_late_heartbeat_has_grace_from_a_timeout_of_ten_seconds_on(engine: EngineKind) {
+    for (timeout, grace) in [(9_999, 0), (10_000, 3_000)] {
+        let list = engine
+            .list(HeartbeatOpts {
+                timeout_period: Duration::from_millis(timeout),
+                gc_interval: Duration::from_secs(600),
+                ..HeartbeatOpts::default()
+            })
+            .await;
+        let a = sign_in(&list, "a").await;
+        list.refresh_peer_timeout(a).await.unwrap();
+        list.pass(Duration::from_millis(timeout + grace - 1)).await;
+        assert!(list.purge().await.unwrap().is_empty(), "{timeout} ms");
+        list.pass(Duration::from_millis(1)).await;
+        assert_eq!(list.purge().await.unwrap(), [a], "{timeout} ms");
+    }
+}
+
 every_engine! {
     a_peer_that_joined_counts_as_connected_only_in_the_update_that_announces_it,
     a_client_that_closes_its_connection_after_an_answer_counts_for_two_seconds_more,
@@ -171,4 +213,6 @@ every_engine! {
     a_peer_that_sent_heartbeats_and_whose_socket_closes_has_another_timeout,
     a_peer_is_connected_and_not_collected_while_its_socket_is_open,
     a_peer_that_can_come_back_stays_until_it_is_stale_when_its_socket_closes,
+    where_every_request_counts_as_a_heartbeat_requests_and_waits_keep_a_peer,
+    a_late_heartbeat_has_grace_from_a_timeout_of_ten_seconds_on,
 }

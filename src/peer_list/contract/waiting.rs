@@ -143,6 +143,28 @@ async fn a_number_that_somebody_forged_does_not_lock_a_peer_out(engine: EngineKi
     assert_eq!(take(&list, a.id).await, message(a.id, "1"));
 }
 
+async fn a_wait_without_news_ends_at_its_limit_with_what_its_client_expects(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let bare = added(&list, "bare", BARE).await.id;
+    let listed = sign_in(&list, "listed").await;
+    take(&list, bare).await;
+    let limit = Duration::from_secs(25);
+    let mut waits = [listed, bare].map(|id| wait_with(&list, id, limited(limit)));
+    for wait in &mut waits {
+        assert!(list.is_open(wait).await);
+    }
+    list.pass(limit).await;
+    let mut news = Vec::new();
+    for wait in &mut waits {
+        news.push(list.now(wait).await.unwrap().news().clone());
+    }
+    let current = format!("listed,{listed},1\nbare,{bare},1\n");
+    assert_eq!(
+        news,
+        [News::Nothing(current.into()), News::Nothing("\n".into())]
+    );
+}
+
 every_engine! {
     only_the_newest_wait_receives_and_an_older_one_ends_at_its_own_time,
     while_a_delivery_is_on_loan_no_other_wait_is_given_it_and_a_dropped_one_is_first_again,
@@ -151,4 +173,5 @@ every_engine! {
     a_full_mailbox_refuses_and_keeps_what_it_has,
     a_message_that_is_sent_again_with_its_number_is_delivered_once,
     a_number_that_somebody_forged_does_not_lock_a_peer_out,
+    a_wait_without_news_ends_at_its_limit_with_what_its_client_expects,
 }

@@ -27,8 +27,7 @@ use tokio::{task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::{
-    HeartbeatOpts, PeerEvent, PeerId, Refusal, Watching, events::EventLog, roster::Roster,
-    telling::Schedule,
+    HeartbeatOpts, PeerEvent, PeerId, Refusal, events::EventLog, roster::Roster, telling::Schedule,
 };
 use gc::Awake;
 use names::Names;
@@ -88,7 +87,7 @@ impl MemoryEngine {
     }
 
     fn next_id(&self, roster: &mut Roster) -> Result<PeerId, Refusal> {
-        if self.len() >= self.0.opts.max_peers {
+        if self.0.peers.len() >= self.0.opts.max_peers {
             return Err(Refusal::Full);
         }
         Ok(roster.next_id(|id| self.0.peers.contains_key(&id)))

@@ -105,7 +105,7 @@ impl Names {
     pub fn join(&mut self, id: PeerId, channel: &str) -> Result<(), Refusal> {
         let holder = self.holders.entry(id).or_default();
         if !holder.channels.contains(channel) {
-            holder.pay(channel, self.bound)?;
+            holder.pay(channel.len(), self.bound)?;
             self.put_in(id, channel);
         }
         Ok(())
@@ -125,7 +125,7 @@ impl Names {
         let holder = self.holders.entry(id).or_default();
         if holder.channels.remove(channel) {
             // The channel may have cost nothing.
-            holder.cost = holder.cost.saturating_sub(cost(channel));
+            holder.cost = holder.cost.saturating_sub(cost(channel.len()));
             self.take_off_channel(id, channel);
         }
     }
@@ -181,6 +181,7 @@ impl Names {
         if self.aliases.contains_key(&alias) {
             return Err(Refusal::NameTaken);
         }
+        holder.pay(scope.len() + name.len(), self.bound)?;
         let alias = Arc::new(alias);
         holder.alias = Some(alias.clone());
         self.aliases.insert(alias, id);
@@ -210,7 +211,7 @@ impl Names {
             if let Some(holder) = self.holders.get_mut(watcher)
                 && holder.announcements.remove(name)
             {
-                holder.cost -= cost(name);
+                holder.cost -= cost(name.len());
             }
         }
         Ok(watchers)
@@ -231,7 +232,7 @@ impl Names {
     fn note(&mut self, id: PeerId, name: &str) -> Result<&mut Announcement, Refusal> {
         let holder = self.holders.entry(id).or_default();
         if !holder.announcements.contains(name) {
-            holder.pay(name, self.bound)?;
+            holder.pay(name.len(), self.bound)?;
             let known = self.announcements.get_key_value(name);
             let known = known.map_or_else(|| name.into(), |(name, _)| name.clone());
             holder.announcements.insert(known);
@@ -297,9 +298,9 @@ impl Names {
 }
 
 impl Holder {
-    /// A peer holds one more name.
-    fn pay(&mut self, name: &str, bound: usize) -> Result<(), Refusal> {
-        let total = self.cost + cost(name);
+    /// A peer holds one more name, of this length in bytes.
+    fn pay(&mut self, length: usize, bound: usize) -> Result<(), Refusal> {
+        let total = self.cost + cost(length);
         if total > bound {
             return Err(Refusal::TooManyNames);
         }
@@ -315,9 +316,9 @@ fn alias(scope: &str, name: &str) -> Alias {
     }
 }
 
-/// What a name costs the peer that holds it, in bytes.
-fn cost(name: &str) -> usize {
-    name.len() + MESSAGE_OVERHEAD_BYTES
+/// What a name of this length costs the peer that holds it, in bytes.
+fn cost(length: usize) -> usize {
+    length + MESSAGE_OVERHEAD_BYTES
 }
 
 #[cfg(test)]

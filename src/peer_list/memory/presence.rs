@@ -174,10 +174,15 @@ impl Presence for MemoryEngine {
         let mut state = peer.state.lock();
         state.presence.link = caller.link.as_ref().map(|link| link.number);
         let request = Request::begin(self, &peer, state, caller.lingers);
-        caller.uses_link(self, Arc::as_ptr(&self.0).addr());
+        let list = self.clone();
+        let number = Arc::as_ptr(&self.0).addr();
+        caller.uses_link(number, move |id, link| list.link_lost(id, link));
         Ok(Box::new(request))
     }
+}
 
+impl MemoryEngine {
+    /// A connection is closed, or another peer uses it.
     fn link_lost(&self, id: PeerId, link: u64) {
         let Ok(peer) = self.peer(id) else { return };
         let mut state = peer.state.lock();
@@ -186,9 +191,7 @@ impl Presence for MemoryEngine {
             self.show_connected(&peer, state);
         }
     }
-}
 
-impl MemoryEngine {
     /// Brings the peer's STATUS in the list up to date. Takes the lock of its state, so
     /// that the later of two changes is the one that is shown.
     pub(super) fn show_connected(&self, peer: &Peer, mut state: MutexGuard<'_, PeerState>) {

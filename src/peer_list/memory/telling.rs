@@ -5,10 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use tokio::time::{Instant, sleep_until};
 
 use super::MemoryEngine;
-use crate::peer_list::{
-    Watching,
-    telling::{Schedule, Telling},
-};
+use crate::peer_list::telling::{Schedule, Telling};
 
 impl MemoryEngine {
     /// Called after each change of the list: tells the peers that wait, now or when the
@@ -20,7 +17,7 @@ impl MemoryEngine {
     fn tell(&self, when: fn(&mut Schedule, usize, Instant) -> Telling) {
         let telling = {
             // The cost is a look at each peer, also at those that are not listed.
-            let peers = self.len();
+            let peers = self.0.peers.len();
             let roster = self.0.roster.lock();
             let telling = when(&mut self.0.schedule.lock(), peers, Instant::now());
             if telling == Telling::Now {

@@ -17,7 +17,7 @@ impl Watching for MemoryEngine {
     }
 
     fn len(&self) -> usize {
-        self.0.peers.len()
+        self.0.roster.lock().len()
     }
 
     fn peer_ids(&self) -> Vec<PeerId> {

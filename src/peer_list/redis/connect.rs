@@ -4,8 +4,8 @@ use std::{fs, sync::atomic::AtomicU64, time::Duration};
 
 use parking_lot::Mutex;
 use redis::{
-    Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
-    TlsCertificates, Value,
+    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
+    ServerErrorKind, TlsCertificates, Value,
     aio::{ConnectionManagerConfig, MultiplexedConnection},
     io::tcp::TcpSettings,
 };
@@ -232,10 +232,13 @@ fn unreadable(answer: Value, prefix: &str) -> Option<String> {
 fn is_passing(error: &RedisError) -> bool {
     let is_refused = is_untrusted(error);
     let is_busy = matches!(
-        error.code(),
-        Some("LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN")
+        error.kind(),
+        ErrorKind::Server(
+            ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::TryAgain
+        )
     );
-    is_busy || error.is_io_error() && !is_refused
+    // The crate has no variant for a script that runs for too long.
+    is_busy || error.code() == Some("BUSY") || error.is_io_error() && !is_refused
 }
 
 /// The reason if this Redis is too old, or would lose data that the list needs.

@@ -14,13 +14,11 @@ pub(super) fn explain(error: &RedisError) -> String {
     if is_untrusted(error) {
         return format!("{text}; if your own authority signed it, set WEBRTC_REDIS_CA");
     }
+    // The crate has no variants for these.
     match error.code() {
         Some("NOAUTH") => return "it requires a password: put it in WEBRTC_REDIS_URL".to_owned(),
         Some("WRONGPASS") => {
             return "the user or the password in WEBRTC_REDIS_URL is wrong".to_owned();
-        }
-        Some("NOPERM") => {
-            return format!("the user in WEBRTC_REDIS_URL lacks a permission: {detail}");
         }
         Some("OOM") => return "it is out of memory: raise its maxmemory".to_owned(),
         _ => {}
@@ -28,6 +26,9 @@ pub(super) fn explain(error: &RedisError) -> String {
     match error.kind() {
         ErrorKind::Parse => "the server at that address is not a Redis".to_owned(),
         ErrorKind::RESP3NotSupported => too_old("a version before 6"),
+        ErrorKind::Server(ServerErrorKind::NoPerm) => {
+            format!("the user in WEBRTC_REDIS_URL lacks a permission: {detail}")
+        }
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {
             "it is a read-only replica: set WEBRTC_REDIS_URL to the primary".to_owned()
         }

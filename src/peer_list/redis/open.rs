@@ -36,7 +36,10 @@ impl Presence for RedisEngine {
             is_told: AtomicBool::new(false),
         }))
     }
+}
 
+impl RedisEngine {
+    /// A connection is closed, or another peer uses it.
     fn link_lost(&self, id: PeerId, link: u64) {
         self.0.link_is_over(id, link);
     }
@@ -73,8 +76,10 @@ impl Request {
     }
 
     fn uses_link(&self) {
+        let list = self.list.clone();
+        let number = Arc::as_ptr(&list.0).addr();
         self.caller
-            .uses_link(&self.list, Arc::as_ptr(&self.list.0).addr());
+            .uses_link(number, move |id, link| list.link_lost(id, link));
     }
 }
 

@@ -11,6 +11,7 @@ mod queues;
 mod session;
 
 use std::{
+    borrow::Cow,
     convert::Infallible,
     sync::{
         Arc,
@@ -38,6 +39,7 @@ use crate::{
         log::{session_span, spawn},
         only,
         push::ping_interval,
+        query::Query,
         reply::reply,
         talk::WebSocket,
         upgrade::{self, Stream, Upgrade},
@@ -149,23 +151,18 @@ struct Asked {
 
 impl Asked {
     fn of(uri: &Uri) -> Result<Self, Refused> {
-        let query = uri.query().unwrap_or_default().as_bytes();
-        let value = |name| {
-            let mut pairs = form_urlencoded::parse(query);
-            let found = pairs.find(|(key, _)| key == name);
-            found.map(|(_, value)| value.into_owned())
-        };
-        let is_web_socket = match value("transport").as_deref() {
+        let query = Query::of_uri(uri);
+        let is_web_socket = match query.first("transport").as_deref() {
             Some("polling") => false,
             Some("websocket") => true,
             _ => return Err(Refused::UnknownTransport),
         };
-        let version = match value("EIO").as_deref() {
+        let version = match query.first("EIO").as_deref() {
             Some("3") => Version::V3,
             Some("4") => Version::V4,
             _ => return Err(Refused::UnsupportedVersion),
         };
-        let id = value("sid");
+        let id = query.first("sid").map(Cow::into_owned);
         Ok(Self {
             version,
             is_web_socket,
@@ -225,7 +222,7 @@ impl<S: Serve> EngineIo<S> {
                 probe.take_over(socket, UPGRADE_PATIENCE).await;
             }));
         }
-        let link = request.extensions().get::<Arc<Link>>().cloned();
+        let link = Transport::link_of(&request);
         if !is_get {
             return self.post(&session, link.as_ref(), request).await;
         }

@@ -14,6 +14,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
     payload::Packet,
@@ -108,16 +109,12 @@ struct Polls {
 /// How the connection is ended.
 #[derive(Clone, Copy)]
 struct Closing {
-    code: u16,
+    code: CloseCode,
     reason: &'static str,
     /// Whether an open poll is answered with a close packet, after which the client tries
     /// again, and not with a noop.
     is_told: bool,
 }
-
-/// The close codes of RFC 6455 for a finished socket and for a server that goes away.
-const NORMAL: u16 = 1000;
-const AWAY: u16 = 1001;
 
 /// A request that the session cannot use: the client is confused, or it is another
 /// client.
@@ -146,7 +143,7 @@ impl Session {
             upgraded,
             over: CancellationToken::new(),
             closing: Mutex::new(Closing {
-                code: NORMAL,
+                code: CloseCode::Normal,
                 reason: "",
                 is_told: false,
             }),
@@ -212,7 +209,7 @@ impl Session {
     /// never try again: the client sees its connection close, and tries again.
     pub fn stop(&self) {
         *self.closing.lock() = Closing {
-            code: AWAY,
+            code: CloseCode::Away,
             reason: "the server stops",
             is_told: true,
         };

@@ -28,6 +28,11 @@ function verbs.claim(id, scope, name)
   end
   -- The peer may have heard a farewell.
   peer = find(id)
+  local cost = peer:number('names') + #scope + #name + OVERHEAD
+  if cost > BOUND then
+    return { 'costly' }
+  end
+  peer:set_number('names', cost)
   call('HSET', key('aliases:', scope), name, id)
   peer:set('scope', scope)
   peer:set('alias', name)

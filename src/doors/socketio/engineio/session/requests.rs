@@ -143,7 +143,7 @@ impl Probe {
         };
         let probed = tokio::time::timeout(patience, probing).await;
         if !matches!(probed, Ok(Some(()))) || session.over.is_cancelled() {
-            return socket.close(NORMAL, "").await;
+            return socket.close(CloseCode::Normal, "").await;
         }
         *session.carrier.lock() = Carrier::WebSocket;
         // There is room: only one WebSocket can be probed at a time.
