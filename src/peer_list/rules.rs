@@ -30,14 +30,14 @@ pub(super) const REPEAT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A peer that signs out later, and whose wait is ended to find out whether it still runs,
 /// has this long to poll again.
-pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const REPOLL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A request that comes this soon after a peer has said that it signs out later may have
 /// been sent before that: it does not show that the peer still runs.
 pub(super) const LATE_REQUEST: Duration = Duration::from_secs(1);
 
 /// The alias of a peer whose socket has been closed for this long is free for others:
-/// a peer that still runs is back by then. (`socket.io-client` tries after 1 s, and 2.)
+/// a peer that still runs is back by then. (Clients try again after 1 s, and 2.)
 pub(super) const NAME_KEPT: Duration = Duration::from_secs(5);
 
 /// A timer that fires more than this behind its time shows that the process stood still

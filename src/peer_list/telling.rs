@@ -37,6 +37,7 @@ pub(super) enum Telling {
 }
 
 /// When the peers of a list are told of its changes.
+#[derive(Default)]
 pub(super) struct Schedule {
     last_told: Option<Instant>,
     /// The changes that are not told yet, if there are any.
@@ -53,13 +54,6 @@ struct Window {
 }
 
 impl Schedule {
-    pub fn new() -> Self {
-        Self {
-            last_told: None,
-            window: None,
-        }
-    }
-
     /// Asked after each change of a list with this many peers: when the change is told.
     /// At once if the last telling was a while ago, otherwise together with the other
     /// changes of the window.
@@ -133,7 +127,7 @@ mod tests {
             changes in prop::collection::vec((0u64..80, 1usize..200), 1..60),
         ) {
             let mut now = Instant::now();
-            let mut schedule = Schedule::new();
+            let mut schedule = Schedule::default();
             let mut peers = 0;
             let mut timers: BinaryHeap<Reverse<Instant>> = BinaryHeap::new();
             let mut untold_since: Option<Instant> = None;
@@ -171,14 +165,14 @@ mod tests {
 
     /// The schedule of a large room that was told at the given time.
     fn large_room(told: Instant) -> Schedule {
-        let mut schedule = Schedule::new();
+        let mut schedule = Schedule::default();
         assert_eq!(schedule.changed(LARGE_ROOM, told), Telling::Now);
         schedule
     }
 
     #[test]
     fn in_a_small_room_every_change_is_told_at_once() {
-        let mut schedule = Schedule::new();
+        let mut schedule = Schedule::default();
         let now = Instant::now();
         for peers in 1..=SMALL_ROOM {
             assert_eq!(schedule.changed(peers, now), Telling::Now);
@@ -214,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_window_ends_at_its_time_even_if_the_room_has_grown() {
-        let mut schedule = Schedule::new();
+        let mut schedule = Schedule::default();
         let start = Instant::now();
         assert_eq!(schedule.changed(100, start), Telling::Now);
         let Telling::At(end) = schedule.changed(100, start) else {

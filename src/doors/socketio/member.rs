@@ -5,10 +5,8 @@ use std::{
     collections::HashMap, convert::Infallible, future::pending, str, sync::Arc, time::Duration,
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use secrecy::SecretString;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
@@ -16,16 +14,13 @@ use tracing::debug;
 use super::{
     Auth,
     connections::Connections,
-    engineio::{Connecting, Gone, Handshake, Session},
+    engineio::{Gone, Handshake, Session, Unconnected},
     events,
-    packet::{self, Event, Told},
+    packet::{self, Told},
 };
 use crate::{
     doors::kit::push::{End, PushPeer, Return},
-    peer_list::{
-        Added, Card, Delivery, MAX_NAME_BYTES, News, PeerId, PeerToken, Reason, Refusal, SendOpts,
-        TimeoutPeerList, Unlisted,
-    },
+    peer_list::{Added, Delivery, News, PeerToken, Reason, Refusal, TimeoutPeerList, Unlisted},
 };
 
 mod said;
@@ -118,7 +113,7 @@ impl Members {
         &self,
         session: &Arc<Session>,
         handshake: Handshake,
-        connecting: Connecting,
+        connecting: Unconnected,
     ) {
         let shown = tokio::select! {
             shown = session.shown() => shown,

@@ -38,7 +38,7 @@ use super::kit::{
 };
 use crate::peer_list::TimeoutPeerList;
 use connections::Connections;
-use engineio::{Connecting, EngineIo, Handshake, Serve, Session};
+use engineio::{EngineIo, Handshake, Serve, Session, Unconnected};
 use member::Members;
 
 /// Our own small client, for pages that have none.
@@ -88,7 +88,7 @@ pub(crate) fn routes(
 }
 
 impl Serve for Members {
-    async fn serve(&self, session: &Arc<Session>, handshake: Handshake, connecting: Connecting) {
+    async fn serve(&self, session: &Arc<Session>, handshake: Handshake, connecting: Unconnected) {
         Members::serve(self, session, handshake, connecting).await;
     }
 }

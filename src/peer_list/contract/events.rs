@@ -135,12 +135,12 @@ mod sessions {
         before_the_timeout_silence_is_nothing: [Start, Beat, Pass(32)] => ["+ 1"];
         silence_is_one_disconnect_an_interval_later_at_most:
             [Start, Beat, Pass(45), Pass(60)] => ["+ 1", "- 1 timed_out"];
-        who_is_stale_and_not_yet_collected_is_still_connected: [Start, Beat, Pass(44)] => ["+ 1"];
-        who_is_stale_and_not_yet_collected_comes_back:
+        a_stale_peer_that_is_not_yet_collected_is_still_connected: [Start, Beat, Pass(44)] => ["+ 1"];
+        a_stale_peer_that_is_not_yet_collected_comes_back:
             [Start, Beat, Pass(44), Start, Purge, Pass(30)] => ["+ 1", "= 1"];
         a_purge_brings_the_disconnect_forward:
             [Start, Beat, Pass(34), Purge, Pass(60)] => ["+ 1", "- 1 timed_out"];
-        a_purge_leaves_who_is_not_stale: [Start, Beat, Pass(10), Purge] => ["+ 1"];
+        a_purge_leaves_a_peer_that_is_not_stale: [Start, Beat, Pass(10), Purge] => ["+ 1"];
         a_beat_keeps: [Start, Beat, Pass(25), Beat, Pass(25), Beat, Pass(25)] => ["+ 1"];
     }
 }

@@ -264,7 +264,7 @@ fn listing(name: &str) -> Listing<'_> {
 async fn come(list: &TimeoutPeerList, key: Option<&str>) -> Added {
     let coming = Unlisted {
         key,
-        door: "socketio",
+        door: "relay",
         channels: &[CHANNEL],
     };
     list.add_unlisted(coming).await.unwrap()

@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn who_watches_for_the_end_of_a_socket_takes_no_news_from_it(engine: EngineKind) {
+async fn watching_for_the_end_of_a_socket_takes_no_news_from_it(engine: EngineKind) {
     let list = engine.default_list().await;
     let silent = list.add_peer(Some("silent"), SOCKET).await;
     let id = silent.unwrap().id;
@@ -22,7 +22,7 @@ async fn who_watches_for_the_end_of_a_socket_takes_no_news_from_it(engine: Engin
     list.now(&mut ended).await;
 }
 
-async fn who_is_heard_through_a_socket_cannot_be_polled_for(engine: EngineKind) {
+async fn a_peer_with_a_socket_cannot_be_polled_for(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
     let socket = list.open_socket(a, true).await.unwrap();
@@ -129,12 +129,12 @@ async fn a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent(eng
     let newer = list.open_socket(a, false).await.unwrap();
     list.now(&mut ended).await;
     assert_eq!(*list.now(older.wait()).await.news(), News::Replaced);
-    let lent_anew = list.now(newer.wait()).await;
+    let lent_again = list.now(newer.wait()).await;
     // Too late: it takes nothing off any more.
     lent.done();
     list.settle().await;
-    assert_eq!(lent_anew.number(), 1);
-    lent_anew.done();
+    assert_eq!(lent_again.number(), 1);
+    lent_again.done();
     list.settle().await;
     nothing_for(&list, &*newer).await;
     publish(&list, b, "two").await;
@@ -185,8 +185,8 @@ async fn a_socket_takes_off_what_it_is_given_also_if_its_peer_acknowledged_befor
 }
 
 every_engine! {
-    who_watches_for_the_end_of_a_socket_takes_no_news_from_it,
-    who_is_heard_through_a_socket_cannot_be_polled_for,
+    watching_for_the_end_of_a_socket_takes_no_news_from_it,
+    a_peer_with_a_socket_cannot_be_polled_for,
     a_socket_that_does_not_read_is_told_to_go,
     a_sender_that_cannot_be_refused_waits_for_room,
     a_peer_that_may_come_back_and_signs_out_through_its_socket_is_removed,

@@ -67,7 +67,7 @@ async fn unlisted_peers_count_against_the_bound_of_peers(engine: EngineKind) {
     let _peer = unlisted(&list, None).await;
     let coming = Unlisted {
         key: None,
-        door: "socketio",
+        door: "relay",
         channels: &[],
     };
     let full = list.add_unlisted(coming).await;
@@ -76,7 +76,9 @@ async fn unlisted_peers_count_against_the_bound_of_peers(engine: EngineKind) {
     assert_eq!(full.unwrap_err(), Refusal::Full);
 }
 
-async fn who_comes_back_with_its_key_is_given_what_it_has_not_acknowledged(engine: EngineKind) {
+async fn a_peer_that_comes_back_with_its_key_is_given_what_it_has_not_acknowledged(
+    engine: EngineKind,
+) {
     let list = engine.default_list().await;
     let (b, _b) = unlisted(&list, None).await;
     let (a, socket) = unlisted(&list, Some(KEY)).await;
@@ -152,7 +154,7 @@ async fn a_hello_that_comes_after_its_farewell_is_followed_by_one_more(engine: E
     );
 }
 
-async fn who_is_away_for_too_much_is_removed_rather_than_given_a_part(engine: EngineKind) {
+async fn a_peer_that_is_away_for_too_much_is_removed_rather_than_given_a_part(engine: EngineKind) {
     let opts = HeartbeatOpts {
         max_pending_bytes: MESSAGE_OVERHEAD_BYTES,
         timeout_period: Duration::from_secs(3600),
@@ -201,9 +203,9 @@ every_engine! {
     an_unlisted_peer_cannot_poll_also_while_it_is_away,
     an_unlisted_peer_is_in_the_list_from_its_hello_to_its_farewell,
     unlisted_peers_count_against_the_bound_of_peers,
-    who_comes_back_with_its_key_is_given_what_it_has_not_acknowledged,
+    a_peer_that_comes_back_with_its_key_is_given_what_it_has_not_acknowledged,
     an_unlisted_peer_that_is_to_be_removed_is_not_shown_to_the_others,
     a_hello_that_comes_after_its_farewell_is_followed_by_one_more,
-    who_is_away_for_too_much_is_removed_rather_than_given_a_part,
+    a_peer_that_is_away_for_too_much_is_removed_rather_than_given_a_part,
     a_peer_that_comes_back_is_told_its_channels_and_its_alias_if_it_is_listed,
 }

@@ -75,7 +75,7 @@ impl MemoryEngine {
             peers: DashMap::new(),
             roster: Mutex::new(Roster::new()),
             names: Mutex::new(names),
-            schedule: Mutex::new(Schedule::new()),
+            schedule: Mutex::default(),
             told: Default::default(),
             ending: AtomicBool::new(false),
             events: EventLog::new(),

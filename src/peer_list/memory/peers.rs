@@ -14,7 +14,7 @@ use super::{
 use crate::peer_list::{
     PeerEvent, PeerId, PeerToken, Peers, Reason, Refusal, SignInOpts, SignedIn,
     peer::name_for_list,
-    rules::{ANSWER_PATIENCE, LATE_REQUEST, STANDSTILL},
+    rules::{LATE_REQUEST, REPOLL_PATIENCE, STANDSTILL},
 };
 
 #[async_trait]
@@ -169,7 +169,7 @@ impl MemoryEngine {
                         // It waits although it said that it signs out, or although its
                         // wait was ended after that. It still runs; or this wait was its
                         // last request, which came late.
-                        let end = end + ANSWER_PATIENCE;
+                        let end = end + REPOLL_PATIENCE;
                         let asks = !leaving.is_asked;
                         state.leaving = asks.then_some(Leaving {
                             end,

@@ -21,7 +21,7 @@ use super::{
     ClusterOpts,
     explain::{OLDEST, explain, is_untrusted, too_old},
     library::{Library, is_unknown_function},
-    link::{Commands, Health, Link},
+    link::{Connection, Health, ProcessLink},
     row::Row,
 };
 use crate::peer_list::HeartbeatOpts;
@@ -82,7 +82,7 @@ impl From<RedisError> for ConnectError {
     }
 }
 
-impl Link {
+impl ProcessLink {
     /// Connects, and subscribes to the channels of this node.
     pub async fn connect(
         opts: &ClusterOpts,
@@ -125,7 +125,7 @@ impl Link {
             .set_response_timeout(Some(ANSWER_PATIENCE))
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_secs(1));
-        let commands = Commands::connect(client.clone(), config.clone()).await?;
+        let commands = Connection::connect(client.clone(), config.clone()).await?;
         let (sender, pushes) = unbounded_channel();
         let listening = config
             .set_push_sender(sender)
@@ -140,7 +140,7 @@ impl Link {
             prefix,
             node,
             commands,
-            subscription: Commands::connect(client, listening).await?,
+            subscription: Connection::connect(client, listening).await?,
             health: Health::default(),
             clock: AtomicU64::new(0),
             start: Instant::now(),

@@ -1,8 +1,15 @@
 //! Telling Redis which waits and connections have ended at this node.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 
 use super::{here::Ended, node::Node, verbs};
 use crate::peer_list::PeerId;
@@ -14,11 +21,26 @@ const OVER_AT_ONCE: usize = 100;
 /// the last, or one of the first if it has been away since.
 const LINKS_KEPT: usize = 4;
 
+/// What has ended here, and Redis has to be told of.
+#[derive(Default)]
+pub(super) struct EndedHere {
+    peers: Mutex<HashMap<PeerId, Ended>>,
+    /// A task is telling Redis.
+    is_reporting: AtomicBool,
+}
+
+impl EndedHere {
+    /// Whether Redis has to be told something of this peer.
+    pub fn has(&self, id: PeerId) -> bool {
+        self.peers.lock().contains_key(&id)
+    }
+}
+
 impl Node {
     /// Some of the peers with ended waits or connections here, and nothing else open.
     fn over_now(&self) -> Vec<PeerId> {
         let open = self.open.lock();
-        let ended = self.ended.lock();
+        let ended = self.ended.peers.lock();
         let now = ended.keys().filter(|id| !open.contains_key(id));
         now.take(OVER_AT_ONCE).copied().collect()
     }
@@ -26,7 +48,7 @@ impl Node {
     /// Takes what has ended of some peers that have nothing open here.
     fn take_ended(&self) -> Vec<(PeerId, Ended)> {
         let some = self.over_now();
-        let mut ended = self.ended.lock();
+        let mut ended = self.ended.peers.lock();
         some.into_iter()
             .filter_map(|id| Some((id, ended.remove(&id)?)))
             .collect()
@@ -35,7 +57,7 @@ impl Node {
     /// A wait of a peer has ended, and Redis may not know. While Redis is away only the
     /// newest wait of each peer is kept: its end is also the end of all earlier ones.
     pub fn wait_is_over(self: &Arc<Self>, id: PeerId, number: u64) {
-        let mut ended = self.ended.lock();
+        let mut ended = self.ended.peers.lock();
         let wait = &mut ended.entry(id).or_default().wait;
         *wait = (*wait).max(Some(number));
         drop(ended);
@@ -44,7 +66,7 @@ impl Node {
 
     /// A connection whose last user was this peer is closed, or another peer uses it now.
     pub fn link_is_over(self: &Arc<Self>, id: PeerId, link: u64) {
-        let mut ended = self.ended.lock();
+        let mut ended = self.ended.peers.lock();
         let links = &mut ended.entry(id).or_default().links;
         links.truncate(LINKS_KEPT - 1);
         links.push(link);
@@ -56,7 +78,7 @@ impl Node {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        if !self.is_reporting_ended.swap(true, Ordering::AcqRel) {
+        if !self.ended.is_reporting.swap(true, Ordering::AcqRel) {
             let node = self.clone();
             runtime.spawn(async move { node.report_ended().await });
         }
@@ -67,10 +89,10 @@ impl Node {
         loop {
             let some = self.take_ended();
             if some.is_empty() {
-                self.is_reporting_ended.store(false, Ordering::Release);
+                self.ended.is_reporting.store(false, Ordering::Release);
                 // More may have ended in between.
                 if self.over_now().is_empty()
-                    || self.is_reporting_ended.swap(true, Ordering::AcqRel)
+                    || self.ended.is_reporting.swap(true, Ordering::AcqRel)
                 {
                     return;
                 }

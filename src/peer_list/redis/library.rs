@@ -10,7 +10,7 @@ use crate::peer_list::{
     events::EVENTS_QUEUED,
     roster::LOG_LENGTH,
     rules::{
-        ANSWER_PATIENCE, LATE_REQUEST, LINGER, NAME_KEPT, NODE_LIFE, REPEAT_PAUSE, patience,
+        LATE_REQUEST, LINGER, NAME_KEPT, NODE_LIFE, REPEAT_PAUSE, REPOLL_PATIENCE, patience,
         sign_period,
     },
 };
@@ -118,7 +118,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
         "local TIMEOUT, PATIENCE, ANY_REQUEST = {}, {}, {}\n\
          local BOUND, OVERHEAD, MAX_PEERS = {}, {MESSAGE_OVERHEAD_BYTES}, {}\n\
          local LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED = {LOG_LENGTH}, {EVENTS_KEPT}, {EVENTS_QUEUED}\n\
-         local LINGER, REPEAT_PAUSE, ANSWER_PATIENCE, LEASE = {}, {}, {}, {}\n\
+         local LINGER, REPEAT_PAUSE, REPOLL_PATIENCE, LEASE = {}, {}, {}, {}\n\
          local LATE_REQUEST, NAME_KEPT = {}, {}\n\
          local NODE_LIFE, STANDSTILL, OP_LIFE = {}, {}, {}\n",
         ms(opts.timeout_period),
@@ -128,7 +128,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
         opts.max_peers,
         ms(LINGER),
         ms(REPEAT_PAUSE),
-        ms(ANSWER_PATIENCE),
+        ms(REPOLL_PATIENCE),
         ms(LEASE),
         ms(LATE_REQUEST),
         ms(NAME_KEPT),

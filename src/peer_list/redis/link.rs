@@ -47,16 +47,16 @@ const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a process has once, however many lists it has in Redis: the connections, the
 /// script, its node name, and the clock of Redis.
-pub(super) struct Link {
+pub(super) struct ProcessLink {
     pub library: Library,
     /// What all keys begin with.
     pub prefix: String,
     /// The name of this node.
     pub node: String,
     /// The connection for commands.
-    pub commands: Commands,
+    pub commands: Connection,
     /// The connection for the subscription.
-    pub subscription: Commands,
+    pub subscription: Connection,
     /// The channels that it subscribes to.
     pub channels: [String; 2],
     /// The health of Redis, as the log has reported it.
@@ -70,7 +70,7 @@ pub(super) struct Link {
 /// for ever with a connection that is refused when it reconnects (a password that is
 /// wrong for a moment), or whose Redis hangs (a stalled machine) while another Redis has
 /// taken over its address.
-pub(super) struct Commands {
+pub(super) struct Connection {
     client: Client,
     config: ConnectionManagerConfig,
     current: Mutex<Arc<Wire>>,
@@ -118,7 +118,7 @@ impl Wire {
     }
 }
 
-impl Commands {
+impl Connection {
     pub async fn connect(client: Client, config: ConnectionManagerConfig) -> RedisResult<Self> {
         let connection = ConnectionManager::new_with_config(client.clone(), config.clone()).await?;
         Ok(Self {
@@ -174,11 +174,13 @@ impl Commands {
 #[derive(Default)]
 pub(super) struct Health {
     is_away: AtomicBool,
+    /// Whether nodes with other settings use the list too.
+    pub differ: AtomicBool,
     /// When the log last said that Redis is out of memory.
     full_at: Mutex<Option<Instant>>,
 }
 
-impl Link {
+impl ProcessLink {
     /// The Redis command for a verb. `end`: the latest time at which the verb may begin,
     /// by the clock of Redis in ms, if it has one.
     fn command(&self, call: &Call, end: Option<u64>) -> Cmd {

@@ -21,30 +21,25 @@ mod peers;
 mod push;
 mod retry;
 mod row;
+mod tasks;
 mod telling;
 mod verbs;
 mod view;
 mod waiting;
 mod watching;
 
-use std::{
-    fmt,
-    path::PathBuf,
-    sync::{Arc, Weak, atomic::Ordering},
-    time::Duration,
-};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{info, warn};
+use tracing::info;
 
 pub use connect::ConnectError;
 #[cfg(test)]
 pub(super) use library::test_clock::KEY as TEST_CLOCK;
 
-use super::{Caller, Engine, HeartbeatOpts, PeerId, PeerToken, Proof, Refusal, rules::sign_period};
-use link::{Link, WATCH_PERIOD};
+use super::{Caller, HeartbeatOpts, PeerId, PeerToken, Proof, Refusal};
+use link::ProcessLink;
 use node::Node;
 use row::Row;
 
@@ -55,15 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a verb is tried if nothing waits for it, or if it cannot be refused.
 const LONG_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The time in an answer that took longer than this is too inexact: the script assumes
-/// that the clocks of nodes differ by less.
-const CLOCK_PATIENCE: Duration = Duration::from_millis(100);
-
 /// Redis counts as reachable if it answers within this time.
 const READY_PATIENCE: Duration = Duration::from_millis(500);
-
-/// How often a node says which library it uses.
-const USE_PERIOD: Duration = Duration::from_secs(60);
 
 /// The place in Redis of a list that many nodes share.
 #[derive(Clone, Debug)]
@@ -93,7 +81,7 @@ type Answer = Result<(String, Row), Refusal>;
 
 impl RedisEngine {
     pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
-        let (link, pushes) = Link::connect(cluster, &opts).await?;
+        let (link, pushes) = ProcessLink::connect(cluster, &opts).await?;
         let list = Self(Arc::new(Node::new(opts, link)));
         let unreachable = |_: Refusal| ConnectError::unreachable("it stopped answering");
         list.live().await.map_err(unreachable)?;
@@ -103,103 +91,8 @@ impl RedisEngine {
             .await
             .map_err(unreachable)?;
         push::start(&list.0, pushes);
-        list.start_watching();
-        list.start_collector();
+        list.start_tasks();
         Ok(list)
-    }
-
-    /// Tells the others that this node lives, and removes the nodes that do not.
-    async fn live(&self) -> Result<(), Refusal> {
-        let asked = Instant::now();
-        let live = verbs::live(self.0.highest_id());
-        let mut row = self.0.link.run(live, Some(PATIENCE)).await?;
-        let took = asked.elapsed();
-        let is_new = row.kind() == "1";
-        if let Some(now) = row.number::<u64>()
-            && (took < CLOCK_PATIENCE || !self.0.link.knows_clock())
-        {
-            // The time was read on the way between.
-            let since = u64::try_from(took.as_millis() / 2).unwrap_or(0);
-            self.0.link.set_clock(now + since);
-        }
-        if let Some(created) = row.number() {
-            self.0.list_created(created);
-        }
-        if is_new {
-            // The others took this node for dead: it has to say again what is open here.
-            self.0.recheck();
-        }
-        loop {
-            let mut row = self.0.link.run(verbs::bury(), Some(PATIENCE)).await?;
-            log_removed(row.row());
-            if row.kind() != "1" {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Says which library this node uses, and deletes the libraries that no node has used
-    /// for long.
-    async fn use_library(&self) {
-        let row = self.0.link.run(verbs::uses_library(), Some(PATIENCE));
-        let Ok(mut row) = row.await else { return };
-        let differ = row.kind() == "1";
-        let differed = self.0.differ.swap(differ, Ordering::Relaxed);
-        if differ && !differed {
-            warn!(
-                "other nodes use this list with another version or other settings: give all nodes \
-                 the same settings"
-            );
-        }
-        for old in row.row().map(Row::texts).unwrap_or_default() {
-            let mut delete = ::redis::cmd("FUNCTION");
-            delete.arg("DELETE").arg(&old);
-            // Another node may have deleted it already.
-            let mut connection = self.0.link.commands.wire().connection.clone();
-            let _ = delete.exec_async(&mut connection).await;
-        }
-    }
-
-    /// Finds out when a connection leads to a Redis that hangs and has been replaced.
-    fn start_watching(&self) {
-        let node = Arc::downgrade(&self.0);
-        let watching = every(WATCH_PERIOD, node, async |list| list.0.link.watch().await);
-        self.0.keep([tokio::spawn(watching).abort_handle()]);
-    }
-
-    fn start_collector(&self) {
-        let node = Arc::downgrade(&self.0);
-        let living = tokio::spawn(every(
-            sign_period(&self.0.opts),
-            node.clone(),
-            async |list| {
-                let _ = list.live().await;
-            },
-        ));
-        let using = tokio::spawn(every(USE_PERIOD, node.clone(), async |list| {
-            list.use_library().await;
-        }));
-        let period = self.0.opts.gc_interval;
-        let collecting = tokio::spawn(async move {
-            sleep(period).await;
-            every(period, node, async |list| {
-                let _ = list.purge().await;
-            })
-            .await;
-        });
-        *self.0.collector.lock() = Some(collecting.abort_handle());
-        self.0.keep([living, using].map(|task| task.abort_handle()));
-    }
-}
-
-/// Does something now and then at intervals, for as long as the node is used.
-async fn every(period: Duration, node: Weak<Node>, work: impl AsyncFn(&RedisEngine)) {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(node) = node.upgrade() else { return };
-        work(&RedisEngine(node)).await;
     }
 }
 

@@ -11,77 +11,77 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
+    ended::EndedHere,
     events::read_event,
-    here::{Ended, OpenHere},
-    link::Link,
+    here::OpenHere,
+    link::ProcessLink,
     row::Row,
+    tasks::Tasks,
+    telling::Updates,
     verbs::{self, Known},
     view::{Cached, View},
 };
-use crate::peer_list::{HeartbeatOpts, PeerId, Refusal, events::EventLog, telling::Schedule};
+use crate::peer_list::{HeartbeatOpts, PeerId, Refusal, events::EventLog};
 
 /// One list in Redis, as this process sees it.
 pub(super) struct Node {
     pub opts: HeartbeatOpts,
-    pub link: Arc<Link>,
+    pub link: Arc<ProcessLink>,
     pub cached: Mutex<Cached>,
     pub events: Arc<EventLog>,
     pub open: Mutex<HashMap<PeerId, Vec<Arc<OpenHere>>>>,
-    /// When peers are told of changes, and up to which version: as in the memory engine.
-    pub schedule: Mutex<Schedule>,
-    pub told: AtomicU64,
+    pub updates: Updates,
     pub ending: CancellationToken,
     /// The number of the last wait that began here.
     pub waits: AtomicU64,
-    /// What has ended here and Redis has to be told of.
-    pub ended: Mutex<HashMap<PeerId, Ended>>,
-    /// A task is telling Redis.
-    pub is_reporting_ended: AtomicBool,
-    /// Whether nodes with other settings use the list too, as the log has reported it.
-    pub differ: AtomicBool,
-    /// Held by the one task that asks for changes of the list: its answer serves all.
-    pub asking_for_changes: tokio::sync::Mutex<()>,
-    /// How many such questions have begun, and the last of them that was answered.
-    questions: AtomicU64,
-    answered: AtomicU64,
-    /// Held by the one task that asks for events: otherwise they would come twice.
-    asking_for_events: tokio::sync::Mutex<()>,
-    /// A task is about to ask for events.
-    pub is_asking: AtomicBool,
+    pub ended: EndedHere,
+    changes: ChangesAsked,
+    pub events_asked: EventsAsked,
     /// When the list in Redis was created, by its clock in ms. 0: not known yet.
     pub created: AtomicU64,
-    tasks: Mutex<Vec<AbortHandle>>,
-    pub collector: Mutex<Option<AbortHandle>>,
+    pub tasks: Tasks,
+}
+
+/// The questions for changes of the list, of which one at a time is open: its answer
+/// serves all.
+#[derive(Default)]
+struct ChangesAsked {
+    alone: tokio::sync::Mutex<()>,
+    /// How many questions have begun.
+    begun: AtomicU64,
+    /// The last of them that was answered.
+    answered: AtomicU64,
+}
+
+/// The questions for events, of which one at a time is open: otherwise events would come
+/// twice.
+#[derive(Default)]
+pub(super) struct EventsAsked {
+    alone: tokio::sync::Mutex<()>,
+    /// A task is about to ask.
+    pub is_next: AtomicBool,
 }
 
 impl Node {
-    pub fn new(opts: HeartbeatOpts, link: Link) -> Self {
+    pub fn new(opts: HeartbeatOpts, link: ProcessLink) -> Self {
         Self {
             opts,
             link: Arc::new(link),
             cached: Mutex::new(Cached::new()),
             events: EventLog::new(),
             open: Mutex::default(),
-            schedule: Mutex::new(Schedule::new()),
-            told: Default::default(),
+            updates: Updates::default(),
             ending: CancellationToken::new(),
             waits: AtomicU64::new(0),
-            ended: Mutex::default(),
-            is_reporting_ended: AtomicBool::new(false),
-            differ: AtomicBool::new(false),
-            asking_for_changes: tokio::sync::Mutex::new(()),
-            questions: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-            asking_for_events: tokio::sync::Mutex::new(()),
-            is_asking: AtomicBool::new(false),
+            ended: EndedHere::default(),
+            changes: ChangesAsked::default(),
+            events_asked: EventsAsked::default(),
             created: AtomicU64::new(0),
-            tasks: Mutex::default(),
-            collector: Mutex::new(None),
+            tasks: Tasks::default(),
         }
     }
 
@@ -112,7 +112,7 @@ impl Node {
         if is_done() {
             return Ok(());
         }
-        let _alone = self.asking_for_changes.lock().await;
+        let _alone = self.changes.alone.lock().await;
         if is_done() {
             return Ok(());
         }
@@ -121,23 +121,23 @@ impl Node {
 
     /// Brings the copy up to date. `patience`: how long this is tried.
     pub async fn sync(&self, patience: Option<Duration>) -> Result<(), Refusal> {
-        let _alone = self.asking_for_changes.lock().await;
+        let _alone = self.changes.alone.lock().await;
         self.ask_for_changes(patience).await
     }
 
     /// Brings the copy up to what Redis has now or later. Calls that come while a
     /// question is open share the next one.
     pub async fn sync_now(&self, patience: Option<Duration>) -> Result<(), Refusal> {
-        let begun = self.questions.load(Ordering::Acquire);
-        let _alone = self.asking_for_changes.lock().await;
-        if self.answered.load(Ordering::Acquire) > begun {
+        let begun = self.changes.begun.load(Ordering::Acquire);
+        let _alone = self.changes.alone.lock().await;
+        if self.changes.answered.load(Ordering::Acquire) > begun {
             return Ok(());
         }
         self.ask_for_changes(patience).await
     }
 
     async fn ask_for_changes(&self, patience: Option<Duration>) -> Result<(), Refusal> {
-        let question = self.questions.fetch_add(1, Ordering::AcqRel) + 1;
+        let question = self.changes.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let (known, statuses) = {
             let mut cached = self.cached.lock();
             (cached.known(), cached.asks_for_statuses())
@@ -152,7 +152,7 @@ impl Node {
         if is_older {
             self.lost_changes();
         }
-        self.answered.store(question, Ordering::Release);
+        self.changes.answered.store(question, Ordering::Release);
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Node {
     /// Redis may have lost changes: versions above the current one are of the lost list.
     pub fn forget_lost_changes(&self) {
         let current = self.cached.lock().roster.current();
-        self.told.fetch_min(current, Ordering::AcqRel);
+        self.updates.told.fetch_min(current, Ordering::AcqRel);
         for here in self.all_open() {
             here.limit_heard(current);
         }
@@ -178,9 +178,9 @@ impl Node {
     /// Asks for the events that have happened. `all`: also for those that were kept
     /// before this node started. `patience`: how long this is tried.
     pub async fn sync_events(&self, all: bool, patience: Option<Duration>) -> Result<(), Refusal> {
-        let _alone = self.asking_for_events.lock().await;
+        let _alone = self.events_asked.alone.lock().await;
         // Events from now on need another question.
-        self.is_asking.store(false, Ordering::Release);
+        self.events_asked.is_next.store(false, Ordering::Release);
         let known = if all { 0 } else { self.events.newest() };
         let mut row = self.link.run(verbs::events(known), patience).await?;
         let newest: u64 = row.number().ok_or(Refusal::Unavailable)?;
@@ -199,28 +199,5 @@ impl Node {
         }
         self.events.go_on_at(newest + 1);
         Ok(())
-    }
-
-    pub fn keep(&self, tasks: impl IntoIterator<Item = AbortHandle>) {
-        self.tasks.lock().extend(tasks);
-    }
-
-    pub fn stop_collector(&self) {
-        if let Some(collector) = self.collector.lock().take() {
-            collector.abort();
-        }
-    }
-
-    pub fn stop_tasks(&self) {
-        self.stop_collector();
-        for task in self.tasks.lock().drain(..) {
-            task.abort();
-        }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.stop_tasks();
     }
 }

@@ -23,7 +23,7 @@ impl Node {
             }
         }
         drop(open);
-        if self.ended.lock().contains_key(&id) {
+        if self.ended.has(id) {
             self.start_reporting_ended();
         }
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::peer_list::{
     Caller, PeerId, PeerToken, Peers, Reason, Refusal, SignInOpts, SignedIn, peer::name_for_list,
-    rules::ANSWER_PATIENCE,
+    rules::REPOLL_PATIENCE,
 };
 
 #[async_trait]
@@ -102,7 +102,7 @@ impl Peers for RedisEngine {
                 if row.kind() != "1" {
                     return;
                 }
-                pause = ANSWER_PATIENCE;
+                pause = REPOLL_PATIENCE;
             }
         });
         Ok(())

@@ -113,7 +113,7 @@ fn hear(node: &Arc<Node>, push: Push) {
     match push {
         Push::Changed => node.changed(),
         Push::Event => {
-            if node.is_asking.swap(true, Ordering::AcqRel) {
+            if node.events_asked.is_next.swap(true, Ordering::AcqRel) {
                 return;
             }
             let node = node.clone();

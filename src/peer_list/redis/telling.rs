@@ -1,16 +1,27 @@
 //! When the waits and sockets here are told that the list has changed.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::{node::Node, retry};
 use crate::peer_list::telling::{Schedule, Telling};
 
+/// When peers are told of changes, and up to which version of the list.
+#[derive(Default)]
+pub(super) struct Updates {
+    schedule: Mutex<Schedule>,
+    pub told: AtomicU64,
+}
+
 impl Node {
     /// The version of the list that a peer should have heard when it waits.
     pub fn told(&self) -> u64 {
-        self.told.load(Ordering::Acquire)
+        self.updates.told.load(Ordering::Acquire)
     }
 
     pub fn changed(self: &Arc<Self>) {
@@ -19,7 +30,7 @@ impl Node {
 
     fn tell(self: &Arc<Self>, when: fn(&mut Schedule, usize, Instant) -> Telling) {
         let peers = self.cached.lock().roster.len();
-        let telling = when(&mut self.schedule.lock(), peers, Instant::now());
+        let telling = when(&mut self.updates.schedule.lock(), peers, Instant::now());
         let node = Arc::downgrade(self);
         match telling {
             Telling::Scheduled => {}
@@ -45,7 +56,7 @@ impl Node {
         // Redis may be away for long, and no other task tells of this change.
         retry::until_answered(|| self.sync(None)).await;
         let current = self.cached.lock().roster.current();
-        self.told.fetch_max(current, Ordering::AcqRel);
+        self.updates.told.fetch_max(current, Ordering::AcqRel);
         for here in self.all_open() {
             if here.is_behind(current) {
                 here.news.notify_one();

@@ -262,7 +262,7 @@ mod tests {
             let args = args.trim_end_matches(')').split(", ");
             let args = args.filter(|arg| !arg.is_empty()).map(str::to_owned);
             // The first argument of a verb with a time is that time, which
-            // `Link::command` adds.
+            // `ProcessLink::command` adds.
             Some((
                 name.to_owned(),
                 timed,

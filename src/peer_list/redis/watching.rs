@@ -112,7 +112,7 @@ impl Engine for RedisEngine {
     }
 
     fn cancel_gc(&self) {
-        self.0.stop_collector();
+        self.0.tasks.stop_collector();
     }
 
     fn end_waits(&self) {
@@ -120,7 +120,7 @@ impl Engine for RedisEngine {
     }
 
     async fn stop(&self) {
-        self.0.stop_tasks();
+        self.0.tasks.stop();
         let stopping = async {
             loop {
                 let mut row = self.0.link.run(verbs::stop(), None).await?;

@@ -1,6 +1,25 @@
 //! A request and its answer on their way through hyper.
 
-use super::*;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Weak, atomic::Ordering},
+    task::{Context, Poll},
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, HttpBody},
+    http::{HeaderValue, Request, Version, header::CONNECTION},
+    response::Response,
+};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    service::Service,
+};
+use tokio::time::Instant;
+
+use super::{Exchange, PendingRequest, Phase, Shared};
 
 /// What a client is told about the connection. An HTTP/1.0 client is always told that it
 /// closes, in an HTTP/1.0 response: without that, the 3DStreamingToolkit client never

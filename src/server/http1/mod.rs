@@ -18,7 +18,7 @@ use std::{
     future::{Future, Ready, poll_fn, ready},
     pin::{Pin, pin},
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll},
@@ -27,17 +27,13 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, Bytes, HttpBody},
+    body::Body,
     http::{HeaderValue, Method, Request, Version, header::CONNECTION},
     response::{IntoResponse, Response},
     routing::future::RouteFuture,
 };
 use futures_util::future::Either;
-use hyper::{
-    body::{Frame, Incoming, SizeHint},
-    server::conn::http1,
-    service::Service,
-};
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{

@@ -67,7 +67,7 @@ pub(super) trait Serve: Send + Sync + 'static {
         &self,
         session: &Arc<Session>,
         handshake: Handshake,
-        connecting: Connecting,
+        connecting: Unconnected,
     ) -> impl Future<Output = ()> + Send;
 }
 
@@ -92,9 +92,9 @@ pub(super) struct EngineIo<S> {
 }
 
 /// Counts one session that has no peer yet, for as long as this lives.
-pub(super) struct Connecting(Arc<AtomicUsize>);
+pub(super) struct Unconnected(Arc<AtomicUsize>);
 
-impl Drop for Connecting {
+impl Drop for Unconnected {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -286,9 +286,9 @@ impl<S: Serve> EngineIo<S> {
     }
 
     /// Counts one more session without a peer.
-    fn connecting(&self) -> Result<Connecting, Refused> {
+    fn connecting(&self) -> Result<Unconnected, Refused> {
         let unconnected = self.unconnected.fetch_add(1, Ordering::Relaxed);
-        let connecting = Connecting(self.unconnected.clone());
+        let connecting = Unconnected(self.unconnected.clone());
         // A client that comes back by its key or token adds no peer to a full list, so that
         // one session is always let in.
         if unconnected > 0 && !self.peer_list.has_room_beside(unconnected) {
@@ -301,7 +301,7 @@ impl<S: Serve> EngineIo<S> {
         self: Arc<Self>,
         version: Version,
         handshake: (Uri, HeaderMap),
-        connecting: Connecting,
+        connecting: Unconnected,
     ) -> Response {
         let (session, sockets) = Session::new(version, true);
         let (id, handshake) = self.handshake(handshake);
@@ -320,7 +320,7 @@ impl<S: Serve> EngineIo<S> {
         &self,
         version: Version,
         handshake: (Uri, HeaderMap),
-        connecting: Connecting,
+        connecting: Unconnected,
         stream: Stream,
     ) {
         let (session, sockets) = Session::new(version, false);
@@ -336,7 +336,7 @@ impl<S: Serve> EngineIo<S> {
         session: &Arc<Session>,
         sockets: mpsc::Receiver<WebSocket>,
         handshake: Handshake,
-        connecting: Connecting,
+        connecting: Unconnected,
     ) {
         tokio::join!(
             session.carry(sockets, ping_interval(&self.peer_list)),

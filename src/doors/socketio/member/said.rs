@@ -1,6 +1,20 @@
 //! The events of a client, and what each does.
 
-use super::*;
+use std::str;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tracing::debug;
+
+use super::{Ended, Family, MAX_QUESTIONS, MAX_TYPE_BYTES, Member, SCOPE};
+use crate::{
+    doors::{
+        kit::push::End,
+        socketio::{events, packet::Event},
+    },
+    peer_list::{Card, MAX_NAME_BYTES, PeerId, Reason, Refusal, SendOpts},
+};
 
 impl Member {
     pub(super) async fn handle(&self, event: &Event) -> Result<(), Ended> {

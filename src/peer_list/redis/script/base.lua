@@ -10,7 +10,7 @@
 -- called that are refused while the server is out of memory, GROWING; and the settings of
 -- the list as constants, times in ms: TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD,
 -- MAX_PEERS, LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE,
--- ANSWER_PATIENCE, LATE_REQUEST, NAME_KEPT, LEASE, NODE_LIFE, STANDSTILL, OP_LIFE; and
+-- REPOLL_PATIENCE, LATE_REQUEST, NAME_KEPT, LEASE, NODE_LIFE, STANDSTILL, OP_LIFE; and
 -- DB, the number of the database.
 --
 -- Keys, after the prefix:

@@ -3,7 +3,7 @@
 -- While this server stood still or was away, no peer or node could show that it lives;
 -- the same holds when its clock was set forward. Then the nodes that lived until then
 -- live on, and no peer is collected for a while.
-local function mind_standstill()
+local function notice_standstill()
   local awake = tonumber(call('GET', key('awake')))
   if not awake or now - awake <= STANDSTILL then
     return
@@ -17,7 +17,7 @@ local function mind_standstill()
 end
 
 local function is_alive(node)
-  mind_standstill()
+  notice_standstill()
   local until_when = call('ZSCORE', key('nodes'), node)
   return until_when and tonumber(until_when) > now
 end

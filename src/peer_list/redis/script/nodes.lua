@@ -53,8 +53,8 @@ local SCHEMA = '2'
 -- This node lives, and this is the highest id that it has seen. Returns whether it is new
 -- to the others (or was taken for dead), the time, and when the list was created.
 function verbs.live(highest)
-  mind_standstill()
-  mind_ids(highest)
+  notice_standstill()
+  skip_lost_ids(highest)
   call('SET', key('awake'), string.format('%.0f', now))
   call('SETNX', key('event'), begin_events())
   call('SETNX', key('created'), string.format('%.0f', now))
@@ -102,7 +102,7 @@ end
 -- Ends dead nodes. Returns the peers removed with one of them, and whether there is more
 -- to do.
 function verbs.bury()
-  mind_standstill()
+  notice_standstill()
   local dead = call('ZRANGEBYSCORE', key('nodes'), '-inf', now, 'LIMIT', 0, 1)[1]
   if not dead then
     return { {}, '0' }

@@ -243,7 +243,7 @@ local LARGEST_ID = 2147483647
 
 -- `highest`: the highest id that the asking node has seen. No id is given twice, not even
 -- after this server has lost some: their peers may still ask.
-local function mind_ids(highest)
+local function skip_lost_ids(highest)
   highest = tonumber(highest)
   if highest < LARGEST_ID and (tonumber(call('GET', key('id'))) or 0) < highest then
     call('SET', key('id'), highest)
@@ -251,7 +251,7 @@ local function mind_ids(highest)
 end
 
 local function next_id(highest)
-  mind_ids(highest)
+  skip_lost_ids(highest)
   -- This ends, because MAX_PEERS is less than the number of ids.
   while true do
     local id = call('INCR', key('id'))

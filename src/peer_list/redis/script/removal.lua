@@ -64,7 +64,7 @@ local function leave(peer)
     peer:come_back()
   else
     peer:ask()
-    peer:set_number('leaving', now + ANSWER_PATIENCE)
+    peer:set_number('leaving', now + REPOLL_PATIENCE)
   end
   peer:store()
   return nil
@@ -72,7 +72,7 @@ end
 
 -- Returns the removed peer, and whether to ask again.
 function verbs.leave(id)
-  mind_standstill()
+  notice_standstill()
   local peer = find(id)
   if peer and peer.is.leaving and call('EXISTS', key('grace')) == 1 then
     return { false, '1' }
@@ -90,7 +90,7 @@ local COLLECTED_AT_ONCE = 100
 -- Returns the removed peers, and whether there is more to do.
 function verbs.collect()
   local removed = {}
-  mind_standstill()
+  notice_standstill()
   if call('EXISTS', key('grace')) == 1 then
     return { removed, '0' }
   end

@@ -1,5 +1,8 @@
 //! Waits whose client sends more, reads slowly or hangs up, and how answers are written.
 
+use axum::body::{Bytes, HttpBody};
+use hyper::body::Frame;
+
 use super::*;
 
 const WAIT: &[u8] = b"GET /wait?peer_id=1 HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -1,6 +1,18 @@
 //! The requests of a session: polls, POSTs, and a WebSocket that takes over.
 
-use super::*;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::{CLOSE, Carrier, NOOP, RELEASE, Session, Unexpected};
+use crate::{
+    doors::{
+        kit::talk::WebSocket,
+        socketio::{engineio::queues::Gone, packet::Told},
+    },
+    peer_list::Link,
+};
 
 impl Session {
     /// A poll has come.
