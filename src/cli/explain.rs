@@ -43,10 +43,11 @@ pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
                 None => format!("{flag} has no value; --help shows what to give"),
             })
         }
-        (ErrorKind::MissingRequiredArgument, Some(Names { flag, variable, .. })) => {
+        (ErrorKind::MissingRequiredArgument, Some(missing)) => {
+            let Names { flag, variable, .. } = missing;
+            let needing = needing(command, &variable);
             ConfigError(format!(
-                "{variable} ({flag}) is not set, but a setting that needs it is: set both or \
-                 neither; --help shows which belong together"
+                "{needing} needs {variable} ({flag}): set both or neither"
             ))
         }
         _ => {
@@ -60,6 +61,23 @@ pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
             })
         }
     }
+}
+
+/// The setting that needs this one, as its help says. (clap does not tell.)
+fn needing(command: &Command, variable: &str) -> String {
+    let needs = format!("needs {variable}");
+    let says_so = |arg: &&Arg| {
+        let help = arg.get_help().map(ToString::to_string);
+        help.is_some_and(|help| help.contains(&needs))
+    };
+    let arg = command.get_arguments().find(says_so);
+    let found = arg
+        .and_then(Arg::get_long)
+        .map(|long| names(command, &format!("--{long}")));
+    found.map_or_else(
+        || "another setting".to_owned(),
+        |Names { flag, variable, .. }| format!("{variable} ({flag})"),
+    )
 }
 
 /// The names of a setting.

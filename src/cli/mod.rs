@@ -312,13 +312,13 @@ mod tests {
             ),
             (
                 &["--admin-token", "x"],
-                "WEBRTC_ADMIN_LISTEN (--admin-listen) is not set, but a setting that needs it is: \
-                 set both or neither; --help shows which belong together",
+                "WEBRTC_ADMIN_TOKEN (--admin-token) needs WEBRTC_ADMIN_LISTEN (--admin-listen): set \
+                 both or neither",
             ),
             (
                 &["--webhook-secret", "x"],
-                "WEBRTC_WEBHOOK_URL (--webhook-url) is not set, but a setting that needs it is: \
-                 set both or neither; --help shows which belong together",
+                "WEBRTC_WEBHOOK_SECRET (--webhook-secret) needs WEBRTC_WEBHOOK_URL (--webhook-url): \
+                 set both or neither",
             ),
             (
                 &["--peer-tokens", "always"],

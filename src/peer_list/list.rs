@@ -8,6 +8,23 @@ use super::{Engine, HeartbeatOpts, memory::MemoryEngine};
 
 /// The list of signed-in peers. Clones are the same list; its operations are those of
 /// [`Engine`].
+///
+/// ```
+/// use signal_http_heartbeat::{HeartbeatOpts, TimeoutPeerList};
+/// use signal_http_heartbeat::peer_list::{Dialect, Refusal, SignInOpts};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Refusal> {
+/// let list = TimeoutPeerList::new(HeartbeatOpts::default());
+/// assert!(list.is_empty());
+/// let opts = SignInOpts { door: "mine", dialect: Dialect::Listed, protected: false };
+/// let alice = list.add_peer(Some("alice"), opts).await?;
+/// assert_eq!(list.peer_ids(), [alice.id]);
+/// assert_eq!(list.format(), "alice,1,1\n");
+/// assert_eq!(list.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct TimeoutPeerList(Arc<dyn Engine>);
 

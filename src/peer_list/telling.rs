@@ -1,8 +1,9 @@
 //! When changes of the list are told: at once where few peers would hear of
 //! them, else several together.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Up to this many peers each change is told at once, as the original does.
@@ -34,6 +35,16 @@ pub(super) enum Telling {
     At(Instant),
     /// An earlier caller was given [`Telling::At`] and does it.
     Scheduled,
+}
+
+/// When peers are told of changes, and up to which version of the list.
+#[derive(Default)]
+pub(super) struct Updates {
+    /// Locked after the roster, if both are locked.
+    pub schedule: Mutex<Schedule>,
+    /// The version of the list that peers should have heard when they wait. It follows the
+    /// current version, at most once a window.
+    pub told: AtomicU64,
 }
 
 /// When the peers of a list are told of its changes.

@@ -27,7 +27,7 @@ use axum::{
 use tokio::time::sleep;
 use tower::{service_fn, util::option_layer};
 
-pub use super::kit::Cors;
+pub use super::kit::{Cors, SignalOpts};
 
 use super::kit::{
     RequestError, Transport, body, cors_layer, guard,
@@ -52,44 +52,6 @@ const MAX_GRACE_MS: u64 = 10_000;
 
 /// The name of this door, as events and the operator's API show it.
 const DOOR: &str = "http";
-
-/// How the HTTP door answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignalOpts {
-    /// Which pages of other origins may use the server. Default: all.
-    pub enable_cors: Cors,
-    /// A wait without news ends after this long, less a random part of up to a fifth, so
-    /// that peers told together do not return together. None: never. Default: 25 s,
-    /// because proxies cut at 30 s.
-    pub wait_timeout: Option<Duration>,
-    /// Whether each request that acts as a peer has to show the token of that peer. If
-    /// not, only a wrong token is refused, and a missing one for a protected peer.
-    /// Default: false, because most clients do not know tokens.
-    pub require_tokens: bool,
-    /// How often clients are told to send heartbeats. None: every half of
-    /// [`HeartbeatOpts::timeout_period`]. Default: None.
-    ///
-    /// [`HeartbeatOpts::timeout_period`]: crate::peer_list::HeartbeatOpts
-    pub heartbeat_interval: Option<Duration>,
-    /// The largest message, in bytes. The mailbox bound of the peer list,
-    /// [`HeartbeatOpts::max_pending_bytes`], must have room for one with its
-    /// overhead. Default: 512 KiB.
-    ///
-    /// [`HeartbeatOpts::max_pending_bytes`]: crate::peer_list::HeartbeatOpts
-    pub max_message_bytes: usize,
-}
-
-impl Default for SignalOpts {
-    fn default() -> Self {
-        Self {
-            enable_cors: Cors::AnyOrigin,
-            wait_timeout: Some(Duration::from_secs(25)),
-            require_tokens: false,
-            heartbeat_interval: None,
-            max_message_bytes: 512 * 1024,
-        }
-    }
-}
 
 /// The routes of this door on a peer list. The router sets no fallback and claims only
 /// its own paths, so that it can be merged with other routes.

@@ -16,7 +16,8 @@ use tracing::debug;
 use super::reply::{self, reply};
 use crate::peer_list::Refusal;
 
-/// Why a request was refused. A refused request has changed nothing.
+/// Why a request was refused. A refused request has changed nothing, except that what was
+/// asked of a list that cannot be reached may have been done ([`Refusal::Unavailable`]).
 ///
 /// The status is never one that clients take for success or that stops them for ever: bad
 /// input is a 4xx. No error is a 500, because one client family polls again at once after
@@ -156,7 +157,8 @@ impl RequestError {
             }
             Self::Conflict(refusal) => refusal.to_string(),
             Self::Unavailable => {
-                "the peer list cannot be reached, or is full: try again soon".into()
+                "the peer list cannot be reached, or its Redis is out of memory: try again soon"
+                    .into()
             }
             Self::TooLarge { limit } => {
                 format!("the message is too large: send at most {limit} bytes")

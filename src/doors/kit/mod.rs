@@ -7,6 +7,7 @@ mod error;
 pub(crate) mod frame;
 pub(crate) mod heard;
 pub(crate) mod log;
+mod opts;
 mod origin;
 pub(crate) mod push;
 pub(crate) mod query;
@@ -19,6 +20,7 @@ pub(crate) use cors::cors_layer;
 #[cfg(feature = "socketio")]
 pub(crate) use cors::cors_layer_with_credentials;
 pub(crate) use error::{RequestError, only};
+pub use opts::SignalOpts;
 pub use origin::Cors;
 pub(crate) use origin::guard;
 pub(crate) use transport::{Transport, asks_to_close};

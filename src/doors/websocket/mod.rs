@@ -27,15 +27,12 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{
-    http::SignalOpts,
-    kit::{
-        RequestError, guard, only,
-        push::{End, PushPeer, Return, ping_interval},
-        query::Query,
-        talk::{Life, Lost, Talk, WebSocket},
-        upgrade::{self, Stream, Upgrade},
-    },
+use super::kit::{
+    RequestError, SignalOpts, guard, only,
+    push::{End, PushPeer, Return, ping_interval},
+    query::Query,
+    talk::{Life, Lost, Talk, WebSocket},
+    upgrade::{self, Stream, Upgrade},
 };
 use crate::peer_list::{
     Delivery, Dialect, Lines, News, PeerId, PeerToken, Reason, Refusal, SendOpts, SignInOpts,

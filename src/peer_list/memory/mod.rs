@@ -15,10 +15,7 @@ mod watching;
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use dashmap::DashMap;
@@ -27,7 +24,7 @@ use tokio::{task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::{
-    HeartbeatOpts, PeerEvent, PeerId, Refusal, events::EventLog, roster::Roster, telling::Schedule,
+    HeartbeatOpts, PeerEvent, PeerId, Refusal, events::EventLog, roster::Roster, telling::Updates,
 };
 use gc::Awake;
 use names::Names;
@@ -39,8 +36,8 @@ pub(super) struct MemoryEngine(Arc<Shared>);
 
 /// The contents of the list.
 ///
-/// Locks are taken in the order peer state, roster, map shard, and none is
-/// held across an `await`. The wakers of waits run without a lock.
+/// Locks are taken in the order peer state, roster, map shard. Wakers run without a lock.
+/// DESIGN.md, number 70, has the whole order.
 struct Shared {
     opts: HeartbeatOpts,
     /// All peers, also those that are not listed yet.
@@ -48,11 +45,7 @@ struct Shared {
     roster: Mutex<Roster>,
     /// Locked before a map shard, and under no other lock.
     names: Mutex<Names>,
-    /// When peers are told of changes. Locked after the roster, if both are locked.
-    schedule: Mutex<Schedule>,
-    /// The version of the list that peers should have heard when they wait. It follows the
-    /// roster's current version, at most once a window.
-    told: AtomicU64,
+    updates: Updates,
     /// The server is about to stop: waits without news end at once.
     ending: AtomicBool,
     events: Arc<EventLog>,
@@ -75,8 +68,7 @@ impl MemoryEngine {
             peers: DashMap::new(),
             roster: Mutex::new(Roster::new()),
             names: Mutex::new(names),
-            schedule: Mutex::default(),
-            told: Default::default(),
+            updates: Updates::default(),
             ending: AtomicBool::new(false),
             events: EventLog::new(),
             gc: Mutex::new(None),

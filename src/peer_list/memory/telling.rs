@@ -19,9 +19,12 @@ impl MemoryEngine {
             // The cost is a look at each peer, also at those that are not listed.
             let peers = self.0.peers.len();
             let roster = self.0.roster.lock();
-            let telling = when(&mut self.0.schedule.lock(), peers, Instant::now());
+            let telling = when(&mut self.0.updates.schedule.lock(), peers, Instant::now());
             if telling == Telling::Now {
-                self.0.told.store(roster.current(), Ordering::Release);
+                self.0
+                    .updates
+                    .told
+                    .store(roster.current(), Ordering::Release);
             }
             telling
         };
@@ -42,7 +45,7 @@ impl MemoryEngine {
 
     /// The version of the list that a peer should have heard when it waits.
     pub(super) fn told(&self) -> u64 {
-        self.0.told.load(Ordering::Acquire)
+        self.0.updates.told.load(Ordering::Acquire)
     }
 
     /// Wakes each suspended wait whose peer has not heard the told version.

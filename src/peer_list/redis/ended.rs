@@ -1,15 +1,8 @@
 //! Telling Redis which waits and connections have ended at this node.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 
 use super::{here::Ended, node::Node, verbs};
 use crate::peer_list::PeerId;
@@ -20,21 +13,6 @@ const OVER_AT_ONCE: usize = 100;
 /// At most this many ended connections of a peer are kept: Redis has at most one of them,
 /// the last, or one of the first if it has been away since.
 const LINKS_KEPT: usize = 4;
-
-/// What has ended here, and Redis has to be told of.
-#[derive(Default)]
-pub(super) struct EndedHere {
-    peers: Mutex<HashMap<PeerId, Ended>>,
-    /// A task is telling Redis.
-    is_reporting: AtomicBool,
-}
-
-impl EndedHere {
-    /// Whether Redis has to be told something of this peer.
-    pub fn has(&self, id: PeerId) -> bool {
-        self.peers.lock().contains_key(&id)
-    }
-}
 
 impl Node {
     /// Some of the peers with ended waits or connections here, and nothing else open.

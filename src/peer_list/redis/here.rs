@@ -1,11 +1,14 @@
 //! A wait or socket that is open at this node, and what of a peer has ended here.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedMutexGuard, TryLockError};
 
-use crate::peer_list::Reason;
+use crate::peer_list::{PeerId, Reason};
 
 /// A wait or socket that is open at this node.
 pub(super) struct OpenHere {
@@ -137,4 +140,19 @@ pub(super) struct Ended {
     /// Connections that it used. Redis has at most one of them: the last, or one of the
     /// first if it has been away since.
     pub links: Vec<u64>,
+}
+
+/// What has ended here, and Redis has to be told of.
+#[derive(Default)]
+pub(super) struct EndedHere {
+    pub peers: Mutex<HashMap<PeerId, Ended>>,
+    /// A task is telling Redis.
+    pub is_reporting: AtomicBool,
+}
+
+impl EndedHere {
+    /// Whether Redis has to be told something of this peer.
+    pub fn has(&self, id: PeerId) -> bool {
+        self.peers.lock().contains_key(&id)
+    }
 }

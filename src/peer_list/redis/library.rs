@@ -20,9 +20,9 @@ use crate::peer_list::{
 /// to find a dead node: what Redis is told waits meanwhile.
 const LEASE: Duration = Duration::from_secs(15);
 
-/// An operation may be repeated, and a sign-in given up, this long after it was carried
-/// out: longer than [`LONG_PATIENCE`](super::LONG_PATIENCE), and the patience of a sign-in
-/// before that.
+/// An operation may be repeated, and a sign-in given up, for this long after it was carried
+/// out: longer than a sign-in and its undoing are tried together. A caller that has to
+/// wait longer for Redis may carry out an operation twice.
 const OP_LIFE: Duration = Duration::from_secs(40);
 
 /// Verbs that are refused while Redis is out of memory. The others make room.

@@ -4,6 +4,7 @@
 //! one link to Redis (`link.rs`), and keeps of a list only what cannot leave the process
 //! (`node.rs`): open waits and sockets, and a copy that it keeps up to date.
 
+mod alive;
 mod channels;
 mod connect;
 mod ended;
@@ -47,7 +48,7 @@ use row::Row;
 /// Redis stands still for a shorter time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a verb is tried if nothing waits for it, or if it cannot be refused.
+/// How long a verb is tried if no client waits for it.
 const LONG_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Redis counts as reachable if it answers within this time.

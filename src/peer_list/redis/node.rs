@@ -15,17 +15,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    ended::EndedHere,
     events::read_event,
-    here::OpenHere,
+    here::{EndedHere, OpenHere},
     link::ProcessLink,
     row::Row,
     tasks::Tasks,
-    telling::Updates,
     verbs::{self, Known},
     view::{Cached, View},
 };
-use crate::peer_list::{HeartbeatOpts, PeerId, Refusal, events::EventLog};
+use crate::peer_list::{HeartbeatOpts, PeerId, Refusal, events::EventLog, telling::Updates};
 
 /// One list in Redis, as this process sees it.
 pub(super) struct Node {

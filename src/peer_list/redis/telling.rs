@@ -1,22 +1,11 @@
 //! When the waits and sockets here are told that the list has changed.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::{node::Node, retry};
 use crate::peer_list::telling::{Schedule, Telling};
-
-/// When peers are told of changes, and up to which version of the list.
-#[derive(Default)]
-pub(super) struct Updates {
-    schedule: Mutex<Schedule>,
-    pub told: AtomicU64,
-}
 
 impl Node {
     /// The version of the list that a peer should have heard when it waits.

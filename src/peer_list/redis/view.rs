@@ -206,8 +206,9 @@ impl Cached {
         self.peers.get(&id).map(|place| place.dialect)
     }
 
-    /// False if changes before these are missing.
-    pub fn apply(&mut self, view: View) -> bool {
+    /// Applies what the node does not know yet. Changes behind a gap are left out: the next
+    /// question asks for them again.
+    pub fn apply(&mut self, view: View) {
         match view.since {
             None if view.is_older() || self.known().is_none_or(|known| known < view.version) => {
                 self.roster = Roster::new();
@@ -225,7 +226,7 @@ impl Cached {
             Some(since) => {
                 for (version, change) in (since + 1..).zip(&view.changes) {
                     if version > self.roster.current() + 1 {
-                        return false;
+                        return;
                     }
                     if version == self.roster.current() + 1 {
                         self.change(change);
@@ -244,7 +245,6 @@ impl Cached {
             self.statuses_of = view.told_at;
             self.set_statuses(&lingering);
         }
-        true
     }
 
     /// Listed peers whose cards are not known.

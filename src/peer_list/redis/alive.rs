@@ -1,0 +1,119 @@
+//! What a process does beside the requests of its peers: for its link to Redis, and for
+//! the list.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::warn;
+
+use super::{
+    PATIENCE, RedisEngine,
+    link::{ProcessLink, WATCH_PERIOD},
+    log_removed,
+    row::Row,
+    verbs,
+};
+use crate::peer_list::{Engine, Refusal, rules::sign_period};
+
+/// How often a node says which library it uses.
+const USE_PERIOD: Duration = Duration::from_secs(60);
+
+/// The time in an answer that took longer than this is too inexact: the script assumes
+/// that the clocks of nodes differ by less.
+const CLOCK_PATIENCE: Duration = Duration::from_millis(100);
+
+impl ProcessLink {
+    /// Says which library this node uses, and deletes the libraries that no node has used
+    /// for long.
+    async fn use_library(&self) {
+        let row = self.run(verbs::uses_library(), Some(PATIENCE));
+        let Ok(mut row) = row.await else { return };
+        let differ = row.kind() == "1";
+        let differed = self.health.differ.swap(differ, Ordering::Relaxed);
+        if differ && !differed {
+            warn!(
+                "other nodes use this list with another version or other settings: give all nodes \
+                 the same settings"
+            );
+        }
+        for old in row.row().map(Row::texts).unwrap_or_default() {
+            let mut delete = ::redis::cmd("FUNCTION");
+            delete.arg("DELETE").arg(&old);
+            // Another node may have deleted it already.
+            let mut connection = self.commands.wire().connection.clone();
+            let _ = delete.exec_async(&mut connection).await;
+        }
+    }
+}
+
+impl RedisEngine {
+    /// Tells the others that this node lives, and removes the nodes that do not.
+    pub(super) async fn live(&self) -> Result<(), Refusal> {
+        let asked = Instant::now();
+        let live = verbs::live(self.0.highest_id());
+        let mut row = self.0.link.run(live, Some(PATIENCE)).await?;
+        let took = asked.elapsed();
+        let is_new = row.kind() == "1";
+        if let Some(now) = row.number::<u64>()
+            && (took < CLOCK_PATIENCE || !self.0.link.knows_clock())
+        {
+            // The time was read on the way between.
+            let since = u64::try_from(took.as_millis() / 2).unwrap_or(0);
+            self.0.link.set_clock(now + since);
+        }
+        if let Some(created) = row.number() {
+            self.0.list_created(created);
+        }
+        if is_new {
+            // The others took this node for dead: it has to say again what is open here.
+            self.0.recheck();
+        }
+        loop {
+            let mut row = self.0.link.run(verbs::bury(), Some(PATIENCE)).await?;
+            log_removed(row.row());
+            if row.kind() != "1" {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Starts what a process does beside the requests of its peers.
+    pub(super) fn start_tasks(&self) {
+        let node = Arc::downgrade(&self.0);
+        let link = Arc::downgrade(&self.0.link);
+        let watching = every(WATCH_PERIOD, link.clone(), async |link| link.watch().await);
+        let using = every(USE_PERIOD, link, async |link| link.use_library().await);
+        let living = every(sign_period(&self.0.opts), node.clone(), async |node| {
+            let _ = Self(node).live().await;
+        });
+        let period = self.0.opts.gc_interval;
+        let collecting = async move {
+            sleep(period).await;
+            every(period, node, async |node| {
+                let _ = Self(node).purge().await;
+            })
+            .await;
+        };
+        let tasks = &self.0.tasks;
+        *tasks.collector.lock() = Some(tokio::spawn(collecting).abort_handle());
+        tasks.running.lock().extend([
+            tokio::spawn(watching).abort_handle(),
+            tokio::spawn(using).abort_handle(),
+            tokio::spawn(living).abort_handle(),
+        ]);
+    }
+}
+
+/// Does something now and then at intervals, for as long as what it is done for is used.
+async fn every<T>(period: Duration, used: Weak<T>, work: impl AsyncFn(Arc<T>)) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(used) = used.upgrade() else { return };
+        work(used).await;
+    }
+}
