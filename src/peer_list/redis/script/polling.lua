@@ -13,7 +13,7 @@ local function polled(id, token)
   return peer
 end
 
-verbs.add_peer = in_time(function(before, op, name, door, dialect, token, highest, protected)
+verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, protected)
   local known_id = done_before(op)
   if known_id == GIVEN_UP then
     return { 'given up' }
