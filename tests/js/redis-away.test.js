@@ -215,7 +215,8 @@ test('a primary that hangs is left for the one that takes its name', async (t) =
   const node = await startNode(t, {WEBRTC_REDIS_URL: wire.url});
   const peer = await pollingPeer(node, 'a');
   const waiting = peer.message();
-  await primary.cli('wait', '1', '0');
+  // A replica that lags would lose the peer, and its wait.
+  await until(async () => (await replica.cli('hexists', '{signal}:p:1', 'wait')) === '1');
   primary.process.kill('SIGSTOP');
   await replica.cli('replicaof', 'no', 'one');
   // The name is the other's now. Nobody closes a connection to the first.

@@ -11,9 +11,8 @@ use tracing::warn;
 
 use super::{
     PATIENCE, RedisEngine,
+    answers::{Libraries, Life, Removed},
     link::{ProcessLink, WATCH_PERIOD},
-    log_removed,
-    row::Row,
     verbs,
 };
 use crate::peer_list::{Engine, Refusal, rules::sign_period};
@@ -29,9 +28,10 @@ impl ProcessLink {
     /// Says which library this node uses, and deletes the libraries that no node has used
     /// for long.
     async fn use_library(&self) {
-        let row = self.run(verbs::uses_library(), Some(PATIENCE));
-        let Ok(mut row) = row.await else { return };
-        let differ = row.kind() == "1";
+        let asked = self.run(verbs::uses_library(), Some(PATIENCE));
+        let Ok(Libraries { differ, old }) = asked.await else {
+            return;
+        };
         let differed = self.health.differ.swap(differ, Ordering::Relaxed);
         if differ && !differed {
             warn!(
@@ -39,7 +39,7 @@ impl ProcessLink {
                  the same settings"
             );
         }
-        for old in row.row().map(Row::texts).unwrap_or_default() {
+        for old in old {
             let mut delete = ::redis::cmd("FUNCTION");
             delete.arg("DELETE").arg(&old);
             // Another node may have deleted it already.
@@ -54,17 +54,20 @@ impl RedisEngine {
     pub(super) async fn live(&self) -> Result<(), Refusal> {
         let asked = Instant::now();
         let live = verbs::live(self.0.highest_id());
-        let mut row = self.0.link.run(live, Some(PATIENCE)).await?;
+        let Life {
+            is_new,
+            now,
+            created,
+        } = self.0.link.run(live, Some(PATIENCE)).await?;
         let took = asked.elapsed();
-        let is_new = row.kind() == "1";
-        if let Some(now) = row.number::<u64>()
+        if let Some(now) = now
             && (took < CLOCK_PATIENCE || !self.0.link.knows_clock())
         {
             // The time was read on the way between.
             let since = u64::try_from(took.as_millis() / 2).unwrap_or(0);
             self.0.link.set_clock(now + since);
         }
-        if let Some(created) = row.number() {
+        if let Some(created) = created {
             self.0.list_created(created);
         }
         if is_new {
@@ -72,9 +75,9 @@ impl RedisEngine {
             self.0.recheck();
         }
         loop {
-            let mut row = self.0.link.run(verbs::bury(), Some(PATIENCE)).await?;
-            log_removed(row.row());
-            if row.kind() != "1" {
+            let some = self.0.link.run(verbs::bury(), Some(PATIENCE)).await?;
+            some.removed.iter().for_each(Removed::log);
+            if !some.has_more {
                 return Ok(());
             }
         }

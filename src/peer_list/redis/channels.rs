@@ -6,9 +6,10 @@ use futures_util::future::join_all;
 use tracing::info;
 
 use super::{
-    LONG_PATIENCE, PATIENCE, RedisEngine, Row, accepted, hash, op,
+    LONG_PATIENCE, PATIENCE, RedisEngine,
+    answers::{CameIn, Cards, Owed, Pushed},
+    hash, op,
     peers::SignIn,
-    split,
     verbs::{self, Call},
 };
 use crate::peer_list::{
@@ -34,19 +35,19 @@ impl Channels for RedisEngine {
         let Unlisted { door, channels, .. } = unlisted;
         let highest = self.0.highest_id();
         let add = verbs::add_unlisted(&op, &secret, door, &token, highest, channels);
-        let added = accepted(self.0.link.run_in_time(add, PATIENCE).await);
+        let added = self.0.link.run_in_time(add, PATIENCE).await;
         if let Err(Refusal::Full) = added {
             asking.is_answered();
         }
-        let added = self.added(added?, token).ok_or(Refusal::Unavailable)?;
+        let added = self.added(added?, token);
         asking.is_answered();
         Ok(added)
     }
 
     async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
         let resume = verbs::resume_unlisted(&op(), id, token);
-        let row = accepted(self.0.link.run_in_time(resume, PATIENCE).await)?;
-        self.added(row, *token).ok_or(Refusal::Unavailable)
+        let came_in = self.0.link.run_in_time(resume, PATIENCE).await?;
+        Ok(self.added(came_in, *token))
     }
 
     async fn list_peer(&self, id: PeerId, listing: Listing<'_>) -> Result<Vec<Card>, Refusal> {
@@ -54,10 +55,9 @@ impl Channels for RedisEngine {
         let op = op();
         let (card, hello, farewell) = (&listing.card, &listing.hello, &listing.farewell);
         let list = verbs::list_peer(&op, id, &listed, card, hello, farewell);
-        let mut row = accepted(split(self.0.link.run(list, None).await))?;
+        let Owed { full, version } = self.0.link.run(list, None).await?;
         info!(peer_id = id.get(), name = &*listed, "peer signed in");
-        let full = row.row();
-        let version = row.number().ok_or(Refusal::Unavailable)?;
+        let version = version.ok_or(Refusal::Unavailable)?;
         self.push_owed(&op, id, None, full, HELLO, listing.hello)
             .await;
         self.0.sync_to(version, None).await?;
@@ -79,11 +79,12 @@ impl Channels for RedisEngine {
     ) -> Result<(), Refusal> {
         let op = op();
         let send = verbs::send_to_alias(&op, from, scope, name, &body);
-        let (kind, mut row) = split(self.0.link.run(send, Some(LONG_PATIENCE)).await)?;
-        if kind != "ok" {
-            return Err(Refusal::UnknownReceiver);
-        }
-        let owed = self.push_owed(&op, from, None, row.row(), PUBLISHED, body);
+        let sent = self.0.link.run(send, Some(LONG_PATIENCE)).await;
+        let Owed { full, .. } = sent.map_err(|refusal| match refusal {
+            Refusal::UnknownPeer => Refusal::UnknownReceiver,
+            other => other,
+        })?;
+        let owed = self.push_owed(&op, from, None, full, PUBLISHED, body);
         match owed.await.pop() {
             Some(refusal) => Err(refusal),
             None => Ok(()),
@@ -107,8 +108,8 @@ impl Channels for RedisEngine {
     ) -> Result<(), Refusal> {
         let op = op();
         let publish = verbs::publish(&op, from, number, &body, channels);
-        let mut row = accepted(split(self.0.link.run(publish, None).await))?;
-        self.push_owed(&op, from, number, row.row(), PUBLISHED, body)
+        let Owed { full, .. } = self.0.link.run(publish, None).await?;
+        self.push_owed(&op, from, number, full, PUBLISHED, body)
             .await;
         Ok(())
     }
@@ -133,20 +134,16 @@ impl Channels for RedisEngine {
 
 impl RedisEngine {
     /// Changes the names of a peer.
-    async fn change(&self, change: Call) -> Result<(), Refusal> {
-        accepted(split(self.0.link.run(change, None).await)).map(drop)
+    async fn change(&self, change: Call<()>) -> Result<(), Refusal> {
+        self.0.link.run(change, None).await
     }
 
     /// Every peer in the list, from this node's copy.
     async fn known_cards(&self) -> Result<Vec<Card>, Refusal> {
         let unknown = self.0.cached.lock().without_card();
         for ids in unknown.chunks(CARDS_AT_ONCE) {
-            let row = self
-                .0
-                .link
-                .run(verbs::cards_of(ids), Some(PATIENCE))
-                .await?;
-            let shown = row.all_bytes();
+            let asked = self.0.link.run(verbs::cards_of(ids), Some(PATIENCE));
+            let Cards(shown) = asked.await?;
             let mut cached = self.0.cached.lock();
             for (id, shown) in ids.iter().zip(shown) {
                 // A peer that came in unlisted and shows no card has an empty one.
@@ -157,18 +154,18 @@ impl RedisEngine {
         Ok(self.0.cached.lock().cards())
     }
 
-    /// A peer, as the script returns it.
-    fn added(&self, mut row: Row, token: PeerToken) -> Option<Added> {
-        let id = row.text().and_then(|id| PeerId::parse(&id))?;
+    /// A peer that has come in unlisted.
+    fn added(&self, came_in: CameIn, token: PeerToken) -> Added {
+        let CameIn { id, alias, .. } = came_in;
         // The peer may stay unlisted for long.
         self.0.cached.lock().note_id(id);
-        Some(Added {
+        Added {
             id,
             token,
-            resumed: row.text()? == "1",
-            alias: row.text().map(Into::into),
-            channels: row.texts().into_iter().map(Into::into).collect(),
-        })
+            resumed: came_in.is_known,
+            alias: alias.map(Into::into),
+            channels: came_in.channels.into_iter().map(Into::into).collect(),
+        }
     }
 
     /// Carries out `announcement`, a call of `announce` or `watch_for` for this name, and
@@ -176,14 +173,13 @@ impl RedisEngine {
     async fn announcement(
         &self,
         op: &str,
-        announcement: Call,
+        announcement: Call<Owed>,
         id: PeerId,
         name: &str,
     ) -> Result<(), Refusal> {
-        let mut row = accepted(split(self.0.link.run(announcement, None).await))?;
+        let Owed { full, .. } = self.0.link.run(announcement, None).await?;
         let word = Bytes::copy_from_slice(name.as_bytes());
-        self.push_owed(op, id, None, row.row(), ANNOUNCED, word)
-            .await;
+        self.push_owed(op, id, None, full, ANNOUNCED, word).await;
         Ok(())
     }
 
@@ -194,12 +190,11 @@ impl RedisEngine {
         op: &str,
         from: PeerId,
         number: Option<u64>,
-        full: Option<Row>,
+        full: Vec<PeerId>,
         kind: &'static str,
         body: Bytes,
     ) -> Vec<Refusal> {
-        let full = full.map(Row::texts).unwrap_or_default();
-        let full = full.iter().filter_map(|id| PeerId::parse(id));
+        let full = full.into_iter();
         // Tried side by side, so that many receivers that do not read take no longer than
         // one.
         let pushed = full.map(|id| self.push_patiently(op, from, number, id, kind, body.clone()));
@@ -219,11 +214,8 @@ impl RedisEngine {
         loop {
             self.until_room(id, body.len(), None).await?;
             let push = verbs::push_owed(op, from, number, id, kind, &body);
-            let pushed = split(self.0.link.run(push, None).await)?;
-            match pushed.0.as_str() {
-                "ok" => return Ok(()),
-                "unknown" => return Err(Refusal::UnknownReceiver),
-                _ => {}
+            if let Pushed(true) = self.0.link.run(push, None).await? {
+                return Ok(());
             }
         }
     }

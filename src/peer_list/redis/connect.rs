@@ -19,10 +19,11 @@ use tokio::{
 
 use super::{
     ClusterOpts,
+    answers::Readiness,
     explain::{OLDEST, explain, is_untrusted, too_old},
     library::{Library, is_unknown_function},
     link::{Connection, Health, ProcessLink},
-    row::Row,
+    row::{Answer, Row},
 };
 use crate::peer_list::HeartbeatOpts;
 
@@ -216,11 +217,10 @@ async fn check(
 
 /// The reason if the list in Redis is of a version that this one cannot read.
 fn unreadable(answer: Value, prefix: &str) -> Option<String> {
-    let mut answer = Row::of(answer).ok()?;
-    if answer.kind() != "schema" {
+    let answer = Row::of(answer).and_then(Readiness::read);
+    let Ok(Readiness::OtherSchema { stored, own }) = answer else {
         return None;
-    }
-    let (stored, own) = (answer.text()?, answer.text()?);
+    };
     Some(format!(
         "it holds a peer list of another version of this server (schema {stored}, not {own}): stop \
          all servers of that version and delete the keys {prefix}*, or set another \

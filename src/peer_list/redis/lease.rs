@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
+    answers::Anything,
     here::OpenHere,
     node::Node,
     verbs::{self, Call},
@@ -59,7 +60,7 @@ impl Lease {
     }
 
     /// The call that tells Redis whether the news were handed over.
-    fn done(&self, is_done: bool) -> Call {
+    fn done(&self, is_done: bool) -> Call<Anything> {
         let (hears, number) = match self.hears {
             Hears::Message(number) => ("message", number),
             Hears::Version(version) => ("version", version),

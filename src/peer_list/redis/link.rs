@@ -18,13 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Answer,
     explain::explain,
     library::{Library, is_unknown_function},
     retry,
-    row::Row,
-    split,
-    verbs::{Call, TimedCall},
+    row::{Answer, Row},
+    verbs::{Call, TimedCall, Words},
 };
 use crate::peer_list::Refusal;
 
@@ -183,17 +181,17 @@ pub(super) struct Health {
 impl ProcessLink {
     /// The Redis command for a verb. `end`: the latest time at which the verb may begin,
     /// by the clock of Redis in ms, if it has one.
-    fn command(&self, call: &Call, end: Option<u64>) -> Cmd {
-        let mut command = self.library.call(call.verb);
+    fn command(&self, words: &Words, end: Option<u64>) -> Cmd {
+        let mut command = self.library.call(words.verb);
         command
             .arg(1)
             .arg(&self.prefix)
-            .arg(call.verb)
+            .arg(words.verb)
             .arg(&self.node);
         if let Some(end) = end {
             command.arg(end);
         }
-        command.arg(&call.args);
+        command.arg(&words.args);
         command
     }
 
@@ -220,32 +218,37 @@ impl ProcessLink {
     }
 
     /// Carries out a verb.
-    pub async fn run(&self, call: Call, patience: Option<Duration>) -> Result<Row, Refusal> {
-        self.carry_out(&call, None, patience).await
+    pub async fn run<A: Answer>(
+        &self,
+        call: Call<A>,
+        patience: Option<Duration>,
+    ) -> Result<A, Refusal> {
+        A::read(self.carry_out(&call.words, None, patience).await?)
     }
 
-    /// Carries out a verb that has to begin within [`DONE_BY`] of `patience`. Returns the
-    /// first word of the answer, and the rest.
-    pub async fn run_in_time(&self, TimedCall(call): TimedCall, patience: Duration) -> Answer {
+    /// Carries out a verb that has to begin within [`DONE_BY`] of `patience`.
+    pub async fn run_in_time<A: Answer>(
+        &self,
+        TimedCall(call): TimedCall<A>,
+        patience: Duration,
+    ) -> Result<A, Refusal> {
         let ask = || {
             // Redis begins early enough that its answer still comes in time.
             let end = self.clock_in(patience.mul_f64(DONE_BY));
-            self.carry_out(&call, Some(end), Some(patience))
+            self.carry_out(&call.words, Some(end), Some(patience))
         };
-        let (kind, mut row) = split(ask().await)?;
-        if kind == "late"
-            && let Some(now) = row.number()
-        {
+        let mut row = ask().await?;
+        if let Some(now) = row.late_at() {
             // The clock of Redis was set forward.
             self.set_clock(now);
-            return split(ask().await);
+            row = ask().await?;
         }
-        Ok((kind, row))
+        A::read(row)
     }
 
     /// Carries out a verb in the background. `patience`: how long it is tried. Without, it
     /// waits until Redis is back, so that a caller has to bound how many there can be.
-    pub fn later(self: &Arc<Self>, call: Call, patience: Option<Duration>) {
+    pub fn later<A: Answer + 'static>(self: &Arc<Self>, call: Call<A>, patience: Option<Duration>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
@@ -278,11 +281,11 @@ impl ProcessLink {
     /// memory, because the caller cannot be refused.
     async fn carry_out(
         &self,
-        call: &Call,
+        words: &Words,
         until: Option<u64>,
         patience: Option<Duration>,
     ) -> Result<Row, Refusal> {
-        let command = self.command(call, until);
+        let command = self.command(words, until);
         let end = patience.and_then(|patience| Instant::now().checked_add(patience));
         let trying = async {
             let mut pauses = retry::pauses();

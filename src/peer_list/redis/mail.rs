@@ -6,7 +6,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::{LONG_PATIENCE, PATIENCE, RedisEngine, accepted, caller, link_of, op, split, verbs};
+use super::{
+    LONG_PATIENCE, PATIENCE, RedisEngine,
+    answers::{Room, RoomAfterAll, RoomState},
+    caller, link_of, op, verbs,
+};
 use crate::peer_list::{Caller, Mail, PeerId, Refusal, SendOpts, rules::ROOM_PATIENCE};
 
 /// The pause between two looks whether a mailbox has room.
@@ -61,7 +65,7 @@ impl RedisEngine {
         let Caller { id, lingers, .. } = *caller;
         let (token, link) = (&caller.proof, link_of(caller));
         let send = verbs::send(&op, id, token, to, link, lingers, number, polls, &body);
-        accepted(self.0.link.run_in_time(send, patience).await).map(drop)
+        self.0.link.run_in_time(send, patience).await
     }
 
     /// Waits until a mailbox has room for this many bytes. A peer that takes nothing for
@@ -77,32 +81,29 @@ impl RedisEngine {
         loop {
             sleep(ROOM_PAUSE).await;
             let asked = Instant::now();
-            let row = self.0.link.run(verbs::has_room(id, bytes), patience).await;
-            let (kind, mut row) = split(row)?;
-            let before = std::mem::replace(&mut taken, row.text().unwrap_or_default());
-            match kind.as_str() {
-                "ok" => return Ok(()),
-                // The receiver may come back, but has no socket open now: waiting does
-                // not help.
-                "away" => break,
+            let Room { state, taken: now } = self
+                .0
+                .link
+                .run(verbs::has_room(id, bytes), patience)
+                .await?;
+            let before = std::mem::replace(&mut taken, now);
+            match state {
+                RoomState::Free => return Ok(()),
+                // Waiting does not help.
+                RoomState::Away => break,
                 // The receiver reads; or it could not, because Redis stood still.
-                _ if taken != before || asked.elapsed() > STILL => {
+                RoomState::Full if taken != before || asked.elapsed() > STILL => {
                     deadline = Instant::now() + ROOM_PATIENCE;
                 }
-                _ if Instant::now() >= deadline => break,
-                _ => {}
+                RoomState::Full if Instant::now() >= deadline => break,
+                RoomState::Full => {}
             }
         }
-        let row = self
-            .0
+        let give_up = verbs::give_up(id, bytes, &taken);
+        self.0
             .link
-            .run(verbs::give_up(id, bytes, &taken), patience)
-            .await;
-        match split(row)?.0.as_str() {
-            "ok" => Ok(()),
-            "gone" => Err(Refusal::UnknownReceiver),
-            "full" => Err(Refusal::MailboxFull),
-            _ => Err(Refusal::Unavailable),
-        }
+            .run(give_up, patience)
+            .await
+            .map(|RoomAfterAll| ())
     }
 }

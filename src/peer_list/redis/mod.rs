@@ -5,6 +5,7 @@
 //! (`node.rs`): open waits and sockets, and a copy that it keeps up to date.
 
 mod alive;
+mod answers;
 mod channels;
 mod connect;
 mod ended;
@@ -33,7 +34,6 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
-use tracing::info;
 
 pub use connect::ConnectError;
 #[cfg(test)]
@@ -42,7 +42,6 @@ pub(super) use library::test_clock::KEY as TEST_CLOCK;
 use super::{Caller, HeartbeatOpts, PeerId, PeerToken, Proof, Refusal};
 use link::ProcessLink;
 use node::Node;
-use row::Row;
 
 /// How long a verb is tried if its client can be refused: clients do not notice that
 /// Redis stands still for a shorter time.
@@ -76,9 +75,6 @@ impl fmt::Debug for RedisEngine {
         f.write_str("RedisEngine")
     }
 }
-
-/// The first word of an answer, and the rest.
-type Answer = Result<(String, Row), Refusal>;
 
 impl RedisEngine {
     pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
@@ -124,46 +120,4 @@ fn hash(secret: impl AsRef<[u8]>) -> String {
 
 fn hash_token(token: &PeerToken) -> String {
     hash(token.digits())
-}
-
-/// The rest of an answer whose first word says that the verb was carried out; an error
-/// says why it was not.
-fn accepted(answer: Answer) -> Result<Row, Refusal> {
-    let (kind, row) = answer?;
-    Err(match kind.as_str() {
-        "ok" => return Ok(row),
-        "full" => Refusal::Full,
-        "gone" | "sender" | "unknown" => Refusal::UnknownPeer,
-        "receiver" => Refusal::UnknownReceiver,
-        "wrong" => Refusal::WrongToken,
-        "token" => Refusal::MissingToken,
-        "mailbox" => Refusal::MailboxFull,
-        "order" => Refusal::OutOfOrder,
-        "taken" => Refusal::NameTaken,
-        "costly" => Refusal::TooManyNames,
-        // The call came too late, or this is the answer of another version.
-        _ => Refusal::Unavailable,
-    })
-}
-
-fn split(row: Result<Row, Refusal>) -> Answer {
-    let mut row = row?;
-    let kind = row.kind();
-    Ok((kind, row))
-}
-
-/// Logs the removed peers. Returns them, and whether they were in the list.
-fn log_removed(removed: Option<Row>) -> Vec<(PeerId, bool)> {
-    let rows = removed.map(Row::rows).unwrap_or_default().into_iter();
-    rows.filter_map(log_one_removed).collect()
-}
-
-fn log_one_removed(mut removed: Row) -> Option<(PeerId, bool)> {
-    let id = removed.text().and_then(|id| PeerId::parse(&id))?;
-    let reason = removed.text();
-    let name = removed.text();
-    if let Some(name) = &name {
-        info!(peer_id = id.get(), name, reason, "peer removed");
-    }
-    Some((id, name.is_some()))
 }

@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
+    answers::EventLines,
     events::read_event,
     here::{EndedHere, OpenHere},
     link::ProcessLink,
-    row::Row,
     tasks::Tasks,
     verbs::{self, Known},
-    view::{Cached, View},
+    view::Cached,
 };
 use crate::peer_list::{HeartbeatOpts, PeerId, Refusal, events::EventLog, telling::Updates};
 
@@ -140,11 +140,8 @@ impl Node {
             let mut cached = self.cached.lock();
             (cached.known(), cached.asks_for_statuses())
         };
-        let row = self
-            .link
-            .run(verbs::view(Known(known), statuses), patience)
-            .await?;
-        let view = View::read(row, known).ok_or(Refusal::Unavailable)?;
+        let asked = self.link.run(verbs::view(Known(known), statuses), patience);
+        let view = asked.await?.for_one_at(known);
         let is_older = view.is_older();
         self.cached.lock().apply(view);
         if is_older {
@@ -180,9 +177,7 @@ impl Node {
         // Events from now on need another question.
         self.events_asked.is_next.store(false, Ordering::Release);
         let known = if all { 0 } else { self.events.newest() };
-        let mut row = self.link.run(verbs::events(known), patience).await?;
-        let newest: u64 = row.number().ok_or(Refusal::Unavailable)?;
-        let lines = row.row().map(Row::texts).unwrap_or_default();
+        let EventLines { newest, lines } = self.link.run(verbs::events(known), patience).await?;
         let first = newest + 1 - lines.len() as u64;
         for (number, line) in (first..).zip(&lines) {
             self.events.go_on_at(number);

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
-    LONG_PATIENCE, PATIENCE, READY_PATIENCE, RedisEngine, accepted, link_of, log_one_removed, op,
-    split, verbs,
+    LONG_PATIENCE, PATIENCE, READY_PATIENCE, RedisEngine,
+    answers::{ClosedSocket, OpenedSocket},
+    link_of, op, verbs,
     waiting::{Found, Looking, wait},
 };
 use crate::peer_list::{
@@ -104,17 +105,14 @@ impl OpenRequest for Request {
         let Caller { id, lingers, .. } = self.caller;
         let (token, link) = (&self.caller.proof, link_of(&self.caller));
         let set = verbs::set_capacity(id, token, link, lingers, capacity);
-        let row = self.list.0.link.run(set, Some(PATIENCE));
-        self.tell(async { accepted(split(row.await)).map(drop) })
-            .await
+        self.tell(self.list.0.link.run(set, Some(PATIENCE))).await
     }
 
     async fn seen(&self) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = self.caller;
         let (token, link) = (&self.caller.proof, link_of(&self.caller));
         let seen = verbs::seen(id, token, link, lingers);
-        let row = self.list.0.link.run(seen, Some(READY_PATIENCE));
-        self.tell(async { accepted(split(row.await)).map(drop) })
+        self.tell(self.list.0.link.run(seen, Some(READY_PATIENCE)))
             .await
     }
 
@@ -189,11 +187,10 @@ impl Socket {
             id,
             name: Some(name),
         };
-        let mut row = accepted(list.0.link.run_in_time(open, PATIENCE).await)?;
-        let session = row.number().ok_or(Refusal::Unavailable)?;
+        let OpenedSocket { session, heard } = list.0.link.run_in_time(open, PATIENCE).await?;
         opening.name = None;
         looking.here.set_session(session);
-        looking.here.set_heard(row.number());
+        looking.here.set_heard(heard);
         Ok(Self {
             looking,
             session,
@@ -248,10 +245,10 @@ impl OpenSocket for Socket {
         self.reason = reason;
         let Looking { node, id, .. } = &self.looking;
         let close = verbs::close_socket(*id, self.session, reason);
-        if let Ok(mut row) = node.link.run(close, Some(PATIENCE)).await {
+        if let Ok(ClosedSocket(removed)) = node.link.run(close, Some(PATIENCE)).await {
             self.has_left = true;
-            if let Some(removed) = row.row() {
-                log_one_removed(removed);
+            if let Some(removed) = removed {
+                removed.log();
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{PATIENCE, here::OpenHere, node::Node, row::Row, verbs};
+use super::{PATIENCE, answers::ClaimedHere, here::OpenHere, node::Node, verbs};
 use crate::peer_list::{PeerId, Refusal};
 
 impl Node {
@@ -70,18 +70,16 @@ impl Node {
     pub async fn deny(&self) -> Result<(), Refusal> {
         let mut cursor = "0".to_owned();
         loop {
-            let row = self.link.run(verbs::open_here(&cursor), Some(PATIENCE));
-            let mut row = row.await?;
-            cursor = row.text().ok_or(Refusal::Unavailable)?;
-            let claimed = row.row().map(Row::texts).unwrap_or_default();
-            let (claimed, _) = claimed.as_chunks::<2>();
-            for [id, name] in claimed {
-                let Some(id) = PeerId::parse(id) else {
-                    continue;
-                };
+            let asked = self.link.run(verbs::open_here(&cursor), Some(PATIENCE));
+            let ClaimedHere {
+                cursor: next,
+                claimed,
+            } = asked.await?;
+            cursor = next;
+            for (id, name) in claimed {
                 if self.open_of(id).is_empty() {
                     self.link
-                        .run(verbs::not_open(id, name), Some(PATIENCE))
+                        .run(verbs::not_open(id, &name), Some(PATIENCE))
                         .await?;
                 }
             }

@@ -7,8 +7,11 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::{
-    LONG_PATIENCE, PATIENCE, RedisEngine, accepted, caller, link_of, log_one_removed, node::Node,
-    op, row::Row, split, verbs,
+    LONG_PATIENCE, PATIENCE, RedisEngine,
+    answers::{Left, SignedInAs, WasRemoved},
+    caller, link_of,
+    node::Node,
+    op, verbs,
 };
 use crate::peer_list::{
     Caller, PeerId, PeerToken, Peers, Reason, Refusal, SignInOpts, SignedIn, peer::name_for_list,
@@ -34,12 +37,11 @@ impl Peers for RedisEngine {
             self.0.highest_id(),
             opts.protected,
         );
-        let added = accepted(self.0.link.run_in_time(add, PATIENCE).await);
+        let added = self.0.link.run_in_time(add, PATIENCE).await;
         if let Err(Refusal::Full) = added {
             asking.is_answered();
         }
-        let signed_in = self.signed_in(added?, token).await;
-        let signed_in = signed_in.ok_or(Refusal::Unavailable)?;
+        let signed_in = self.signed_in(added?, token).await?;
         asking.is_answered();
         info!(
             peer_id = signed_in.id.get(),
@@ -59,15 +61,14 @@ impl Peers for RedisEngine {
         let name = name.map(name_for_list);
         let name = name.as_deref().unwrap_or_default();
         let resume = verbs::resume_peer(&op(), id, token, name, opts.door, opts.dialect);
-        let row = accepted(self.0.link.run_in_time(resume, PATIENCE).await)?;
-        let signed_in = self.signed_in(row, *token).await;
+        let resumed = self.0.link.run_in_time(resume, PATIENCE).await?;
         info!(peer_id = id.get(), "peer came back");
-        signed_in.ok_or(Refusal::Unavailable)
+        self.signed_in(resumed, *token).await
     }
 
     async fn check_token(&self, id: PeerId, token: Option<&PeerToken>) -> Result<(), Refusal> {
         let check = verbs::check_token(id, token);
-        accepted(split(self.0.link.run(check, Some(PATIENCE)).await)).map(drop)
+        self.0.link.run(check, Some(PATIENCE)).await
     }
 
     async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), Refusal> {
@@ -76,11 +77,11 @@ impl Peers for RedisEngine {
 
     async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Refusal> {
         let remove = verbs::remove_peer(&op(), id, reason);
-        let (kind, mut row) = split(self.0.link.run(remove, Some(PATIENCE)).await)?;
-        if let Some(removed) = row.row() {
-            log_one_removed(removed);
+        let WasRemoved { was_there, peer } = self.0.link.run(remove, Some(PATIENCE)).await?;
+        if let Some(peer) = peer {
+            peer.log();
         }
-        Ok(kind == "ok")
+        Ok(was_there)
     }
 
     async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Refusal> {
@@ -95,11 +96,13 @@ impl Peers for RedisEngine {
                 let Some(node) = node.upgrade() else { return };
                 let left = node.link.run(verbs::leave(id), Some(LONG_PATIENCE));
                 // Otherwise the collector finds it.
-                let Ok(mut row) = left.await else { return };
-                if let Some(removed) = row.row() {
-                    log_one_removed(removed);
+                let Ok(Left { removed, is_asked }) = left.await else {
+                    return;
+                };
+                if let Some(removed) = removed {
+                    removed.log();
                 }
-                if row.kind() != "1" {
+                if !is_asked {
                     return;
                 }
                 pause = REPOLL_PATIENCE;
@@ -113,16 +116,18 @@ impl RedisEngine {
     pub(super) async fn heartbeat(&self, caller: &Caller) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = *caller;
         let heartbeat = verbs::heartbeat(id, &caller.proof, link_of(caller), lingers);
-        accepted(split(self.0.link.run(heartbeat, Some(PATIENCE)).await)).map(drop)
+        self.0.link.run(heartbeat, Some(PATIENCE)).await
     }
 
     /// The answer to a sign-in: the id, and the list.
-    async fn signed_in(&self, mut row: Row, token: PeerToken) -> Option<SignedIn> {
-        let id = row.text().and_then(|id| PeerId::parse(&id))?;
-        let version = row.number()?;
-        self.0.sync_to(version, Some(PATIENCE)).await.ok()?;
+    async fn signed_in(
+        &self,
+        SignedInAs { id, version }: SignedInAs,
+        token: PeerToken,
+    ) -> Result<SignedIn, Refusal> {
+        self.0.sync_to(version, Some(PATIENCE)).await?;
         let list = self.0.cached.lock().list_from(id);
-        Some(SignedIn { id, token, list })
+        Ok(SignedIn { id, token, list })
     }
 }
 

@@ -6,6 +6,15 @@ use tracing::error;
 
 use crate::peer_list::Refusal;
 
+/// The answer to a verb.
+pub(super) trait Answer: Sized {
+    /// Reads an answer.
+    ///
+    /// Errors: the script's refusal; [`Refusal::Unavailable`] if the answer cannot be read,
+    /// because a node of another version caused it, or the call came too late.
+    fn read(row: Row) -> Result<Self, Refusal>;
+}
+
 /// An array that the script answered with, read from the front. A value that is missing,
 /// or of another kind, reads as nothing.
 #[derive(Debug)]
@@ -44,6 +53,20 @@ impl Row {
     pub fn text(&mut self) -> Option<String> {
         let bytes = self.bytes()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The time of Redis, in ms, if this says that a verb came too late.
+    pub fn late_at(&mut self) -> Option<u64> {
+        let is_late = match self.0.as_slice().first()? {
+            Value::BulkString(word) => word == b"late",
+            Value::SimpleString(word) => word == "late",
+            _ => false,
+        };
+        if !is_late {
+            return None;
+        }
+        self.kind();
+        self.number()
     }
 
     /// The first word of an answer: its kind.

@@ -1,20 +1,36 @@
 //! The verbs of the script, each as a function with named arguments. A test holds names
 //! and arguments against the script.
 
+use std::marker::PhantomData;
+
 use bytes::Bytes;
 
-use super::{hash_token, view::dialect_letter};
-use crate::peer_list::{Dialect, PeerId, PeerToken, Proof, Reason};
+use super::{
+    answers::{
+        Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, EndedWait, EventLines, Left,
+        Libraries, Life, ListedIds, Next, OpenedSocket, Owed, Pushed, Readiness, RemovedSome, Room,
+        RoomAfterAll, SentLast, SignedInAs, Turn, WasRemoved,
+    },
+    hash_token,
+    view::{View, dialect_letter},
+};
+use crate::peer_list::{Dialect, PeerId, PeerInfo, PeerToken, Proof, Reason};
 
-/// A verb with its arguments.
-pub(super) struct Call {
+/// A verb with its arguments, and what it is answered with.
+pub(super) struct Call<A> {
+    pub words: Words,
+    answer: PhantomData<fn() -> A>,
+}
+
+/// What the script is given.
+pub(super) struct Words {
     pub verb: &'static str,
     pub args: Vec<Vec<u8>>,
 }
 
 /// A verb that may not begin after a certain time, because its client is refused soon
 /// after it. That time comes before its arguments.
-pub(super) struct TimedCall(pub Call);
+pub(super) struct TimedCall<A>(pub Call<A>);
 
 /// What the script takes as one argument, or as all remaining ones.
 trait Arg {
@@ -22,15 +38,16 @@ trait Arg {
 }
 
 macro_rules! verbs {
-    ($($(#[$doc:meta])* $kind:ident $name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
+    ($($(#[$doc:meta])* $kind:ident $name:ident($($arg:ident: $type:ty),* $(,)?) -> $answer:ty;)*) => {
         $(
             $(#[$doc])*
             #[allow(clippy::too_many_arguments, reason = "as many as the script takes")]
-            pub(super) fn $name($($arg: $type),*) -> verbs!(@call $kind) {
+            pub(super) fn $name($($arg: $type),*) -> verbs!(@call $kind $answer) {
                 #[allow(unused_mut, reason = "a verb may have no arguments")]
                 let mut args = Vec::new();
                 $($arg.write(&mut args);)*
-                verbs!(@make $kind Call { verb: stringify!($name), args })
+                let words = Words { verb: stringify!($name), args };
+                verbs!(@make $kind Call { words, answer: PhantomData })
             }
         )*
 
@@ -40,8 +57,8 @@ macro_rules! verbs {
             $((stringify!($name), verbs!(@timed $kind), &[$(stringify!($arg)),*]),)*
         ];
     };
-    (@call now) => { Call };
-    (@call in_time) => { TimedCall };
+    (@call now $answer:ty) => { Call<$answer> };
+    (@call in_time $answer:ty) => { TimedCall<$answer> };
     (@make now $call:expr) => { $call };
     (@make in_time $call:expr) => { TimedCall($call) };
     (@timed now) => { false };
@@ -53,95 +70,95 @@ verbs! {
     in_time add_peer(
         op: &str, name: &str, door: &str, dialect: Dialect, token: &PeerToken, highest: u32,
         protected: bool,
-    );
+    ) -> SignedInAs;
     in_time resume_peer(
         op: &str, id: PeerId, token: &PeerToken, name: &str, door: &str, dialect: Dialect,
-    );
+    ) -> SignedInAs;
     /// The operation with this name was refused: the sign-in is undone, or never done.
-    now give_up_sign_in(op: &str);
+    now give_up_sign_in(op: &str) -> Anything;
     /// The sign-in of a peer is answered.
-    now signed_in(id: PeerId, link: Option<u64>, lingers: bool);
-    now check_token(id: PeerId, token: Option<&PeerToken>);
-    now remove_peer(op: &str, id: PeerId, reason: Reason);
+    now signed_in(id: PeerId, link: Option<u64>, lingers: bool) -> Anything;
+    now check_token(id: PeerId, token: Option<&PeerToken>) -> ();
+    now remove_peer(op: &str, id: PeerId, reason: Reason) -> WasRemoved;
     /// `grace`: in ms.
-    now sign_out_later(id: PeerId, grace: u64);
+    now sign_out_later(id: PeerId, grace: u64) -> Anything;
     /// The grace of a peer that signs out later is over.
-    now leave(id: PeerId);
-    now collect();
+    now leave(id: PeerId) -> Left;
+    now collect() -> RemovedSome;
 
     // Requests of peers.
-    now heartbeat(id: PeerId, token: &Proof, link: Option<u64>, lingers: bool);
+    now heartbeat(id: PeerId, token: &Proof, link: Option<u64>, lingers: bool) -> ();
     now set_capacity(
         id: PeerId, token: &Proof, link: Option<u64>, lingers: bool, capacity: u64,
-    );
-    now seen(id: PeerId, token: &Proof, link: Option<u64>, lingers: bool);
+    ) -> ();
+    now seen(id: PeerId, token: &Proof, link: Option<u64>, lingers: bool) -> ();
     /// `sequence`: the sender's number of the message. `polls`: whether it came in a
     /// request.
     in_time send(
         op: &str, from: PeerId, token: &Proof, to: PeerId, link: Option<u64>,
         lingers: bool, sequence: Option<u64>, polls: bool, body: &Bytes,
-    );
+    ) -> ();
     /// A connection that a peer used is closed.
-    now unlink(id: PeerId, link: u64);
+    now unlink(id: PeerId, link: u64) -> Anything;
 
     // Waits and deliveries.
     now wait(
         began: u64, wait: &str, id: PeerId, token: &Proof, link: Option<u64>,
         acknowledged: Option<u64>, told: u64,
-    );
-    now take(began: u64, id: PeerId, lease: &str, acknowledged: Option<u64>, told: u64);
+    ) -> BegunWait;
+    now take(began: u64, id: PeerId, lease: &str, acknowledged: Option<u64>, told: u64) -> Next;
     /// `hears`: `message`, `version`, or nothing if the news were not handed over.
-    now done(id: PeerId, lease: &str, hears: &str, number: u64, ends: bool, lingers: bool);
-    now end_wait(id: PeerId, wait: &str, lingers: bool);
-    now acknowledge(id: PeerId, number: u64);
-    now has_room(id: PeerId, bytes: usize);
+    now done(id: PeerId, lease: &str, hears: &str, number: u64, ends: bool, lingers: bool) -> Anything;
+    now end_wait(id: PeerId, wait: &str, lingers: bool) -> EndedWait;
+    now acknowledge(id: PeerId, number: u64) -> Anything;
+    now has_room(id: PeerId, bytes: usize) -> Room;
     /// `before`: how many messages the peer had taken.
-    now give_up(id: PeerId, bytes: usize, before: &str);
+    now give_up(id: PeerId, bytes: usize, before: &str) -> RoomAfterAll;
 
     // Sockets.
-    in_time open_socket(opening: &str, id: PeerId, resumes: bool);
-    now close_socket(id: PeerId, session: u64, reason: Reason);
-    now drop_socket(id: PeerId, opening: &str);
+    in_time open_socket(opening: &str, id: PeerId, resumes: bool) -> OpenedSocket;
+    now close_socket(id: PeerId, session: u64, reason: Reason) -> ClosedSocket;
+    now drop_socket(id: PeerId, opening: &str) -> Anything;
 
     // Unlisted peers, channels, aliases and announcements.
     /// `secret`: the hash of the key by which it may come back, or nothing.
     in_time add_unlisted(
         op: &str, secret: &str, door: &str, token: &PeerToken, highest: u32, channels: &[&str],
-    );
-    in_time resume_unlisted(op: &str, id: PeerId, token: &PeerToken);
+    ) -> CameIn;
+    in_time resume_unlisted(op: &str, id: PeerId, token: &PeerToken) -> CameIn;
     now list_peer(
         op: &str, id: PeerId, name: &str, card: &Bytes, hello: &Bytes, farewell: &Bytes,
-    );
-    now cards_of(ids: &[PeerId]);
-    now claim(id: PeerId, scope: &str, name: &str);
-    now send_to_alias(op: &str, id: PeerId, scope: &str, name: &str, body: &Bytes);
-    now join(id: PeerId, channel: &str);
-    now leave_channel(id: PeerId, channel: &str);
-    now publish(op: &str, id: PeerId, number: Option<u64>, body: &Bytes, channels: &[&str]);
+    ) -> Owed;
+    now cards_of(ids: &[PeerId]) -> Cards;
+    now claim(id: PeerId, scope: &str, name: &str) -> ();
+    now send_to_alias(op: &str, id: PeerId, scope: &str, name: &str, body: &Bytes) -> Owed;
+    now join(id: PeerId, channel: &str) -> ();
+    now leave_channel(id: PeerId, channel: &str) -> ();
+    now publish(op: &str, id: PeerId, number: Option<u64>, body: &Bytes, channels: &[&str]) -> Owed;
     now push_owed(
         op: &str, from: PeerId, number: Option<u64>, id: PeerId, kind: &str, body: &Bytes,
-    );
-    now announce(op: &str, id: PeerId, name: &str);
-    now watch_for(op: &str, id: PeerId, name: &str);
+    ) -> Pushed;
+    now announce(op: &str, id: PeerId, name: &str) -> Owed;
+    now watch_for(op: &str, id: PeerId, name: &str) -> Owed;
 
     // The list as it is now.
-    now view(known: Known, statuses: bool);
-    now peer_info(id: PeerId);
-    now peer_infos(ids: &[String]);
-    now listed();
-    now events(known: u64);
-    now webhook(number: u64);
-    now webhook_sent(number: u64);
-    now webhook_sent_last();
+    now view(known: Known, statuses: bool) -> View;
+    now peer_info(id: PeerId) -> Option<PeerInfo>;
+    now peer_infos(ids: &[String]) -> Vec<PeerInfo>;
+    now listed() -> ListedIds;
+    now events(known: u64) -> EventLines;
+    now webhook(number: u64) -> Turn;
+    now webhook_sent(number: u64) -> Anything;
+    now webhook_sent_last() -> SentLast;
 
     // Nodes.
-    now live(highest: u32);
-    now bury();
-    now open_here(cursor: &str);
-    now not_open(id: PeerId, name: &str);
-    now uses_library();
-    now stop();
-    now ready();
+    now live(highest: u32) -> Life;
+    now bury() -> RemovedSome;
+    now open_here(cursor: &str) -> ClaimedHere;
+    now not_open(id: PeerId, name: &str) -> Anything;
+    now uses_library() -> Libraries;
+    now stop() -> RemovedSome;
+    now ready() -> Readiness;
 }
 
 /// The version of the list that a node knows, if it knows one.

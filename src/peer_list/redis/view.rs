@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::row::Row;
-use crate::peer_list::{Card, Dialect, Lines, PeerId, page::Connected, roster::Roster};
+use super::row::{Answer, Row};
+use crate::peer_list::{Card, Dialect, Lines, PeerId, Refusal, page::Connected, roster::Roster};
 
 /// Asking which peers are not connected costs Redis some time for each of them. It is
 /// asked so rarely that this takes at most a tenth of the time.
@@ -18,6 +18,8 @@ const OVERTAKEN_WITHIN: u64 = 1_000_000;
 /// The changes of the list since a version.
 pub(super) struct View {
     version: u64,
+    /// The changes are the whole list.
+    is_whole: bool,
     /// The version that the node knew, if `changes` begin there.
     since: Option<u64>,
     /// The version that the node knew.
@@ -44,8 +46,16 @@ impl View {
         self.asked_at.is_some_and(|known| known > self.version)
     }
 
-    /// None if it cannot be read.
-    pub fn read(mut row: Row, known: Option<u64>) -> Option<Self> {
+    /// The answer to a node that knows this version.
+    pub fn for_one_at(mut self, known: Option<u64>) -> Self {
+        self.asked_at = known;
+        if !self.is_whole {
+            self.since = known;
+        }
+        self
+    }
+
+    fn read_row(mut row: Row) -> Option<Self> {
         let version = row.number()?;
         let whole: u8 = row.number()?;
         let changes = row.row()?.texts();
@@ -65,20 +75,25 @@ impl View {
             });
             pairs.collect()
         });
-        let since = if whole == 1 {
+        let is_whole = whole == 1;
+        if is_whole {
             changes.sort_unstable_by_key(|change| change.joined);
-            None
-        } else {
-            known
-        };
+        }
         Some(Self {
             version,
-            since,
-            asked_at: known,
+            is_whole,
+            since: None,
+            asked_at: None,
             changes,
             told_at,
             lingering,
         })
+    }
+}
+
+impl Answer for View {
+    fn read(row: Row) -> Result<Self, Refusal> {
+        Self::read_row(row).ok_or(Refusal::Unavailable)
     }
 }
 

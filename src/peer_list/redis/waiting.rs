@@ -5,15 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{
-    accepted,
+    answers::{BegunWait, EndedWait, Next},
     here::OpenHere,
     lease::{Hears, Lease},
     link_of,
     node::Node,
-    retry,
-    row::Row,
-    split, verbs,
-    view::{bare_line, read_dialect},
+    retry, verbs,
 };
 use crate::peer_list::{Caller, Delivery, Dialect, News, PeerId, Reason, Refusal, WaitOpts};
 
@@ -49,46 +46,25 @@ impl Looking {
         }
     }
 
-    /// Reads the answer of the script.
-    async fn read(&self, mut row: Row) -> Option<Found> {
-        let kind = row.kind();
-        let found = match kind.as_str() {
-            "message" => {
-                let number: u64 = row.number()?;
-                let kind = row.kind();
-                let from = row.text()?;
-                let body = row.bytes()?;
-                let news = match kind.as_str() {
-                    "d" => News::Message {
-                        from: PeerId::parse(&from)?,
-                        body,
-                    },
-                    "a" => News::Announced(body),
-                    _ => News::Published(body),
-                };
-                Found::Lent(news, number, Hears::Message(number))
-            }
-            "list" => {
-                let heard: u64 = row.number()?;
-                let version: u64 = row.number()?;
-                self.node.sync_to(version, None).await.ok()?;
+    /// Finds what the script names, which may have to be asked for.
+    async fn find(&self, next: Next) -> Result<Found, Refusal> {
+        Ok(match next {
+            Next::Message { number, news } => Found::Lent(news, number, Hears::Message(number)),
+            Next::List { heard, version } => {
+                self.node.sync_to(version, None).await?;
                 let mut cached = self.node.cached.lock();
                 let list = cached.roster.update(heard, Instant::now());
                 let version = Hears::Version(cached.roster.current());
                 Found::Lent(News::Status(list), 0, version)
             }
-            "line" => {
-                let version = row.number()?;
-                let line = bare_line(&row.text()?)?;
+            Next::Line { version, line } => {
                 Found::Lent(News::Status(line), 0, Hears::Version(version))
             }
-            "none" => Found::Nothing,
-            "later" => Found::Later(Duration::from_millis(row.number()?)),
-            "outdated" => Found::Outdated,
-            "gone" => Found::Removed(gone(&self.here, &mut row)),
-            _ => return None,
-        };
-        Some(found)
+            Next::Nothing => Found::Nothing,
+            Next::Later(left) => Found::Later(left),
+            Next::Outdated => Found::Outdated,
+            Next::Gone(told) => Found::Removed(gone(&self.here, told)),
+        })
     }
 
     /// Looks for news under a lease, and waits for Redis as long as it takes. `began`:
@@ -98,9 +74,9 @@ impl Looking {
             let told = self.node.told();
             let acknowledged = self.here.acknowledged();
             let take = verbs::take(began, self.id, lease, acknowledged, told);
-            let row = self.node.link.run(take, None).await?;
-            // A node of another version may have written what this one cannot read.
-            self.read(row).await.ok_or(Refusal::Unavailable)
+            // An error: a node of another version may have written what this one cannot
+            // read.
+            self.find(self.node.link.run(take, None).await?).await
         })
         .await
     }
@@ -192,21 +168,29 @@ impl Wait {
         let asked = node.link.run(wait, None);
         // News that are there already go even to the shortest wait, and also while the
         // node stops.
-        let Some(row) = self.in_time(END_PATIENCE, asked).await else {
+        let Some(begun) = self.in_time(END_PATIENCE, asked).await else {
             return Ok(Begun::TooLate);
         };
-        let answer = split(row);
-        if answer.as_ref().is_ok_and(|(kind, _)| kind != "ok") {
+        if begun
+            .as_ref()
+            .is_err_and(|refusal| *refusal != Refusal::Unavailable)
+        {
             self.is_open = false;
         }
-        let mut row = accepted(answer)?;
-        let found = row.row().ok_or(Refusal::Unavailable)?;
-        self.dialect = row.text().and_then(|letter| read_dialect(&letter));
-        let heard: Option<u64> = row.number();
+        let BegunWait {
+            next,
+            dialect,
+            heard,
+        } = begun?;
+        self.dialect = dialect;
         here.set_heard(heard);
         // A push came while Redis answered, when the peer was not known to be behind.
         let is_behind = heard.is_some_and(|heard| heard < node.told());
-        Ok(match self.looking.read(found).await {
+        let found = match next {
+            Some(next) => self.looking.find(next).await.ok(),
+            None => None,
+        };
+        Ok(match found {
             Some(found) if !is_behind || !matches!(found, Found::Nothing) => Begun::With(found),
             _ => Begun::With(self.look().await),
         })
@@ -245,14 +229,18 @@ impl Wait {
         }
         let end = verbs::end_wait(*id, &self.name, true);
         let ended = node.link.run(end, Some(END_PATIENCE));
-        if let Ok((kind, mut row)) = split(ended.await) {
+        if let Ok(ended) = ended.await {
             self.is_open = false;
-            if kind == "gone" {
-                let reason = gone(here, &mut row);
-                return self.removed(reason).await;
-            }
-            if let Some(version) = row.number() {
-                let _ = node.sync_to(version, Some(END_PATIENCE)).await;
+            match ended {
+                EndedWait::Gone(told) => {
+                    let reason = gone(here, told);
+                    return self.removed(reason).await;
+                }
+                EndedWait::At(version) => {
+                    if let Some(version) = version {
+                        let _ = node.sync_to(version, Some(END_PATIENCE)).await;
+                    }
+                }
             }
         }
         self.list()
@@ -332,7 +320,6 @@ pub(super) async fn wait(
 }
 
 /// Why a peer is gone: as its node was told, or as the script says.
-fn gone(here: &OpenHere, row: &mut Row) -> Reason {
-    let told = row.text().and_then(|reason| Reason::read(&reason));
+fn gone(here: &OpenHere, told: Option<Reason>) -> Reason {
     here.removed().or(told).unwrap_or(Reason::TimedOut)
 }

@@ -5,7 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{PATIENCE, READY_PATIENCE, RedisEngine, events::read_info, log_removed, split, verbs};
+use super::{
+    PATIENCE, READY_PATIENCE, RedisEngine,
+    answers::{ListedIds, Removed, SentLast, Turn},
+    verbs,
+};
 use crate::peer_list::{
     Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Refusal, Watching,
 };
@@ -38,25 +42,15 @@ impl Watching for RedisEngine {
     }
 
     async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Refusal> {
-        let mut row = self
-            .0
-            .link
-            .run(verbs::peer_info(id), Some(PATIENCE))
-            .await?;
-        Ok(row.text().and_then(|line| read_info(&line)))
+        self.0.link.run(verbs::peer_info(id), Some(PATIENCE)).await
     }
 
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        let ids = self.0.link.run(verbs::listed(), Some(PATIENCE)).await?;
-        let mut infos: Vec<PeerInfo> = Vec::new();
-        for ids in ids.texts().chunks(INFOS_AT_ONCE) {
-            let row = self
-                .0
-                .link
-                .run(verbs::peer_infos(ids), Some(PATIENCE))
-                .await?;
-            let lines = row.texts();
-            infos.extend(lines.iter().filter_map(|line| read_info(line)));
+        let ListedIds(ids) = self.0.link.run(verbs::listed(), Some(PATIENCE)).await?;
+        let mut infos = Vec::new();
+        for ids in ids.chunks(INFOS_AT_ONCE) {
+            let asked = self.0.link.run(verbs::peer_infos(ids), Some(PATIENCE));
+            infos.extend(asked.await?);
         }
         infos.sort_unstable_by_key(|info| info.id);
         Ok(infos)
@@ -67,18 +61,22 @@ impl Watching for RedisEngine {
     }
 
     async fn webhook_events(&self) -> PeerEvents {
-        let row = self.0.link.run(verbs::webhook_sent_last(), Some(PATIENCE));
-        let last = row.await.ok().and_then(|mut row| row.number());
+        let asked = self.0.link.run(verbs::webhook_sent_last(), Some(PATIENCE));
+        let last = asked.await.ok().and_then(|SentLast(number)| number);
         self.0.events.subscribe(last)
     }
 
     async fn webhook_turn(&self, number: u64) -> bool {
         loop {
-            let row = self.0.link.run(verbs::webhook(number), Some(PATIENCE));
-            match split(row.await) {
-                Ok((kind, _)) if kind == "mine" => return true,
-                Ok((kind, _)) if kind == "sent" => return false,
-                _ => sleep(TURN_PAUSE).await,
+            match self
+                .0
+                .link
+                .run(verbs::webhook(number), Some(PATIENCE))
+                .await
+            {
+                Ok(Turn::Mine) => return true,
+                Ok(Turn::Sent) => return false,
+                Ok(Turn::Others) | Err(_) => sleep(TURN_PAUSE).await,
             }
         }
     }
@@ -102,10 +100,12 @@ impl Engine for RedisEngine {
     async fn purge(&self) -> Result<Vec<PeerId>, Refusal> {
         let mut all = Vec::new();
         loop {
-            let mut row = self.0.link.run(verbs::collect(), Some(PATIENCE)).await?;
-            let removed = log_removed(row.row()).into_iter();
-            all.extend(removed.filter_map(|(id, is_listed)| is_listed.then_some(id)));
-            if row.kind() != "1" {
+            let some = self.0.link.run(verbs::collect(), Some(PATIENCE)).await?;
+            for peer in some.removed.iter().filter(|peer| peer.was_listed()) {
+                peer.log();
+                all.push(peer.id);
+            }
+            if !some.has_more {
                 return Ok(all);
             }
         }
@@ -123,9 +123,9 @@ impl Engine for RedisEngine {
         self.0.tasks.stop();
         let stopping = async {
             loop {
-                let mut row = self.0.link.run(verbs::stop(), None).await?;
-                log_removed(row.row());
-                if row.kind() != "1" {
+                let some = self.0.link.run(verbs::stop(), None).await?;
+                some.removed.iter().for_each(Removed::log);
+                if !some.has_more {
                     return Ok::<(), Refusal>(());
                 }
             }

@@ -1,0 +1,171 @@
+//! Answers about the list and its events, and to nodes.
+
+use bytes::Bytes;
+
+use super::needed;
+use crate::peer_list::{
+    PeerId, PeerInfo, Refusal,
+    redis::{
+        events::read_info,
+        row::{Answer, Row},
+    },
+};
+
+/// The cards of the peers that were asked for, in their order. None: the peer did not come
+/// in unlisted. An empty one: the peer shows no card.
+pub(in crate::peer_list::redis) struct Cards(pub Vec<Option<Bytes>>);
+
+impl Answer for Cards {
+    fn read(row: Row) -> Result<Self, Refusal> {
+        Ok(Self(row.all_bytes()))
+    }
+}
+
+/// The peer that was asked for, if it is in the list.
+impl Answer for Option<PeerInfo> {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        Ok(row.text().and_then(|line| read_info(&line)))
+    }
+}
+
+/// Those of the peers that were asked for that are in the list.
+impl Answer for Vec<PeerInfo> {
+    fn read(row: Row) -> Result<Self, Refusal> {
+        let lines = row.texts();
+        Ok(lines.iter().filter_map(|line| read_info(line)).collect())
+    }
+}
+
+/// The ids of all peers in the list, as Redis has them.
+pub(in crate::peer_list::redis) struct ListedIds(pub Vec<String>);
+
+impl Answer for ListedIds {
+    fn read(row: Row) -> Result<Self, Refusal> {
+        Ok(Self(row.texts()))
+    }
+}
+
+/// Events.
+pub(in crate::peer_list::redis) struct EventLines {
+    /// The number of the last of them.
+    pub newest: u64,
+    pub lines: Vec<String>,
+}
+
+impl Answer for EventLines {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        Ok(Self {
+            newest: needed(row.number())?,
+            lines: row.row().map(Row::texts).unwrap_or_default(),
+        })
+    }
+}
+
+/// Which node sends the webhook an event.
+pub(in crate::peer_list::redis) enum Turn {
+    Mine,
+    /// The event was sent.
+    Sent,
+    Others,
+}
+
+impl Answer for Turn {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        Ok(match row.kind().as_str() {
+            "mine" => Self::Mine,
+            "sent" => Self::Sent,
+            _ => Self::Others,
+        })
+    }
+}
+
+/// The number of the last event that the webhook was sent.
+pub(in crate::peer_list::redis) struct SentLast(pub Option<u64>);
+
+impl Answer for SentLast {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        Ok(Self(row.number()))
+    }
+}
+
+/// A node has said that it lives.
+pub(in crate::peer_list::redis) struct Life {
+    /// It is new to the others, or was taken for dead.
+    pub is_new: bool,
+    /// The time of Redis, in ms.
+    pub now: Option<u64>,
+    /// When the list was created, by the clock of Redis in ms.
+    pub created: Option<u64>,
+}
+
+impl Answer for Life {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        Ok(Self {
+            is_new: row.kind() == "1",
+            now: row.number(),
+            created: row.number(),
+        })
+    }
+}
+
+/// Some of what Redis has as open at a node.
+pub(in crate::peer_list::redis) struct ClaimedHere {
+    /// Where to go on; `0` is the end.
+    pub cursor: String,
+    /// Peers, each with the name of its wait, or `s` and its session.
+    pub claimed: Vec<(PeerId, String)>,
+}
+
+impl Answer for ClaimedHere {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        let cursor = needed(row.text())?;
+        let claimed = row.row().map(Row::texts).unwrap_or_default();
+        let (claimed, _) = claimed.as_chunks::<2>();
+        let claimed = claimed
+            .iter()
+            .filter_map(|[id, name]| Some((PeerId::parse(id)?, name.clone())));
+        Ok(Self {
+            cursor,
+            claimed: claimed.collect(),
+        })
+    }
+}
+
+/// Which libraries the nodes use.
+pub(in crate::peer_list::redis) struct Libraries {
+    /// Other nodes use another one now.
+    pub differ: bool,
+    /// No node has used these for long.
+    pub old: Vec<String>,
+}
+
+impl Answer for Libraries {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        Ok(Self {
+            differ: row.kind() == "1",
+            old: row.row().map(Row::texts).unwrap_or_default(),
+        })
+    }
+}
+
+/// Whether Redis can do what the list needs.
+pub(in crate::peer_list::redis) enum Readiness {
+    Ready,
+    /// What is stored has another schema than this version.
+    OtherSchema {
+        stored: String,
+        own: String,
+    },
+}
+
+impl Answer for Readiness {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        Ok(match row.kind().as_str() {
+            "schema" => Self::OtherSchema {
+                stored: needed(row.text())?,
+                own: needed(row.text())?,
+            },
+            _ => Self::Ready,
+        })
+    }
+}
