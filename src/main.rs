@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         }
     };
     let result = if let Some((host, port)) = settings.healthcheck() {
-        healthcheck(host, port).map_err(Failure::from)
+        healthcheck(host, port).map_err(|error| error.to_string().into())
     } else {
         // Dropping it writes the rest of the log.
         let _log = start_log(&settings.log);

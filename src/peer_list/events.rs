@@ -13,6 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use thiserror::Error;
 use tokio::sync::watch;
 
 use super::PeerId;
@@ -272,19 +273,12 @@ impl fmt::Debug for PeerEvents {
 }
 
 /// Some events were dropped before they were heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("events after number {after} were missed")]
 pub struct Missed {
     /// The number of the last event that was heard.
     pub after: u64,
 }
-
-impl fmt::Display for Missed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "events after number {} were missed", self.after)
-    }
-}
-
-impl std::error::Error for Missed {}
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Health: its routes, and the check of a running server.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
@@ -13,6 +13,8 @@ use axum::{
     response::Response,
     routing::any,
 };
+
+use thiserror::Error;
 
 use super::Host;
 use crate::{
@@ -49,21 +51,42 @@ async fn readyz(
     }
 }
 
-/// Checks the server that listens on this address and port of this machine. An error is
-/// one sentence for a person.
-pub fn check(host: Option<Host>, port: u16) -> Result<(), String> {
+/// Why a server is not healthy.
+#[derive(Debug, Error)]
+pub enum HealthError {
+    /// The server does not answer.
+    #[error("no answer from {address}: {source}; is the server running there?")]
+    NoAnswer {
+        /// Where it was asked.
+        address: SocketAddr,
+        /// The error of the connection.
+        source: io::Error,
+    },
+    /// The server answers something else than 200.
+    #[error("{address} is not healthy: it answered {status:?}")]
+    Unhealthy {
+        /// Where it was asked.
+        address: SocketAddr,
+        /// The first line of its answer.
+        status: String,
+    },
+}
+
+/// Checks the server that listens on this address and port of this machine.
+pub fn check(host: Option<Host>, port: u16) -> Result<(), HealthError> {
     let host = host.unwrap_or_else(|| Host::from(IpAddr::from(Ipv4Addr::LOCALHOST)));
     let address = host.reached_at(port);
-    let answer = ask(address).map_err(|error| format!("no answer from {address}: {error}"))?;
+    let answer = ask(address).map_err(|source| HealthError::NoAnswer { address, source })?;
     let status = answer.split("\r\n").next().unwrap_or_default();
     if status == "HTTP/1.0 200 OK" {
         Ok(())
     } else {
-        Err(format!("{address} is not well, it answered {status:?}"))
+        let status = status.to_owned();
+        Err(HealthError::Unhealthy { address, status })
     }
 }
 
-fn ask(address: SocketAddr) -> std::io::Result<String> {
+fn ask(address: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

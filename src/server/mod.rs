@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 pub use app::{AppOpts, Door, app};
-pub use health::check as healthcheck;
+pub use health::{HealthError, check as healthcheck};
 pub use host::Host;
 pub use listen::listen;
 #[cfg(feature = "operator")]

@@ -208,7 +208,7 @@ test('a tab that was frozen comes back as the same peer', async (t) => {
   const other = await pollingPeer(server, 'other');
   assert.equal(await other.send(id, 'hi'), 200);
   await devtools.send('Page.setWebLifecycleState', {state: 'active'});
-  await page.waitForFunction(() => messages.length === 1);
+  await page.waitForFunction(() => messages.length === 1, {polling: 100});
   assert.deepEqual(await page.evaluate(() => [signaling.id, messages[0].data]), [id, 'hi']);
 });
 

@@ -76,11 +76,32 @@ async fn every_node_tells_the_same_events_with_the_same_numbers(engine: EngineKi
     assert_eq!(list.ids().await, [a]);
 }
 
+async fn the_webhook_is_sent_each_event_by_one_node(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let other = list.another_node().await;
+    let mut events = list.webhook_events().await;
+    sign_in(&list, "a").await;
+    let (first, _) = list.now(events.next()).await.unwrap();
+    assert!(list.now(list.webhook_turn(first)).await);
+    list.webhook_sent(first).await;
+    let mut later = other.webhook_events().await;
+    sign_in(&list, "b").await;
+    let (second, event) = list.now(later.next()).await.unwrap();
+    assert_eq!(told(&event), "+ 2");
+    // A list in this process has one node.
+    if let EngineKind::Redis = engine {
+        assert!(!list.now(other.webhook_turn(first)).await);
+        let mut turn = Box::pin(other.webhook_turn(second));
+        assert!(list.is_open(&mut turn).await, "the other node lives");
+    }
+}
+
 every_engine! {
     subscribers_hear_of_each_peer_added_and_removed_in_order,
     when_the_server_stops_every_peer_that_is_only_here_is_told_of_as_removed,
     an_unlisted_peer_that_came_back_is_told_of_as_connected,
     every_node_tells_the_same_events_with_the_same_numbers,
+    the_webhook_is_sent_each_event_by_one_node,
 }
 
 /// What `ss-heartbeat-responder` tells its server, as the events here: a session is a peer,
