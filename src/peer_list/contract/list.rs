@@ -1,6 +1,9 @@
 //! Signing in, and what is told of the list.
 
+use futures_util::future::join_all;
+
 use super::*;
+use crate::peer_list::roster::LOG_LENGTH;
 
 async fn a_peer_signs_in_with_its_own_line_first_and_the_others_newest_first(engine: EngineKind) {
     let list = engine.default_list().await;
@@ -60,6 +63,28 @@ async fn a_bare_peer_hears_each_change_in_order_one_line_a_wait(engine: EngineKi
         assert_eq!(take(&list, a).await, status(line));
     }
     assert_nothing(&list, a).await;
+}
+
+async fn a_bare_peer_that_cannot_be_told_every_change_any_more_is_removed(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let polls = added(&list, "polls", BARE).await.id;
+    let sleeps = added(&list, "sleeps", BARE).await.id;
+    let renamed = join_all([LISTED; 256].map(|opts| list.add_peer(None, opts))).await;
+    // Another name is two changes.
+    for turn in 0..LOG_LENGTH / 2 / renamed.len() {
+        let name = ["x", "y"][turn % 2];
+        let peers = renamed.iter().map(|peer| peer.as_ref().unwrap());
+        join_all(peers.map(|peer| resume(&list, peer, name))).await;
+    }
+    let mut events = list.subscribe().await;
+    let end = list.now(wait(&list, polls)).await.unwrap();
+    assert_eq!(*end.news(), News::Removed(Reason::TimedOut));
+    list.settle().await;
+    let removed = format!("- {polls} timed_out");
+    assert_eq!(all_told(&list, &mut events).await, [removed]);
+    // The other goes with a collection.
+    assert_eq!(list.purge().await.unwrap(), [sleeps]);
+    assert_eq!(list.ids().await.len(), renamed.len());
 }
 
 async fn a_waiting_message_goes_before_a_change_that_it_does_not_need(engine: EngineKind) {
@@ -163,6 +188,7 @@ async fn every_node_counts_the_peers_in_the_list(engine: EngineKind) {
 }
 
 every_engine! {
+    a_bare_peer_that_cannot_be_told_every_change_any_more_is_removed,
     a_peer_signs_in_with_its_own_line_first_and_the_others_newest_first,
     a_peer_without_a_name_is_called_after_its_id,
     a_full_list_and_an_empty_name_are_refused,

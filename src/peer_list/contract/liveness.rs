@@ -203,7 +203,22 @@ async fn a_late_heartbeat_has_grace_from_a_timeout_of_ten_seconds_on(engine: Eng
     }
 }
 
+async fn after_all_stood_still_no_peer_is_collected_for_one_timeout(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let b = sign_in(&list, "b").await;
+    list.pass_secs(10).await;
+    list.stand_still(Duration::from_secs(300)).await;
+    list.pass_secs(20).await;
+    list.refresh_peer_timeout(a).await.unwrap();
+    assert_eq!(list.ids().await, [a, b]);
+    // One that said nothing goes with the first collection after the timeout.
+    list.pass_secs(25).await;
+    assert_eq!(list.ids().await, [a]);
+}
+
 every_engine! {
+    after_all_stood_still_no_peer_is_collected_for_one_timeout,
     a_peer_that_joined_counts_as_connected_only_in_the_update_that_announces_it,
     a_client_that_closes_its_connection_after_an_answer_counts_for_two_seconds_more,
     an_open_connection_counts_for_the_last_peer_that_used_it,

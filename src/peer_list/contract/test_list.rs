@@ -36,7 +36,17 @@ const ASKED_AGAIN: Duration = Duration::from_millis(200);
 
 /// A test that takes longer than this waits for what does not come: its clock runs, so that it
 /// ends, and it fails.
-const TEST_PATIENCE: Duration = Duration::from_secs(20);
+const TEST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sets the clock of the script to a time in µs, and lets what expires do so some ms earlier.
+const PASS: &str = "
+    redis.call('SET', KEYS[1], ARGV[1])
+    for _, key in ipairs(redis.call('KEYS', '*')) do
+        local left = redis.call('PTTL', key)
+        if left >= 0 then
+            redis.call('PEXPIRE', key, left - ARGV[2])
+        end
+    end";
 
 /// This many turns of the runtime are enough for every task that has something to do.
 const TURNS: usize = 10;
@@ -57,7 +67,7 @@ impl EngineKind {
             Self::Memory => (TimeoutPeerList::new(opts.clone()), None),
             Self::Redis => {
                 let redis = Redis::start().await;
-                redis.set_clock(Duration::ZERO).await;
+                redis.pass(Duration::ZERO, Duration::ZERO).await;
                 (redis.connect(opts.clone()).await, Some(redis))
             }
         };
@@ -120,17 +130,27 @@ impl TestList {
             // Timers of whole steps are to fire in time.
             let beyond = u64::try_from(passed.as_millis() % STEP.as_millis()).unwrap();
             let step = (STEP - Duration::from_millis(beyond)).min(end - passed);
-            self.passed.set(passed + step);
-            if let Some(redis) = &self.redis {
-                redis.set_clock(passed + step).await;
-            }
-            tokio::time::advance(step).await;
-            self.settle().await;
+            self.step(step).await;
         }
     }
 
     pub async fn pass_secs(&self, secs: u64) {
         self.pass(Duration::from_secs(secs)).await;
+    }
+
+    /// Lets time pass in which neither this process nor Redis runs.
+    pub async fn stand_still(&self, time: Duration) {
+        self.settle().await;
+        self.step(time).await;
+    }
+
+    async fn step(&self, step: Duration) {
+        self.passed.set(self.passed.get() + step);
+        if let Some(redis) = &self.redis {
+            redis.pass(step, self.passed.get()).await;
+        }
+        tokio::time::advance(step).await;
+        self.settle().await;
     }
 
     /// Waits until nothing happens any more, unless time passes.
@@ -299,14 +319,15 @@ impl Redis {
         TimeoutPeerList::connect(opts, &cluster).await.unwrap()
     }
 
-    async fn set_clock(&self, passed: Duration) {
+    /// Moves its clock, and what expires.
+    async fn pass(&self, step: Duration, passed: Duration) {
         let now = (self.began + passed).duration_since(SystemTime::UNIX_EPOCH);
-        let mut set = Cmd::new();
-        let micros = now.unwrap().as_micros().to_string();
-        set.arg("SET")
-            .arg(format!("{{{PREFIX}}}:{TEST_CLOCK}"))
-            .arg(micros);
-        set.exec_async(&mut self.connection.clone()).await.unwrap();
+        let clock = format!("{{{PREFIX}}}:{TEST_CLOCK}");
+        let mut pass = Cmd::new();
+        pass.arg("EVAL").arg(PASS).arg(1).arg(clock);
+        pass.arg(now.unwrap().as_micros().to_string());
+        pass.arg(step.as_millis().to_string());
+        pass.exec_async(&mut self.connection.clone()).await.unwrap();
     }
 
     /// How many commands it has carried out.

@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{
     task::yield_now,
-    time::{Instant, advance, sleep, timeout},
+    time::{advance, sleep, timeout},
 };
 
 use crate::peer_list::{
-    Caller, Delivery, Dialect, HeartbeatOpts, Link, News, PeerEvent, PeerId, Proof, Reason,
-    Refusal, SendOpts, SignInOpts, TimeoutPeerList, WaitOpts, roster::LOG_LENGTH,
+    Caller, Delivery, Dialect, HeartbeatOpts, Link, News, PeerId, Proof, Reason, Refusal, SendOpts,
+    SignInOpts, TimeoutPeerList, WaitOpts,
 };
 
 async fn sign_in(list: &TimeoutPeerList, dialect: Dialect) -> PeerId {
@@ -53,31 +53,6 @@ async fn a_connection_is_taken_over_by_a_peer_of_another_list_with_the_same_id()
         lines.ends_with(b",1\n")
     });
     assert_eq!(connected, [false, true]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_bare_peer_that_cannot_be_told_every_change_any_more_is_removed() {
-    let list = TimeoutPeerList::new(HeartbeatOpts::default());
-    let polls = sign_in(&list, Dialect::Bare).await;
-    let sleeps = sign_in(&list, Dialect::Bare).await;
-    let start = Instant::now();
-    for _ in 0..LOG_LENGTH / 2 {
-        let passing = sign_in(&list, Dialect::Listed).await;
-        list.remove_peer(passing, Reason::SignedOut).await.unwrap();
-    }
-    let mut events = list.subscribe(None);
-    sleep(Duration::from_secs(1)).await;
-    let end = wait(&list, polls).await.unwrap();
-    assert_eq!(*end.news(), News::Removed(Reason::TimedOut));
-    for id in [polls, sleeps] {
-        // The one by its wait, the other by the collector.
-        let (_, event) = events.next().await.unwrap();
-        let PeerEvent::PeerRemoved { peer, reason } = event else {
-            panic!("{event:?} is no removal");
-        };
-        assert_eq!((peer.id, reason), (id, Reason::TimedOut));
-    }
-    assert_eq!(start.elapsed().as_secs(), 15, "not at the first collection");
 }
 
 #[tokio::test(start_paused = true)]
