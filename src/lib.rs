@@ -8,7 +8,7 @@
 //! removed, so that dead peers do not linger in the list. Clients on a
 //! WebSocket or on Socket.IO are in the same list.
 //!
-//! The crate has three floors, and imports go down only:
+//! The crate has three layers, and imports go down only:
 //!
 //! - [`server`] accepts connections and speaks HTTP/1 as native clients need it; it knows
 //!   every setting.

@@ -65,7 +65,8 @@ impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
         let (way_out, status) = match &error {
             BindError::Connect(ConnectError::Unreachable { .. }) => (
-                "; is it running, is that its address, and should it be redis:// or rediss://?",
+                "; check that it runs, and that WEBRTC_REDIS_URL has its address and the right scheme, \
+                 redis:// or rediss://",
                 ExitCode::FAILURE,
             ),
             BindError::Connect(ConnectError::Unusable { .. }) => ("", ExitCode::from(UNUSABLE)),
@@ -164,7 +165,7 @@ fn start_log(opts: &LogOpts) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(stdout());
     let log = fmt::layer()
         .with_writer(writer)
-        .with_ansi(stdout().is_terminal())
+        .with_ansi(stdout().is_terminal() && !asks_for_no_color())
         .with_target(false)
         // The subscriber would panic if even standard error is closed.
         .log_internal_errors(false);
@@ -191,6 +192,11 @@ fn start_log(opts: &LogOpts) -> WorkerGuard {
         .with(log.with_filter(filter))
         .init();
     guard
+}
+
+/// See no-color.org.
+fn asks_for_no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Each waiting peer is an open file. Shells set a limit (1,024) that programs are meant

@@ -35,7 +35,7 @@ pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
             };
             let right = std::error::Error::source(error).map(ToString::to_string);
             let right = right.or_else(|| match error.get(ContextKind::ValidValue) {
-                Some(ContextValue::Strings(valid)) if !given.is_empty() => Some(valid.join(" or ")),
+                Some(ContextValue::Strings(valid)) if !given.is_empty() => Some(choice(valid)),
                 _ => None,
             });
             ConfigError(match right {
@@ -60,6 +60,14 @@ pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
                 None => format!("{first}; --help shows what can be set"),
             })
         }
+    }
+}
+
+/// `a, b or c`.
+fn choice(values: &[String]) -> String {
+    match values {
+        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        _ => values.concat(),
     }
 }
 

@@ -47,12 +47,12 @@ impl Listening {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Peers")]
 pub(super) struct Peers {
-    /// A peer is removed this long after its last heartbeat, or, if it never sent a
-    /// heartbeat, after its last request
+    /// A peer is stale this long after its last heartbeat (from 10000 on, 3000 more, as
+    /// grace), or, if it never sent a heartbeat, after its last request
     #[arg(long, env = "WEBRTC_HEARTBEAT_MS", value_name = "MS", default_value = in_milliseconds(HeartbeatOpts::default().timeout_period), value_parser = values::milliseconds)]
     pub heartbeat_ms: Duration,
 
-    /// How often the server looks for such peers
+    /// How often stale peers are removed
     #[arg(long, env = "WEBRTC_HEARTBEAT_GC_MS", value_name = "MS", default_value = in_milliseconds(HeartbeatOpts::default().gc_interval), value_parser = values::milliseconds)]
     heartbeat_gc_ms: Duration,
 

@@ -114,6 +114,8 @@ impl Settings {
         ignored: impl Fn(&OsStr) -> bool,
     ) -> Result<Self, ConfigError> {
         let mut command = Self::command().mut_args(|arg| {
+            // `-5` is a wrong value, and not an unknown flag.
+            let arg = arg.allow_negative_numbers(true);
             if arg.get_env().is_some_and(&ignored) {
                 arg.env(Resettable::Reset)
             } else {

@@ -79,7 +79,7 @@ pub(super) fn address(value: &str) -> Result<SocketAddr, String> {
 pub(super) fn webhook_url(value: &str) -> Result<Url, String> {
     let url: Option<Url> = value.trim().parse().ok();
     url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        .ok_or_else(|| "a URL such as https://example.org/peers".into())
+        .ok_or_else(|| "an http:// or https:// URL such as https://example.org/peers".into())
 }
 
 pub(super) fn redis_url(value: &str) -> Result<SecretString, String> {

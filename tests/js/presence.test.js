@@ -49,9 +49,13 @@ test('an event stream tells which peers come, come back and leave, through each 
   await carol.disconnect.next();
 
   await signIn(server, 'dave');
-  assert.deepEqual(await next(), ['connect', 4]);
+  await webSocketPeer(t, server, '?peer_name=erin');
+  await readyClient(t, server, 'frank');
+  for (const id of [4, 5, 6]) assert.deepEqual(await next(), ['connect', id]);
   server.process.kill('SIGTERM');
-  assert.deepEqual(await next(), ['disconnect', 4, 'shutdown']);
+  const last = await events.take(3);
+  const stopped = [4, 5, 6].map((id) => ['disconnect', id, 'shutdown']);
+  assert.deepEqual(last.map(told).sort(), stopped);
   assert.deepEqual(await next(), ['end']);
 });
 

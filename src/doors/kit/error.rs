@@ -191,7 +191,9 @@ impl RequestError {
                 "pages may not use the operator's API: call it from your backend".into()
             }
             Self::ForeignOrigin => {
-                "pages of this origin may not use the server: its operator can allow them".into()
+                "pages of this origin may not use the server: its operator can allow them in \
+                 WEBRTC_CORS"
+                    .into()
             }
         }
     }

@@ -130,7 +130,9 @@ impl Members {
             Ok(Some(joined)) => joined,
             Ok(None) => return,
             Err(refused) => {
-                let refused = packet::refused(session.version, "/", refused.text());
+                let why = refused.text();
+                debug!(why, "a Socket.IO client was refused");
+                let refused = packet::refused(session.version, "/", why);
                 return session.finish(Some(refused), LAST_PATIENCE).await;
             }
         };
@@ -156,7 +158,10 @@ impl Members {
         let ended = Box::pin(member.run(added.resumed)).await;
         let Member { peer, .. } = member;
         match ended {
-            Ended::For(End::Stopping) => return session.stop(),
+            Ended::For(end @ End::Stopping) => {
+                peer.leave(end).await;
+                return session.stop();
+            }
             // A peer that can come back may do so until it is stale.
             Ended::Lost => peer.leave(End::CLOSED).await,
             // Our own client says so when its page is closed.

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tracing::debug;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::kit::{
@@ -329,6 +330,7 @@ impl Talk for Session<'_> {
             Err(Refused::Sender) => Err(End::Removed(Reason::SignedOut).into()),
             Err(Refused::Unavailable) => Err(Closing::unavailable()),
             Err(Refused::Frame(error)) => {
+                debug!(%error, "a frame was not delivered");
                 let _ = self.errors.as_ref().map(|errors| errors.try_send(error));
                 Ok(())
             }

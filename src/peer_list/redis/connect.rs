@@ -44,8 +44,10 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// Redis did not answer.
-    #[error("Redis cannot be reached: {why}")]
+    #[error("Redis at {address} cannot be reached: {why}")]
     Unreachable {
+        /// The address in [`ClusterOpts::url`].
+        address: String,
         /// What is wrong, in one line.
         why: String,
         /// The last error, if there was one.
@@ -62,13 +64,6 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    pub(super) fn unreachable(why: impl Into<String>) -> Self {
-        Self::Unreachable {
-            why: why.into(),
-            source: None,
-        }
-    }
-
     fn unusable(why: String) -> Self {
         Self::Unusable { why, source: None }
     }
@@ -89,29 +84,33 @@ impl ProcessLink {
         opts: &ClusterOpts,
         heartbeat: &HeartbeatOpts,
     ) -> Result<(Self, UnboundedReceiver<PushInfo>), ConnectError> {
+        let client = client(opts)?;
         let last = Mutex::new(None);
-        let connecting = Self::try_connect(opts, heartbeat, &last);
-        timeout(CONNECT_PATIENCE, connecting)
-            .await
-            .unwrap_or_else(|_| {
-                Err(match last.into_inner() {
-                    Some(error) => ConnectError::Unreachable {
-                        why: explain(&error),
-                        source: Some(error),
-                    },
-                    None => {
-                        ConnectError::unreachable(format!("no answer for {CONNECT_PATIENCE:?}"))
-                    }
+        let connecting = Self::try_connect(client.clone(), opts, heartbeat, &last);
+        match timeout(CONNECT_PATIENCE, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => {
+                let source = last.into_inner();
+                let why = match &source {
+                    Some(error) => explain(error),
+                    None => format!("no answer for {CONNECT_PATIENCE:?}"),
+                };
+                let address = client.get_connection_info().addr().to_string();
+                Err(ConnectError::Unreachable {
+                    address,
+                    why,
+                    source,
                 })
-            })
+            }
+        }
     }
 
     async fn try_connect(
+        client: Client,
         opts: &ClusterOpts,
         heartbeat: &HeartbeatOpts,
         last: &Mutex<Option<RedisError>>,
     ) -> Result<(Self, UnboundedReceiver<PushInfo>), ConnectError> {
-        let client = client(opts)?;
         let db = client.get_connection_info().redis_settings().db();
         let library = Library::new(heartbeat, db);
         let prefix = format!("{{{}}}:", opts.prefix);

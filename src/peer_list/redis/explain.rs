@@ -35,6 +35,10 @@ pub(super) fn explain(error: &RedisError) -> String {
         ErrorKind::Server(
             ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
         ) => "it is a shard of a Redis Cluster: use a Redis that holds all keys".to_owned(),
+        // The crate has no variant for this.
+        ErrorKind::Server(_) if detail.starts_with("DB index") => {
+            "it has no database of that number: correct the end of WEBRTC_REDIS_URL".to_owned()
+        }
         ErrorKind::Server(_) if !detail.is_empty() => detail.to_owned(),
         _ => text.lines().next().unwrap_or_default().to_owned(),
     }

@@ -200,12 +200,18 @@ impl ProcessLink {
     pub async fn watch(&self) {
         let (renewed, resubscribe) = tokio::join!(self.commands.watch(), self.subscription.watch());
         if renewed || resubscribe {
-            warn!("Redis hangs, and another Redis answers at its address: connecting to that one");
+            warn!("an open connection to Redis gets no answer and a new one does: using a new one");
         }
         if resubscribe {
             // The crate subscribes again after a cut, but this connection is new.
             retry::until_answered(|| self.subscribe()).await;
         }
+    }
+
+    /// The address of Redis, without user and password.
+    pub fn address(&self) -> String {
+        let info = self.commands.client.get_connection_info();
+        info.addr().to_string()
     }
 
     /// Subscribes to the channels of this node.

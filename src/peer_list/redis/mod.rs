@@ -79,8 +79,13 @@ impl fmt::Debug for RedisEngine {
 impl RedisEngine {
     pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
         let (link, pushes) = ProcessLink::connect(cluster, &opts).await?;
+        let address = link.address();
         let list = Self(Arc::new(Node::new(opts, link)));
-        let unreachable = |_: Refusal| ConnectError::unreachable("it stopped answering");
+        let unreachable = |_: Refusal| ConnectError::Unreachable {
+            address: address.clone(),
+            why: "it stopped answering".to_owned(),
+            source: None,
+        };
         list.live().await.map_err(unreachable)?;
         list.0.sync(Some(PATIENCE)).await.map_err(unreachable)?;
         list.0

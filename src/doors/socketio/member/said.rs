@@ -143,6 +143,7 @@ impl Member {
                 self.greet(&name, &cards).await
             }
             Err(Refusal::NameTaken) => {
+                debug!(name, "a Socket.IO client wanted a name that is taken");
                 let error = events::uniqueness_error(&name);
                 self.emit("uniquenessError", &[&error]).await?;
                 Err(End::Removed(Reason::SignedOut).into())
