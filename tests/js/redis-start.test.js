@@ -37,7 +37,7 @@ test('a Redis that does not answer ends the start after a while', async () => {
   // Nobody listens on port 1.
   const [status, line] = await startInVain({WEBRTC_REDIS_URL: 'redis://127.0.0.1:1/'});
   assert.equal(status, 1);
-  assert.match(line, /^Redis cannot be reached: .*is it running/);
+  assert.match(line, /^Redis at 127\.0\.0\.1:1 cannot be reached: .*WEBRTC_REDIS_URL/);
 });
 
 test('a Redis that requires a password gets it, and a wrong one ends the start', async (t) => {
