@@ -39,21 +39,21 @@ pub struct SendOpts {
     /// Whether to wait up to a second for room in a full mailbox: for senders whose
     /// protocol cannot refuse. A receiver whose socket is open and that makes no room in
     /// that time does not read, and is removed.
-    pub waits_for_room: bool,
+    pub waits_for_space: bool,
 }
 
 impl SendOpts {
     /// The sender's protocol cannot refuse a message.
     pub const PATIENT: Self = Self {
         number: None,
-        waits_for_room: true,
+        waits_for_space: true,
     };
 
     /// The message has this number.
     pub fn numbered(number: impl Into<Option<u64>>) -> Self {
         Self {
             number: number.into(),
-            waits_for_room: false,
+            waits_for_space: false,
         }
     }
 }
@@ -177,7 +177,7 @@ pub trait Channels {
     async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal>;
 
     /// Puts a message into the mailbox of the peer that holds an alias. Waits for room as
-    /// [`SendOpts::waits_for_room`] says. `from`: the sender. A list in Redis remembers the
+    /// [`SendOpts::waits_for_space`] says. `from`: the sender. A list in Redis remembers the
     /// last message of each sender, so that a repeated call delivers it once.
     ///
     /// Refusals: [`UnknownReceiver`](Refusal::UnknownReceiver),
@@ -202,7 +202,7 @@ pub trait Channels {
     async fn leave(&self, id: PeerId, channel: &str) -> Result<(), Refusal>;
 
     /// Puts a message into the mailbox of every other peer in these channels, once for a
-    /// peer in several of them. Waits for room as [`SendOpts::waits_for_room`] says.
+    /// peer in several of them. Waits for room as [`SendOpts::waits_for_space`] says.
     /// `number`: as [`SendOpts::number`], except that a message whose number is not above
     /// all earlier ones is accepted and not delivered.
     ///

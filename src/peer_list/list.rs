@@ -48,12 +48,12 @@ impl TimeoutPeerList {
 
     /// Whether [`HeartbeatOpts::max_peers`] are signed in.
     pub fn is_full(&self) -> bool {
-        !self.has_room_beside(0)
+        !self.has_space_beside(0)
     }
 
     /// Whether there is room for one more peer, besides `coming` others that are about to
     /// sign in.
-    pub fn has_room_beside(&self, coming: usize) -> bool {
+    pub fn has_space_beside(&self, coming: usize) -> bool {
         self.len().saturating_add(coming) < self.opts().max_peers
     }
 }

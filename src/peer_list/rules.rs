@@ -45,7 +45,7 @@ pub(super) const NAME_KEPT: Duration = Duration::from_secs(5);
 pub(crate) const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// How long a sender that cannot be refused waits for room in a mailbox.
-pub(super) const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const SPACE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A node that was not heard of for this long is dead.
 pub(super) const NODE_LIFE: Duration = Duration::from_secs(10);

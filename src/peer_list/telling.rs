@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Up to this many peers each change is told at once, as the original does.
-const SMALL_ROOM: usize = 16;
+const SMALL_LIST: usize = 16;
 
 /// How much longer the window in which changes are told together gets with
 /// each peer above that. To tell one peer costs some 16 us (a reply, and the
@@ -116,7 +116,7 @@ impl Schedule {
 }
 
 fn window_length(peers: usize) -> Duration {
-    let peers = peers.saturating_sub(SMALL_ROOM);
+    let peers = peers.saturating_sub(SMALL_LIST);
     let peers = u32::try_from(peers).unwrap_or(u32::MAX);
     WINDOW_PER_PEER.saturating_mul(peers).min(LONGEST_WINDOW)
 }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     /// Enough for the longest window.
-    const LARGE_ROOM: usize = 1000;
+    const LARGE_LIST: usize = 1000;
 
     proptest! {
         #[test]
@@ -174,51 +174,51 @@ mod tests {
         }
     }
 
-    /// The schedule of a large room that was told at the given time.
-    fn large_room(told: Instant) -> Schedule {
+    /// The schedule of a large list that was told at the given time.
+    fn large_list(told: Instant) -> Schedule {
         let mut schedule = Schedule::default();
-        assert_eq!(schedule.changed(LARGE_ROOM, told), Telling::Now);
+        assert_eq!(schedule.changed(LARGE_LIST, told), Telling::Now);
         schedule
     }
 
     #[test]
-    fn in_a_small_room_every_change_is_told_at_once() {
+    fn in_a_small_list_every_change_is_told_at_once() {
         let mut schedule = Schedule::default();
         let now = Instant::now();
-        for peers in 1..=SMALL_ROOM {
+        for peers in 1..=SMALL_LIST {
             assert_eq!(schedule.changed(peers, now), Telling::Now);
         }
     }
 
     #[test]
-    fn in_a_large_room_a_change_after_a_quiet_time_is_told_at_once() {
+    fn in_a_large_list_a_change_after_a_quiet_time_is_told_at_once() {
         let start = Instant::now();
-        let mut schedule = large_room(start);
+        let mut schedule = large_list(start);
         let later = start + 2 * LONGEST_WINDOW;
-        assert_eq!(schedule.changed(LARGE_ROOM, later), Telling::Now);
+        assert_eq!(schedule.changed(LARGE_LIST, later), Telling::Now);
         let end = later + LONGEST_WINDOW;
-        assert_eq!(schedule.changed(LARGE_ROOM, later), Telling::At(end));
-        assert_eq!(schedule.changed(LARGE_ROOM, later), Telling::Scheduled);
+        assert_eq!(schedule.changed(LARGE_LIST, later), Telling::At(end));
+        assert_eq!(schedule.changed(LARGE_LIST, later), Telling::Scheduled);
         assert_eq!(schedule.scheduled(end), Telling::Now);
     }
 
     #[test]
     fn a_change_late_in_a_window_ends_it() {
         let start = Instant::now();
-        let mut schedule = large_room(start);
+        let mut schedule = large_list(start);
         let end = start + LONGEST_WINDOW;
-        assert_eq!(schedule.changed(LARGE_ROOM, start), Telling::At(end));
+        assert_eq!(schedule.changed(LARGE_LIST, start), Telling::At(end));
         let late = start + LONGEST_WINDOW * 9 / 10;
-        assert_eq!(schedule.changed(LARGE_ROOM, late), Telling::Now);
+        assert_eq!(schedule.changed(LARGE_LIST, late), Telling::Now);
         let later = late + LONGEST_WINDOW;
-        assert_eq!(schedule.changed(LARGE_ROOM, late), Telling::At(later));
+        assert_eq!(schedule.changed(LARGE_LIST, late), Telling::At(later));
         // The moment of the window that was told early.
         assert_eq!(schedule.scheduled(end), Telling::Scheduled);
         assert_eq!(schedule.scheduled(later), Telling::Now);
     }
 
     #[test]
-    fn a_window_ends_at_its_time_even_if_the_room_has_grown() {
+    fn a_window_ends_at_its_time_even_if_the_list_has_grown() {
         let mut schedule = Schedule::default();
         let start = Instant::now();
         assert_eq!(schedule.changed(100, start), Telling::Now);
@@ -234,15 +234,15 @@ mod tests {
     #[test]
     fn a_storm_is_told_once_in_three_windows() {
         let start = Instant::now();
-        let mut schedule = large_room(start);
+        let mut schedule = large_list(start);
         let middle = start + LONGEST_WINDOW;
-        assert_eq!(schedule.changed(LARGE_ROOM, start), Telling::At(middle));
+        assert_eq!(schedule.changed(LARGE_LIST, start), Telling::At(middle));
         for _ in 1..STORM {
-            assert_eq!(schedule.changed(LARGE_ROOM, start), Telling::Scheduled);
+            assert_eq!(schedule.changed(LARGE_LIST, start), Telling::Scheduled);
         }
         let end = middle + 2 * LONGEST_WINDOW;
         assert_eq!(schedule.scheduled(middle), Telling::At(end));
-        assert_eq!(schedule.changed(LARGE_ROOM, middle), Telling::Scheduled);
+        assert_eq!(schedule.changed(LARGE_LIST, middle), Telling::Scheduled);
         assert_eq!(schedule.scheduled(end), Telling::Now);
     }
 }

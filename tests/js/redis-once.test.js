@@ -66,7 +66,7 @@ test('a peer that is to be removed loses its alias', async (t) => {
   assert.equal((await verb('list_peer', 'ready', '2', 'B', '{}', 'hello', 'bye'))[0], 'ok');
   assert.deepEqual(await verb('send_to_alias', 'one', '1', 'scope', 'B', 'x'.repeat(1000)), ['ok']);
   assert.deepEqual(await verb('send_to_alias', 'two', '1', 'scope', 'B', 'x'), ['ok', '2']);
-  const [, taken] = await verb('has_room', '2', '1');
+  const [, taken] = await verb('has_space', '2', '1');
   assert.deepEqual(await verb('give_up', '2', '1', taken), ['gone']);
   assert.deepEqual(await verb('push_owed', 'two', '1', '', '2', 'p', 'x'), ['unknown']);
   assert.deepEqual(await verb('send_to_alias', 'three', '1', 'scope', 'B', 'x'), ['unknown']);

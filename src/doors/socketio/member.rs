@@ -403,7 +403,7 @@ impl Member {
     async fn room(&self) -> Result<(), Ended> {
         tokio::select! {
             biased;
-            () = self.session.outbox.has_room() => Ok(()),
+            () = self.session.outbox.has_space() => Ok(()),
             end = self.peer.ended() => Err(end.into()),
         }
     }

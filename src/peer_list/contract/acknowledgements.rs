@@ -140,7 +140,7 @@ async fn a_peer_that_polls_is_refused_more_when_its_mailbox_is_full_also_if_it_a
     first.done();
     list.settle().await;
     let refused = list.send(a, a, Bytes::new(), SendOpts::PATIENT);
-    let refused = list.within(2 * ROOM_PATIENCE, refused).await;
+    let refused = list.within(2 * SPACE_PATIENCE, refused).await;
     assert_eq!(refused.unwrap_err(), Refusal::MailboxFull);
     let mut next = wait_with(&list, a, acknowledging(1));
     assert!(list.is_open(&mut next).await);

@@ -20,7 +20,7 @@ async fn a_copy_that_waits_for_room_is_delivered_though_its_sender_comes_back_me
     let mut again = Box::pin(list.publish(a, &[CHANNEL], long.clone(), Some(2)));
     assert!(list.is_open(&mut again).await);
     assert_eq!(take_from(&list, &*b).await.0, 1);
-    list.within(ROOM_PATIENCE, again).await.unwrap();
+    list.within(SPACE_PATIENCE, again).await.unwrap();
     assert_eq!(take_from(&list, &*b).await.0, 2);
     nothing_for(&list, &*b).await;
 }

@@ -24,7 +24,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::{
-    rules::{REPEAT_PAUSE, ROOM_PATIENCE},
+    rules::{REPEAT_PAUSE, SPACE_PATIENCE},
     *,
 };
 use test_list::{EngineKind, TestList};

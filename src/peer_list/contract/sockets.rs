@@ -54,7 +54,7 @@ async fn a_socket_that_does_not_read_is_told_to_go(engine: EngineKind) {
     assert!(list.is_open(&mut ended).await);
     let refused = list
         .within(
-            2 * ROOM_PATIENCE,
+            2 * SPACE_PATIENCE,
             list.send(a, deaf, Bytes::new(), SendOpts::PATIENT),
         )
         .await;
@@ -96,7 +96,7 @@ async fn a_sender_that_cannot_be_refused_waits_for_room(engine: EngineKind) {
         say(&list, a, b, "").await;
     }
     let refused = list.send(a, b, Bytes::new(), SendOpts::PATIENT);
-    let refused = list.within(2 * ROOM_PATIENCE, refused).await;
+    let refused = list.within(2 * SPACE_PATIENCE, refused).await;
     assert_eq!(refused.unwrap_err(), Refusal::MailboxFull);
     assert_eq!(list.ids().await, [a, slow, b]);
 }

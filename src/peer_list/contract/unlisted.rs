@@ -110,7 +110,7 @@ async fn an_unlisted_peer_that_is_to_be_removed_is_not_shown_to_the_others(engin
     publish(&list, b, "").await;
     // The second has no room.
     let second = publish(&list, b, "");
-    list.within(2 * ROOM_PATIENCE, second).await;
+    list.within(2 * SPACE_PATIENCE, second).await;
     let watcher = sign_in(&list, "watcher").await;
     let listed = list.list_peer(a, listing("a")).await;
     assert_eq!(listed.unwrap_err(), Refusal::UnknownPeer);
@@ -140,7 +140,7 @@ async fn a_hello_that_comes_after_its_farewell_is_followed_by_one_more(engine: E
     }
     list.remove_peer(a, Reason::Kicked).await.unwrap();
     // Whether it was listed before that depends on the engine.
-    let _ = list.within(2 * ROOM_PATIENCE, &mut listed).await;
+    let _ = list.within(2 * SPACE_PATIENCE, &mut listed).await;
     let mut heard = Vec::new();
     while let Some(delivery) = list.try_now(&mut Box::pin(b.wait())).await {
         heard.push(delivery.news().clone());

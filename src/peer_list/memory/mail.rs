@@ -13,7 +13,7 @@ use super::{
     wait::Wait,
 };
 use crate::peer_list::{
-    Delivery, Mail, PeerId, Reason, Refusal, SendOpts, WaitOpts, rules::ROOM_PATIENCE,
+    Delivery, Mail, PeerId, Reason, Refusal, SendOpts, WaitOpts, rules::SPACE_PATIENCE,
 };
 
 #[async_trait]
@@ -25,7 +25,7 @@ impl Mail for MemoryEngine {
         body: Bytes,
         opts: SendOpts,
     ) -> Result<(), Refusal> {
-        if !opts.waits_for_room {
+        if !opts.waits_for_space {
             return self.send_now(from, to, body, opts.number);
         }
         let receiver = self.peer(to);
@@ -39,7 +39,7 @@ impl Mail for MemoryEngine {
     async fn acknowledge(&self, id: PeerId, number: u64) {
         if let Ok(peer) = self.peer(id) {
             peer.state.lock().mailbox.acknowledge(number);
-            peer.room.notify_waiters();
+            peer.space.notify_waiters();
         }
     }
 }
@@ -149,11 +149,11 @@ impl MemoryEngine {
         receiver: &Peer,
         attempt: impl Fn() -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        let deadline = Instant::now() + ROOM_PATIENCE;
+        let deadline = Instant::now() + SPACE_PATIENCE;
         loop {
             // Listened to before the attempt, so that no room is missed.
-            let mut room = pin!(receiver.room.notified());
-            room.as_mut().enable();
+            let mut space = pin!(receiver.space.notified());
+            space.as_mut().enable();
             match attempt() {
                 Err(Refusal::MailboxFull) => {}
                 pushed => return pushed,
@@ -162,7 +162,7 @@ impl MemoryEngine {
                 let state = receiver.state.lock();
                 receiver.by_socket_only && state.resumes && state.presence.sockets == 0
             };
-            if nobody_reads || timeout_at(deadline, room).await.is_err() {
+            if nobody_reads || timeout_at(deadline, space).await.is_err() {
                 return Err(self.give_up(receiver));
             }
         }
@@ -182,7 +182,7 @@ impl MemoryEngine {
             state.mailbox.clear();
             state.waits.take_all()
         };
-        receiver.room.notify_waiters();
+        receiver.space.notify_waiters();
         wakers.into_iter().for_each(Waker::wake);
         Refusal::UnknownReceiver
     }

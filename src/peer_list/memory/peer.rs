@@ -23,7 +23,7 @@ pub(super) struct Peer {
     /// It came in unlisted, and is reached through its sockets only.
     pub by_socket_only: bool,
     /// Notified when there is room in its mailbox again.
-    pub room: Notify,
+    pub space: Notify,
     /// The number of its last message, if it numbers them. Locked before any state.
     pub last_sent: Mutex<u64>,
     /// Locked while a numbered message of it is published.
@@ -48,7 +48,7 @@ impl Peer {
             since: SystemTime::now(),
             listed: Mutex::new(None),
             by_socket_only: false,
-            room: Notify::new(),
+            space: Notify::new(),
             last_sent: Mutex::new(0),
             publishing: tokio::sync::Mutex::default(),
             state: Mutex::new(PeerState {

@@ -85,7 +85,7 @@ impl MemoryEngine {
         if self.0.peers.remove(&peer.id).is_none() {
             return TakenOff::Nothing;
         }
-        peer.room.notify_waiters();
+        peer.space.notify_waiters();
         let farewell = self.0.names.lock().remove(peer.id);
         if let Some((farewell, audience)) = farewell {
             let message = Message::published(farewell);

@@ -51,7 +51,7 @@ impl delivery::Lease for Lease {
             Hears::Message { number, keep } => {
                 state.mailbox.hand_over(number, keep);
                 state.last_given = Some(Instant::now());
-                self.peer.room.notify_waiters();
+                self.peer.space.notify_waiters();
             }
             Hears::Version(version) => state.heard = version,
         }
@@ -155,7 +155,7 @@ impl Wait {
         state.acknowledges = number.is_some();
         state.mailbox.acknowledge(number.unwrap_or(0));
         state.mailbox.rewind();
-        self.peer.room.notify_waiters();
+        self.peer.space.notify_waiters();
         let repeats = number.is_some() && state.mailbox.is_repeat();
         let last = state.last_given.filter(|_| repeats);
         last.map(|last| last + REPEAT_PAUSE)

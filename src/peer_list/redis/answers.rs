@@ -126,26 +126,26 @@ impl Answer for Pushed {
 }
 
 /// Whether a mailbox has room.
-pub(super) struct Room {
-    pub state: RoomState,
+pub(super) struct Space {
+    pub state: SpaceState,
     /// How many messages its peer has taken, as the script counts them.
     pub taken: String,
 }
 
-pub(super) enum RoomState {
+pub(super) enum SpaceState {
     Free,
     /// The peer may come back, but has no socket open.
     Away,
     Full,
 }
 
-impl Answer for Room {
+impl Answer for Space {
     fn read(mut row: Row) -> Result<Self, Refusal> {
         Ok(Self {
             state: match row.kind().as_str() {
-                "ok" => RoomState::Free,
-                "away" => RoomState::Away,
-                _ => RoomState::Full,
+                "ok" => SpaceState::Free,
+                "away" => SpaceState::Away,
+                _ => SpaceState::Full,
             },
             taken: row.text().unwrap_or_default(),
         })
@@ -153,9 +153,9 @@ impl Answer for Room {
 }
 
 /// A mailbox has room after all. The refusals are those of its peer.
-pub(super) struct RoomAfterAll;
+pub(super) struct SpaceAfterAll;
 
-impl Answer for RoomAfterAll {
+impl Answer for SpaceAfterAll {
     fn read(mut row: Row) -> Result<Self, Refusal> {
         match row.kind().as_str() {
             "ok" => Ok(Self),

@@ -212,7 +212,7 @@ impl RedisEngine {
         body: Bytes,
     ) -> Result<(), Refusal> {
         loop {
-            self.until_room(id, body.len(), None).await?;
+            self.until_space(id, body.len(), None).await?;
             let push = verbs::push_owed(op, from, number, id, kind, &body);
             if let Pushed(true) = self.0.link.run(push, None).await? {
                 return Ok(());

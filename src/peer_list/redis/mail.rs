@@ -8,13 +8,13 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     LONG_PATIENCE, PATIENCE, RedisEngine,
-    answers::{Room, RoomAfterAll, RoomState},
+    answers::{Space, SpaceAfterAll, SpaceState},
     caller, link_of, op, verbs,
 };
-use crate::peer_list::{Caller, Mail, PeerId, Refusal, SendOpts, rules::ROOM_PATIENCE};
+use crate::peer_list::{Caller, Mail, PeerId, Refusal, SendOpts, rules::SPACE_PATIENCE};
 
 /// The pause between two looks whether a mailbox has room.
-const ROOM_PAUSE: Duration = Duration::from_millis(20);
+const SPACE_PAUSE: Duration = Duration::from_millis(20);
 
 /// An answer that takes longer than this shows that Redis stands still.
 const STILL: Duration = Duration::from_millis(200);
@@ -29,7 +29,7 @@ impl Mail for RedisEngine {
         opts: SendOpts,
     ) -> Result<(), Refusal> {
         let from = caller(from);
-        if !opts.waits_for_room {
+        if !opts.waits_for_space {
             return self
                 .send_as(&from, to, body, opts.number, false, PATIENCE)
                 .await;
@@ -40,7 +40,8 @@ impl Mail for RedisEngine {
                 Err(Refusal::MailboxFull) => {}
                 sent => return sent,
             }
-            self.until_room(to, body.len(), Some(LONG_PATIENCE)).await?;
+            self.until_space(to, body.len(), Some(LONG_PATIENCE))
+                .await?;
         }
     }
 
@@ -70,33 +71,33 @@ impl RedisEngine {
 
     /// Waits until a mailbox has room for this many bytes. A peer that takes nothing for
     /// too long is given up.
-    pub(super) async fn until_room(
+    pub(super) async fn until_space(
         &self,
         id: PeerId,
         bytes: usize,
         patience: Option<Duration>,
     ) -> Result<(), Refusal> {
         let mut taken = String::new();
-        let mut deadline = Instant::now() + ROOM_PATIENCE;
+        let mut deadline = Instant::now() + SPACE_PATIENCE;
         loop {
-            sleep(ROOM_PAUSE).await;
+            sleep(SPACE_PAUSE).await;
             let asked = Instant::now();
-            let Room { state, taken: now } = self
+            let Space { state, taken: now } = self
                 .0
                 .link
-                .run(verbs::has_room(id, bytes), patience)
+                .run(verbs::has_space(id, bytes), patience)
                 .await?;
             let before = std::mem::replace(&mut taken, now);
             match state {
-                RoomState::Free => return Ok(()),
+                SpaceState::Free => return Ok(()),
                 // Waiting does not help.
-                RoomState::Away => break,
+                SpaceState::Away => break,
                 // The receiver reads; or it could not, because Redis stood still.
-                RoomState::Full if taken != before || asked.elapsed() > STILL => {
-                    deadline = Instant::now() + ROOM_PATIENCE;
+                SpaceState::Full if taken != before || asked.elapsed() > STILL => {
+                    deadline = Instant::now() + SPACE_PATIENCE;
                 }
-                RoomState::Full if Instant::now() >= deadline => break,
-                RoomState::Full => {}
+                SpaceState::Full if Instant::now() >= deadline => break,
+                SpaceState::Full => {}
             }
         }
         let give_up = verbs::give_up(id, bytes, &taken);
@@ -104,6 +105,6 @@ impl RedisEngine {
             .link
             .run(give_up, patience)
             .await
-            .map(|RoomAfterAll| ())
+            .map(|SpaceAfterAll| ())
     }
 }

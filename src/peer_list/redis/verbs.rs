@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{
     answers::{
         Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, EndedWait, EventLines, Left,
-        Libraries, Life, ListedIds, Next, OpenedSocket, Owed, Pushed, Readiness, RemovedSome, Room,
-        RoomAfterAll, SentLast, SignedInAs, Turn, WasRemoved,
+        Libraries, Life, ListedIds, Next, OpenedSocket, Owed, Pushed, Readiness, RemovedSome,
+        SentLast, SignedInAs, Space, SpaceAfterAll, Turn, WasRemoved,
     },
     hash_token,
     view::{View, dialect_letter},
@@ -111,9 +111,9 @@ verbs! {
     now done(id: PeerId, lease: &str, hears: &str, number: u64, ends: bool, lingers: bool) -> Anything;
     now end_wait(id: PeerId, wait: &str, lingers: bool) -> EndedWait;
     now acknowledge(id: PeerId, number: u64) -> Anything;
-    now has_room(id: PeerId, bytes: usize) -> Room;
+    now has_space(id: PeerId, bytes: usize) -> Space;
     /// `before`: how many messages the peer had taken.
-    now give_up(id: PeerId, bytes: usize, before: &str) -> RoomAfterAll;
+    now give_up(id: PeerId, bytes: usize, before: &str) -> SpaceAfterAll;
 
     // Sockets.
     in_time open_socket(opening: &str, id: PeerId, resumes: bool) -> OpenedSocket;

@@ -291,7 +291,7 @@ impl<S: Serve> EngineIo<S> {
         let connecting = Unconnected(self.unconnected.clone());
         // A client that comes back by its key or token adds no peer to a full list, so that
         // one session is always let in.
-        if unconnected > 0 && !self.peer_list.has_room_beside(unconnected) {
+        if unconnected > 0 && !self.peer_list.has_space_beside(unconnected) {
             return Err(RequestError::ServerFull.into());
         }
         Ok(connecting)

@@ -64,7 +64,7 @@ impl Outbox {
     }
 
     /// Waits until there is room, or no packets are taken any more.
-    pub async fn has_room(&self) {
+    pub async fn has_space(&self) {
         self.until(|waiting| waiting.bytes < OUTBOX_BYTES).await;
     }
 
@@ -319,9 +319,9 @@ mod tests {
     #[test]
     fn an_outbox_has_no_room_until_what_is_in_it_is_written() {
         let outbox = Outbox::default();
-        assert_ready!(task::spawn(outbox.has_room()).poll());
+        assert_ready!(task::spawn(outbox.has_space()).poll());
         outbox.push(packet(OUTBOX_BYTES));
-        let mut room = task::spawn(outbox.has_room());
+        let mut room = task::spawn(outbox.has_space());
         assert_pending!(room.poll());
         let taken = assert_ready!(task::spawn(outbox.next()).poll());
         assert_pending!(room.poll());
@@ -334,7 +334,7 @@ mod tests {
     fn a_closed_outbox_keeps_nothing_and_holds_up_no_sender() {
         let outbox = Outbox::default();
         outbox.push(packet(OUTBOX_BYTES));
-        let mut room = task::spawn(outbox.has_room());
+        let mut room = task::spawn(outbox.has_space());
         assert_pending!(room.poll());
         outbox.close();
         assert_ready!(room.poll());

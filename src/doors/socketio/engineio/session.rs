@@ -224,7 +224,7 @@ impl Session {
             Packet::Ping(data) => {
                 self.outbox.push(vec![Bytes::from_static(b"3"), data]);
                 // A client that does not read its pongs is not read any further.
-                self.outbox.has_room().await;
+                self.outbox.has_space().await;
                 Ok(())
             }
             Packet::Message(message) => self.receive_message(&message).await,
@@ -247,7 +247,7 @@ impl Session {
                 let why = "Invalid namespace";
                 self.outbox
                     .push(packet::refused(self.version, &namespace, why));
-                self.outbox.has_room().await;
+                self.outbox.has_space().await;
             }
             packet::Packet::Disconnect => return Err(Gone::Disconnected),
             packet::Packet::Event(event) => self.inbox.put(event).await,

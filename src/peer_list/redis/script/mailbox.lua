@@ -85,7 +85,7 @@ local function doom(peer)
   return true
 end
 
-local function has_room(peer, bytes)
+local function has_space(peer, bytes)
   return peer.is.doomed or peer:number('bytes') + tonumber(bytes) + OVERHEAD <= BOUND
 end
 
@@ -96,9 +96,9 @@ end
 
 -- Whether a mailbox has room for this many bytes, or has no reader; and how many messages
 -- its peer has taken.
-function verbs.has_room(id, bytes)
+function verbs.has_space(id, bytes)
   local peer = find(id)
-  if not peer or has_room(peer, bytes) then
+  if not peer or has_space(peer, bytes) then
     return { 'ok' }
   end
   local is_away = peer.is.by_socket_only and peer.is.resumes and not peer.is.socket
@@ -112,7 +112,7 @@ function verbs.give_up(id, bytes, before)
   if not peer then
     return { 'gone' }
   end
-  if has_room(peer, bytes) or taken(peer) ~= before then
+  if has_space(peer, bytes) or taken(peer) ~= before then
     return { 'ok' }
   end
   local doomed = doom(peer)
