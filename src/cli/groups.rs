@@ -1,7 +1,7 @@
 //! The settings by subject: one group for each thing that is configured. Defaults come
 //! from the library where it has them.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{ArgAction, Args, ValueEnum};
 use reqwest::Url;
@@ -10,7 +10,7 @@ use tracing_subscriber::filter::Targets;
 
 use super::values::{self, Doors, WaitLimit, in_milliseconds};
 use crate::{
-    doors::http::{Cors, SignalOpts},
+    doors::http::{AllowedRooms, Cors, SignalOpts},
     operator::Webhook,
     peer_list::{ClusterOpts, HeartbeatOpts},
     server::{AppOpts, Host, OperatorOpts, ServeOpts, ServerOpts},
@@ -65,9 +65,13 @@ pub(super) struct Peers {
     #[arg(long, env = "WEBRTC_HEARTBEAT_INTERVAL_MS", value_name = "MS", value_parser = values::milliseconds)]
     pub heartbeat_interval_ms: Option<Duration>,
 
-    /// How many peers can be signed in at a time
+    /// How many peers can be signed in at a time, in all rooms together
     #[arg(long, env = "WEBRTC_MAX_PEERS", value_name = "PEERS", default_value_t = HeartbeatOpts::default().max_peers, value_parser = values::peers)]
     max_peers: usize,
+
+    /// How many peers a room can have [default: no limit of its own]
+    #[arg(long, env = "WEBRTC_MAX_ROOM_PEERS", value_name = "PEERS", value_parser = values::peers)]
+    max_room_peers: Option<usize>,
 
     /// The size of a mailbox; each message counts 256 bytes more than its own
     #[arg(long, env = "WEBRTC_MAX_PENDING_BYTES", value_name = "BYTES", default_value_t = HeartbeatOpts::default().max_pending_bytes, value_parser = values::bytes)]
@@ -82,6 +86,7 @@ impl Peers {
             any_request: self.heartbeat_any_request,
             max_pending_bytes: self.max_pending_bytes,
             max_peers: self.max_peers,
+            max_room_peers: self.max_room_peers,
         }
     }
 }
@@ -102,6 +107,10 @@ pub(super) struct Clients {
     /// The protocols that clients can come in by
     #[arg(long, env = "WEBRTC_DOORS", value_name = "DOORS", default_value = "http,websocket,socketio", value_parser = values::doors)]
     doors: Doors,
+
+    /// The rooms that clients can use: any, none, or a comma-separated list of names
+    #[arg(long, env = "WEBRTC_ROOMS", value_name = "ROOMS", default_value = "any", value_parser = values::rooms)]
+    rooms: AllowedRooms,
 
     /// Which pages of other origins may use the server: true (all), false (none) or a
     /// comma-separated list of origins
@@ -141,6 +150,7 @@ impl Clients {
                 require_tokens: self.peer_tokens == PeerTokens::Required,
                 heartbeat_interval,
                 max_message_bytes: self.max_message_bytes,
+                rooms: Arc::new(self.rooms.clone()),
             },
             doors: self.doors.0.clone(),
             token: self.token.clone(),

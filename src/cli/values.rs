@@ -10,7 +10,8 @@ use tracing::Level;
 use tracing_subscriber::filter::Targets;
 
 use crate::{
-    doors::http::Cors,
+    doors::http::{AllowedRooms, Cors},
+    peer_list::RoomName,
     server::{Door, Host},
 };
 
@@ -138,6 +139,21 @@ pub(super) fn doors(value: &str) -> Result<Doors, String> {
         }
     }
     Ok(Doors(doors))
+}
+
+/// Rooms of every name, of none, or of some.
+pub(super) fn rooms(value: &str) -> Result<AllowedRooms, String> {
+    match value.trim() {
+        "any" => return Ok(AllowedRooms::Any),
+        "none" => return Ok(AllowedRooms::None),
+        _ => {}
+    }
+    let names: Result<Vec<RoomName>, _> =
+        value.split(',').map(|name| name.trim().parse()).collect();
+    names.map(AllowedRooms::Named).map_err(|_| {
+        "any, none or a comma-separated list of names, each of 1 to 64 of A-Z a-z 0-9 . _ ~ -"
+            .into()
+    })
 }
 
 /// What is logged: one level for everything, and other levels for some targets.

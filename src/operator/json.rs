@@ -5,13 +5,14 @@ use std::time::SystemTime;
 use humantime::{Rfc3339Timestamp, format_rfc3339_millis};
 use serde::{Serialize, Serializer};
 
-use crate::peer_list::{PeerEvent, PeerId, PeerInfo, Reason};
+use crate::peer_list::{PeerEvent, PeerId, PeerInfo, Reason, RoomInfo, RoomName};
 
 /// A peer as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Peer<'a> {
     id: u32,
+    room: Option<&'a str>,
     name: &'a str,
     door: &'a str,
     connected: bool,
@@ -33,6 +34,7 @@ impl<'a> From<&'a PeerInfo> for Peer<'a> {
         let time = |time: SystemTime| format_rfc3339_millis(time);
         Self {
             id: info.id.get(),
+            room: info.room.as_ref().map(RoomName::as_str),
             name: &info.name,
             door: &info.door,
             connected: info.connected,
@@ -85,6 +87,25 @@ pub(super) fn peer(info: &PeerInfo) -> String {
     json(&Peer::from(info))
 }
 
+/// A room as JSON.
+#[derive(Serialize)]
+struct Room<'a> {
+    name: &'a str,
+    peers: usize,
+    #[serde(serialize_with = "text")]
+    since: Rfc3339Timestamp,
+}
+
+/// Rooms, by name.
+pub(super) fn rooms(infos: &[RoomInfo]) -> String {
+    let rooms = infos.iter().map(|info| Room {
+        name: info.name.as_str(),
+        peers: info.peers,
+        since: format_rfc3339_millis(info.since),
+    });
+    json(&rooms.collect::<Vec<_>>())
+}
+
 /// The ids of removed peers.
 pub(super) fn removed(ids: &[PeerId]) -> String {
     let ids: Vec<u32> = ids.iter().map(|id| id.get()).collect();
@@ -108,6 +129,7 @@ mod tests {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
         let peer = PeerInfo {
             id: PeerId::new(7).unwrap(),
+            room: Some("lobby".parse().unwrap()),
             name: "a \"b\"".into(),
             door: "http".into(),
             connected: false,
@@ -121,7 +143,7 @@ mod tests {
         assert_eq!(name, "disconnect");
         assert_eq!(
             json,
-            r#"{"event":"disconnect","sequence":12,"peer":{"id":7,"name":"a \"b\"","door":"http","connected":false,"since":"1970-01-01T00:00:01.500Z","lastSeen":"1970-01-01T00:01:01.500Z","heartbeat":true,"capacity":3},"reason":"timed_out"}"#
+            r#"{"event":"disconnect","sequence":12,"peer":{"id":7,"room":"lobby","name":"a \"b\"","door":"http","connected":false,"since":"1970-01-01T00:00:01.500Z","lastSeen":"1970-01-01T00:01:01.500Z","heartbeat":true,"capacity":3},"reason":"timed_out"}"#
         );
     }
 }

@@ -6,7 +6,10 @@
 //! | `GET /peers`, `GET /peers/{id}` | `peer_infos`, `peer_info` |
 //! | `DELETE /peers/{id}` | `remove_peer` |
 //! | `POST /purge` | `purge` |
+//! | `GET /rooms` | `rooms` |
 //! | `GET /events` | `subscribe` |
+//!
+//! `/rooms/NAME/peers` and `/rooms/NAME/purge` are the same for a room.
 
 mod json;
 mod webhook;
@@ -37,7 +40,7 @@ pub use webhook::{Webhook, send_events};
 
 use crate::{
     doors::kit::{RequestError, only, query::Query, reply::reply},
-    peer_list::{PeerEvents, PeerId, Reason, TimeoutPeerList},
+    peer_list::{PeerEvents, PeerId, Reason, RoomName, TimeoutPeerList},
 };
 
 /// How often something is written to a silent event stream: proxies cut after 30 s or
@@ -69,6 +72,10 @@ pub fn operator_router(
         .route("/peers", any(peers))
         .route("/peers/{id}", any(peer))
         .route("/purge", any(purge))
+        .route("/rooms", any(rooms))
+        .route("/rooms/{room}/peers", any(peers))
+        .route("/rooms/{room}/peers/{id}", any(peer))
+        .route("/rooms/{room}/purge", any(purge))
         .route("/events", any(events))
         .fallback(async || RequestError::NotFound)
         .layer(ValidateRequestHeaderLayer::custom(guard))
@@ -128,13 +135,41 @@ fn bearer(header: &HeaderValue) -> Option<&[u8]> {
 
 type Answer = Result<Response, RequestError>;
 
+/// The root list and all rooms, in `?room=`.
+const ALL_ROOMS: &str = "*";
+
+/// The room that the parameter `room` names.
+fn room_in_query(name: &str) -> Result<RoomName, RequestError> {
+    name.parse()
+        .map_err(|_| RequestError::MalformedRoom("room"))
+}
+
+impl Operator {
+    /// The list that the path names: `/rooms/NAME/..`, or else the root list.
+    fn list_in(&self, request: &Request) -> Result<TimeoutPeerList, RequestError> {
+        let path = request.uri().path().strip_prefix("/rooms/");
+        let Some(name) = path.and_then(|path| path.split('/').next()) else {
+            return Ok(self.peer_list.clone());
+        };
+        let name = name.parse().map_err(|_| RequestError::BadRoomName)?;
+        Ok(self.peer_list.room(&name))
+    }
+}
+
 async fn peers(State(operator): State<Operator>, request: Request) -> Answer {
     only(&[Method::GET], &request)?;
     let query = Query::of(&request);
     let name = query.text("name")?;
     let limit = query.number("limit")?.unwrap_or(u64::MAX);
     let after = query.number("after")?.unwrap_or(0);
-    let mut peers = operator.peer_list.peer_infos().await?;
+    let mut peers = match query.text("room")?.as_deref() {
+        Some(ALL_ROOMS) => operator.peer_list.infos_of_all_rooms().await?,
+        Some(room) => {
+            let room = room_in_query(room)?;
+            operator.peer_list.room(&room).peer_infos().await?
+        }
+        None => operator.list_in(&request)?.peer_infos().await?,
+    };
     peers.retain(|peer| {
         u64::from(peer.id.get()) > after && name.as_ref().is_none_or(|name| *name == *peer.name)
     });
@@ -142,17 +177,33 @@ async fn peers(State(operator): State<Operator>, request: Request) -> Answer {
     Ok(json_reply(json::peers(&peers)))
 }
 
+async fn rooms(State(operator): State<Operator>, request: Request) -> Answer {
+    only(&[Method::GET], &request)?;
+    let query = Query::of(&request);
+    let limit = query.number("limit")?.unwrap_or(u64::MAX);
+    let after = query.text("after")?;
+    let mut rooms = operator.peer_list.rooms().await?;
+    rooms.retain(|room| {
+        after
+            .as_deref()
+            .is_none_or(|after| room.name.as_str() > after)
+    });
+    rooms.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(json_reply(json::rooms(&rooms)))
+}
+
 async fn peer(State(operator): State<Operator>, request: Request) -> Answer {
     only(&[Method::GET, Method::DELETE], &request)?;
     let id = id_of(&request).ok_or(RequestError::MalformedId("the last part of the path"))?;
     let missing = RequestError::NotSignedIn("the path");
+    let list = operator.list_in(&request)?;
+    // The operator's API shows only listed peers.
+    let info = list.peer_info(id).await?;
     if request.method() == Method::GET {
-        let info = operator.peer_list.peer_info(id).await?.ok_or(missing)?;
+        let info = info.ok_or(missing)?;
         return Ok(json_reply(json::peer(&info)));
     }
-    // The operator's API shows only listed peers.
-    let is_listed = operator.peer_list.peer_info(id).await?.is_some();
-    if is_listed && operator.peer_list.remove_peer(id, Reason::Kicked).await? {
+    if info.is_some() && list.remove_peer(id, Reason::Kicked).await? {
         Ok(json_reply(json::removed(&[id])))
     } else {
         Err(missing)
@@ -166,12 +217,16 @@ fn id_of(request: &Request) -> Option<PeerId> {
 
 async fn purge(State(operator): State<Operator>, request: Request) -> Answer {
     only(&[Method::POST], &request)?;
-    let removed = operator.peer_list.purge().await?;
+    let removed = operator.list_in(&request)?.purge().await?;
     Ok(json_reply(json::removed(&removed)))
 }
 
 async fn events(State(operator): State<Operator>, request: Request) -> Answer {
     only(&[Method::GET], &request)?;
+    let room = match Query::of(&request).text("room")?.as_deref() {
+        None | Some(ALL_ROOMS) => None,
+        Some(room) => Some(room_in_query(room)?),
+    };
     let events = match request.headers().get("last-event-id") {
         None => operator.peer_list.subscribe(None),
         Some(last) => {
@@ -181,7 +236,7 @@ async fn events(State(operator): State<Operator>, request: Request) -> Answer {
             operator.peer_list.subscribe(Some(last.unwrap_or(0)))
         }
     };
-    let stream = sent(events, operator.stop);
+    let stream = sent(events, room, operator.stop);
     let keep_alive = KeepAlive::new().interval(COMMENT_INTERVAL);
     let mut response = Sse::new(stream).keep_alive(keep_alive).into_response();
     // nginx would keep events until its buffer is full.
@@ -192,33 +247,43 @@ async fn events(State(operator): State<Operator>, request: Request) -> Answer {
     Ok(response)
 }
 
-/// The events of a subscription as they are sent, until the stop and including what
-/// happened before it.
+/// The events of a subscription, or of one room only, as they are sent, until the stop and
+/// including what happened before it.
 fn sent(
     events: PeerEvents,
+    room: Option<RoomName>,
     stop: CancellationToken,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     // Headers go out with the first bytes, and a client waits for them.
     let hello = stream::once(async { Ok(Event::default().comment("events follow")) });
-    hello.chain(stream::unfold((events, stop), |(mut events, stop)| async {
-        let next = tokio::select! {
-            biased;
-            next = events.next() => next,
-            () = stop.cancelled() => return None,
-        };
-        let event = match next {
-            Ok((number, event)) => {
-                let (name, json) = json::event(number, &event);
-                let event = Event::default().id(number.to_string());
-                event.event(name).data(json)
-            }
-            Err(missed) => {
-                let json = format!(r#"{{"event":"gap","after":{}}}"#, missed.after);
-                Event::default().event("gap").data(json)
-            }
-        };
-        Some((Ok(event), (events, stop)))
-    }))
+    let next = async |events: &mut PeerEvents, room: &Option<RoomName>| loop {
+        match events.next().await {
+            Ok((_, event)) if room.is_some() && event.peer().room != *room => {}
+            next => return next,
+        }
+    };
+    hello.chain(stream::unfold(
+        (events, room, stop),
+        move |(mut events, room, stop)| async move {
+            let next = tokio::select! {
+                biased;
+                next = next(&mut events, &room) => next,
+                () = stop.cancelled() => return None,
+            };
+            let event = match next {
+                Ok((number, event)) => {
+                    let (name, json) = json::event(number, &event);
+                    let event = Event::default().id(number.to_string());
+                    event.event(name).data(json)
+                }
+                Err(missed) => {
+                    let json = format!(r#"{{"event":"gap","after":{}}}"#, missed.after);
+                    Event::default().event("gap").data(json)
+                }
+            };
+            Some((Ok(event), (events, room, stop)))
+        },
+    ))
 }
 
 fn json_reply(json: String) -> Response {

@@ -5,14 +5,14 @@
 //! between processes. Doors use whichever they are given through
 //! [`TimeoutPeerList`](super::TimeoutPeerList) and cannot tell them apart.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
     Added, Caller, Card, Delivery, HeartbeatOpts, Lines, Listing, PeerEvents, PeerId, PeerInfo,
-    PeerToken, Reason, Refusal, SignInOpts, SignedIn, Unlisted,
+    PeerToken, Reason, Refusal, RoomInfo, RoomName, SignInOpts, SignedIn, Unlisted,
 };
 
 /// How long a wait lasts, and which messages its client has.
@@ -67,7 +67,8 @@ pub trait Peers {
     /// In the list, commas and control characters of the name are `_`, and only its
     /// first [`MAX_NAME_BYTES`](super::MAX_NAME_BYTES) bytes are kept.
     ///
-    /// Refusals: [`NoName`](Refusal::NoName), [`Full`](Refusal::Full).
+    /// Refusals: [`NoName`](Refusal::NoName), [`Full`](Refusal::Full),
+    /// [`RoomFull`](Refusal::RoomFull).
     async fn add_peer(&self, name: Option<&str>, opts: SignInOpts) -> Result<SignedIn, Refusal>;
 
     /// Signs a peer in that the list still holds, with the same id and mailbox. The others
@@ -147,7 +148,7 @@ pub trait Channels {
     /// reached through its socket only. If its key ([`Unlisted::key`]) is known, it is the
     /// same peer again.
     ///
-    /// Refusals: [`Full`](Refusal::Full).
+    /// Refusals: [`Full`](Refusal::Full), [`RoomFull`](Refusal::RoomFull).
     async fn add_unlisted(&self, unlisted: Unlisted<'_>) -> Result<Added, Refusal>;
 
     /// A peer that came in unlisted comes back with its token. Its door opens the new
@@ -266,6 +267,12 @@ pub trait Watching {
         self.len() == 0
     }
 
+    /// Whether one more peer can come in, besides `coming` others that are about to, as far
+    /// as this process knows.
+    ///
+    /// Refusals: [`Full`](Refusal::Full), [`RoomFull`](Refusal::RoomFull).
+    fn has_space(&self, coming: usize) -> Result<(), Refusal>;
+
     /// The ids of all signed-in peers, oldest sign-in first.
     fn peer_ids(&self) -> Vec<PeerId>;
 
@@ -278,8 +285,8 @@ pub trait Watching {
     /// The current state of every peer in the list, by rising id.
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal>;
 
-    /// The events of all peers that sign in, come back or are removed, in order: from now
-    /// on, or all that followed the event with this number and are still kept.
+    /// The events of the peers of all rooms that sign in, come back or are removed, in
+    /// order: from now on, or all that followed the event with this number and are still kept.
     fn subscribe(&self, after: Option<u64>) -> PeerEvents;
 
     /// The events to send to the webhook: those from now on; or, if several servers share
@@ -294,13 +301,33 @@ pub trait Watching {
     async fn webhook_sent(&self, number: u64);
 }
 
+/// The rooms of a server. Each is a list of its own, with the same contract; what is said
+/// above of a list concerns one room, or the root list. Named rooms share their ids, which
+/// the root list does not: a message to a peer of another room has an unknown receiver.
+#[async_trait]
+pub trait Rooms {
+    /// The name of the room whose list this is. None: it is the root list.
+    fn name(&self) -> Option<&RoomName>;
+
+    /// The list of the room with this name. The room begins with its first peer, and ends
+    /// with its last.
+    fn room(&self, name: &RoomName) -> Arc<dyn Engine>;
+
+    /// The rooms that have a peer, by name.
+    async fn rooms(&self) -> Result<Vec<RoomInfo>, Refusal>;
+
+    /// The current state of every listed peer of all rooms and of the root list: the root
+    /// list first, then by room, and by rising id.
+    async fn infos_of_all_rooms(&self) -> Result<Vec<PeerInfo>, Refusal>;
+}
+
 /// What an engine of the peer list does.
 ///
 /// Any operation may be refused with [`Refusal::Unavailable`] by an engine whose list is
 /// on another machine; the documentation of each names the other refusals.
 #[async_trait]
 pub trait Engine:
-    Peers + Mail + Channels + Presence + Watching + fmt::Debug + Send + Sync + 'static
+    Peers + Mail + Channels + Presence + Watching + Rooms + fmt::Debug + Send + Sync + 'static
 {
     /// Whether the list can be reached now.
     async fn is_reachable(&self) -> bool;

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::PeerId;
+use super::{PeerId, RoomName};
 
 /// At most this many events are kept for subscribers that are late or come back.
 pub const EVENTS_KEPT: usize = 1000;
@@ -30,6 +30,8 @@ pub(super) const EVENTS_QUEUED: usize = 65_536;
 pub struct PeerInfo {
     /// Its id.
     pub id: PeerId,
+    /// The room that it is in. None: the root list.
+    pub room: Option<RoomName>,
     /// Its name, as it stands in the list.
     pub name: Arc<str>,
     /// The name of the door that it last came in by, such as `http`.
@@ -63,6 +65,17 @@ pub enum PeerEvent {
         /// Why it was removed.
         reason: Reason,
     },
+}
+
+impl PeerEvent {
+    /// The peer that the event is about.
+    pub fn peer(&self) -> &PeerInfo {
+        match self {
+            Self::PeerAdded(peer)
+            | Self::PeerReconnected(peer)
+            | Self::PeerRemoved { peer, .. } => peer,
+        }
+    }
 }
 
 /// Why a peer was removed.
@@ -293,6 +306,7 @@ mod tests {
 
     fn event(id: u32) -> PeerEvent {
         PeerEvent::PeerAdded(PeerInfo {
+            room: None,
             id: PeerId::new(id).unwrap(),
             name: "a".into(),
             door: "http".into(),

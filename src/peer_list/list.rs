@@ -4,10 +4,10 @@ use std::{ops::Deref, sync::Arc};
 
 #[cfg(feature = "redis")]
 use super::{ClusterOpts, ConnectError, redis::RedisEngine};
-use super::{Engine, HeartbeatOpts, memory::MemoryEngine};
+use super::{Engine, HeartbeatOpts, RoomName, memory::MemoryEngine};
 
-/// The list of signed-in peers. Clones are the same list; its operations are those of
-/// [`Engine`].
+/// The list of signed-in peers, of a room or (without a room) the root list. Clones are the
+/// same list; its operations are those of [`Engine`].
 ///
 /// ```
 /// use signal_http_heartbeat::{HeartbeatOpts, TimeoutPeerList};
@@ -46,15 +46,22 @@ impl TimeoutPeerList {
         Ok(Self(Arc::new(engine)))
     }
 
-    /// Whether [`HeartbeatOpts::max_peers`] are signed in.
-    pub fn is_full(&self) -> bool {
-        !self.has_space_beside(0)
-    }
-
-    /// Whether there is room for one more peer, besides `coming` others that are about to
-    /// sign in.
-    pub fn has_space_beside(&self, coming: usize) -> bool {
-        self.len().saturating_add(coming) < self.opts().max_peers
+    /// The list of a room: a list of its own, whose peers see and reach only each other.
+    /// A room begins with its first peer and ends with its last.
+    ///
+    /// ```
+    /// # use signal_http_heartbeat::{HeartbeatOpts, TimeoutPeerList};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let root = TimeoutPeerList::new(HeartbeatOpts::default());
+    /// let lobby = root.room(&"lobby".parse()?);
+    /// assert_eq!(lobby.name().map(|name| name.as_str()), Some("lobby"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn room(&self, name: &RoomName) -> Self {
+        Self(self.0.room(name))
     }
 }
 

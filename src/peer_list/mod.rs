@@ -23,6 +23,7 @@ mod peer;
 mod redis;
 mod refusal;
 mod request;
+mod room;
 mod roster;
 mod rules;
 mod telling;
@@ -33,7 +34,8 @@ use std::time::Duration;
 
 pub use delivery::{Delivery, News, Receipt};
 pub use engine::{
-    Channels, Engine, Mail, OpenRequest, OpenSocket, Peers, Presence, SendOpts, WaitOpts, Watching,
+    Channels, Engine, Mail, OpenRequest, OpenSocket, Peers, Presence, Rooms, SendOpts, WaitOpts,
+    Watching,
 };
 pub use events::{EVENTS_KEPT, Missed, PeerEvent, PeerEvents, PeerInfo, Reason};
 pub use lines::Lines;
@@ -43,6 +45,7 @@ pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, SignInOpts};
 pub use redis::{ClusterOpts, ConnectError};
 pub use refusal::Refusal;
 pub use request::{Caller, Link, Proof};
+pub use room::{MAX_ROOM_NAME_BYTES, RoomInfo, RoomName, RoomNameError};
 pub(crate) use rules::STANDSTILL;
 pub use token::PeerToken;
 pub use unlisted::{Added, Card, Listing, Unlisted};
@@ -68,8 +71,11 @@ pub struct HeartbeatOpts {
     /// The bound of each peer's mailbox in bytes, where each message counts
     /// [`MESSAGE_OVERHEAD_BYTES`] more than its length. Default: 2 MiB.
     pub max_pending_bytes: usize,
-    /// How many peers can be signed in. Default: 100,000.
+    /// How many peers can be signed in, in all rooms together. Default: 100,000.
     pub max_peers: usize,
+    /// How many peers a room can have; the root list is not bounded by this. None: no
+    /// limit of its own. Default: None.
+    pub max_room_peers: Option<usize>,
 }
 
 impl Default for HeartbeatOpts {
@@ -80,6 +86,7 @@ impl Default for HeartbeatOpts {
             any_request: false,
             max_pending_bytes: 2 * 1024 * 1024,
             max_peers: 100_000,
+            max_room_peers: None,
         }
     }
 }

@@ -14,6 +14,10 @@ pub enum Refusal {
     /// [`HeartbeatOpts::max_peers`](super::HeartbeatOpts::max_peers) are signed in.
     #[error("the peer list is full")]
     Full,
+    /// [`HeartbeatOpts::max_room_peers`](super::HeartbeatOpts::max_room_peers) are in the
+    /// room.
+    #[error("the room is full")]
+    RoomFull,
     /// Another peer holds the name, or this peer already has one.
     #[error("the name is taken")]
     NameTaken,

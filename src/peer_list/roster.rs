@@ -45,7 +45,6 @@ pub(super) struct Roster {
     /// there is a peer of the bare dialect to read it.
     log: VecDeque<Change>,
     bare_peers: usize,
-    last_id: u32,
 }
 
 impl Roster {
@@ -59,7 +58,6 @@ impl Roster {
             current: 0,
             log: VecDeque::new(),
             bare_peers: 0,
-            last_id: 0,
         }
     }
 
@@ -84,19 +82,6 @@ impl Roster {
     pub fn ids(&self) -> Vec<PeerId> {
         let slots = self.pages.iter().flat_map(Page::slots);
         slots.map(|slot| slot.id).collect()
-    }
-
-    /// Gives out the next id. Ids rise to 2^31 - 1 and then begin again, past
-    /// those that are `taken`.
-    pub fn next_id(&mut self, taken: impl Fn(PeerId) -> bool) -> PeerId {
-        loop {
-            self.last_id = self.last_id % PeerId::MAX.get() + 1;
-            if let Some(id) = PeerId::new(self.last_id)
-                && !taken(id)
-            {
-                return id;
-            }
-        }
     }
 
     /// Puts a peer first in the list, with STATUS 1, and returns the version

@@ -11,7 +11,7 @@ use crate::doors::{kit::cors_layer_with_credentials, socketio};
 use crate::{
     doors::{
         http::{self, SignalOpts},
-        kit::{RequestError, cors_layer},
+        kit::{RoomDoors, cors_layer, not_found},
         websocket,
     },
     peer_list::TimeoutPeerList,
@@ -67,28 +67,38 @@ impl Default for AppOpts {
 /// plain 404.
 pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     let cors = opts.signal.enable_cors.clone();
-    let mut app = health::routes(peer_list.clone());
+    let health = health::routes(peer_list.clone());
+    let rooms = RoomDoors::new(peer_list.clone(), opts.signal.rooms.clone());
+    let mut room_roots = Router::new();
+    let mut app = Router::new();
     #[cfg(feature = "socketio")]
     let mut with_credentials = Router::new();
     for door in opts.doors {
         let peer_list = peer_list.clone();
         app = app.merge(match door {
             Door::Http => http::routes(peer_list, opts.signal.clone()),
-            Door::WebSocket => websocket::routes(peer_list, &opts.signal),
+            Door::WebSocket => {
+                let routes = websocket::routes(peer_list, &opts.signal);
+                room_roots = rooms.with_slash(routes.clone());
+                routes
+            }
             #[cfg(feature = "socketio")]
             Door::SocketIo => {
                 let max_message_bytes = opts.signal.max_message_bytes;
                 let token = opts.token.clone();
                 let routes = socketio::routes(peer_list, max_message_bytes, token, &cors);
-                with_credentials = routes
-                    .transport
+                with_credentials = rooms
+                    .with(routes.transport)
                     .layer(option_layer(cors_layer_with_credentials(&cors)));
                 routes.others
             }
         });
     }
-    let app = app
-        .fallback(async || RequestError::NotFound)
+    let app = rooms
+        .with(app)
+        .merge(room_roots)
+        .merge(health)
+        .fallback(not_found)
         .layer(option_layer(cors_layer(&cors)));
     #[cfg(feature = "socketio")]
     let app = app.merge(with_credentials);

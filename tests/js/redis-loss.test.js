@@ -210,7 +210,7 @@ test('a node that is taken for dead, and lives, reports again what is open there
   await waits(redis, peer.id).wait(name, 99);
   await redis.cli('zadd', '{signal}:nodes', '1', name);
   await script(redis, 'other', 'bury');
-  assert.equal((await script(redis, name, 'live', '0'))[0], '1');
+  assert.equal((await script(redis, name, 'live', '0', '0'))[0], '1');
 });
 
 test('a peer that left in a second that Redis has lost is not listed after it', async (t) => {

@@ -19,7 +19,7 @@ export const post = (body) => ({method: 'POST', body});
 /** What the script in Redis answers a node, its words one after the other. */
 export async function script(redis, node, verb, ...args) {
   const [name] = (await redis.cli('function', 'list')).match(/signal_[0-9a-f]+$/m);
-  const answer = await redis.cli('fcall', name, '1', '{signal}:', verb, node, ...args);
+  const answer = await redis.cli('fcall', name, '1', '{signal}:', verb, node, '', ...args);
   return answer.split('\n').filter((word) => word !== '');
 }
 

@@ -16,15 +16,21 @@ const ORIGINAL = readFileSync(require.resolve('reliable-signaler/signaler.js'), 
 const LIBRARY = readFileSync(
   new URL('./node_modules/socket.io-client-4/dist/socket.io.min.js', import.meta.url), 'utf8');
 
-/** A page of the server, with our script. */
-async function ourPage(t, url) {
-  return page(t, url, '<script src="/reliable-signaler/signaler.js"></script>');
+/** A page of the server, with our script. `room`: `/rooms/NAME`, for that room. */
+async function ourPage(t, url, room = '') {
+  return page(t, url, `<script src="${room}/reliable-signaler/signaler.js"></script>`);
 }
 
 /** A page with the original script and the library that it needs. */
-async function originalPage(t, url) {
+async function originalPage(t, url, room = '') {
   const window = await page(t, url, '');
   window.eval(LIBRARY);
+  if (room) {
+    // The original script takes no path.
+    const {io} = window;
+    const inRoom = (server, options) => io(server, {...options, path: `${room}/socket.io/`});
+    window.io = Object.assign(inRoom, {connect: inRoom});
+  }
   window.eval(ORIGINAL);
   return window;
 }
@@ -74,6 +80,28 @@ for (const [name, open] of [['our script', ourPage], ['the original script', ori
     assert.equal(await a.messages.next(), 'back');
   });
 }
+
+test('both scripts meet only those of their own room of the server', async (t) => {
+  const server = await startServer(t);
+  const rooms = await Promise.all(['/rooms/one', '/rooms/two', ''].map(async (room) => {
+    const a = use(await ourPage(t, server.http, room), server.http, 'a');
+    const b = use(await originalPage(t, server.http, room), server.http, 'b');
+    await Promise.all([a.opened, b.opened]);
+    return {a, b, room};
+  }));
+  for (const {a, b, room} of rooms) {
+    // The same name, once in each.
+    await a.create('meeting');
+    assert.equal(await b.find('meeting'), 'meeting');
+    a.send(`from ${room}`);
+  }
+  for (const {b, room} of rooms) assert.equal(await b.messages.next(), `from ${room}`);
+  for (const {b, room} of rooms) b.send(`back in ${room}`);
+  for (const {a, b, room} of rooms) {
+    assert.equal(await a.messages.next(), `back in ${room}`);
+    assert.equal(a.messages.length + b.messages.length, 0);
+  }
+});
 
 test('two of our scripts that send each other more than a mailbox holds lose nothing', async (t) => {
   const server = await startServer(t);

@@ -238,11 +238,11 @@ export async function readyClient(t, server, name, options) {
 }
 
 /** An event stream: `{event, id, data}` for each event. */
-export async function eventStream(t, server, lastEventId) {
+export async function eventStream(t, server, lastEventId, query = '') {
   const stopped = new AbortController();
   t.after(() => stopped.abort());
   const headers = lastEventId === undefined ? {} : {'Last-Event-ID': String(lastEventId)};
-  const answer = await fetch(`${server.operator}/events`, {headers, signal: stopped.signal});
+  const answer = await fetch(`${server.operator}/events${query}`, {headers, signal: stopped.signal});
   assert.equal(answer.headers.get('content-type'), 'text/event-stream');
   const events = new Inbox();
   (async () => {

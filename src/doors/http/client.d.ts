@@ -33,13 +33,14 @@ export class SignalingError extends Error {
 export class SignalingClient extends EventTarget {
   /**
    * @param url The URL of the server.
-   * @param options The name in the list; the storage that keeps id and token while a page
+   * @param options The name in the list; the room, by default the one that the URL names
+   *   as `/rooms/NAME`, if it does; the storage that keeps id and token while a page
    *   reloads (null: none), by default `sessionStorage`; and whether other tabs use that
    *   storage too, one client at a time.
    */
   constructor(
     url: string | URL,
-    options: {name: string; storage?: Storage | null; shared?: boolean},
+    options: {name: string; room?: string; storage?: Storage | null; shared?: boolean},
   );
   /** The id of this peer, once it has one. */
   readonly id: number | null;

@@ -45,6 +45,9 @@ const TAB_LIFE_MS = 2 * LONGEST_WAIT_MS;
 /** How long a page that was left has to come back, in ms. (The server allows up to 10 s.) */
 const GRACE_MS = 5_000;
 
+/** A room's name, as the server allows it. */
+const ROOM = /^(?!\.{1,2}$)[A-Za-z0-9._~-]{1,64}$/;
+
 /** The server refused, and would refuse again. */
 export class SignalingError extends Error {
   constructor(status, message, code = null) {
@@ -98,12 +101,13 @@ export class SignalingClient extends EventTarget {
 
   /**
    * @param {string|URL} url The URL of the server.
-   * @param {{name: string, storage?: Storage|null, shared?: boolean}} options The name
-   *   in the list; the storage that keeps id and token while a page reloads (null: none),
-   *   by default `sessionStorage`; and whether other tabs use the storage too, one client
-   *   at a time: then it also keeps them while the client is signed in.
+   * @param {{name: string, room?: string, storage?: Storage|null, shared?: boolean}}
+   *   options The name in the list; the room (by default the one that the URL names, as
+   *   `/rooms/NAME`, if it does); the storage that keeps id and token while a page reloads
+   *   (null: none), by default `sessionStorage`; and whether other tabs use the storage
+   *   too, one client at a time: then it also keeps them while the client is signed in.
    */
-  constructor(url, {name, storage = undefined, shared = false} = {}) {
+  constructor(url, {name, room, storage = undefined, shared = false} = {}) {
     super();
     if (typeof name !== 'string' || name === '') throw new TypeError('a name is missing');
     const base = globalThis.document?.baseURI;
@@ -112,6 +116,10 @@ export class SignalingClient extends EventTarget {
       throw new TypeError(`the URL must begin with http:// or https://: ${url}`);
     }
     if (!this.#url.pathname.endsWith('/')) this.#url.pathname += '/';
+    if (room !== undefined) {
+      if (!ROOM.test(room)) throw new TypeError(`not the name of a room: ${room}`);
+      this.#url.pathname += `rooms/${room}/`;
+    }
     this.#name = name;
     this.#storage = storage === undefined ? sessionStorageIfAny() : storage;
     this.#key = `signal-http-heartbeat ${this.#url} ${name}`;

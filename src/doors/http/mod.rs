@@ -27,10 +27,10 @@ use axum::{
 use tokio::time::sleep;
 use tower::{service_fn, util::option_layer};
 
-pub use super::kit::{Cors, SignalOpts};
+pub use super::kit::{AllowedRooms, Cors, SignalOpts};
 
 use super::kit::{
-    RequestError, Transport, body, cors_layer, guard,
+    RequestError, RoomDoors, Transport, body, cors_layer, guard, list_of,
     log::names_peer,
     only,
     query::Query,
@@ -53,16 +53,20 @@ const MAX_GRACE_MS: u64 = 10_000;
 /// The name of this door, as events and the operator's API show it.
 const DOOR: &str = "http";
 
-/// The routes of this door on a peer list. The router sets no fallback and claims only
+/// The routes of this door on a peer list, and below `/rooms/NAME` on the list of each of its
+/// rooms. The router sets no fallback and claims only
 /// its own paths, so that it can be merged with other routes.
 ///
 /// Native clients need more than routes: see [`serve`](crate::serve).
 pub fn signal_router(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
     let cors = cors_layer(&opts.enable_cors);
-    routes(peer_list, opts).route_layer(option_layer(cors))
+    let rooms = opts.rooms.clone();
+    let routes = routes(peer_list.clone(), opts);
+    let rooms = RoomDoors::new(peer_list, rooms);
+    rooms.with(routes).route_layer(option_layer(cors))
 }
 
-/// The routes without CORS.
+/// The routes without CORS and rooms.
 pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
     let door = Door {
         peer_list,
@@ -76,7 +80,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
         .route("/sign_in", any(sign_in))
         .route_service(
             "/wait",
-            service_fn(move |request| wait(waiting.clone(), request)),
+            service_fn(move |request| wait(waiting.for_request(&request), request)),
         )
         .route("/message", any(message))
         .route("/heartbeat", any(heartbeat))
@@ -97,6 +101,14 @@ struct Door {
 type Answer = Result<Response, RequestError>;
 
 impl Door {
+    /// The door to the room that a request is for.
+    fn for_request(&self, request: &Request) -> Self {
+        Self {
+            peer_list: list_of(request, &self.peer_list),
+            opts: self.opts.clone(),
+        }
+    }
+
     /// The token that a request shows, which it must show if tokens are required.
     fn token(&self, request: &Request) -> Result<Option<PeerToken>, RequestError> {
         let token = Query::of(request).token(request.headers())?;
@@ -135,6 +147,7 @@ impl Door {
 }
 
 async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
+    let door = door.for_request(&request);
     only(&[Method::GET], &request)?;
     let query = Query::of(&request);
     let (name, dialect) = query.name()?;
@@ -258,6 +271,7 @@ fn message(
     State(door): State<Door>,
     request: Request,
 ) -> impl Future<Output = Answer> + Send + use<> {
+    let door = door.for_request(&request);
     let allowed = only(&[Method::POST], &request);
     let query = Query::of(&request);
     let ids = query
@@ -289,6 +303,7 @@ fn message(
 }
 
 async fn heartbeat(State(door): State<Door>, request: Request) -> Answer {
+    let door = door.for_request(&request);
     only(&[Method::GET], &request)?;
     let id = Query::of(&request).peer_id("peer_id")?;
     let transport = Transport::of(&request);
@@ -299,6 +314,7 @@ async fn heartbeat(State(door): State<Door>, request: Request) -> Answer {
 }
 
 async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
+    let door = door.for_request(&request);
     only(&[Method::GET, Method::POST], &request)?;
     let query = Query::of(&request);
     let id = query.peer_id("peer_id")?;
@@ -320,6 +336,7 @@ async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
 
 /// Clients of 3DStreamingToolkit say how many more viewers they can serve.
 async fn capacity(State(door): State<Door>, request: Request) -> Answer {
+    let door = door.for_request(&request);
     only(&[Method::PUT], &request)?;
     let query = Query::of(&request);
     let id = query.peer_id("peer_id")?;

@@ -14,7 +14,7 @@ use axum::{
 use tracing::debug;
 
 use super::reply::{self, reply};
-use crate::peer_list::Refusal;
+use crate::peer_list::{Refusal, RoomNameError};
 
 /// Why a request was refused. A refused request has changed nothing, except that what was
 /// asked of a list that cannot be reached may have been done ([`Refusal::Unavailable`]).
@@ -43,6 +43,14 @@ pub(crate) enum RequestError {
     /// The named parameter is the id of a peer that is not signed in.
     NotSignedIn(&'static str),
     ServerFull,
+    RoomFull,
+    /// The part of the path after `/rooms/` is not the name of a room.
+    BadRoomName,
+    /// The named parameter is not the name of a room.
+    #[cfg(feature = "operator")]
+    MalformedRoom(&'static str),
+    /// Clients may not use the room.
+    NoSuchRoom,
     MailboxFull,
     /// The number of a message is 0.
     MalformedSeq,
@@ -94,8 +102,14 @@ impl RequestError {
             | Self::BrokenHandshake
             | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
-            Self::NotSignedIn(_) | Self::NotFound | Self::OnlyWebSockets => StatusCode::NOT_FOUND,
+            Self::NotSignedIn(_)
+            | Self::NotFound
+            | Self::BadRoomName
+            | Self::NoSuchRoom
+            | Self::OnlyWebSockets => StatusCode::NOT_FOUND,
             Self::ForeignOrigin | Self::MissingToken | Self::WrongToken => StatusCode::FORBIDDEN,
+            #[cfg(feature = "operator")]
+            Self::MalformedRoom(_) => StatusCode::BAD_REQUEST,
             #[cfg(feature = "operator")]
             Self::OperatorsOnly => StatusCode::FORBIDDEN,
             #[cfg(feature = "operator")]
@@ -104,7 +118,7 @@ impl RequestError {
             Self::OutOfOrder | Self::Conflict(_) => StatusCode::CONFLICT,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ServerFull | Self::MailboxFull | Self::Unavailable => {
+            Self::ServerFull | Self::RoomFull | Self::MailboxFull | Self::Unavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
@@ -147,6 +161,11 @@ impl RequestError {
             Self::Repeated(name) => format!("{name} is given more than once: send it once"),
             Self::NotSignedIn(name) => format!("the peer in {name} is not signed in"),
             Self::ServerFull => "the server is full: try again later".into(),
+            Self::RoomFull => "the room is full: try again later".into(),
+            Self::BadRoomName => format!("{RoomNameError}: use a path such as /rooms/NAME/sign_in"),
+            #[cfg(feature = "operator")]
+            Self::MalformedRoom(name) => format!("{name} is not valid: {RoomNameError}"),
+            Self::NoSuchRoom => "this server does not have that room".into(),
             Self::MailboxFull => {
                 "the receiver's mailbox is full: try again when the receiver has polled".into()
             }
@@ -208,7 +227,7 @@ impl RequestError {
 
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::ServerFull | Self::MailboxFull | Self::Unavailable => {
+            Self::ServerFull | Self::RoomFull | Self::MailboxFull | Self::Unavailable => {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }
             #[cfg(feature = "operator")]
@@ -254,6 +273,7 @@ impl From<Refusal> for RequestError {
         match refusal {
             Refusal::NoName => Self::MissingName,
             Refusal::Full => Self::ServerFull,
+            Refusal::RoomFull => Self::RoomFull,
             Refusal::UnknownPeer => Self::NotSignedIn("`peer_id`"),
             Refusal::UnknownReceiver => Self::NotSignedIn("`to`"),
             Refusal::WrongToken => Self::WrongToken,

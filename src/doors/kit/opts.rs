@@ -1,8 +1,8 @@
 //! How the doors answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::Cors;
+use super::{AllowedRooms, Cors};
 
 /// How the doors answer. Sockets follow what concerns them: origins, tokens and sizes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct SignalOpts {
     ///
     /// [`HeartbeatOpts::max_pending_bytes`]: crate::peer_list::HeartbeatOpts
     pub max_message_bytes: usize,
+    /// Which rooms clients may use. Default: all.
+    pub rooms: Arc<AllowedRooms>,
 }
 
 impl Default for SignalOpts {
@@ -38,6 +40,7 @@ impl Default for SignalOpts {
             require_tokens: false,
             heartbeat_interval: None,
             max_message_bytes: 512 * 1024,
+            rooms: Arc::default(),
         }
     }
 }

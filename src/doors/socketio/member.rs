@@ -83,7 +83,6 @@ const MAX_QUESTIONS: usize = 1024;
 
 /// What the sockets of this door share.
 pub(super) struct Members {
-    pub list: TimeoutPeerList,
     /// The token that clients have to show, if one is set.
     pub token: Option<SecretString>,
     pub connections: Arc<Connections>,
@@ -95,6 +94,7 @@ enum Refused {
     Token,
     PeerToken,
     Full,
+    RoomFull,
 }
 
 impl Refused {
@@ -103,6 +103,7 @@ impl Refused {
             Self::Token => "Authentication error",
             Self::PeerToken => "The peer token is wrong",
             Self::Full => "The server is full",
+            Self::RoomFull => "The room is full",
         }
     }
 }
@@ -194,47 +195,47 @@ impl Members {
         tokio::select! {
             biased;
             () = gone => Ok(None),
-            joined = self.join_list(key, &back) => {
+            joined = join_list(&handshake.list, key, &back) => {
                 let (peer, added) = joined?;
                 Ok(Some((peer, added, back)))
             }
         }
     }
+}
 
-    async fn join_list(
-        &self,
-        key: Option<&str>,
-        back: &Return,
-    ) -> Result<(PushPeer, Added), Refused> {
-        let list = &self.list;
-        let coming = Unlisted {
-            key,
-            door: DOOR,
-            channels: &Family::CHANNELS,
+async fn join_list(
+    list: &TimeoutPeerList,
+    key: Option<&str>,
+    back: &Return,
+) -> Result<(PushPeer, Added), Refused> {
+    let coming = Unlisted {
+        key,
+        door: DOOR,
+        channels: &Family::CHANNELS,
+    };
+    loop {
+        let claimed = match &back.claim {
+            Some((id, token)) => list.resume_unlisted(*id, token).await,
+            None => Err(Refusal::UnknownPeer),
         };
-        loop {
-            let claimed = match &back.claim {
-                Some((id, token)) => list.resume_unlisted(*id, token).await,
-                None => Err(Refusal::UnknownPeer),
-            };
-            let added = match claimed {
-                Err(Refusal::UnknownPeer) => list.add_unlisted(coming).await,
-                claimed => claimed,
-            };
-            let opened = match added {
-                Ok(added) => PushPeer::new(list, added.id, back.resumes)
-                    .await
-                    .map(|peer| (peer, added)),
-                Err(refusal) => Err(refusal),
-            };
-            match opened {
-                Ok(joined) => return Ok(joined),
-                Err(Refusal::Full) => return Err(Refused::Full),
-                Err(Refusal::WrongToken) => return Err(Refused::PeerToken),
-                // A peer that comes back may be collected in between.
-                Err(Refusal::UnknownPeer) => {}
-                Err(_) => sleep(UNAVAILABLE_PAUSE).await,
-            }
+        let added = match claimed {
+            Err(Refusal::UnknownPeer) => list.add_unlisted(coming).await,
+            claimed => claimed,
+        };
+        let opened = match added {
+            Ok(added) => PushPeer::new(list, added.id, back.resumes)
+                .await
+                .map(|peer| (peer, added)),
+            Err(refusal) => Err(refusal),
+        };
+        match opened {
+            Ok(joined) => return Ok(joined),
+            Err(Refusal::Full) => return Err(Refused::Full),
+            Err(Refusal::RoomFull) => return Err(Refused::RoomFull),
+            Err(Refusal::WrongToken) => return Err(Refused::PeerToken),
+            // A peer that comes back may be collected in between.
+            Err(Refusal::UnknownPeer) => {}
+            Err(_) => sleep(UNAVAILABLE_PAUSE).await,
         }
     }
 }

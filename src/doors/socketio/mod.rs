@@ -33,7 +33,7 @@ use subtle::ConstantTimeEq;
 use tower::service_fn;
 
 use super::kit::{
-    Cors, RequestError, body, guard, only,
+    Cors, RequestError, body, guard, list_of, only,
     reply::{self, reply},
 };
 use crate::peer_list::TimeoutPeerList;
@@ -64,7 +64,6 @@ pub(crate) fn routes(
 ) -> Routes {
     let told = Arc::new(Connections::default());
     let members = Members {
-        list: peer_list.clone(),
         token,
         connections: told.clone(),
     };
@@ -123,7 +122,7 @@ async fn connections(
     request: Request,
 ) -> Result<Response, RequestError> {
     only(&[Method::GET], &request)?;
-    let cards = peer_list.cards().await?;
+    let cards = list_of(&request, &peer_list).cards().await?;
     let mut response = reply(body::parts(told.list(&cards)));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);

@@ -29,7 +29,7 @@ use tracing::debug;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::kit::{
-    RequestError, SignalOpts, guard, only,
+    RequestError, SignalOpts, guard, list_of, only,
     push::{End, PushPeer, Return, ping_interval},
     query::Query,
     talk::{Life, Lost, Talk, WebSocket},
@@ -100,7 +100,11 @@ impl Joining {
     }
 }
 
-async fn upgrade(State(door): State<Door>, mut request: Request) -> Result<Response, RequestError> {
+async fn upgrade(
+    State(mut door): State<Door>,
+    mut request: Request,
+) -> Result<Response, RequestError> {
+    door.peer_list = list_of(&request, &door.peer_list);
     only(&[Method::GET], &request)?;
     if !upgrade::is_asked_for(request.headers()) {
         return Err(RequestError::OnlyWebSockets);
@@ -109,8 +113,8 @@ async fn upgrade(State(door): State<Door>, mut request: Request) -> Result<Respo
     let upgrade = Upgrade::of(&mut request)?;
     if let Some((id, token)) = &joining.back.claim {
         door.peer_list.check_token(*id, Some(token)).await?;
-    } else if door.peer_list.is_full() {
-        return Err(RequestError::ServerFull);
+    } else {
+        door.peer_list.has_space(0)?;
     }
     Ok(upgrade.accept(move |stream| serve(door, joining, stream)))
 }
@@ -175,6 +179,7 @@ async fn sign_in(
     let added = list.add_peer(name, opts).await;
     added.map_err(|refusal| match refusal {
         Refusal::Full => (CloseCode::Again, "the server is full"),
+        Refusal::RoomFull => (CloseCode::Again, "the room is full"),
         _ => UNAVAILABLE,
     })
 }

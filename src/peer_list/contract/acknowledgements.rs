@@ -147,7 +147,7 @@ async fn a_peer_that_polls_is_refused_more_when_its_mailbox_is_full_also_if_it_a
     say(&list, a, a, "").await;
 }
 
-every_engine! {
+every_list! {
     a_message_comes_again_until_it_is_acknowledged,
     a_repeat_comes_a_second_later_and_something_new_at_once,
     a_wait_whose_repeat_is_put_off_ends_at_once_when_its_peer_is_removed,

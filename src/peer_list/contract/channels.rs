@@ -154,7 +154,7 @@ async fn the_names_of_a_peer_are_bounded_like_a_mailbox(engine: EngineKind) {
     assert_eq!(list.join(a, "x").await.unwrap_err(), Refusal::TooManyNames);
 }
 
-every_engine! {
+every_list! {
     a_copy_that_waits_for_room_is_delivered_though_its_sender_comes_back_meanwhile,
     an_alias_has_one_holder_and_is_an_address,
     an_alias_is_free_when_the_socket_of_its_holder_has_been_closed_for_long,

@@ -96,7 +96,7 @@ async fn the_webhook_is_sent_each_event_by_one_node(engine: EngineKind) {
     }
 }
 
-every_engine! {
+every_list! {
     subscribers_hear_of_each_peer_added_and_removed_in_order,
     when_the_server_stops_every_peer_that_is_only_here_is_told_of_as_removed,
     an_unlisted_peer_that_came_back_is_told_of_as_connected,
@@ -145,7 +145,7 @@ mod sessions {
                 assert_eq!(told_after(engine, &$steps).await, told);
             })*
 
-            every_engine! { $($name,)* }
+            every_list! { $($name,)* }
         };
     }
 

@@ -155,7 +155,7 @@ async fn an_open_socket_does_not_keep_a_peer_that_signs_out_later(engine: Engine
     assert!(list.ids().await.is_empty());
 }
 
-every_engine! {
+every_list! {
     a_peer_that_leaves_with_grace_stays_if_it_shows_before_then_that_it_still_runs,
     of_two_farewells_the_sooner_counts,
     a_page_that_polls_when_the_farewell_of_the_one_before_it_comes_stays,

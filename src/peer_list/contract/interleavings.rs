@@ -62,9 +62,10 @@ impl ModelPeer {
         match self.last_heartbeat {
             Some(beat) => now >= beat + Duration::from_secs(33),
             None => {
-                let waits = match engine {
-                    EngineKind::Memory => !self.waits.is_empty(),
-                    EngineKind::Redis => self.has_newest,
+                let waits = if engine.is_in_redis() {
+                    self.has_newest
+                } else {
+                    !self.waits.is_empty()
                 };
                 let open = waits || self.delivery.is_some();
                 !open && now >= self.last_seen + Duration::from_secs(30)
@@ -146,11 +147,10 @@ struct Model {
 }
 
 impl Model {
-    async fn new(engine: EngineKind) -> Self {
-        let list = engine.default_list().await;
+    async fn new(engine: EngineKind, list: TestList) -> Self {
         Self {
             engine,
-            nodes: [list.clone(), list.another_node().await],
+            nodes: [TimeoutPeerList::clone(&list), list.another_node().await],
             list,
             peers: BTreeMap::new(),
             messages: 0,
@@ -240,18 +240,27 @@ impl Model {
                 }
             }
             Step::Pass { ms } => {
-                let time = Duration::from_millis(ms);
-                if time > REPLY_TIME {
-                    for peer in self.peers.values_mut() {
-                        if peer.delivery.take().is_some() {
-                            peer.last_seen = Instant::now();
-                        }
-                    }
-                }
-                self.list.pass(time).await;
-                self.collect().await;
+                self.before(ms);
+                self.list.pass(Duration::from_millis(ms)).await;
             }
         }
+        self.look().await;
+    }
+
+    /// This many ms are about to pass.
+    fn before(&mut self, ms: u64) {
+        if Duration::from_millis(ms) > REPLY_TIME {
+            for peer in self.peers.values_mut() {
+                if peer.delivery.take().is_some() {
+                    peer.last_seen = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Looks what has happened.
+    async fn look(&mut self) {
+        self.collect().await;
         self.list.settle().await;
         let here: BTreeSet<PeerId> = self.peers.keys().copied().collect();
         let listed = self.list.ids().await;
@@ -338,14 +347,41 @@ impl Model {
 }
 
 async fn against_the_model(engine: EngineKind, steps: Vec<Step>) {
-    let mut model = Model::new(engine).await;
+    let mut model = Model::new(engine, engine.default_list().await).await;
     for step in steps {
         model.step(step).await;
     }
     model.settle().await;
 }
 
+/// The root list and two rooms side by side: each is as if it were alone.
+async fn in_rooms_against_a_model_of_each(engine: EngineKind, steps: Vec<(usize, Step)>) {
+    let list = engine.default_list().await;
+    let mut models = [
+        Model::new(engine, list.clone()).await,
+        Model::new(engine, list.in_room("room-1")).await,
+        Model::new(engine, list.in_room("room-2")).await,
+    ];
+    for (room, step) in steps {
+        let Step::Pass { ms } = step else {
+            models[room].step(step).await;
+            continue;
+        };
+        models.iter_mut().for_each(|model| model.before(ms));
+        list.pass(Duration::from_millis(ms)).await;
+        for model in &mut models {
+            model.look().await;
+        }
+    }
+    for model in &mut models {
+        model.settle().await;
+    }
+}
+
 every_engine_in_any_case! {
     nothing_is_lost_nor_told_twice_nor_out_of_order_in_any_interleaving:
         against_the_model(prop::collection::vec(step(), 1..150)), 200 in memory, 12 in redis;
+    rooms_do_not_hear_of_each_other_in_any_interleaving:
+        in_rooms_against_a_model_of_each(prop::collection::vec((0usize..3, step()), 1..150)),
+        100 in memory, 8 in redis;
 }

@@ -187,7 +187,7 @@ async fn every_node_counts_the_peers_in_the_list(engine: EngineKind) {
     assert_eq!([list.len(), other.len()], [1, 1]);
 }
 
-every_engine! {
+every_list! {
     a_bare_peer_that_cannot_be_told_every_change_any_more_is_removed,
     a_peer_signs_in_with_its_own_line_first_and_the_others_newest_first,
     a_peer_without_a_name_is_called_after_its_id,

@@ -217,7 +217,7 @@ async fn after_all_stood_still_no_peer_is_collected_for_one_timeout(engine: Engi
     assert_eq!(list.ids().await, [a]);
 }
 
-every_engine! {
+every_list! {
     after_all_stood_still_no_peer_is_collected_for_one_timeout,
     a_peer_that_joined_counts_as_connected_only_in_the_update_that_announces_it,
     a_client_that_closes_its_connection_after_an_answer_counts_for_two_seconds_more,

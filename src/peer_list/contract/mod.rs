@@ -1,7 +1,8 @@
 //! What every engine of the peer list promises, as tests that run against each of them.
 //!
 //! A promise stands in the file of its subject, under its name, once. It runs against the
-//! list in this process and against a real Redis (`redis-server` has to be installed). Time
+//! list in this process and against a real Redis (`redis-server` has to be installed), in the
+//! root list and in a room. Time
 //! passes only where a test says so, at both ([`TestList::pass`]).
 
 mod acknowledgements;
@@ -12,6 +13,7 @@ mod interleavings;
 mod list;
 mod liveness;
 mod returning;
+mod rooms;
 mod sockets;
 mod test_list;
 mod unlisted;
@@ -48,6 +50,28 @@ macro_rules! every_engine {
     };
 }
 use every_engine;
+
+/// Makes a test for each engine of each of these functions, in the root list and in a room.
+macro_rules! every_list {
+    ($($test:ident,)+) => {
+        every_engine! { $($test,)+ }
+
+        mod memory_room {
+            $(#[tokio::test(start_paused = true)]
+            async fn $test() {
+                super::$test(super::EngineKind::MemoryRoom).await;
+            })+
+        }
+
+        mod redis_room {
+            $(#[tokio::test(start_paused = true)]
+            async fn $test() {
+                super::$test(super::EngineKind::RedisRoom).await;
+            })+
+        }
+    };
+}
+use every_list;
 
 /// Makes a property test for each engine of each of these functions, with this many cases.
 macro_rules! every_engine_in_any_case {

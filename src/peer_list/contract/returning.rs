@@ -188,7 +188,7 @@ async fn a_peer_that_has_shown_its_token_is_protected_from_then_on(engine: Engin
     );
 }
 
-every_engine! {
+every_list! {
     a_peer_comes_back_under_its_id_with_its_line_first_and_its_mailbox,
     the_others_are_told_of_a_return_only_if_the_name_is_another,
     a_wait_from_before_is_given_nothing_and_ends_in_its_own_time,

@@ -184,7 +184,7 @@ async fn a_socket_takes_off_what_it_is_given_also_if_its_peer_acknowledged_befor
     }
 }
 
-every_engine! {
+every_list! {
     watching_for_the_end_of_a_socket_takes_no_news_from_it,
     a_peer_with_a_socket_cannot_be_polled_for,
     a_socket_that_does_not_read_is_told_to_go,

@@ -9,6 +9,7 @@ use std::{
     path::PathBuf,
     pin::{Pin, pin},
     process::{Child, Command, Stdio},
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -51,33 +52,45 @@ const PASS: &str = "
 /// This many turns of the runtime are enough for every task that has something to do.
 const TURNS: usize = 10;
 
-/// Where the list lives.
+/// Where the list lives, and whether it is the root list or that of a room.
 #[derive(Clone, Copy, Debug)]
 pub enum EngineKind {
     /// In this process.
     Memory,
+    MemoryRoom,
     /// In a Redis of its own.
     Redis,
+    RedisRoom,
 }
 
 impl EngineKind {
     pub async fn list(self, opts: HeartbeatOpts) -> TestList {
         let clock = Clock::stop();
-        let (list, redis) = match self {
-            Self::Memory => (TimeoutPeerList::new(opts.clone()), None),
-            Self::Redis => {
+        let (root, redis) = match self {
+            Self::Memory | Self::MemoryRoom => (TimeoutPeerList::new(opts.clone()), None),
+            Self::Redis | Self::RedisRoom => {
                 let redis = Redis::start().await;
                 redis.pass(Duration::ZERO, Duration::ZERO).await;
                 (redis.connect(opts.clone()).await, Some(redis))
             }
         };
-        TestList {
-            opts,
-            passed: Cell::new(Duration::ZERO),
-            list,
-            redis,
-            _clock: clock,
+        let root = TestList {
+            list: root,
+            around: Rc::new(Around {
+                opts,
+                passed: Cell::new(Duration::ZERO),
+                redis,
+                _clock: clock,
+            }),
+        };
+        match self {
+            Self::Memory | Self::Redis => root,
+            Self::MemoryRoom | Self::RedisRoom => root.in_room("a-room"),
         }
+    }
+
+    pub fn is_in_redis(self) -> bool {
+        matches!(self, Self::Redis | Self::RedisRoom)
     }
 
     /// One whose mailboxes hold this many bytes.
@@ -94,9 +107,15 @@ impl EngineKind {
     }
 }
 
-/// The list, its engine's clock, and the Redis that it may live in.
+/// The list, and what is around it.
+#[derive(Clone)]
 pub struct TestList {
     list: TimeoutPeerList,
+    around: Rc<Around>,
+}
+
+/// What all lists of a test share: the engine's clock, and the Redis that they may live in.
+struct Around {
     opts: HeartbeatOpts,
     /// How much time has passed since the start.
     passed: Cell<Duration>,
@@ -113,20 +132,33 @@ impl Deref for TestList {
 }
 
 impl TestList {
+    /// The list of a room beside this one.
+    pub fn in_room(&self, name: &str) -> Self {
+        Self {
+            list: self.list.room(&name.parse().unwrap()),
+            around: self.around.clone(),
+        }
+    }
+
     /// The same list, as another node of it sees it, if there can be others.
     pub async fn another_node(&self) -> TimeoutPeerList {
-        match &self.redis {
-            None => self.list.clone(),
-            Some(redis) => redis.connect(self.opts.clone()).await,
+        let Around { redis, opts, .. } = &*self.around;
+        let Some(redis) = redis else {
+            return self.list.clone();
+        };
+        let root = redis.connect(opts.clone()).await;
+        match self.list.name() {
+            None => root,
+            Some(name) => root.room(name),
         }
     }
 
     /// Lets time pass.
     pub async fn pass(&self, time: Duration) {
-        let end = self.passed.get() + time;
+        let end = self.around.passed.get() + time;
         self.settle().await;
-        while self.passed.get() < end {
-            let passed = self.passed.get();
+        while self.around.passed.get() < end {
+            let passed = self.around.passed.get();
             // Timers of whole steps are to fire in time.
             let beyond = u64::try_from(passed.as_millis() % STEP.as_millis()).unwrap();
             let step = (STEP - Duration::from_millis(beyond)).min(end - passed);
@@ -145,9 +177,9 @@ impl TestList {
     }
 
     async fn step(&self, step: Duration) {
-        self.passed.set(self.passed.get() + step);
-        if let Some(redis) = &self.redis {
-            redis.pass(step, self.passed.get()).await;
+        self.around.passed.set(self.around.passed.get() + step);
+        if let Some(redis) = &self.around.redis {
+            redis.pass(step, self.around.passed.get()).await;
         }
         tokio::time::advance(step).await;
         self.settle().await;
@@ -160,7 +192,9 @@ impl TestList {
             for _ in 0..TURNS {
                 yield_now().await;
             }
-            let Some(redis) = &self.redis else { return };
+            let Some(redis) = &self.around.redis else {
+                return;
+            };
             // This question, and nothing else.
             let carried_out = redis.carried_out().await;
             if carried_out == before + 1 {
@@ -172,7 +206,7 @@ impl TestList {
 
     /// What a future has at once, or as soon as Redis is asked again.
     pub async fn now<T>(&self, future: impl Future<Output = T>) -> T {
-        let limit = match &self.redis {
+        let limit = match &self.around.redis {
             None => Duration::ZERO,
             Some(_) => ASKED_AGAIN,
         };
@@ -217,9 +251,9 @@ impl TestList {
 
     /// The time, as the engine has it.
     pub fn system_time(&self) -> SystemTime {
-        match &self.redis {
+        match &self.around.redis {
             None => SystemTime::now(),
-            Some(redis) => redis.began + self.passed.get(),
+            Some(redis) => redis.began + self.around.passed.get(),
         }
     }
 

@@ -199,7 +199,7 @@ async fn a_peer_that_comes_back_is_told_its_channels_and_its_alias_if_it_is_list
     assert_eq!(again.alias.as_deref(), Some("A"));
 }
 
-every_engine! {
+every_list! {
     an_unlisted_peer_cannot_poll_also_while_it_is_away,
     an_unlisted_peer_is_in_the_list_from_its_hello_to_its_farewell,
     unlisted_peers_count_against_the_bound_of_peers,

@@ -165,7 +165,7 @@ async fn a_wait_without_news_ends_at_its_limit_with_what_its_client_expects(engi
     );
 }
 
-every_engine! {
+every_list! {
     only_the_newest_wait_receives_and_an_older_one_ends_at_its_own_time,
     while_a_delivery_is_on_loan_no_other_wait_is_given_it_and_a_dropped_one_is_first_again,
     every_open_wait_of_a_removed_peer_ends_at_once,

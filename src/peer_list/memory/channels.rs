@@ -27,15 +27,15 @@ impl Channels for MemoryEngine {
             door,
             channels,
         } = unlisted;
-        let known = key.and_then(|key| self.0.names.lock().with_key(key));
+        let known = key.and_then(|key| self.room.names.lock().with_key(key));
         if let Some(peer) = known.and_then(|id| self.peer(id).ok())
             && peer.state.lock().removed.is_none()
         {
             return Ok(self.returned(&peer));
         }
         let peer = {
-            let mut roster = self.0.roster.lock();
-            let id = self.next_id(&mut roster)?;
+            let roster = self.room.roster.lock();
+            let id = self.next_id()?;
             let presence = Presence::new(Instant::now());
             let dialect = Dialect::Silent;
             let opts = SignInOpts {
@@ -43,7 +43,7 @@ impl Channels for MemoryEngine {
                 dialect,
                 protected: key.is_some(),
             };
-            let mut peer = Peer::new(id, opts, roster.current(), presence);
+            let mut peer = Peer::new(id, &self.room, opts, roster.current(), presence);
             peer.by_socket_only = true;
             let peer = Arc::new(peer);
             {
@@ -51,23 +51,23 @@ impl Channels for MemoryEngine {
                 state.acknowledges = key.is_some();
                 state.resumes = key.is_some();
             }
-            self.0.peers.insert(id, peer.clone());
+            self.put_on_map(peer.clone());
             peer
         };
         loop {
-            let entered = self.0.names.lock().enter(peer.id, key);
+            let entered = self.room.names.lock().enter(peer.id, key);
             let Err(first) = entered else { break };
             // Two sockets come with the same key at once, and the other was first; or the
             // peer with that key is about to be removed.
             let lives = |first: &Arc<Peer>| first.state.lock().removed.is_none();
             if let Some(first) = self.peer(first).ok().filter(lives) {
-                self.0.peers.remove(&peer.id);
+                self.take_off_map(peer.id);
                 return Ok(self.returned(&first));
             }
-            self.0.names.lock().forget_key(first);
+            self.room.names.lock().forget_key(first);
         }
         for channel in channels {
-            self.0.names.lock().put_in(peer.id, channel);
+            self.room.names.lock().put_in(peer.id, channel);
         }
         Ok(self.added(&peer, false))
     }
@@ -96,7 +96,7 @@ impl Channels for MemoryEngine {
             self.with_names(id, |names| names.show(id, card, farewell.clone()))?;
         {
             let state = peer.state.lock();
-            let mut roster = self.0.roster.lock();
+            let mut roster = self.room.roster.lock();
             let name = name_for_list(name);
             let joined = roster.join(id, &name, state.sign_in.dialect, Connected::Yes);
             self.enlist(&roster, &peer, &state, Listed { name, joined });
@@ -124,7 +124,7 @@ impl Channels for MemoryEngine {
     }
 
     async fn cards(&self) -> Result<Vec<Card>, Refusal> {
-        let cards = self.0.names.lock().cards();
+        let cards = self.room.names.lock().cards();
         Ok(self.with_cards(cards))
     }
 
@@ -140,7 +140,7 @@ impl Channels for MemoryEngine {
         name: &str,
         body: Bytes,
     ) -> Result<(), Refusal> {
-        let to = self.0.names.lock().holder(scope, name);
+        let to = self.room.names.lock().holder(scope, name);
         let to = to.and_then(|id| self.peer(id).ok());
         let to = to.ok_or(Refusal::UnknownReceiver)?;
         self.push_patiently(&to, Message::published(body)).await
@@ -165,7 +165,7 @@ impl Channels for MemoryEngine {
         number: Option<u64>,
     ) -> Result<(), Refusal> {
         let peer = self.peer(from)?;
-        let audience = self.0.names.lock().audience(from, channels);
+        let audience = self.room.names.lock().audience(from, channels);
         let message = Message::published(body);
         let Some(number) = number else {
             self.push_to(&audience, message).await;
@@ -213,7 +213,7 @@ impl MemoryEngine {
     ) -> Result<T, Refusal> {
         // Locked before the look: a peer is taken off the map before its names are
         // removed.
-        let mut names = self.0.names.lock();
+        let mut names = self.room.names.lock();
         self.peer(id)?;
         change(&mut names)
     }
@@ -224,19 +224,19 @@ impl MemoryEngine {
             let now = Instant::now();
             state.presence.returned(now);
             state.presence.shown = state.presence.connected(now);
-            let mut roster = self.0.roster.lock();
+            let mut roster = self.room.roster.lock();
             if let Some(joined) = peer.joined() {
                 roster.set_connected(joined, state.presence.shown);
             }
             if let Some(peer) = peer.info(&state) {
-                self.0.events.add(PeerEvent::PeerReconnected(peer));
+                self.shared.events.add(PeerEvent::PeerReconnected(peer));
             }
         }
         self.added(peer, true)
     }
 
     fn added(&self, peer: &Peer, resumed: bool) -> Added {
-        let names = self.0.names.lock();
+        let names = self.room.names.lock();
         Added {
             id: peer.id,
             token: peer.token,
@@ -250,7 +250,7 @@ impl MemoryEngine {
     /// closed for long.
     fn free(&self, claimant: PeerId, scope: &str, name: &str) {
         let holder = {
-            let names = self.0.names.lock();
+            let names = self.room.names.lock();
             let has_one = names.alias_of(claimant).is_some();
             names.holder(scope, name).filter(|_| !has_one)
         };

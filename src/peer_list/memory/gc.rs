@@ -1,6 +1,7 @@
 //! The collector: removes stale peers at an interval.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use tokio::{
 use super::{
     MemoryEngine, Shared,
     removal::{Removal, TakenOff},
+    room::Room,
 };
 use crate::peer_list::{HeartbeatOpts, PeerId, rules::sign_period};
 
@@ -52,10 +54,10 @@ impl Awake {
 
 /// Starts the collector of a list. It ends when the list is dropped or the handle is
 /// aborted.
-pub(super) fn start(list: &MemoryEngine) -> AbortHandle {
-    let mut looks = every(sign_period(&list.0.opts));
-    let mut collections = every(list.0.opts.gc_interval);
-    let list = Arc::downgrade(&list.0);
+pub(super) fn start(shared: &Arc<Shared>) -> AbortHandle {
+    let mut looks = every(sign_period(&shared.opts));
+    let mut collections = every(shared.opts.gc_interval);
+    let shared = Arc::downgrade(shared);
     tokio::spawn(async move {
         loop {
             let collects = tokio::select! {
@@ -63,13 +65,13 @@ pub(super) fn start(list: &MemoryEngine) -> AbortHandle {
                 _ = looks.tick() => false,
                 _ = collections.tick() => true,
             };
-            let Some(list) = Weak::<Shared>::upgrade(&list) else {
+            let Some(shared) = Weak::<Shared>::upgrade(&shared) else {
                 return;
             };
             if collects {
-                MemoryEngine(list).collect();
+                shared.collect(|_| true);
             } else {
-                list.awake.lock().look(Instant::now());
+                shared.awake.lock().look(Instant::now());
             }
         }
     })
@@ -82,32 +84,37 @@ fn every(period: Duration) -> Interval {
     ticks
 }
 
-impl MemoryEngine {
-    /// Removes all stale peers and tells the others once. Returns the removed peers.
-    pub(super) fn collect(&self) -> Vec<PeerId> {
+impl Shared {
+    /// Removes all stale peers of these rooms and tells the others of each room once.
+    /// Returns the removed peers.
+    pub(super) fn collect(self: &Arc<Self>, rooms: impl Fn(&Arc<Room>) -> bool) -> Vec<PeerId> {
         let now = Instant::now();
         // Without a collector nothing looks at the clock, and a standstill stays unknown.
-        let is_watched = self.0.gc.lock().is_some();
-        if is_watched && !self.0.awake.lock().look(now) {
+        let is_watched = self.gc.lock().is_some();
+        if is_watched && !self.awake.lock().look(now) {
             return Vec::new();
         }
         let mut removed = Vec::new();
+        let mut changed: HashMap<*const Room, MemoryEngine> = HashMap::new();
         for peer in self.all_peers() {
-            let taken_off = self.take_off_if(&peer, |state| {
+            if !rooms(&peer.room) {
+                continue;
+            }
+            let list = MemoryEngine::of(self, &peer);
+            let taken_off = list.take_off_if(&peer, |state| {
                 if let Some(reason) = state.removed {
                     return Some(Removal::Asked(reason));
                 }
-                let stale = state.presence.stale(&self.0.opts, now);
-                let stale = stale.or_else(|| self.fell_behind(state));
+                let stale = state.presence.stale(&self.opts, now);
+                let stale = stale.or_else(|| list.fell_behind(state));
                 stale.map(Removal::Stale)
             });
             if taken_off == TakenOff::Listed {
                 removed.push(peer.id);
+                changed.insert(Arc::as_ptr(&peer.room), list);
             }
         }
-        if !removed.is_empty() {
-            self.changed();
-        }
+        changed.values().for_each(MemoryEngine::changed);
         removed
     }
 }

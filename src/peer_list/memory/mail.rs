@@ -123,7 +123,9 @@ impl MemoryEngine {
             if state.removed.is_some() {
                 return Err(Refusal::UnknownReceiver);
             }
-            let pushed = state.mailbox.push(message, self.0.opts.max_pending_bytes);
+            let pushed = state
+                .mailbox
+                .push(message, self.shared.opts.max_pending_bytes);
             pushed.map_err(|_| Refusal::MailboxFull)?;
             state.waits.waker.take()
         };

@@ -2,6 +2,7 @@
 
 mod channels;
 mod gc;
+mod ids;
 mod mail;
 mod mailbox;
 mod names;
@@ -9,13 +10,17 @@ mod peer;
 mod peers;
 mod presence;
 mod removal;
+mod room;
 mod telling;
 mod wait;
 mod watching;
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use dashmap::DashMap;
@@ -24,28 +29,33 @@ use tokio::{task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::{
-    HeartbeatOpts, PeerEvent, PeerId, Refusal, events::EventLog, roster::Roster, telling::Updates,
+    HeartbeatOpts, PeerEvent, PeerId, Refusal, RoomName, Watching, events::EventLog, roster::Roster,
 };
 use gc::Awake;
-use names::Names;
+use ids::Ids;
 use peer::{Listed, Peer, PeerState};
+use room::Room;
 
-/// The list in this process. Clones are the same list.
+/// The list of one room in this process. Clones are the same list.
 #[derive(Clone)]
-pub(super) struct MemoryEngine(Arc<Shared>);
+pub(super) struct MemoryEngine {
+    shared: Arc<Shared>,
+    room: Arc<Room>,
+}
 
-/// The contents of the list.
+/// What all rooms share.
 ///
 /// Locks are taken in the order peer state, roster, map shard. Wakers run without a lock.
 /// DESIGN.md, number 70, has the whole order.
 struct Shared {
     opts: HeartbeatOpts,
-    /// All peers, also those that are not listed yet.
-    peers: DashMap<PeerId, Arc<Peer>>,
-    roster: Mutex<Roster>,
-    /// Locked before a map shard, and under no other lock.
-    names: Mutex<Names>,
-    updates: Updates,
+    /// All peers of all rooms, also those that are not listed yet.
+    peers: DashMap<Key, Arc<Peer>>,
+    /// The rooms that have a name.
+    rooms: DashMap<RoomName, Weak<Room>>,
+    /// The ids of the root list, and those of all rooms. Locked after a roster.
+    root_ids: Mutex<Ids>,
+    room_ids: Mutex<Ids>,
     /// The server is about to stop: waits without news end at once.
     ending: AtomicBool,
     events: Arc<EventLog>,
@@ -62,27 +72,67 @@ impl MemoryEngine {
     /// Outside of a tokio runtime, or if `gc_interval` is zero.
     pub fn new(opts: HeartbeatOpts) -> Self {
         let awake = Awake::new(&opts, Instant::now());
-        let names = Names::new(opts.max_pending_bytes);
-        let list = Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             opts,
             peers: DashMap::new(),
-            roster: Mutex::new(Roster::new()),
-            names: Mutex::new(names),
-            updates: Updates::default(),
+            rooms: DashMap::new(),
+            root_ids: Mutex::default(),
+            room_ids: Mutex::default(),
             ending: AtomicBool::new(false),
             events: EventLog::new(),
             gc: Mutex::new(None),
             awake: Mutex::new(awake),
-        }));
-        *list.0.gc.lock() = Some(gc::start(&list));
-        list
+        });
+        *shared.gc.lock() = Some(gc::start(&shared));
+        let room = Arc::new(Room::new(None, &shared));
+        Self { shared, room }
     }
 
-    fn next_id(&self, roster: &mut Roster) -> Result<PeerId, Refusal> {
-        if self.0.peers.len() >= self.0.opts.max_peers {
-            return Err(Refusal::Full);
+    /// The list of the room of this peer.
+    fn of(shared: &Arc<Shared>, peer: &Peer) -> Self {
+        Self {
+            shared: shared.clone(),
+            room: peer.room.clone(),
         }
-        Ok(roster.next_id(|id| self.0.peers.contains_key(&id)))
+    }
+
+    /// Called with the roster locked.
+    fn next_id(&self) -> Result<PeerId, Refusal> {
+        self.has_space(0)?;
+        let mut ids = match self.room.name {
+            None => self.shared.root_ids.lock(),
+            Some(_) => self.shared.room_ids.lock(),
+        };
+        Ok(ids.next(|id| self.shared.peers.contains_key(&self.key(id))))
+    }
+
+    fn downgrade(&self) -> WeakEngine {
+        WeakEngine {
+            shared: Arc::downgrade(&self.shared),
+            room: Arc::downgrade(&self.room),
+        }
+    }
+
+    fn key(&self, id: PeerId) -> Key {
+        Key {
+            is_in_room: self.room.name.is_some(),
+            id,
+        }
+    }
+
+    /// Called with the roster locked.
+    fn put_on_map(&self, peer: Arc<Peer>) {
+        self.shared.peers.insert(self.key(peer.id), peer);
+        self.room.peers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// False if the map does not have the peer.
+    fn take_off_map(&self, id: PeerId) -> bool {
+        let taken = self.shared.peers.remove(&self.key(id)).is_some();
+        if taken {
+            self.room.peers.fetch_sub(1, Ordering::Relaxed);
+        }
+        taken
     }
 
     /// Called with the roster locked, just after the peer has joined.
@@ -95,13 +145,15 @@ impl MemoryEngine {
         );
         peer.set_listed(listed);
         if let Some(peer) = peer.info(state) {
-            self.0.events.add(PeerEvent::PeerAdded(peer));
+            self.shared.events.add(PeerEvent::PeerAdded(peer));
         }
     }
 
     fn peer(&self, id: PeerId) -> Result<Arc<Peer>, Refusal> {
-        let peer = self.0.peers.get(&id).ok_or(Refusal::UnknownPeer)?;
-        Ok(peer.value().clone())
+        let peer = self.shared.peers.get(&self.key(id));
+        let peer = peer.map(|peer| peer.value().clone());
+        let is_here = |peer: &Arc<Peer>| Arc::ptr_eq(&peer.room, &self.room);
+        peer.filter(is_here).ok_or(Refusal::UnknownPeer)
     }
 
     /// A peer that may poll. A peer that came in unlisted may not: it is reached through
@@ -114,18 +166,49 @@ impl MemoryEngine {
         Ok(peer)
     }
 
-    /// All peers, cloned out of the map: the guards of the map must be dropped before the
-    /// lock of a peer is taken.
+    /// The peers in the list of this room.
+    fn listed_peers(&self) -> Vec<Arc<Peer>> {
+        let ids = self.room.roster.lock().ids().into_iter();
+        ids.filter_map(|id| self.peer(id).ok()).collect()
+    }
+}
+
+impl Shared {
+    /// All peers of all rooms, cloned out of the map: the guards of the map must be dropped
+    /// before the lock of a peer is taken.
     fn all_peers(&self) -> Vec<Arc<Peer>> {
-        let peers = self.0.peers.iter();
+        let peers = self.peers.iter();
         peers.map(|entry| entry.value().clone()).collect()
     }
+}
+
+/// The list of one room, if it is still used.
+struct WeakEngine {
+    shared: Weak<Shared>,
+    room: Weak<Room>,
+}
+
+impl WeakEngine {
+    fn upgrade(&self) -> Option<MemoryEngine> {
+        Some(MemoryEngine {
+            shared: self.shared.upgrade()?,
+            room: self.room.upgrade()?,
+        })
+    }
+}
+
+/// The key of a peer in the map. Rooms share their ids, and the root list has its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    is_in_room: bool,
+    id: PeerId,
 }
 
 impl fmt::Debug for MemoryEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryEngine")
-            .field("peers", &self.0.peers.len())
+            .field("room", &self.room.name)
+            .field("peers", &self.room.peers)
             .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, task::Waker, time::SystemTime};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::mailbox::Mailbox;
+use super::{mailbox::Mailbox, room::Room};
 use crate::peer_list::{
     HeartbeatOpts, PeerId, PeerInfo, PeerToken, Reason, Refusal, SignInOpts,
     page::Connected,
@@ -16,6 +16,7 @@ use crate::peer_list::{
 #[derive(Debug)]
 pub(super) struct Peer {
     pub id: PeerId,
+    pub room: Arc<Room>,
     pub token: PeerToken,
     since: SystemTime,
     /// Its entry in the list, once it has one. No other lock is taken under this one.
@@ -41,9 +42,16 @@ pub(super) struct Listed {
 
 impl Peer {
     /// A peer that was made just now. `heard`: the version of the list that it knows.
-    pub fn new(id: PeerId, opts: SignInOpts, heard: u64, presence: Presence) -> Self {
+    pub fn new(
+        id: PeerId,
+        room: &Arc<Room>,
+        opts: SignInOpts,
+        heard: u64,
+        presence: Presence,
+    ) -> Self {
         Self {
             id,
+            room: room.clone(),
             token: PeerToken::random(),
             since: SystemTime::now(),
             listed: Mutex::new(None),
@@ -121,6 +129,7 @@ impl Peer {
         let present = SystemTime::now();
         Some(PeerInfo {
             id: self.id,
+            room: self.room.name.clone(),
             name: self.listed()?.name,
             door: state.sign_in.door.into(),
             connected: match presence.shown {

@@ -24,13 +24,13 @@ impl Peers for MemoryEngine {
             return Err(Refusal::NoName);
         }
         let signed_in = {
-            let mut roster = self.0.roster.lock();
-            let id = self.next_id(&mut roster)?;
+            let mut roster = self.room.roster.lock();
+            let id = self.next_id()?;
             let name = name.map_or_else(|| format!("peer_{id}").into(), name_for_list);
             let now = Instant::now();
             let presence = Presence::new(now);
             let joined = roster.join(id, &name, opts.dialect, presence.shown);
-            let peer = Arc::new(Peer::new(id, opts, joined, presence));
+            let peer = Arc::new(Peer::new(id, &self.room, opts, joined, presence));
             // No other code knows this peer yet, so that its state may be locked after
             // the roster.
             self.enlist(&roster, &peer, &peer.state.lock(), Listed { name, joined });
@@ -40,7 +40,7 @@ impl Peers for MemoryEngine {
                 list: roster.list(now),
             };
             // Put into the map before any client can read the id in the list.
-            self.0.peers.insert(id, peer);
+            self.put_on_map(peer);
             signed_in
         };
         self.changed();
@@ -64,7 +64,7 @@ impl Peers for MemoryEngine {
             if state.removed.is_some() {
                 return Err(Refusal::UnknownPeer);
             }
-            let mut roster = self.0.roster.lock();
+            let mut roster = self.room.roster.lock();
             let mut listed = peer.listed().ok_or(Refusal::UnknownPeer)?;
             let name = name.map(name_for_list);
             let name = name.filter(|name| !name.is_empty() && *name != listed.name);
@@ -83,7 +83,7 @@ impl Peers for MemoryEngine {
             state.sign_in = opts;
             state.heard = opts.dialect.knows(roster.current());
             if let Some(peer) = peer.info(&state) {
-                self.0.events.add(PeerEvent::PeerReconnected(peer));
+                self.shared.events.add(PeerEvent::PeerReconnected(peer));
             }
             (roster.list_from(listed.joined, now), renamed, wakers)
         };
@@ -149,11 +149,10 @@ impl Peers for MemoryEngine {
 impl MemoryEngine {
     /// Removes a peer when its grace ends, unless it has shown before that it still runs.
     fn leave_at(&self, peer: Arc<Peer>, end: Instant) {
-        let list = Arc::downgrade(&self.0);
+        let list = self.downgrade();
         tokio::spawn(async move {
             sleep_until(end).await;
             let Some(list) = list.upgrade() else { return };
-            let list = Self(list);
             let woken = Instant::now();
             let later = {
                 let mut state = peer.state.lock();

@@ -174,9 +174,15 @@ impl Presence for MemoryEngine {
         let mut state = peer.state.lock();
         state.presence.link = caller.link.as_ref().map(|link| link.number);
         let request = Request::begin(self, &peer, state, caller.lingers);
-        let list = self.clone();
-        let number = Arc::as_ptr(&self.0).addr();
-        caller.uses_link(number, move |id, link| list.link_lost(id, link));
+        // An idle connection does not keep a room. While it keeps this, no other room has
+        // the same number.
+        let list = self.downgrade();
+        let number = Arc::as_ptr(&self.room).addr();
+        caller.uses_link(number, move |id, link| {
+            if let Some(list) = list.upgrade() {
+                list.link_lost(id, link);
+            }
+        });
         Ok(Box::new(request))
     }
 }
@@ -199,7 +205,7 @@ impl MemoryEngine {
         if connected != state.presence.shown {
             state.presence.shown = connected;
             if let Some(joined) = peer.joined() {
-                let mut roster = self.0.roster.lock();
+                let mut roster = self.room.roster.lock();
                 roster.set_connected(joined, connected);
             }
         }

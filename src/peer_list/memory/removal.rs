@@ -82,11 +82,11 @@ impl MemoryEngine {
             (removal, peer.info(&state), state.waits.take_all())
         };
         // The caller that takes it off the map removes it.
-        if self.0.peers.remove(&peer.id).is_none() {
+        if !self.take_off_map(peer.id) {
             return TakenOff::Nothing;
         }
         peer.space.notify_waiters();
-        let farewell = self.0.names.lock().remove(peer.id);
+        let farewell = self.room.names.lock().remove(peer.id);
         if let Some((farewell, audience)) = farewell {
             let message = Message::published(farewell);
             for other in audience.iter().filter_map(|id| self.peer(*id).ok()) {
@@ -114,7 +114,7 @@ impl MemoryEngine {
         let reason = removal.reason();
         let (listed, peers) = {
             // Under the lock of the roster, so that events come in the order of the list.
-            let mut roster = self.0.roster.lock();
+            let mut roster = self.room.roster.lock();
             let Some(listed) = peer.listed() else {
                 return false;
             };
@@ -122,7 +122,7 @@ impl MemoryEngine {
                 return false;
             }
             let removed = PeerEvent::PeerRemoved { peer: info, reason };
-            self.0.events.add(removed);
+            self.shared.events.add(removed);
             (listed, roster.len())
         };
         info!(
@@ -138,7 +138,7 @@ impl MemoryEngine {
 
     pub(super) fn fell_behind(&self, state: &PeerState) -> Option<Stale> {
         let bare = state.sign_in.dialect == Dialect::Bare;
-        let behind = bare && !self.0.roster.lock().log_reaches(state.heard);
+        let behind = bare && !self.room.roster.lock().log_reaches(state.heard);
         behind.then_some(Stale::FellBehind)
     }
 }

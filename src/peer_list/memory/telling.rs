@@ -1,6 +1,6 @@
 //! When waiting peers are told that the list has changed.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -16,12 +16,15 @@ impl MemoryEngine {
 
     fn tell(&self, when: fn(&mut Schedule, usize, Instant) -> Telling) {
         let telling = {
-            // The cost is a look at each peer, also at those that are not listed.
-            let peers = self.0.peers.len();
-            let roster = self.0.roster.lock();
-            let telling = when(&mut self.0.updates.schedule.lock(), peers, Instant::now());
+            let roster = self.room.roster.lock();
+            let peers = roster.len();
+            let telling = when(
+                &mut self.room.updates.schedule.lock(),
+                peers,
+                Instant::now(),
+            );
             if telling == Telling::Now {
-                self.0
+                self.room
                     .updates
                     .told
                     .store(roster.current(), Ordering::Release);
@@ -32,11 +35,11 @@ impl MemoryEngine {
             Telling::Now => self.wake_behind(),
             Telling::Scheduled => {}
             Telling::At(end) => {
-                let list = Arc::downgrade(&self.0);
+                let list = self.downgrade();
                 tokio::spawn(async move {
                     sleep_until(end).await;
                     if let Some(list) = list.upgrade() {
-                        Self(list).tell(|schedule, _, now| schedule.scheduled(now));
+                        list.tell(|schedule, _, now| schedule.scheduled(now));
                     }
                 });
             }
@@ -45,13 +48,13 @@ impl MemoryEngine {
 
     /// The version of the list that a peer should have heard when it waits.
     pub(super) fn told(&self) -> u64 {
-        self.0.updates.told.load(Ordering::Acquire)
+        self.room.updates.told.load(Ordering::Acquire)
     }
 
     /// Wakes each suspended wait whose peer has not heard the told version.
     fn wake_behind(&self) {
         let told = self.told();
-        for peer in self.all_peers() {
+        for peer in self.listed_peers() {
             let waker = {
                 let mut state = peer.state.lock();
                 if state.heard < told {

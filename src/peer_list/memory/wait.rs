@@ -199,7 +199,7 @@ impl Wait {
             let mut state = self.peer.state.lock();
             if state.removed.is_some()
                 || self.is_replaced(&state)
-                || self.list.0.ending.load(Ordering::Acquire)
+                || self.list.shared.ending.load(Ordering::Acquire)
             {
                 return Poll::Ready(());
             }
@@ -271,7 +271,7 @@ impl Wait {
             }
         }
         let is_over = !self.is_socket && state.waits.is_over(self.number);
-        if is_over || self.list.0.ending.load(Ordering::Acquire) {
+        if is_over || self.list.shared.ending.load(Ordering::Acquire) {
             drop(state);
             return Poll::Ready(self.nothing());
         }
@@ -309,7 +309,7 @@ impl Wait {
                 Ok((News::Status(list), Hears::Version(version)))
             }
             Dialect::Bare => {
-                let line = self.list.0.roster.lock().line_after(state.heard);
+                let line = self.list.room.roster.lock().line_after(state.heard);
                 let line = line.ok_or(FellBehind)?;
                 Ok((News::Status(line), Hears::Version(state.heard + 1)))
             }
@@ -317,7 +317,7 @@ impl Wait {
     }
 
     fn roster_update(&self, state: &PeerState) -> (Lines, u64) {
-        let mut roster = self.list.0.roster.lock();
+        let mut roster = self.list.room.roster.lock();
         let list = roster.update(state.heard, Instant::now());
         (list, roster.current())
     }

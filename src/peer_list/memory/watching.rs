@@ -1,31 +1,51 @@
 //! The list as it is now, and the end of the server.
 
-use std::{sync::atomic::Ordering, task::Waker};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
+};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{MemoryEngine, names::Names, removal::Removal};
+use super::{MemoryEngine, names::Names, peer::Peer, removal::Removal, room::Room};
 use crate::peer_list::{
-    Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Reason, Refusal, Watching,
+    Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Reason, Refusal, RoomInfo,
+    RoomName, Rooms, Watching,
 };
 
 #[async_trait]
 impl Watching for MemoryEngine {
     fn opts(&self) -> &HeartbeatOpts {
-        &self.0.opts
+        &self.shared.opts
     }
 
     fn len(&self) -> usize {
-        self.0.roster.lock().len()
+        self.room.roster.lock().len()
+    }
+
+    fn has_space(&self, coming: usize) -> Result<(), Refusal> {
+        let opts = &self.shared.opts;
+        let has_space = |peers: usize, max: usize| peers.saturating_add(coming) < max;
+        if !has_space(self.shared.peers.len(), opts.max_peers) {
+            return Err(Refusal::Full);
+        }
+        let max = opts.max_room_peers.filter(|_| self.room.name.is_some());
+        if !has_space(
+            self.room.peers.load(Ordering::Relaxed),
+            max.unwrap_or(usize::MAX),
+        ) {
+            return Err(Refusal::RoomFull);
+        }
+        Ok(())
     }
 
     fn peer_ids(&self) -> Vec<PeerId> {
-        self.0.roster.lock().ids()
+        self.room.roster.lock().ids()
     }
 
     fn format(&self) -> Lines {
-        self.0.roster.lock().list(Instant::now())
+        self.room.roster.lock().list(Instant::now())
     }
 
     async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Refusal> {
@@ -37,18 +57,13 @@ impl Watching for MemoryEngine {
     }
 
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        let peers = self.all_peers().into_iter();
-        let infos = peers.filter_map(|peer| {
-            let state = peer.state.lock();
-            peer.info(&state).filter(|_| state.removed.is_none())
-        });
-        let mut infos: Vec<PeerInfo> = infos.collect();
+        let mut infos = infos(&self.listed_peers());
         infos.sort_unstable_by_key(|info| info.id);
         Ok(infos)
     }
 
     fn subscribe(&self, after: Option<u64>) -> PeerEvents {
-        self.0.events.subscribe(after)
+        self.shared.events.subscribe(after)
     }
 
     async fn webhook_events(&self) -> PeerEvents {
@@ -69,19 +84,20 @@ impl Engine for MemoryEngine {
     }
 
     async fn purge(&self) -> Result<Vec<PeerId>, Refusal> {
-        Ok(self.collect())
+        let of_this = |room: &Arc<Room>| Arc::ptr_eq(room, &self.room);
+        Ok(self.shared.collect(of_this))
     }
 
     fn cancel_gc(&self) {
-        if let Some(gc) = self.0.gc.lock().take() {
+        if let Some(gc) = self.shared.gc.lock().take() {
             gc.abort();
         }
     }
 
     fn end_waits(&self) {
-        self.0.ending.store(true, Ordering::Release);
+        self.shared.ending.store(true, Ordering::Release);
         let mut wakers: Vec<Waker> = Vec::new();
-        for peer in self.all_peers() {
+        for peer in self.shared.all_peers() {
             wakers.extend(peer.state.lock().waits.take_all());
         }
         wakers.into_iter().for_each(Waker::wake);
@@ -89,13 +105,52 @@ impl Engine for MemoryEngine {
 
     async fn stop(&self) {
         self.cancel_gc();
-        // No farewells: the peers that would hear them are removed too.
-        *self.0.names.lock() = Names::new(self.0.opts.max_pending_bytes);
-        let mut peers = self.all_peers();
-        // Newest first: the list's text is shortened from that end without being moved.
+        let mut peers = self.shared.all_peers();
+        // Newest first: a list's text is shortened from that end without being moved.
         peers.sort_unstable_by_key(|peer| std::cmp::Reverse(peer.joined()));
+        for peer in &peers {
+            // No farewells: the peers that would hear them are removed too.
+            *peer.room.names.lock() = Names::new(self.shared.opts.max_pending_bytes);
+        }
         for peer in peers {
-            self.take_off_if(&peer, |_| Some(Removal::Asked(Reason::Shutdown)));
+            let list = Self::of(&self.shared, &peer);
+            list.take_off_if(&peer, |_| Some(Removal::Asked(Reason::Shutdown)));
         }
     }
+}
+
+#[async_trait]
+impl Rooms for MemoryEngine {
+    fn name(&self) -> Option<&RoomName> {
+        self.room.name.as_ref()
+    }
+
+    fn room(&self, name: &RoomName) -> Arc<dyn Engine> {
+        let shared = self.shared.clone();
+        let room = Room::named(name, &shared);
+        Arc::new(Self { shared, room })
+    }
+
+    async fn rooms(&self) -> Result<Vec<RoomInfo>, Refusal> {
+        let rooms = self.shared.rooms.iter().filter_map(|room| room.upgrade());
+        // Dropped when the map is not locked any more: a room that ends takes itself off.
+        let rooms: Vec<Arc<Room>> = rooms.collect();
+        let mut infos: Vec<RoomInfo> = rooms.iter().filter_map(|room| room.info()).collect();
+        infos.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(infos)
+    }
+
+    async fn infos_of_all_rooms(&self) -> Result<Vec<PeerInfo>, Refusal> {
+        let mut infos = infos(&self.shared.all_peers());
+        infos.sort_unstable_by(|a, b| (&a.room, a.id).cmp(&(&b.room, b.id)));
+        Ok(infos)
+    }
+}
+
+fn infos(peers: &[Arc<Peer>]) -> Vec<PeerInfo> {
+    let infos = peers.iter().filter_map(|peer| {
+        let state = peer.state.lock();
+        peer.info(&state).filter(|_| state.removed.is_none())
+    });
+    infos.collect()
 }

@@ -10,12 +10,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::warn;
 
 use super::{
-    PATIENCE, RedisEngine,
+    PATIENCE,
     answers::{Libraries, Life, Removed},
     link::{ProcessLink, WATCH_PERIOD},
+    node::Node,
     verbs,
 };
-use crate::peer_list::{Engine, Refusal, rules::sign_period};
+use crate::peer_list::{Refusal, rules::sign_period};
 
 /// How often a node says which library it uses.
 const USE_PERIOD: Duration = Duration::from_secs(60);
@@ -49,33 +50,36 @@ impl ProcessLink {
     }
 }
 
-impl RedisEngine {
+impl Node {
     /// Tells the others that this node lives, and removes the nodes that do not.
-    pub(super) async fn live(&self) -> Result<(), Refusal> {
+    pub async fn live(self: &Arc<Self>) -> Result<(), Refusal> {
         let asked = Instant::now();
-        let live = verbs::live(self.0.highest_id());
+        let root = self.used_list(None);
+        let highest = root.map_or(0, |root| root.highest_id());
+        let highest_in_rooms = self.highest_room_id.load(Ordering::Relaxed);
+        let live = verbs::live(highest, highest_in_rooms);
         let Life {
             is_new,
             now,
             created,
-        } = self.0.link.run(live, Some(PATIENCE)).await?;
+        } = self.link.run(live, Some(PATIENCE)).await?;
         let took = asked.elapsed();
         if let Some(now) = now
-            && (took < CLOCK_PATIENCE || !self.0.link.knows_clock())
+            && (took < CLOCK_PATIENCE || !self.link.knows_clock())
         {
             // The time was read on the way between.
             let since = u64::try_from(took.as_millis() / 2).unwrap_or(0);
-            self.0.link.set_clock(now + since);
+            self.link.set_clock(now + since);
         }
         if let Some(created) = created {
-            self.0.list_created(created);
+            self.lists_created(created);
         }
         if is_new {
             // The others took this node for dead: it has to say again what is open here.
-            self.0.recheck();
+            self.used_lists().iter().for_each(|list| list.recheck());
         }
         loop {
-            let some = self.0.link.run(verbs::bury(), Some(PATIENCE)).await?;
+            let some = self.link.run(verbs::bury(), Some(PATIENCE)).await?;
             some.removed.iter().for_each(Removed::log);
             if !some.has_more {
                 return Ok(());
@@ -83,24 +87,39 @@ impl RedisEngine {
         }
     }
 
+    /// Removes stale peers of all rooms.
+    async fn collect(&self) -> Result<(), Refusal> {
+        let mut skip = 0;
+        loop {
+            let collect = verbs::collect(false, skip);
+            let some = self.link.run(collect, Some(PATIENCE)).await?;
+            some.removed.iter().for_each(Removed::log);
+            if !some.has_more {
+                return Ok(());
+            }
+            skip = some.skip;
+        }
+    }
+
     /// Starts what a process does beside the requests of its peers.
-    pub(super) fn start_tasks(&self) {
-        let node = Arc::downgrade(&self.0);
-        let link = Arc::downgrade(&self.0.link);
+    pub fn start_tasks(self: &Arc<Self>) {
+        let node = Arc::downgrade(self);
+        let link = Arc::downgrade(&self.link);
         let watching = every(WATCH_PERIOD, link.clone(), async |link| link.watch().await);
         let using = every(USE_PERIOD, link, async |link| link.use_library().await);
-        let living = every(sign_period(&self.0.opts), node.clone(), async |node| {
-            let _ = Self(node).live().await;
+        let living = every(sign_period(&self.opts), node.clone(), async |node| {
+            let _ = node.live().await;
+            node.drop_unused();
         });
-        let period = self.0.opts.gc_interval;
+        let period = self.opts.gc_interval;
         let collecting = async move {
             sleep(period).await;
             every(period, node, async |node| {
-                let _ = Self(node).purge().await;
+                let _ = node.collect().await;
             })
             .await;
         };
-        let tasks = &self.0.tasks;
+        let tasks = &self.tasks;
         *tasks.collector.lock() = Some(tokio::spawn(collecting).abort_handle());
         tasks.running.lock().extend([
             tokio::spawn(watching).abort_handle(),

@@ -10,7 +10,8 @@ use crate::peer_list::{PeerId, Refusal};
 
 pub(super) use waits::{BegunWait, EndedWait, Next, OpenedSocket};
 pub(super) use watching::{
-    Cards, ClaimedHere, EventLines, Libraries, Life, ListedIds, Readiness, SentLast, Turn,
+    Cards, ClaimedHere, EventLines, Libraries, Life, ListedIds, Readiness, SentLast, SomeRooms,
+    Turn,
 };
 
 /// Reads the first word of an answer, which says whether the verb was carried out, and
@@ -19,6 +20,7 @@ fn accepted(row: &mut Row) -> Result<(), Refusal> {
     Err(match row.kind().as_str() {
         "ok" => return Ok(()),
         "full" => Refusal::Full,
+        "room full" => Refusal::RoomFull,
         "gone" | "sender" | "unknown" => Refusal::UnknownPeer,
         "receiver" => Refusal::UnknownReceiver,
         "wrong" => Refusal::WrongToken,
@@ -251,6 +253,8 @@ pub(super) struct RemovedSome {
     pub removed: Vec<Removed>,
     /// There may be more to be removed.
     pub has_more: bool,
+    /// How many are to be passed over then.
+    pub skip: u64,
 }
 
 impl Answer for RemovedSome {
@@ -258,6 +262,7 @@ impl Answer for RemovedSome {
         Ok(Self {
             removed: Removed::all(row.row()),
             has_more: row.kind() == "1",
+            skip: row.number().unwrap_or(0),
         })
     }
 }

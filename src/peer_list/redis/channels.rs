@@ -35,7 +35,7 @@ impl Channels for RedisEngine {
         let Unlisted { door, channels, .. } = unlisted;
         let highest = self.0.highest_id();
         let add = verbs::add_unlisted(&op, &secret, door, &token, highest, channels);
-        let added = self.0.link.run_in_time(add, PATIENCE).await;
+        let added = self.0.run_in_time(add, PATIENCE).await;
         if let Err(Refusal::Full) = added {
             asking.is_answered();
         }
@@ -46,7 +46,7 @@ impl Channels for RedisEngine {
 
     async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
         let resume = verbs::resume_unlisted(&op(), id, token);
-        let came_in = self.0.link.run_in_time(resume, PATIENCE).await?;
+        let came_in = self.0.run_in_time(resume, PATIENCE).await?;
         Ok(self.added(came_in, *token))
     }
 
@@ -55,7 +55,7 @@ impl Channels for RedisEngine {
         let op = op();
         let (card, hello, farewell) = (&listing.card, &listing.hello, &listing.farewell);
         let list = verbs::list_peer(&op, id, &listed, card, hello, farewell);
-        let Owed { full, version } = self.0.link.run(list, None).await?;
+        let Owed { full, version } = self.0.run(list, None).await?;
         info!(peer_id = id.get(), name = &*listed, "peer signed in");
         let version = version.ok_or(Refusal::Unavailable)?;
         self.push_owed(&op, id, None, full, HELLO, listing.hello)
@@ -79,7 +79,7 @@ impl Channels for RedisEngine {
     ) -> Result<(), Refusal> {
         let op = op();
         let send = verbs::send_to_alias(&op, from, scope, name, &body);
-        let sent = self.0.link.run(send, Some(LONG_PATIENCE)).await;
+        let sent = self.0.run(send, Some(LONG_PATIENCE)).await;
         let Owed { full, .. } = sent.map_err(|refusal| match refusal {
             Refusal::UnknownPeer => Refusal::UnknownReceiver,
             other => other,
@@ -108,7 +108,7 @@ impl Channels for RedisEngine {
     ) -> Result<(), Refusal> {
         let op = op();
         let publish = verbs::publish(&op, from, number, &body, channels);
-        let Owed { full, .. } = self.0.link.run(publish, None).await?;
+        let Owed { full, .. } = self.0.run(publish, None).await?;
         self.push_owed(&op, from, number, full, PUBLISHED, body)
             .await;
         Ok(())
@@ -135,14 +135,14 @@ impl Channels for RedisEngine {
 impl RedisEngine {
     /// Changes the names of a peer.
     async fn change(&self, change: Call<()>) -> Result<(), Refusal> {
-        self.0.link.run(change, None).await
+        self.0.run(change, None).await
     }
 
     /// Every peer in the list, from this node's copy.
     async fn known_cards(&self) -> Result<Vec<Card>, Refusal> {
         let unknown = self.0.cached.lock().without_card();
         for ids in unknown.chunks(CARDS_AT_ONCE) {
-            let asked = self.0.link.run(verbs::cards_of(ids), Some(PATIENCE));
+            let asked = self.0.run(verbs::cards_of(ids), Some(PATIENCE));
             let Cards(shown) = asked.await?;
             let mut cached = self.0.cached.lock();
             for (id, shown) in ids.iter().zip(shown) {
@@ -158,7 +158,7 @@ impl RedisEngine {
     fn added(&self, came_in: CameIn, token: PeerToken) -> Added {
         let CameIn { id, alias, .. } = came_in;
         // The peer may stay unlisted for long.
-        self.0.cached.lock().note_id(id);
+        self.0.note_id(id);
         Added {
             id,
             token,
@@ -177,7 +177,7 @@ impl RedisEngine {
         id: PeerId,
         name: &str,
     ) -> Result<(), Refusal> {
-        let Owed { full, .. } = self.0.link.run(announcement, None).await?;
+        let Owed { full, .. } = self.0.run(announcement, None).await?;
         let word = Bytes::copy_from_slice(name.as_bytes());
         self.push_owed(op, id, None, full, ANNOUNCED, word).await;
         Ok(())
@@ -214,7 +214,7 @@ impl RedisEngine {
         loop {
             self.until_space(id, body.len(), None).await?;
             let push = verbs::push_owed(op, from, number, id, kind, &body);
-            if let Pushed(true) = self.0.link.run(push, None).await? {
+            if let Pushed(true) = self.0.run(push, None).await? {
                 return Ok(());
             }
         }

@@ -196,7 +196,7 @@ async fn check(
             return Ok(Some(why));
         }
         let mut ready = library.call("ready");
-        ready.arg(1).arg(prefix).arg("ready").arg(node);
+        ready.arg(1).arg(prefix).arg("ready").arg(node).arg("");
         let answer: Value = match ready.query_async(&mut connection).await {
             Err(error) if is_unknown_function(&error) => {
                 library.load(&mut connection).await?;

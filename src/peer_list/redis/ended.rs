@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::future::join_all;
 
-use super::{here::Ended, node::Node, verbs};
+use super::{here::Ended, list::List, verbs};
 use crate::peer_list::PeerId;
 
 /// At most this many peers are reported at once.
@@ -14,7 +14,7 @@ const OVER_AT_ONCE: usize = 100;
 /// the last, or one of the first if it has been away since.
 const LINKS_KEPT: usize = 4;
 
-impl Node {
+impl List {
     /// Some of the peers with ended waits or connections here, and nothing else open.
     fn over_now(&self) -> Vec<PeerId> {
         let open = self.open.lock();
@@ -57,8 +57,8 @@ impl Node {
             return;
         };
         if !self.ended.is_reporting.swap(true, Ordering::AcqRel) {
-            let node = self.clone();
-            runtime.spawn(async move { node.report_ended().await });
+            let list = self.clone();
+            runtime.spawn(async move { list.report_ended().await });
         }
     }
 
@@ -79,10 +79,10 @@ impl Node {
             join_all(some.into_iter().map(async |(id, ended)| {
                 if let Some(number) = ended.wait {
                     let name = self.wait_name(number);
-                    let _ = self.link.run(verbs::end_wait(id, &name, false), None).await;
+                    let _ = self.run(verbs::end_wait(id, &name, false), None).await;
                 }
                 for link in ended.links {
-                    let _ = self.link.run(verbs::unlink(id, link), None).await;
+                    let _ = self.run(verbs::unlink(id, link), None).await;
                 }
             }))
             .await;

@@ -2,18 +2,19 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::peer_list::{PeerEvent, PeerId, PeerInfo, Reason};
+use super::member::Member;
+use crate::peer_list::{PeerEvent, PeerInfo, Reason};
 
-/// A peer: `ID DOOR CONNECTED SINCE SEEN HEARTBEAT NAME`, times in ms since 1970. A known
+/// A peer: `ID DOOR CONNECTED SINCE SEEN HEARTBEAT NAME`, times in ms since 1970. In a room,
+/// ID is `ROOM/ID`. A known
 /// capacity follows HEARTBEAT and a comma; versions that did not know capacities wrote
 /// nothing there.
 pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
     let mut fields = line.splitn(7, ' ');
     let mut field = || fields.next();
-    let time = |ms: &str| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(ms.parse().ok()?));
-    let id = PeerId::new(field()?.parse().ok()?)?;
+    let Member { room, id } = Member::read(field()?)?;
     let door = field()?.to_owned().into();
-    let (connected, since, last_seen) = (field()? == "1", time(field()?)?, time(field()?)?);
+    let (connected, since, last_seen) = (field()? == "1", time_of(field()?)?, time_of(field()?)?);
     let heartbeat = field()?;
     let (heartbeat, capacity) = match heartbeat.split_once(',') {
         Some((heartbeat, capacity)) => (heartbeat, capacity.parse().ok()),
@@ -21,6 +22,7 @@ pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
     };
     Some(PeerInfo {
         id,
+        room,
         name: field()?.into(),
         door,
         connected,
@@ -29,6 +31,11 @@ pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
         heartbeat: heartbeat == "1",
         capacity,
     })
+}
+
+/// A time in ms since 1970.
+pub(super) fn time_of(ms: &str) -> Option<SystemTime> {
+    Some(SystemTime::UNIX_EPOCH + Duration::from_millis(ms.parse().ok()?))
 }
 
 /// An event: `NUMBER KIND REASON` and the peer.

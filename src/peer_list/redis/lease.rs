@@ -5,17 +5,17 @@ use std::{fmt, sync::Arc};
 use super::{
     answers::Anything,
     here::OpenHere,
-    node::Node,
+    list::List,
     verbs::{self, Call},
 };
 use crate::peer_list::{PeerId, Receipt, delivery};
 
 /// A loan, of which Redis is told whether the news were handed over.
 pub(super) struct Lease {
-    node: Arc<Node>,
+    list: Arc<List>,
     here: Arc<OpenHere>,
     id: PeerId,
-    /// The name of the wait (see `Node::next_wait`), or `s` and the session of the
+    /// The name of the wait (see `List::next_wait`), or `s` and the session of the
     /// socket.
     name: String,
     hears: Hears,
@@ -39,14 +39,14 @@ impl fmt::Debug for Lease {
 
 impl Lease {
     pub(super) fn new(
-        node: &Arc<Node>,
+        list: &Arc<List>,
         here: &Arc<OpenHere>,
         id: PeerId,
         name: &str,
         hears: Hears,
     ) -> Self {
         Self {
-            node: node.clone(),
+            list: list.clone(),
             here: here.clone(),
             id,
             name: name.to_owned(),
@@ -80,7 +80,7 @@ impl Lease {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        self.node.link.later(self.done(is_done), None);
+        self.list.later(self.done(is_done), None);
     }
 }
 
@@ -97,14 +97,14 @@ impl delivery::Lease for Lease {
         };
         self.is_settled = true;
         let done = self.done(true);
-        let node = self.node.clone();
+        let list = self.list.clone();
         tokio::spawn(async move {
-            let _ = node.link.run(done, None).await;
+            let _ = list.run(done, None).await;
             drop(handing);
         });
     }
 
-    /// The reply is on its way, and does not hold up another wait of this node.
+    /// The reply is on its way, and does not hold up another wait of this list.
     fn into_receipt(mut self: Box<Self>) -> Option<Receipt> {
         Some(Receipt::new(move || self.settle(true)))
     }

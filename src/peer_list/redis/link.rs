@@ -179,15 +179,16 @@ pub(super) struct Health {
 }
 
 impl ProcessLink {
-    /// The Redis command for a verb. `end`: the latest time at which the verb may begin,
+    /// The Redis command for a verb in a room, as the script names it. `end`: the latest time at which the verb may begin,
     /// by the clock of Redis in ms, if it has one.
-    fn command(&self, words: &Words, end: Option<u64>) -> Cmd {
+    fn command(&self, room: &str, words: &Words, end: Option<u64>) -> Cmd {
         let mut command = self.library.call(words.verb);
         command
             .arg(1)
             .arg(&self.prefix)
             .arg(words.verb)
-            .arg(&self.node);
+            .arg(&self.node)
+            .arg(room);
         if let Some(end) = end {
             command.arg(end);
         }
@@ -223,25 +224,36 @@ impl ProcessLink {
         Ok(())
     }
 
-    /// Carries out a verb.
+    /// Carries out a verb for all rooms, or for the root list.
     pub async fn run<A: Answer>(
         &self,
         call: Call<A>,
         patience: Option<Duration>,
     ) -> Result<A, Refusal> {
-        A::read(self.carry_out(&call.words, None, patience).await?)
+        self.run_in("", call, patience).await
     }
 
-    /// Carries out a verb that has to begin within [`DONE_BY`] of `patience`.
+    /// Carries out a verb in a room, as the script names it.
+    pub async fn run_in<A: Answer>(
+        &self,
+        room: &str,
+        call: Call<A>,
+        patience: Option<Duration>,
+    ) -> Result<A, Refusal> {
+        A::read(self.carry_out(room, &call.words, None, patience).await?)
+    }
+
+    /// Carries out a verb in a room that has to begin within [`DONE_BY`] of `patience`.
     pub async fn run_in_time<A: Answer>(
         &self,
+        room: &str,
         TimedCall(call): TimedCall<A>,
         patience: Duration,
     ) -> Result<A, Refusal> {
         let ask = || {
             // Redis begins early enough that its answer still comes in time.
             let end = self.clock_in(patience.mul_f64(DONE_BY));
-            self.carry_out(&call.words, Some(end), Some(patience))
+            self.carry_out(room, &call.words, Some(end), Some(patience))
         };
         let mut row = ask().await?;
         if let Some(now) = row.late_at() {
@@ -250,18 +262,6 @@ impl ProcessLink {
             row = ask().await?;
         }
         A::read(row)
-    }
-
-    /// Carries out a verb in the background. `patience`: how long it is tried. Without, it
-    /// waits until Redis is back, so that a caller has to bound how many there can be.
-    pub fn later<A: Answer + 'static>(self: &Arc<Self>, call: Call<A>, patience: Option<Duration>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let link = self.clone();
-        runtime.spawn(async move {
-            let _ = link.run(call, patience).await;
-        });
     }
 
     /// Notes the current time of Redis, in ms.
@@ -287,11 +287,12 @@ impl ProcessLink {
     /// memory, because the caller cannot be refused.
     async fn carry_out(
         &self,
+        room: &str,
         words: &Words,
         until: Option<u64>,
         patience: Option<Duration>,
     ) -> Result<Row, Refusal> {
-        let command = self.command(words, until);
+        let command = self.command(room, words, until);
         let end = patience.and_then(|patience| Instant::now().checked_add(patience));
         let trying = async {
             let mut pauses = retry::pauses();

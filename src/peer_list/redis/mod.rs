@@ -1,8 +1,9 @@
 //! The peer list that lives in Redis: any number of nodes are one server.
 //!
-//! Each verb is one call of the script, which Redis carries out as a whole. A process has
-//! one link to Redis (`link.rs`), and keeps of a list only what cannot leave the process
-//! (`node.rs`): open waits and sockets, and a copy that it keeps up to date.
+//! Each verb is one call of the script, which Redis carries out as a whole. A process is a
+//! node (`node.rs`) with one link to Redis (`link.rs`). Of the list of each room that is
+//! used here it keeps only what cannot leave the process (`list.rs`): open waits and
+//! sockets, and a copy that it keeps up to date.
 
 mod alive;
 mod answers;
@@ -15,7 +16,9 @@ mod here;
 mod lease;
 mod library;
 mod link;
+mod list;
 mod mail;
+mod member;
 mod node;
 mod open;
 mod opened;
@@ -41,6 +44,7 @@ pub(super) use library::test_clock::KEY as TEST_CLOCK;
 
 use super::{Caller, HeartbeatOpts, PeerId, PeerToken, Proof, Refusal};
 use link::ProcessLink;
+use list::List;
 use node::Node;
 
 /// How long a verb is tried if its client can be refused: clients do not notice that
@@ -66,9 +70,9 @@ pub struct ClusterOpts {
     pub ca: Option<PathBuf>,
 }
 
-/// The list in Redis, as one node sees it. Clones are the same node.
+/// The list of one room in Redis, as one node sees it. Clones are the same list.
 #[derive(Clone)]
-pub(super) struct RedisEngine(Arc<Node>);
+pub(super) struct RedisEngine(Arc<List>);
 
 impl fmt::Debug for RedisEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,20 +84,20 @@ impl RedisEngine {
     pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
         let (link, pushes) = ProcessLink::connect(cluster, &opts).await?;
         let address = link.address();
-        let list = Self(Arc::new(Node::new(opts, link)));
         let unreachable = |_: Refusal| ConnectError::Unreachable {
             address: address.clone(),
             why: "it stopped answering".to_owned(),
             source: None,
         };
-        list.live().await.map_err(unreachable)?;
+        let node = Node::new(opts, link);
+        let list = Self(node.root_list());
+        node.live().await.map_err(unreachable)?;
         list.0.sync(Some(PATIENCE)).await.map_err(unreachable)?;
-        list.0
-            .sync_events(true, Some(PATIENCE))
+        node.sync_events(true, Some(PATIENCE))
             .await
             .map_err(unreachable)?;
-        push::start(&list.0, pushes);
-        list.start_tasks();
+        push::start(&node, pushes);
+        node.start_tasks();
         Ok(list)
     }
 }

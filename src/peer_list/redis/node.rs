@@ -1,58 +1,52 @@
-//! What a process keeps of one list in Redis: the copy, the events, and what is open
-//! here.
+//! What a process is among the others: a node, with its link to Redis, the events, and
+//! the lists of the rooms that are used here.
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use dashmap::{DashMap, Entry};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    answers::EventLines,
+    PATIENCE,
+    answers::{ClaimedHere, EventLines},
     events::read_event,
-    here::{EndedHere, OpenHere},
     link::ProcessLink,
+    list::List,
+    member::Member,
     tasks::Tasks,
-    verbs::{self, Known},
-    view::Cached,
+    verbs,
 };
-use crate::peer_list::{HeartbeatOpts, PeerId, Refusal, events::EventLog, telling::Updates};
+use crate::peer_list::{HeartbeatOpts, Refusal, RoomName, events::EventLog};
 
-/// One list in Redis, as this process sees it.
+/// A node: this process, as far as it shares lists with others.
 pub(super) struct Node {
     pub opts: HeartbeatOpts,
     pub link: Arc<ProcessLink>,
-    pub cached: Mutex<Cached>,
     pub events: Arc<EventLog>,
-    pub open: Mutex<HashMap<PeerId, Vec<Arc<OpenHere>>>>,
-    pub updates: Updates,
+    pub events_asked: EventsAsked,
     pub ending: CancellationToken,
     /// The number of the last wait that began here.
     pub waits: AtomicU64,
-    pub ended: EndedHere,
-    changes: ChangesAsked,
-    pub events_asked: EventsAsked,
-    /// When the list in Redis was created, by its clock in ms. 0: not known yet.
+    /// When the lists in Redis were created, by its clock in ms. 0: not known yet.
     pub created: AtomicU64,
     pub tasks: Tasks,
-}
-
-/// The questions for changes of the list, of which one at a time is open: its answer
-/// serves all.
-#[derive(Default)]
-struct ChangesAsked {
-    alone: tokio::sync::Mutex<()>,
-    /// How many questions have begun.
-    begun: AtomicU64,
-    /// The last of them that was answered.
-    answered: AtomicU64,
+    /// The highest id that was given in a room, as far as this node knows.
+    pub highest_room_id: AtomicU32,
+    root: OnceLock<Weak<List>>,
+    rooms: DashMap<RoomName, Weak<List>>,
+    /// The number of the last copy of a room's list.
+    copies: AtomicU64,
+    /// The lists of rooms. They are kept for some time between two uses: a client that was
+    /// answered is back soon.
+    kept: Mutex<Vec<Arc<List>>>,
 }
 
 /// The questions for events, of which one at a time is open: otherwise events would come
@@ -65,27 +59,27 @@ pub(super) struct EventsAsked {
 }
 
 impl Node {
-    pub fn new(opts: HeartbeatOpts, link: ProcessLink) -> Self {
-        Self {
+    pub fn new(opts: HeartbeatOpts, link: ProcessLink) -> Arc<Self> {
+        Arc::new(Self {
             opts,
             link: Arc::new(link),
-            cached: Mutex::new(Cached::new()),
             events: EventLog::new(),
-            open: Mutex::default(),
-            updates: Updates::default(),
+            events_asked: EventsAsked::default(),
             ending: CancellationToken::new(),
             waits: AtomicU64::new(0),
-            ended: EndedHere::default(),
-            changes: ChangesAsked::default(),
-            events_asked: EventsAsked::default(),
             created: AtomicU64::new(0),
             tasks: Tasks::default(),
-        }
+            highest_room_id: AtomicU32::new(0),
+            root: OnceLock::new(),
+            rooms: DashMap::new(),
+            copies: AtomicU64::new(0),
+            kept: Mutex::default(),
+        })
     }
 
-    /// Notes when the list in Redis was created. If that has changed, the previous list
-    /// is lost.
-    pub fn list_created(self: &Arc<Self>, when: u64) {
+    /// Notes when the lists in Redis were created. If that has changed, the previous ones
+    /// are lost.
+    pub fn lists_created(self: &Arc<Self>, when: u64) {
         let before = self.created.swap(when, Ordering::Relaxed);
         if before != 0 && before != when {
             warn!("Redis has lost the peer list: all peers have to sign in again");
@@ -93,78 +87,110 @@ impl Node {
         }
     }
 
-    /// The highest id that was ever given, as far as this node knows.
-    pub fn highest_id(&self) -> u32 {
-        self.cached.lock().highest_id()
+    // Rooms ----------------------------------------------------------------
+
+    /// The root list, which lives as long as the server.
+    pub fn root_list(self: &Arc<Self>) -> Arc<List> {
+        let list = Arc::new(List::new(self.clone(), None));
+        let _ = self.root.set(Arc::downgrade(&list));
+        list
     }
 
-    // The list -------------------------------------------------------------
-
-    /// Brings the copy up to this version, with the STATUS of all peers. Calls that come
-    /// together share one question.
-    pub async fn sync_to(&self, version: u64, patience: Option<Duration>) -> Result<(), Refusal> {
-        let is_done = || {
-            let cached = self.cached.lock();
-            cached.known().is_some_and(|known| known >= version) && !cached.wants_statuses()
+    /// The list of a room, for somebody who uses it now.
+    pub fn room(self: &Arc<Self>, name: &RoomName) -> Arc<List> {
+        let make = || Arc::new(List::new(self.clone(), Some(name.clone())));
+        let (list, is_new) = match self.rooms.entry(name.clone()) {
+            Entry::Occupied(mut known) => match known.get().upgrade() {
+                Some(list) => (list, false),
+                None => {
+                    let list = make();
+                    known.insert(Arc::downgrade(&list));
+                    (list, true)
+                }
+            },
+            Entry::Vacant(place) => {
+                let list = make();
+                place.insert(Arc::downgrade(&list));
+                (list, true)
+            }
         };
-        if is_done() {
-            return Ok(());
+        if is_new {
+            self.kept.lock().push(list.clone());
         }
-        let _alone = self.changes.alone.lock().await;
-        if is_done() {
-            return Ok(());
+        list
+    }
+
+    /// The list of a room that is used here, or the root list.
+    pub fn used_list(&self, room: Option<&RoomName>) -> Option<Arc<List>> {
+        match room {
+            None => self.root.get()?.upgrade(),
+            Some(name) => self.rooms.get(name)?.upgrade(),
         }
-        self.ask_for_changes(patience).await
     }
 
-    /// Brings the copy up to date. `patience`: how long this is tried.
-    pub async fn sync(&self, patience: Option<Duration>) -> Result<(), Refusal> {
-        let _alone = self.changes.alone.lock().await;
-        self.ask_for_changes(patience).await
+    /// All lists that are used here.
+    pub fn used_lists(&self) -> Vec<Arc<List>> {
+        let root = self.root.get().and_then(Weak::upgrade);
+        let rooms = self.rooms.iter().filter_map(|list| list.upgrade());
+        root.into_iter().chain(rooms).collect()
     }
 
-    /// Brings the copy up to what Redis has now or later. Calls that come while a
-    /// question is open share the next one.
-    pub async fn sync_now(&self, patience: Option<Duration>) -> Result<(), Refusal> {
-        let begun = self.changes.begun.load(Ordering::Acquire);
-        let _alone = self.changes.alone.lock().await;
-        if self.changes.answered.load(Ordering::Acquire) > begun {
-            return Ok(());
-        }
-        self.ask_for_changes(patience).await
+    /// Called now and then: drops the lists of rooms that nobody uses.
+    pub fn drop_unused(&self) {
+        let is_unused = |list: &mut Arc<List>| Arc::strong_count(list) == 1;
+        // Dropped when nothing is locked: a list takes itself off.
+        let unused: Vec<Arc<List>> = self.kept.lock().extract_if(.., is_unused).collect();
+        drop(unused);
     }
 
-    async fn ask_for_changes(&self, patience: Option<Duration>) -> Result<(), Refusal> {
-        let question = self.changes.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let (known, statuses) = {
-            let mut cached = self.cached.lock();
-            (cached.known(), cached.asks_for_statuses())
-        };
-        let asked = self.link.run(verbs::view(Known(known), statuses), patience);
-        let view = asked.await?.for_one_at(known);
-        let is_older = view.is_older();
-        self.cached.lock().apply(view);
-        if is_older {
-            self.lost_changes();
-        }
-        self.changes.answered.store(question, Ordering::Release);
-        Ok(())
+    /// The node stops: no list is kept any more.
+    pub fn drop_kept(&self) {
+        let kept = std::mem::take(&mut *self.kept.lock());
+        drop(kept);
     }
 
-    pub fn lost_changes(&self) {
-        warn!(
-            "Redis has lost its last changes (it was not persistent, or a replica took over): peers \
-             may have to sign in again, and messages may be lost"
-        );
-        self.forget_lost_changes();
+    /// The list of a room was dropped.
+    pub fn forget_room(&self, name: &RoomName) {
+        self.rooms
+            .remove_if(name, |_, list| list.strong_count() == 0);
     }
 
-    /// Redis may have lost changes: versions above the current one are of the lost list.
-    pub fn forget_lost_changes(&self) {
-        let current = self.cached.lock().roster.current();
-        self.updates.told.fetch_min(current, Ordering::AcqRel);
-        for here in self.all_open() {
-            here.limit_heard(current);
+    /// The number of another copy of a room's list.
+    pub fn next_copy(&self) -> u64 {
+        self.copies.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    // What is open here ----------------------------------------------------
+
+    pub fn end_waits(&self) {
+        self.ending.cancel();
+        self.used_lists().iter().for_each(|list| list.recheck());
+    }
+
+    /// Tells Redis what is not open here although Redis has it as open: Redis has lost
+    /// that it was closed.
+    pub async fn deny(self: &Arc<Self>) -> Result<(), Refusal> {
+        let mut cursor = "0".to_owned();
+        loop {
+            let asked = self.link.run(verbs::open_here(&cursor), Some(PATIENCE));
+            let ClaimedHere {
+                cursor: next,
+                claimed,
+            } = asked.await?;
+            cursor = next;
+            for (Member { room, id }, name) in claimed {
+                let list = match (&room, self.used_list(room.as_ref())) {
+                    (_, Some(list)) => list,
+                    (Some(name), None) => self.room(name),
+                    (None, None) => return Ok(()),
+                };
+                if list.open_of(id).is_empty() {
+                    list.run(verbs::not_open(id, &name), Some(PATIENCE)).await?;
+                }
+            }
+            if cursor == "0" {
+                return Ok(());
+            }
         }
     }
 

@@ -39,13 +39,6 @@ impl Presence for RedisEngine {
     }
 }
 
-impl RedisEngine {
-    /// A connection is closed, or another peer uses it.
-    fn link_lost(&self, id: PeerId, link: u64) {
-        self.0.link_is_over(id, link);
-    }
-}
-
 /// A request of a peer, as this node sees it.
 struct Request {
     list: RedisEngine,
@@ -77,10 +70,10 @@ impl Request {
     }
 
     fn uses_link(&self) {
-        let list = self.list.clone();
-        let number = Arc::as_ptr(&list.0).addr();
+        let list = self.list.0.clone();
+        let number = Arc::as_ptr(&list).addr();
         self.caller
-            .uses_link(number, move |id, link| list.link_lost(id, link));
+            .uses_link(number, move |id, link| list.link_is_over(id, link));
     }
 }
 
@@ -105,15 +98,14 @@ impl OpenRequest for Request {
         let Caller { id, lingers, .. } = self.caller;
         let (token, link) = (&self.caller.proof, link_of(&self.caller));
         let set = verbs::set_capacity(id, token, link, lingers, capacity);
-        self.tell(self.list.0.link.run(set, Some(PATIENCE))).await
+        self.tell(self.list.0.run(set, Some(PATIENCE))).await
     }
 
     async fn seen(&self) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = self.caller;
         let (token, link) = (&self.caller.proof, link_of(&self.caller));
         let seen = verbs::seen(id, token, link, lingers);
-        self.tell(self.list.0.link.run(seen, Some(READY_PATIENCE)))
-            .await
+        self.tell(self.list.0.run(seen, Some(READY_PATIENCE))).await
     }
 
     /// Tells Redis of a sign-in, if no verb has.
@@ -124,7 +116,7 @@ impl OpenRequest for Request {
         self.uses_link();
         let Caller { id, lingers, .. } = self.caller;
         let signed_in = verbs::signed_in(id, link_of(&self.caller), lingers);
-        self.list.0.link.later(signed_in, Some(LONG_PATIENCE));
+        self.list.0.later(signed_in, Some(LONG_PATIENCE));
     }
 }
 
@@ -156,7 +148,7 @@ impl Drop for Opening<'_> {
         if let Some(name) = self.name.take() {
             let drop_socket = verbs::drop_socket(self.id, &name);
             // After a longer outage the node denies what it has not open.
-            self.list.0.link.later(drop_socket, Some(LONG_PATIENCE));
+            self.list.0.later(drop_socket, Some(LONG_PATIENCE));
         }
     }
 }
@@ -187,7 +179,7 @@ impl Socket {
             id,
             name: Some(name),
         };
-        let OpenedSocket { session, heard } = list.0.link.run_in_time(open, PATIENCE).await?;
+        let OpenedSocket { session, heard } = list.0.run_in_time(open, PATIENCE).await?;
         opening.name = None;
         looking.here.set_session(session);
         looking.here.set_heard(heard);
@@ -203,7 +195,7 @@ impl Socket {
 #[async_trait]
 impl OpenSocket for Socket {
     async fn wait(&self) -> Delivery {
-        let Looking { node, here, .. } = &self.looking;
+        let Looking { list, here, .. } = &self.looking;
         let lease = format!("s{}", self.session);
         loop {
             if let Some(reason) = here.removed() {
@@ -223,7 +215,7 @@ impl OpenSocket for Socket {
                 }
                 Found::Nothing => {}
             }
-            if node.is_ending() {
+            if list.is_ending() {
                 return Delivery::last(News::Nothing("".into()));
             }
             news.await;
@@ -231,10 +223,10 @@ impl OpenSocket for Socket {
     }
 
     async fn ended(&self) {
-        let Looking { node, here, .. } = &self.looking;
+        let Looking { list, here, .. } = &self.looking;
         loop {
             let end = here.end.notified();
-            if here.removed().is_some() || here.is_replaced() || node.is_ending() {
+            if here.removed().is_some() || here.is_replaced() || list.is_ending() {
                 return;
             }
             end.await;
@@ -243,9 +235,9 @@ impl OpenSocket for Socket {
 
     async fn leave(mut self: Box<Self>, reason: Reason) {
         self.reason = reason;
-        let Looking { node, id, .. } = &self.looking;
+        let Looking { list, id, .. } = &self.looking;
         let close = verbs::close_socket(*id, self.session, reason);
-        if let Ok(ClosedSocket(removed)) = node.link.run(close, Some(PATIENCE)).await {
+        if let Ok(ClosedSocket(removed)) = list.run(close, Some(PATIENCE)).await {
             self.has_left = true;
             if let Some(removed) = removed {
                 removed.log();
@@ -258,7 +250,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         if !self.has_left {
             let close = verbs::close_socket(self.looking.id, self.session, self.reason);
-            self.looking.node.link.later(close, None);
+            self.looking.list.later(close, None);
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{PATIENCE, answers::ClaimedHere, here::OpenHere, node::Node, verbs};
-use crate::peer_list::{PeerId, Refusal};
+use super::{here::OpenHere, list::List};
+use crate::peer_list::PeerId;
 
-impl Node {
+impl List {
     /// A wait or socket of a peer is open here from now on.
     pub fn open(&self, id: PeerId) -> Arc<OpenHere> {
         let here = OpenHere::new();
@@ -51,51 +51,22 @@ impl Node {
         }
     }
 
-    pub fn end_waits(&self) {
-        self.ending.cancel();
-        self.recheck();
-    }
-
     pub fn is_ending(&self) -> bool {
-        self.ending.is_cancelled()
+        self.node.ending.is_cancelled()
     }
 
     /// Waits until the waits here should end.
     pub async fn ended(&self) {
-        self.ending.cancelled().await;
-    }
-
-    /// Tells Redis what is not open here although Redis has it as open: Redis has lost
-    /// that it was closed.
-    pub async fn deny(&self) -> Result<(), Refusal> {
-        let mut cursor = "0".to_owned();
-        loop {
-            let asked = self.link.run(verbs::open_here(&cursor), Some(PATIENCE));
-            let ClaimedHere {
-                cursor: next,
-                claimed,
-            } = asked.await?;
-            cursor = next;
-            for (id, name) in claimed {
-                if self.open_of(id).is_empty() {
-                    self.link
-                        .run(verbs::not_open(id, &name), Some(PATIENCE))
-                        .await?;
-                }
-            }
-            if cursor == "0" {
-                return Ok(());
-            }
-        }
+        self.node.ending.cancelled().await;
     }
 
     /// A name for a wait that begins here. It contains the node, and a number that rises.
     pub fn next_wait(&self) -> (u64, String) {
-        let number = self.waits.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.node.waits.fetch_add(1, Ordering::Relaxed) + 1;
         (number, self.wait_name(number))
     }
 
     pub fn wait_name(&self, number: u64) -> String {
-        format!("{}.{number}", self.link.node)
+        format!("{}.{number}", self.node.link.node)
     }
 }

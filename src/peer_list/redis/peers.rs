@@ -10,7 +10,7 @@ use super::{
     LONG_PATIENCE, PATIENCE, RedisEngine,
     answers::{Left, SignedInAs, WasRemoved},
     caller, link_of,
-    node::Node,
+    list::List,
     op, verbs,
 };
 use crate::peer_list::{
@@ -37,7 +37,7 @@ impl Peers for RedisEngine {
             self.0.highest_id(),
             opts.protected,
         );
-        let added = self.0.link.run_in_time(add, PATIENCE).await;
+        let added = self.0.run_in_time(add, PATIENCE).await;
         if let Err(Refusal::Full) = added {
             asking.is_answered();
         }
@@ -61,14 +61,14 @@ impl Peers for RedisEngine {
         let name = name.map(name_for_list);
         let name = name.as_deref().unwrap_or_default();
         let resume = verbs::resume_peer(&op(), id, token, name, opts.door, opts.dialect);
-        let resumed = self.0.link.run_in_time(resume, PATIENCE).await?;
+        let resumed = self.0.run_in_time(resume, PATIENCE).await?;
         info!(peer_id = id.get(), "peer came back");
         self.signed_in(resumed, *token).await
     }
 
     async fn check_token(&self, id: PeerId, token: Option<&PeerToken>) -> Result<(), Refusal> {
         let check = verbs::check_token(id, token);
-        self.0.link.run(check, Some(PATIENCE)).await
+        self.0.run(check, Some(PATIENCE)).await
     }
 
     async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), Refusal> {
@@ -77,7 +77,7 @@ impl Peers for RedisEngine {
 
     async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Refusal> {
         let remove = verbs::remove_peer(&op(), id, reason);
-        let WasRemoved { was_there, peer } = self.0.link.run(remove, Some(PATIENCE)).await?;
+        let WasRemoved { was_there, peer } = self.0.run(remove, Some(PATIENCE)).await?;
         if let Some(peer) = peer {
             peer.log();
         }
@@ -87,14 +87,14 @@ impl Peers for RedisEngine {
     async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Refusal> {
         let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let later = verbs::sign_out_later(id, ms);
-        self.0.link.run(later, Some(PATIENCE)).await?;
-        let node = Arc::downgrade(&self.0);
+        self.0.run(later, Some(PATIENCE)).await?;
+        let list = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             let mut pause = grace;
             loop {
                 sleep(pause).await;
-                let Some(node) = node.upgrade() else { return };
-                let left = node.link.run(verbs::leave(id), Some(LONG_PATIENCE));
+                let Some(list) = list.upgrade() else { return };
+                let left = list.run(verbs::leave(id), Some(LONG_PATIENCE));
                 // Otherwise the collector finds it.
                 let Ok(Left { removed, is_asked }) = left.await else {
                     return;
@@ -116,7 +116,7 @@ impl RedisEngine {
     pub(super) async fn heartbeat(&self, caller: &Caller) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = *caller;
         let heartbeat = verbs::heartbeat(id, &caller.proof, link_of(caller), lingers);
-        self.0.link.run(heartbeat, Some(PATIENCE)).await
+        self.0.run(heartbeat, Some(PATIENCE)).await
     }
 
     /// The answer to a sign-in: the id, and the list.
@@ -125,6 +125,7 @@ impl RedisEngine {
         SignedInAs { id, version }: SignedInAs,
         token: PeerToken,
     ) -> Result<SignedIn, Refusal> {
+        self.0.note_id(id);
         self.0.sync_to(version, Some(PATIENCE)).await?;
         let list = self.0.cached.lock().list_from(id);
         Ok(SignedIn { id, token, list })
@@ -134,14 +135,14 @@ impl RedisEngine {
 /// A sign-in that was asked for. If it is dropped while it has its name, its client was
 /// refused or has left: the sign-in is undone.
 pub(super) struct SignIn<'a> {
-    node: &'a Arc<Node>,
+    list: &'a Arc<List>,
     op: Option<String>,
 }
 
 impl<'a> SignIn<'a> {
-    pub fn new(node: &'a Arc<Node>, op: &str) -> Self {
+    pub fn new(list: &'a Arc<List>, op: &str) -> Self {
         let op = Some(op.to_owned());
-        Self { node, op }
+        Self { list, op }
     }
 
     pub fn is_answered(&mut self) {
@@ -154,7 +155,7 @@ impl Drop for SignIn<'_> {
         if let Some(op) = self.op.take() {
             let give_up = verbs::give_up_sign_in(&op);
             // After a longer outage the peer is stale.
-            self.node.link.later(give_up, Some(LONG_PATIENCE));
+            self.list.later(give_up, Some(LONG_PATIENCE));
         }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, atomic::Ordering};
 use ::redis::{PushInfo, PushKind, Value};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{PATIENCE, node::Node, retry};
-use crate::peer_list::{PeerId, Reason, Refusal};
+use super::{PATIENCE, here::OpenHere, list::List, member::Member, node::Node, retry};
+use crate::peer_list::{Reason, Refusal, RoomName};
 
 /// Listens to pushes for as long as the node is used.
 pub(super) fn start(node: &Arc<Node>, mut pushes: UnboundedReceiver<PushInfo>) {
@@ -53,8 +53,23 @@ impl Node {
     }
 
     async fn find_out(self: &Arc<Self>) -> Result<(), Refusal> {
-        // Redis may have lost changes, and may have given their versions to other
-        // changes.
+        let lists = self.used_lists();
+        for list in &lists {
+            list.find_out().await?;
+        }
+        self.sync_events(false, Some(PATIENCE)).await?;
+        self.deny().await?;
+        for list in &lists {
+            list.recheck();
+            list.changed();
+        }
+        Ok(())
+    }
+}
+
+impl List {
+    /// Redis may have lost changes, and may have given their versions to other changes.
+    async fn find_out(&self) -> Result<(), Refusal> {
         let version = self.cached.lock().forget();
         self.sync(Some(PATIENCE)).await?;
         let current = self.cached.lock().roster.current();
@@ -64,10 +79,6 @@ impl Node {
         } else {
             self.forget_lost_changes();
         }
-        self.sync_events(false, Some(PATIENCE)).await?;
-        self.deny().await?;
-        self.recheck();
-        self.changed();
         Ok(())
     }
 }
@@ -75,18 +86,18 @@ impl Node {
 /// A push of Redis to a node.
 #[derive(Debug, PartialEq, Eq)]
 enum Push {
-    /// The list has changed.
-    Changed,
+    /// The list of this room has changed.
+    Changed(Option<RoomName>),
     /// An event has happened.
     Event,
     /// There may be news for this peer.
-    Wake(PeerId),
+    Wake(Member),
     /// The wait of this peer ends: it has to poll again.
-    EndWait(PeerId),
+    EndWait(Member),
     /// The session with this number has taken the peer over.
-    Replaced(PeerId, u64),
+    Replaced(Member, u64),
     /// The peer was removed, or its door should remove it.
-    Removed(PeerId, Reason),
+    Removed(Member, Reason),
 }
 
 impl Push {
@@ -95,15 +106,16 @@ impl Push {
     fn read(text: &str) -> Option<Self> {
         let (letter, rest) = text.split_at_checked(1)?;
         let mut words = rest.splitn(2, ' ');
-        let id = words.next().and_then(PeerId::parse);
+        let whom = words.next().and_then(Member::read);
         let word = words.next().unwrap_or_default();
         Some(match letter {
-            "v" => Self::Changed,
+            "v" if rest.is_empty() => Self::Changed(None),
+            "v" => Self::Changed(Some(rest.parse().ok()?)),
             "e" => Self::Event,
-            "w" => Self::Wake(id?),
-            "b" => Self::EndWait(id?),
-            "x" => Self::Replaced(id?, word.parse().ok()?),
-            "r" => Self::Removed(id?, Reason::read(word).unwrap_or(Reason::TimedOut)),
+            "w" => Self::Wake(whom?),
+            "b" => Self::EndWait(whom?),
+            "x" => Self::Replaced(whom?, word.parse().ok()?),
+            "r" => Self::Removed(whom?, Reason::read(word).unwrap_or(Reason::TimedOut)),
             _ => return None,
         })
     }
@@ -111,7 +123,11 @@ impl Push {
 
 fn hear(node: &Arc<Node>, push: Push) {
     match push {
-        Push::Changed => node.changed(),
+        Push::Changed(room) => {
+            if let Some(list) = node.used_list(room.as_ref()) {
+                list.changed();
+            }
+        }
         Push::Event => {
             if node.events_asked.is_next.swap(true, Ordering::AcqRel) {
                 return;
@@ -121,25 +137,18 @@ fn hear(node: &Arc<Node>, push: Push) {
                 retry::until_answered(|| node.sync_events(false, None)).await;
             });
         }
-        Push::Wake(id) => {
-            for here in node.open_of(id) {
-                here.news.notify_one();
-            }
-        }
-        Push::EndWait(id) => {
-            for here in node.open_of(id) {
-                here.end_wait();
-            }
-        }
-        Push::Replaced(id, session) => {
-            for here in node.open_of(id) {
-                here.replaced_by(session);
-            }
-        }
-        Push::Removed(id, reason) => {
-            for here in node.open_of(id) {
-                here.set_removed(reason);
-            }
+        Push::Wake(whom) => node.open_of(&whom, |here| here.news.notify_one()),
+        Push::EndWait(whom) => node.open_of(&whom, OpenHere::end_wait),
+        Push::Replaced(whom, session) => node.open_of(&whom, |here| here.replaced_by(session)),
+        Push::Removed(whom, reason) => node.open_of(&whom, |here| here.set_removed(reason)),
+    }
+}
+
+impl Node {
+    /// Does something to each wait and socket of a peer that is open here.
+    fn open_of(&self, whom: &Member, what: impl Fn(&OpenHere)) {
+        if let Some(list) = self.used_list(whom.room.as_ref()) {
+            list.open_of(whom.id).iter().for_each(|here| what(here));
         }
     }
 }
@@ -147,18 +156,32 @@ fn hear(node: &Arc<Node>, push: Push) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer_list::PeerId;
 
     #[test]
     fn what_redis_tells_is_read_and_what_another_version_tells_is_passed_over() {
         let id = PeerId::new(7).unwrap();
+        let room: RoomName = "a-room".parse().unwrap();
+        let root = Member { room: None, id };
+        let in_room = Member {
+            room: Some(room.clone()),
+            id,
+        };
         let read = [
-            ("v", Some(Push::Changed)),
+            ("v", Some(Push::Changed(None))),
+            ("va-room", Some(Push::Changed(Some(room)))),
+            ("va/room", None),
             ("e", Some(Push::Event)),
-            ("w7", Some(Push::Wake(id))),
-            ("b7", Some(Push::EndWait(id))),
-            ("x7 12", Some(Push::Replaced(id, 12))),
-            ("r7 kicked", Some(Push::Removed(id, Reason::Kicked))),
-            ("r7 newer", Some(Push::Removed(id, Reason::TimedOut))),
+            ("w7", Some(Push::Wake(root.clone()))),
+            ("wa-room/7", Some(Push::Wake(in_room.clone()))),
+            ("wa room/7", None),
+            ("b7", Some(Push::EndWait(root.clone()))),
+            ("x7 12", Some(Push::Replaced(root.clone(), 12))),
+            (
+                "ra-room/7 kicked",
+                Some(Push::Removed(in_room, Reason::Kicked)),
+            ),
+            ("r7 newer", Some(Push::Removed(root, Reason::TimedOut))),
             ("", None),
             ("w", None),
             ("wx", None),

@@ -4,10 +4,10 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{node::Node, retry};
+use super::{list::List, retry};
 use crate::peer_list::telling::{Schedule, Telling};
 
-impl Node {
+impl List {
     /// The version of the list that a peer should have heard when it waits.
     pub fn told(&self) -> u64 {
         self.updates.told.load(Ordering::Acquire)
@@ -20,21 +20,21 @@ impl Node {
     fn tell(self: &Arc<Self>, when: fn(&mut Schedule, usize, Instant) -> Telling) {
         let peers = self.cached.lock().roster.len();
         let telling = when(&mut self.updates.schedule.lock(), peers, Instant::now());
-        let node = Arc::downgrade(self);
+        let list = Arc::downgrade(self);
         match telling {
             Telling::Scheduled => {}
             Telling::Now => {
                 tokio::spawn(async move {
-                    if let Some(node) = node.upgrade() {
-                        node.tell_now().await;
+                    if let Some(list) = list.upgrade() {
+                        list.tell_now().await;
                     }
                 });
             }
             Telling::At(end) => {
                 tokio::spawn(async move {
                     sleep_until(end).await;
-                    if let Some(node) = node.upgrade() {
-                        node.tell(|schedule, _, now| schedule.scheduled(now));
+                    if let Some(list) = list.upgrade() {
+                        list.tell(|schedule, _, now| schedule.scheduled(now));
                     }
                 });
             }

@@ -9,7 +9,7 @@ use super::{
     answers::{
         Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, EndedWait, EventLines, Left,
         Libraries, Life, ListedIds, Next, OpenedSocket, Owed, Pushed, Readiness, RemovedSome,
-        SentLast, SignedInAs, Space, SpaceAfterAll, Turn, WasRemoved,
+        SentLast, SignedInAs, SomeRooms, Space, SpaceAfterAll, Turn, WasRemoved,
     },
     hash_token,
     view::{View, dialect_letter},
@@ -84,7 +84,8 @@ verbs! {
     now sign_out_later(id: PeerId, grace: u64) -> Anything;
     /// The grace of a peer that signs out later is over.
     now leave(id: PeerId) -> Left;
-    now collect() -> RemovedSome;
+    /// `here`: only those of this room. `skip`: how many stale peers to pass over.
+    now collect(here: bool, skip: u64) -> RemovedSome;
 
     // Requests of peers.
     now heartbeat(id: PeerId, token: &Proof, link: Option<u64>, lingers: bool) -> ();
@@ -143,6 +144,9 @@ verbs! {
 
     // The list as it is now.
     now view(known: Known, statuses: bool) -> View;
+    /// This node has no copy of the list any more.
+    now forget_room() -> Anything;
+    now rooms(cursor: &str) -> SomeRooms;
     now peer_info(id: PeerId) -> Option<PeerInfo>;
     now peer_infos(ids: &[String]) -> Vec<PeerInfo>;
     now listed() -> ListedIds;
@@ -152,7 +156,7 @@ verbs! {
     now webhook_sent_last() -> SentLast;
 
     // Nodes.
-    now live(highest: u32) -> Life;
+    now live(highest: u32, highest_in_rooms: u32) -> Life;
     now bury() -> RemovedSome;
     now open_here(cursor: &str) -> ClaimedHere;
     now not_open(id: PeerId, name: &str) -> Anything;

@@ -46,6 +46,11 @@ impl View {
         self.asked_at.is_some_and(|known| known > self.version)
     }
 
+    /// Nothing was ever in the list.
+    pub fn is_of_nothing(&self) -> bool {
+        self.version == 0
+    }
+
     /// The answer to a node that knows this version.
     pub fn for_one_at(mut self, known: Option<u64>) -> Self {
         self.asked_at = known;

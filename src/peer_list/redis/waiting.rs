@@ -1,4 +1,4 @@
-//! Waiting for news at this node.
+//! Waiting for news at this list.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{
     here::OpenHere,
     lease::{Hears, Lease},
     link_of,
-    node::Node,
+    list::List,
     retry, verbs,
 };
 use crate::peer_list::{Caller, Delivery, Dialect, News, PeerId, Reason, Refusal, WaitOpts};
@@ -32,16 +32,16 @@ pub(super) enum Found {
 
 /// An open wait or socket that looks for news.
 pub(super) struct Looking {
-    pub node: Arc<Node>,
+    pub list: Arc<List>,
     pub here: Arc<OpenHere>,
     pub id: PeerId,
 }
 
 impl Looking {
-    pub fn new(node: &Arc<Node>, id: PeerId) -> Self {
+    pub fn new(list: &Arc<List>, id: PeerId) -> Self {
         Self {
-            node: node.clone(),
-            here: node.open(id),
+            list: list.clone(),
+            here: list.open(id),
             id,
         }
     }
@@ -51,8 +51,8 @@ impl Looking {
         Ok(match next {
             Next::Message { number, news } => Found::Lent(news, number, Hears::Message(number)),
             Next::List { heard, version } => {
-                self.node.sync_to(version, None).await?;
-                let mut cached = self.node.cached.lock();
+                self.list.sync_to(version, None).await?;
+                let mut cached = self.list.cached.lock();
                 let list = cached.roster.update(heard, Instant::now());
                 let version = Hears::Version(cached.roster.current());
                 Found::Lent(News::Status(list), 0, version)
@@ -71,25 +71,25 @@ impl Looking {
     /// when the wait began, by Redis' clock in ms (a socket: 0).
     pub async fn look(&self, lease: &str, began: u64) -> Found {
         retry::until_answered(|| async {
-            let told = self.node.told();
+            let told = self.list.told();
             let acknowledged = self.here.acknowledged();
             let take = verbs::take(began, self.id, lease, acknowledged, told);
             // An error: a node of another version may have written what this one cannot
             // read.
-            self.find(self.node.link.run(take, None).await?).await
+            self.find(self.list.run(take, None).await?).await
         })
         .await
     }
 
     pub fn lend(&self, lease: &str, news: News, number: u64, hears: Hears) -> Delivery {
-        let lease = Lease::new(&self.node, &self.here, self.id, lease, hears);
+        let lease = Lease::new(&self.list, &self.here, self.id, lease, hears);
         Delivery::lent(news, number, lease)
     }
 }
 
 impl Drop for Looking {
     fn drop(&mut self) {
-        self.node.close(self.id, &self.here);
+        self.list.close(self.id, &self.here);
     }
 }
 
@@ -119,14 +119,14 @@ enum Begun {
 }
 
 impl Wait {
-    fn new(node: &Arc<Node>, id: PeerId, end: Option<Instant>) -> Self {
-        let (number, name) = node.next_wait();
+    fn new(list: &Arc<List>, id: PeerId, end: Option<Instant>) -> Self {
+        let (number, name) = list.next_wait();
         Self {
             // Registered before Redis is asked, so that no push in between is missed.
-            looking: Looking::new(node, id),
+            looking: Looking::new(list, id),
             number,
             name,
-            began: node.link.clock_in(Duration::ZERO),
+            began: list.node.link.clock_in(Duration::ZERO),
             end,
             dialect: None,
             is_open: false,
@@ -138,7 +138,7 @@ impl Wait {
     async fn in_time<T>(&self, at_least: Duration, step: impl Future<Output = T>) -> Option<T> {
         let least = Instant::now() + at_least;
         let over = async {
-            let ended = self.looking.node.ended();
+            let ended = self.looking.list.ended();
             match self.end {
                 Some(end) => drop(timeout_at(end, ended).await),
                 None => ended.await,
@@ -158,14 +158,14 @@ impl Wait {
         caller: &Caller,
         acknowledged: Option<u64>,
     ) -> Result<Begun, Refusal> {
-        let Looking { node, id, here } = &self.looking;
-        let told = node.told();
+        let Looking { list, id, here } = &self.looking;
+        let told = list.told();
         here.set_acknowledged(acknowledged);
         // Redis may have it even if the answer is lost.
         self.is_open = true;
         let (token, link) = (&caller.proof, link_of(caller));
         let wait = verbs::wait(self.began, &self.name, *id, token, link, acknowledged, told);
-        let asked = node.link.run(wait, None);
+        let asked = list.run(wait, None);
         // News that are there already go even to the shortest wait, and also while the
         // node stops.
         let Some(begun) = self.in_time(END_PATIENCE, asked).await else {
@@ -185,7 +185,7 @@ impl Wait {
         self.dialect = dialect;
         here.set_heard(heard);
         // A push came while Redis answered, when the peer was not known to be behind.
-        let is_behind = heard.is_some_and(|heard| heard < node.told());
+        let is_behind = heard.is_some_and(|heard| heard < list.told());
         let found = match next {
             Some(next) => self.looking.find(next).await.ok(),
             None => None,
@@ -212,7 +212,7 @@ impl Wait {
                 None => news.await,
             }
         };
-        self.in_time(Duration::ZERO, again).await.is_some() && !self.looking.node.is_ending()
+        self.in_time(Duration::ZERO, again).await.is_some() && !self.looking.list.is_ending()
     }
 
     /// Ends the wait with a delivery, whose lease tells Redis.
@@ -223,12 +223,12 @@ impl Wait {
 
     /// The time of the wait is over, and no news came.
     async fn nothing(mut self) -> Result<Delivery, Refusal> {
-        let Looking { node, id, here } = &self.looking;
+        let Looking { list, id, here } = &self.looking;
         if let Some(reason) = here.removed() {
             return self.removed(reason).await;
         }
         let end = verbs::end_wait(*id, &self.name, true);
-        let ended = node.link.run(end, Some(END_PATIENCE));
+        let ended = list.run(end, Some(END_PATIENCE));
         if let Ok(ended) = ended.await {
             self.is_open = false;
             match ended {
@@ -238,7 +238,7 @@ impl Wait {
                 }
                 EndedWait::At(version) => {
                     if let Some(version) = version {
-                        let _ = node.sync_to(version, Some(END_PATIENCE)).await;
+                        let _ = list.sync_to(version, Some(END_PATIENCE)).await;
                     }
                 }
             }
@@ -253,14 +253,14 @@ impl Wait {
         if reason != Reason::SignedOut {
             return Ok(Delivery::last(News::Removed(reason)));
         }
-        let _ = self.looking.node.sync(Some(END_PATIENCE)).await;
+        let _ = self.looking.list.sync(Some(END_PATIENCE)).await;
         self.list()
     }
 
     /// The answer to a wait without news.
     fn list(&self) -> Result<Delivery, Refusal> {
-        let Looking { node, id, .. } = &self.looking;
-        let mut cached = node.cached.lock();
+        let Looking { list, id, .. } = &self.looking;
+        let mut cached = list.cached.lock();
         let dialect = self.dialect.or_else(|| cached.dialect(*id));
         // This node does not know the peer, and cannot say more.
         let dialect = dialect.ok_or(Refusal::Unavailable)?;
@@ -274,23 +274,23 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let Looking { node, id, here } = &self.looking;
+        let Looking { list, id, here } = &self.looking;
         if self.is_open {
-            node.close(*id, here);
-            node.wait_is_over(*id, self.number);
+            list.close(*id, here);
+            list.wait_is_over(*id, self.number);
         }
     }
 }
 
 /// See [`OpenRequest::wait`](crate::peer_list::OpenRequest::wait).
 pub(super) async fn wait(
-    node: &Arc<Node>,
+    list: &Arc<List>,
     caller: &Caller,
     opts: WaitOpts,
 ) -> Result<Delivery, Refusal> {
     let limit = opts.limit;
     let end = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let mut wait = Wait::new(node, caller.id, end);
+    let mut wait = Wait::new(list, caller.id, end);
     let mut found = match wait.begin(caller, opts.acknowledged).await? {
         Begun::With(found) => found,
         Begun::TooLate => return wait.nothing().await,

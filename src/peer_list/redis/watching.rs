@@ -1,17 +1,18 @@
 //! The list as it is now, and the end of the server.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     PATIENCE, READY_PATIENCE, RedisEngine,
-    answers::{ListedIds, Removed, SentLast, Turn},
+    answers::{ListedIds, Removed, SentLast, SomeRooms, Turn},
     verbs,
 };
 use crate::peer_list::{
-    Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Refusal, Watching,
+    Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Refusal, RoomInfo, RoomName, Rooms,
+    Watching,
 };
 
 /// How long a node that stops tries to tell Redis.
@@ -26,11 +27,20 @@ const INFOS_AT_ONCE: usize = 200;
 #[async_trait]
 impl Watching for RedisEngine {
     fn opts(&self) -> &HeartbeatOpts {
-        &self.0.opts
+        &self.0.node.opts
     }
 
     fn len(&self) -> usize {
         self.0.cached.lock().roster.len()
+    }
+
+    fn has_space(&self, coming: usize) -> Result<(), Refusal> {
+        // The script knows how many have come in by other nodes, and refuses the others.
+        if self.len().saturating_add(coming) < self.opts().max_peers {
+            Ok(())
+        } else {
+            Err(Refusal::Full)
+        }
     }
 
     fn peer_ids(&self) -> Vec<PeerId> {
@@ -42,14 +52,14 @@ impl Watching for RedisEngine {
     }
 
     async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Refusal> {
-        self.0.link.run(verbs::peer_info(id), Some(PATIENCE)).await
+        self.0.run(verbs::peer_info(id), Some(PATIENCE)).await
     }
 
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        let ListedIds(ids) = self.0.link.run(verbs::listed(), Some(PATIENCE)).await?;
+        let ListedIds(ids) = self.0.run(verbs::listed(), Some(PATIENCE)).await?;
         let mut infos = Vec::new();
         for ids in ids.chunks(INFOS_AT_ONCE) {
-            let asked = self.0.link.run(verbs::peer_infos(ids), Some(PATIENCE));
+            let asked = self.0.run(verbs::peer_infos(ids), Some(PATIENCE));
             infos.extend(asked.await?);
         }
         infos.sort_unstable_by_key(|info| info.id);
@@ -57,23 +67,18 @@ impl Watching for RedisEngine {
     }
 
     fn subscribe(&self, after: Option<u64>) -> PeerEvents {
-        self.0.events.subscribe(after)
+        self.0.node.events.subscribe(after)
     }
 
     async fn webhook_events(&self) -> PeerEvents {
-        let asked = self.0.link.run(verbs::webhook_sent_last(), Some(PATIENCE));
+        let asked = self.0.run(verbs::webhook_sent_last(), Some(PATIENCE));
         let last = asked.await.ok().and_then(|SentLast(number)| number);
-        self.0.events.subscribe(last)
+        self.0.node.events.subscribe(last)
     }
 
     async fn webhook_turn(&self, number: u64) -> bool {
         loop {
-            match self
-                .0
-                .link
-                .run(verbs::webhook(number), Some(PATIENCE))
-                .await
-            {
+            match self.0.run(verbs::webhook(number), Some(PATIENCE)).await {
                 Ok(Turn::Mine) => return true,
                 Ok(Turn::Sent) => return false,
                 Ok(Turn::Others) | Err(_) => sleep(TURN_PAUSE).await,
@@ -84,7 +89,6 @@ impl Watching for RedisEngine {
     async fn webhook_sent(&self, number: u64) {
         let _ = self
             .0
-            .link
             .run(verbs::webhook_sent(number), Some(PATIENCE))
             .await;
     }
@@ -93,14 +97,16 @@ impl Watching for RedisEngine {
 #[async_trait]
 impl Engine for RedisEngine {
     async fn is_reachable(&self) -> bool {
-        let asked = self.0.link.run(verbs::ready(), Some(READY_PATIENCE));
+        let asked = self.0.run(verbs::ready(), Some(READY_PATIENCE));
         asked.await.is_ok()
     }
 
     async fn purge(&self) -> Result<Vec<PeerId>, Refusal> {
         let mut all = Vec::new();
+        let mut skip = 0;
         loop {
-            let some = self.0.link.run(verbs::collect(), Some(PATIENCE)).await?;
+            let collect = verbs::collect(true, skip);
+            let some = self.0.run(collect, Some(PATIENCE)).await?;
             for peer in some.removed.iter().filter(|peer| peer.was_listed()) {
                 peer.log();
                 all.push(peer.id);
@@ -108,22 +114,24 @@ impl Engine for RedisEngine {
             if !some.has_more {
                 return Ok(all);
             }
+            skip = some.skip;
         }
     }
 
     fn cancel_gc(&self) {
-        self.0.tasks.stop_collector();
+        self.0.node.tasks.stop_collector();
     }
 
     fn end_waits(&self) {
-        self.0.end_waits();
+        self.0.node.end_waits();
     }
 
     async fn stop(&self) {
-        self.0.tasks.stop();
+        self.0.node.tasks.stop();
+        self.0.node.drop_kept();
         let stopping = async {
             loop {
-                let some = self.0.link.run(verbs::stop(), None).await?;
+                let some = self.0.run(verbs::stop(), None).await?;
                 some.removed.iter().for_each(Removed::log);
                 if !some.has_more {
                     return Ok::<(), Refusal>(());
@@ -132,6 +140,49 @@ impl Engine for RedisEngine {
         };
         let _ = timeout(STOP_PATIENCE, stopping).await;
         // Subscribers of this node are told of the removals.
-        let _ = timeout(STOP_PATIENCE, self.0.sync_events(false, None)).await;
+        let _ = timeout(STOP_PATIENCE, self.0.node.sync_events(false, None)).await;
+    }
+}
+
+#[async_trait]
+impl Rooms for RedisEngine {
+    fn name(&self) -> Option<&RoomName> {
+        self.0.room.as_ref()
+    }
+
+    fn room(&self, name: &RoomName) -> Arc<dyn Engine> {
+        Arc::new(Self(self.0.node.room(name)))
+    }
+
+    async fn rooms(&self) -> Result<Vec<RoomInfo>, Refusal> {
+        let mut all = Vec::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let asked = self.0.run(verbs::rooms(&cursor), Some(PATIENCE));
+            let SomeRooms {
+                cursor: next,
+                rooms,
+            } = asked.await?;
+            all.extend(rooms);
+            cursor = next;
+            if cursor == "0" {
+                break;
+            }
+        }
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        // A room may be named twice while rooms come and go.
+        all.dedup_by(|a, b| a.name == b.name);
+        Ok(all)
+    }
+
+    async fn infos_of_all_rooms(&self) -> Result<Vec<PeerInfo>, Refusal> {
+        let Some(root) = self.0.node.used_list(None) else {
+            return Err(Refusal::Unavailable);
+        };
+        let mut all = Self(root).peer_infos().await?;
+        for room in self.rooms().await? {
+            all.extend(Self(self.0.node.room(&room.name)).peer_infos().await?);
+        }
+        Ok(all)
     }
 }

@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 use super::version::Version;
 use crate::{
     doors::kit::{
-        RequestError, Transport, body,
+        RequestError, Transport, body, list_of,
         log::{session_span, spawn},
         only,
         push::ping_interval,
@@ -44,7 +44,7 @@ use crate::{
         talk::WebSocket,
         upgrade::{self, Stream, Upgrade},
     },
-    peer_list::{Link, TimeoutPeerList},
+    peer_list::{Link, Refusal, TimeoutPeerList},
 };
 
 use payload::Packets;
@@ -77,6 +77,8 @@ pub(super) struct Handshake {
     pub public_id: String,
     pub uri: Uri,
     pub headers: HeaderMap,
+    /// The list of the room that the client comes into.
+    pub list: TimeoutPeerList,
 }
 
 /// The sessions of this server.
@@ -115,6 +117,12 @@ enum Refused {
 impl From<Unexpected> for Refused {
     fn from(_: Unexpected) -> Self {
         Self::BadRequest
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Other(refusal.into())
     }
 }
 
@@ -197,18 +205,19 @@ impl<S: Serve> EngineIo<S> {
             if !is_get {
                 return Err(Refused::BadMethod);
             }
-            let connecting = self.connecting()?;
+            let list = list_of(&request, &self.peer_list);
+            let connecting = self.connecting(&list)?;
+            let (uri, headers) = (request.uri().clone(), request.headers().clone());
+            let handshake = self.handshake(uri, headers, list);
             if asked.is_web_socket {
                 let upgrade = upgrade(&mut request)?;
-                let handshake = (request.uri().clone(), request.headers().clone());
                 return Ok(upgrade.accept(async move |stream| {
                     self.begin(asked.version, handshake, connecting, stream)
                         .await;
                 }));
             }
-            let (uri, headers) = (request.uri().clone(), request.headers().clone());
             drop(request);
-            return Ok(self.begin_polls(asked.version, (uri, headers), connecting));
+            return Ok(self.begin_polls(asked.version, handshake, connecting));
         };
         let session = self.sessions.get(id).map(|session| session.clone());
         let session = session.filter(|session| session.version == asked.version);
@@ -286,13 +295,14 @@ impl<S: Serve> EngineIo<S> {
     }
 
     /// Counts one more session without a peer.
-    fn connecting(&self) -> Result<Unconnected, Refused> {
+    fn connecting(&self, list: &TimeoutPeerList) -> Result<Unconnected, Refused> {
         let unconnected = self.unconnected.fetch_add(1, Ordering::Relaxed);
         let connecting = Unconnected(self.unconnected.clone());
         // A client that comes back by its key or token adds no peer to a full list, so that
         // one session is always let in.
-        if unconnected > 0 && !self.peer_list.has_space_beside(unconnected) {
-            return Err(RequestError::ServerFull.into());
+        if unconnected > 0 {
+            self.peer_list.has_space(unconnected)?;
+            list.has_space(0)?;
         }
         Ok(connecting)
     }
@@ -300,11 +310,10 @@ impl<S: Serve> EngineIo<S> {
     fn begin_polls(
         self: Arc<Self>,
         version: Version,
-        handshake: (Uri, HeaderMap),
+        (id, handshake): (String, Handshake),
         connecting: Unconnected,
     ) -> Response {
         let (session, sockets) = Session::new(version, true);
-        let (id, handshake) = self.handshake(handshake);
         let hello = self.hello(version, &id, true);
         self.sessions.insert(id.clone(), session.clone());
         let running = async move {
@@ -319,12 +328,11 @@ impl<S: Serve> EngineIo<S> {
     async fn begin(
         &self,
         version: Version,
-        handshake: (Uri, HeaderMap),
+        (id, handshake): (String, Handshake),
         connecting: Unconnected,
         stream: Stream,
     ) {
         let (session, sockets) = Session::new(version, false);
-        let (id, handshake) = self.handshake(handshake);
         let hello = self.hello(version, &id, false);
         session.outbox.push(vec![hello]);
         session.begin_with(WebSocket::new(stream, self.max_message_bytes));
@@ -345,7 +353,12 @@ impl<S: Serve> EngineIo<S> {
     }
 
     /// A secret id for a session, and its handshake.
-    fn handshake(&self, (uri, headers): (Uri, HeaderMap)) -> (String, Handshake) {
+    fn handshake(
+        &self,
+        uri: Uri,
+        headers: HeaderMap,
+        list: TimeoutPeerList,
+    ) -> (String, Handshake) {
         let id = hex::encode(random::<16>());
         #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("a key");
@@ -355,6 +368,7 @@ impl<S: Serve> EngineIo<S> {
             public_id: hex::encode(&public[..PUBLIC_ID_BYTES]),
             uri,
             headers,
+            list,
         };
         (id, handshake)
     }

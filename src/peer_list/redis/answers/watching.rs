@@ -4,9 +4,10 @@ use bytes::Bytes;
 
 use super::needed;
 use crate::peer_list::{
-    PeerId, PeerInfo, Refusal,
+    PeerInfo, Refusal, RoomInfo,
     redis::{
-        events::read_info,
+        events::{read_info, time_of},
+        member::Member,
         row::{Answer, Row},
     },
 };
@@ -42,6 +43,32 @@ pub(in crate::peer_list::redis) struct ListedIds(pub Vec<String>);
 impl Answer for ListedIds {
     fn read(row: Row) -> Result<Self, Refusal> {
         Ok(Self(row.texts()))
+    }
+}
+
+/// Some of the rooms.
+pub(in crate::peer_list::redis) struct SomeRooms {
+    /// Where to go on; `0` is the end.
+    pub cursor: String,
+    pub rooms: Vec<RoomInfo>,
+}
+
+impl Answer for SomeRooms {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        let cursor = needed(row.text())?;
+        let rooms = row.row().map(Row::texts).unwrap_or_default();
+        let (rooms, _) = rooms.as_chunks::<3>();
+        let rooms = rooms.iter().filter_map(|[name, peers, since]| {
+            Some(RoomInfo {
+                name: name.parse().ok()?,
+                peers: peers.parse().ok()?,
+                since: time_of(since)?,
+            })
+        });
+        Ok(Self {
+            cursor,
+            rooms: rooms.collect(),
+        })
     }
 }
 
@@ -113,7 +140,7 @@ pub(in crate::peer_list::redis) struct ClaimedHere {
     /// Where to go on; `0` is the end.
     pub cursor: String,
     /// Peers, each with the name of its wait, or `s` and its session.
-    pub claimed: Vec<(PeerId, String)>,
+    pub claimed: Vec<(Member, String)>,
 }
 
 impl Answer for ClaimedHere {
@@ -123,7 +150,7 @@ impl Answer for ClaimedHere {
         let (claimed, _) = claimed.as_chunks::<2>();
         let claimed = claimed
             .iter()
-            .filter_map(|[id, name]| Some((PeerId::parse(id)?, name.clone())));
+            .filter_map(|[whom, name]| Some((Member::read(whom)?, name.clone())));
         Ok(Self {
             cursor,
             claimed: claimed.collect(),

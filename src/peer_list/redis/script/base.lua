@@ -3,32 +3,32 @@
 -- The script is the peer list in Redis: each verb of the domain is carried out as a
 -- whole. Its parts follow each other (`library.rs`) as if they were one file. They make a
 -- library of one function under two names. Its key: what all keys begin with, including
--- their hash tag. Its arguments: the verb, the node that asks, and the arguments of the
--- verb.
+-- their hash tag. Its arguments: the verb, the node that asks, the room (below), and the
+-- arguments of the verb.
+--
+-- A room is a list of its own, and the root list is one too. The argument is empty for the
+-- root list; else it is `NAME COPY`, where COPY is the number of the node's copy of the
+-- room's list.
 --
 -- Before this text stand the name of the function, NAME; the name by which verbs are
 -- called that are refused while the server is out of memory, GROWING; and the settings of
 -- the list as constants, times in ms: TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD,
--- MAX_PEERS, LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE,
+-- MAX_PEERS, MAX_ROOM_PEERS, LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE,
 -- REPOLL_PATIENCE, LATE_REQUEST, NAME_KEPT, LEASE, NODE_LIFE, STANDSTILL, OP_LIFE; and
 -- DB, the number of the database.
 --
--- Keys, after the prefix:
---   id, version, event   counters: the last id, change of the list, event
---   p:ID                 hash: a peer (below)
---   m:ID                 list: its mailbox, each `KIND FROM NEEDS\n` and the body
---   stale                sorted set: when each peer is stale
---   linger               sorted set: until when listed peers that have nothing
---                        open count as connected
---   listed               hash: id to the log's line of its sign-in
---   log                  list: the last changes, `+JOINED ID DIALECT NAME` and
---                        `-JOINED ID DIALECT NAME`; the newest is `version`
+-- Keys that all rooms share, after the prefix:
+--   id, room_id          counters: the last id of the root list, and of the rooms
+--   event                a counter: the last event
+--   stale                sorted set: when each peer (`ID` or `ROOM/ID`) is stale
+--   rooms                hash: the number of peers of each room, also such as are not listed
+--   rooms:since          hash: when each room began
 --   events               list: the last events; the newest is `event`
 --   nodes                sorted set: until when each node counts as alive
 --   announced            set: nodes that have reported, and neither died nor stopped
 --   libraries            sorted set: when a node last used each library
---   open:NODE            set: peers that have a wait, socket or link there
---   bare                 sorted set: bare peers and the version that each heard
+--   open:NODE            set: peers (`ID` or `ROOM/ID`) that have a wait, socket or link
+--                        there
 --   awake                when a node last reached this server
 --   created              when a node first reached this server
 --   schema               the number of the stored form
@@ -39,6 +39,19 @@
 --   ready                written to see whether writing works
 --   op:OP                the answer of an operation, for a repeated call; or that it was
 --                        given up
+--
+-- Keys of a room, after the prefix and (not for the root list) `r:ROOM:`:
+--   version              a counter: the last change of the list
+--   p:ID                 hash: a peer (below)
+--   m:ID                 list: its mailbox, each `KIND FROM NEEDS\n` and the body
+--   linger               sorted set: until when listed peers that have nothing
+--                        open count as connected
+--   listed               hash: id to the log's line of its sign-in
+--   log                  list: the last changes, `+JOINED ID DIALECT NAME` and
+--                        `-JOINED ID DIALECT NAME`; the newest is `version`
+--   bare                 sorted set: bare peers and the version that each heard
+--   copies               hash: the nodes that have a copy of the list, each with the
+--                        number of the copy (not for the root list, which all have)
 --   gone:ID              why a peer was just removed
 --   keys                 hash: the keys by which unlisted peers come back, to ids
 --   cards                hash: ids to the cards of listed peers that came in unlisted
@@ -88,23 +101,77 @@
 -- it, and the time in ms.
 local P, NODE, time, now
 
+-- The current room ('': the root list), what its keys begin with, and the number of the
+-- asking node's copy.
+local ROOM, R, COPY
+
 -- `redis.call` does not exist yet while the library is loaded.
 local function call(...)
   return redis.call(...)
 end
 
-local function key(name, rest)
+-- A key that all rooms share.
+local function shard(name, rest)
   return P .. name .. (rest or '')
+end
+
+-- A key of the current room.
+local function key(name, rest)
+  return R .. name .. (rest or '')
+end
+
+local function enter(room)
+  ROOM = room
+  R = room == '' and P or P .. 'r:' .. room .. ':'
+end
+
+-- A peer of the current room, as sets that all rooms share have it.
+local function member(id)
+  return ROOM == '' and id or ROOM .. '/' .. id
+end
+
+-- Enters the room of a member of such a set. Returns the id of the peer.
+local function enter_for(whom)
+  local room, id = string.match(whom, '^(.*)/(%d+)$')
+  enter(room or '')
+  return id or whom
 end
 
 -- Pushes to a node, or to all. The channels of Redis are shared by all its databases, so
 -- the number of the database is in their names.
 local function tell(node, what)
-  call('PUBLISH', key(DB .. ':n:', node), what)
+  call('PUBLISH', shard(DB .. ':n:', node), what)
 end
 
 local function tell_all(what)
-  call('PUBLISH', key(DB .. ':all'), what)
+  call('PUBLISH', shard(DB .. ':all'), what)
+end
+
+-- Whether the others count a node as alive.
+local function has_life(node)
+  local until_when = call('ZSCORE', shard('nodes'), node)
+  return until_when and tonumber(until_when) > now
+end
+
+-- Pushes to the nodes that have a copy of the current room's list.
+local function tell_room(what)
+  if ROOM == '' then
+    return tell_all(what)
+  end
+  for _, node in ipairs(call('HKEYS', key('copies'))) do
+    if has_life(node) or node == NODE then
+      tell(node, what)
+    else
+      call('HDEL', key('copies'), node)
+    end
+  end
+end
+
+-- The asking node has a copy of the current room's list.
+local function note_copy()
+  if ROOM ~= '' and COPY then
+    call('HSET', key('copies'), NODE, COPY)
+  end
 end
 
 -- Whether one decimal number, of any size, is above another.
@@ -122,14 +189,14 @@ local GIVEN_UP = '-'
 
 -- The recorded answer of an operation that may be repeated.
 local function done_before(op)
-  return op ~= '' and call('GET', key('op:', op))
+  return op ~= '' and call('GET', shard('op:', op))
 end
 
 -- `before`: the time after which the operation is not repeated (nil: OP_LIFE).
 local function remember(op, answer, before)
   if op ~= '' then
     local life = before and math.max(tonumber(before) - now, 0) + 1000 or OP_LIFE
-    call('SET', key('op:', op), answer, 'PX', life)
+    call('SET', shard('op:', op), answer, 'PX', life)
   end
 end
 

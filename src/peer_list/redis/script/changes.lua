@@ -3,7 +3,7 @@
 local function keep(list, line, length)
   call('RPUSH', list, line)
   if call('LLEN', list) > length then
-    call('LPOP', list)
+    call('LTRIM', list, -length, -1)
   end
 end
 
@@ -11,7 +11,7 @@ end
 local function info(peer, connected)
   local is = peer.is
   local seen = peer:is_open() and now or math.max(peer:number('seen'), peer:number('beat'))
-  return string.format('%s %s %d %s %.0f %d%s %s', peer.id, is.door, connected and 1 or 0,
+  return string.format('%s %s %d %s %.0f %d%s %s', member(peer.id), is.door, connected and 1 or 0,
     is.since, seen, is.beat and 1 or 0, is.capacity and ',' .. is.capacity or '', is.name)
 end
 
@@ -21,14 +21,14 @@ local function begin_events()
 end
 
 local function event(kind, reason, peer)
-  local number = call('INCR', key('event'))
+  local number = call('INCR', shard('event'))
   if number == 1 then
-    call('SET', key('event'), begin_events())
-    number = call('INCR', key('event'))
+    call('SET', shard('event'), begin_events())
+    number = call('INCR', shard('event'))
   end
   local connected = kind ~= 'disconnect' and peer:is_connected()
   local line = string.format('%.0f %s %s %s', number, kind, reason, info(peer, connected))
-  keep(key('events'), line, EVENTS_QUEUED)
+  keep(shard('events'), line, EVENTS_QUEUED)
   tell_all('e')
 end
 
@@ -36,6 +36,22 @@ end
 local function log_line(sign, peer)
   local is = peer.is
   return string.format('%s%s %s %s %s', sign, is.joined, peer.id, is.dialect, is.name)
+end
+
+-- At most this many changes are sent at once. A node that is further behind gets the
+-- list.
+local CHANGES_AT_ONCE = 1000
+
+-- Bare peers hear each change, so that the log is long if there are any. Those that can no
+-- longer be told of all are stale.
+local function keep_in_log(version, line)
+  local is_long = call('EXISTS', key('bare')) == 1
+  local length = is_long and LOG_LENGTH or CHANGES_AT_ONCE
+  keep(key('log'), line, length)
+  local kept = string.format('(%.0f', version - length)
+  for _, id in ipairs(call('ZRANGEBYSCORE', key('bare'), '-inf', kept, 'LIMIT', 0, 100)) do
+    call('ZADD', shard('stale'), 0, member(id))
+  end
 end
 
 -- A peer has joined or left the list.
@@ -50,13 +66,13 @@ local function change(sign, peer)
     peer:set_number('joined', version)
   end
   local line = log_line(sign, peer)
-  keep(key('log'), line, LOG_LENGTH)
+  keep_in_log(version, line)
   if sign == '+' then
     call('HSET', key('listed'), peer.id, line)
   else
     call('HDEL', key('listed'), peer.id)
   end
-  tell_all('v')
+  tell_room('v' .. ROOM)
   return version
 end
 
@@ -74,10 +90,6 @@ end
 local function current()
   return tonumber(call('GET', key('version'))) or 0
 end
-
--- At most this many changes are sent at once. A node that is further behind gets the
--- list.
-local CHANGES_AT_ONCE = 1000
 
 -- How the list differs from what a node knows: `known` is the node's version, and
 -- `statuses` whether it asks which peers are not connected, or not for long any more.
@@ -99,5 +111,6 @@ local function view(known, statuses)
 end
 
 function verbs.view(known, statuses)
+  note_copy()
   return view(known, statuses)
 end

@@ -4,20 +4,19 @@
 -- the same holds when its clock was set forward. Then the nodes that lived until then
 -- live on, and no peer is collected for a while.
 local function notice_standstill()
-  local awake = tonumber(call('GET', key('awake')))
+  local awake = tonumber(call('GET', shard('awake')))
   if not awake or now - awake <= STANDSTILL then
     return
   end
-  local nodes = key('nodes')
-  call('SET', key('grace'), '1', 'PX', TIMEOUT)
+  local nodes = shard('nodes')
+  call('SET', shard('grace'), '1', 'PX', TIMEOUT)
   for _, node in ipairs(call('ZRANGEBYSCORE', nodes, '(' .. string.format('%.0f', awake), 'inf')) do
     call('ZADD', nodes, now + NODE_LIFE, node)
   end
-  call('SET', key('awake'), string.format('%.0f', now))
+  call('SET', shard('awake'), string.format('%.0f', now))
 end
 
 local function is_alive(node)
   notice_standstill()
-  local until_when = call('ZSCORE', key('nodes'), node)
-  return until_when and tonumber(until_when) > now
+  return has_life(node)
 end

@@ -80,7 +80,7 @@ local function doom(peer)
   call('DEL', key('m:', peer.id))
   peer:set('handed', nil)
   if peer.is.node then
-    tell(peer.is.node, 'r' .. peer.id .. ' ' .. peer.is.doomed)
+    tell(peer.is.node, 'r' .. peer:member() .. ' ' .. peer.is.doomed)
   end
   return true
 end

@@ -6,16 +6,16 @@ local BURIED_AT_ONCE = 100
 -- removed peers, and whether that was all.
 local function bury(node, reason)
   -- If the node lives after all, it has to report again what is open there.
-  call('SREM', key('announced'), node)
+  call('SREM', shard('announced'), node)
   local removed = {}
-  local buried, id = 0, nil
+  local buried, whom = 0, nil
   while buried < BURIED_AT_ONCE and pushed < PUSHED_AT_ONCE do
-    id = call('SPOP', key('open:', node))
-    if not id then
+    whom = call('SPOP', shard('open:', node))
+    if not whom then
       break
     end
     buried = buried + 1
-    local peer = find(id)
+    local peer = find(enter_for(whom))
     if peer then
       local is_here = peer.is.node == node
       if node_of(peer.is.link) == node then
@@ -40,42 +40,44 @@ local function bury(node, reason)
       end
     end
   end
-  local is_all = not id
+  local is_all = not whom
   if is_all then
-    call('ZREM', key('nodes'), node)
+    call('ZREM', shard('nodes'), node)
   end
   return removed, is_all
 end
 
 -- The number of the stored form. A version that cannot read the earlier form raises it.
-local SCHEMA = '2'
+local SCHEMA = '3'
 
--- This node lives, and this is the highest id that it has seen. Returns whether it is new
+-- This node lives, and these are the highest ids that it has seen in the root list and in
+-- rooms. Returns whether it is new
 -- to the others (or was taken for dead), the time, and when the list was created.
-function verbs.live(highest)
+function verbs.live(highest, highest_in_rooms)
   notice_standstill()
-  skip_lost_ids(highest)
-  call('SET', key('awake'), string.format('%.0f', now))
-  call('SETNX', key('event'), begin_events())
-  call('SETNX', key('created'), string.format('%.0f', now))
-  call('SETNX', key('schema'), SCHEMA)
-  local is_new = call('SADD', key('announced'), NODE) == 1
-  call('ZADD', key('nodes'), now + NODE_LIFE, NODE)
-  return { is_new and '1' or '0', string.format('%.0f', now), call('GET', key('created')) }
+  skip_lost_ids('', highest)
+  skip_lost_ids('any', highest_in_rooms)
+  call('SET', shard('awake'), string.format('%.0f', now))
+  call('SETNX', shard('event'), begin_events())
+  call('SETNX', shard('created'), string.format('%.0f', now))
+  call('SETNX', shard('schema'), SCHEMA)
+  local is_new = call('SADD', shard('announced'), NODE) == 1
+  call('ZADD', shard('nodes'), now + NODE_LIFE, NODE)
+  return { is_new and '1' or '0', string.format('%.0f', now), call('GET', shard('created')) }
 end
 
 local CLAIMED_AT_ONCE = 100
 
--- Some of what is open at this node, as far as this server knows: of each peer its id,
--- and the name of its wait, or `s` and its session. The first value is where to go on;
+-- Some of what is open at this node, as far as this server knows: of each peer its id (with
+-- its room), and the name of its wait, or `s` and its session. The first value is where to go on;
 -- '0' is the end.
 function verbs.open_here(cursor)
-  local some = call('SSCAN', key('open:', NODE), cursor, 'COUNT', CLAIMED_AT_ONCE)
+  local some = call('SSCAN', shard('open:', NODE), cursor, 'COUNT', CLAIMED_AT_ONCE)
   local claimed = {}
-  for _, id in ipairs(some[2]) do
-    local peer = find(id)
+  for _, whom in ipairs(some[2]) do
+    local peer = find(enter_for(whom))
     if peer and peer.is.node == NODE then
-      claimed[#claimed + 1] = id
+      claimed[#claimed + 1] = whom
       claimed[#claimed + 1] = peer.is.socket and 's' .. peer.is.session or peer.is.wait or ''
     end
   end
@@ -103,7 +105,7 @@ end
 -- to do.
 function verbs.bury()
   notice_standstill()
-  local dead = call('ZRANGEBYSCORE', key('nodes'), '-inf', now, 'LIMIT', 0, 1)[1]
+  local dead = call('ZRANGEBYSCORE', shard('nodes'), '-inf', now, 'LIMIT', 0, 1)[1]
   if not dead then
     return { {}, '0' }
   end
@@ -119,7 +121,7 @@ local LIBRARY_LIFE = 24 * 60 * 60 * 1000
 -- This node uses this library. Returns whether other nodes use another one now, and the
 -- libraries that no node has used for long.
 function verbs.uses_library()
-  local libraries = key('libraries')
+  local libraries = shard('libraries')
   call('ZADD', libraries, now, NAME)
   local in_use = call('ZCOUNT', libraries, now - LIBRARY_USED, 'inf')
   local old = call('ZRANGEBYSCORE', libraries, '-inf', now - LIBRARY_LIFE)
@@ -138,10 +140,10 @@ end
 -- Whether this server can write and publish, and whether this version can read the stored
 -- form.
 function verbs.ready()
-  call('SET', key('ready'), '1')
+  call('SET', shard('ready'), '1')
   call('PUBLISH', key(DB .. ':ready'), '')
-  local stored = call('GET', key('schema'))
-  if not stored and call('EXISTS', key('created')) == 1 then
+  local stored = call('GET', shard('schema'))
+  if not stored and call('EXISTS', shard('created')) == 1 then
     -- The first form had no number.
     stored = '1'
   end

@@ -15,6 +15,10 @@ local function find(id)
   return setmetatable({ id = id, is = is, changed = {} }, Peer)
 end
 
+function Peer:member()
+  return member(self.id)
+end
+
 function Peer:set(field, value)
   if value ~= nil then
     value = tostring(value)
@@ -79,7 +83,7 @@ function Peer:store()
   end
   self:set('shown', linger)
   if self.changed.stale then
-    call('ZADD', key('stale'), stale, self.id)
+    call('ZADD', shard('stale'), stale, self:member())
   end
   if self.changed.shown then
     if linger == 'none' then
@@ -140,14 +144,17 @@ function Peer:move(node, link)
   self:set('link', link)
   for _, was in ipairs(before) do
     if not self:has_at(was) then
-      call('SREM', key('open:', was), self.id)
+      call('SREM', shard('open:', was), self:member())
     end
+  end
+  if node == NODE then
+    note_copy()
   end
   for _, is in ipairs(self:nodes()) do
     if is ~= before[1] and is ~= before[2] then
-      call('SADD', key('open:', is), self.id)
+      call('SADD', shard('open:', is), self:member())
       -- If this node dies before its first report, others find out.
-      call('ZADD', key('nodes'), 'NX', now + NODE_LIFE, is)
+      call('ZADD', shard('nodes'), 'NX', now + NODE_LIFE, is)
     end
   end
 end
@@ -173,7 +180,7 @@ end
 -- Its open wait or socket looks again.
 function Peer:wake()
   if self.is.node then
-    tell(self.is.node, 'w' .. self.id)
+    tell(self.is.node, 'w' .. self:member())
   end
 end
 
@@ -181,7 +188,7 @@ end
 function Peer:begin_session()
   if self.is.socket then
     -- Ends the sockets of earlier sessions.
-    tell(self.is.node, string.format('x%s %.0f', self.id, self:number('session') + 1))
+    tell(self.is.node, string.format('x%s %.0f', self:member(), self:number('session') + 1))
   end
   -- Not even a server that has lost its last data gives a session number twice.
   self:set_number('session', math.max(self:number('session') + 1, now))
@@ -206,7 +213,7 @@ function Peer:ask()
   self:set('goodbye', self.is.wait)
   self:set('asked', self.is.wait and '1' or nil)
   if self.is.wait and self.is.node then
-    tell(self.is.node, 'b' .. self.id)
+    tell(self.is.node, 'b' .. self:member())
   end
 end
 
@@ -241,25 +248,45 @@ end
 
 local LARGEST_ID = 2147483647
 
+-- Rooms share their ids, so that an id does not come again when a room begins anew.
+local function last_id(room)
+  return shard(room == '' and 'id' or 'room_id')
+end
+
 -- `highest`: the highest id that the asking node has seen. No id is given twice, not even
 -- after this server has lost some: their peers may still ask.
-local function skip_lost_ids(highest)
+local function skip_lost_ids(room, highest)
   highest = tonumber(highest)
-  if highest < LARGEST_ID and (tonumber(call('GET', key('id'))) or 0) < highest then
-    call('SET', key('id'), highest)
+  if highest < LARGEST_ID and (tonumber(call('GET', last_id(room))) or 0) < highest then
+    call('SET', last_id(room), highest)
   end
 end
 
 local function next_id(highest)
-  skip_lost_ids(highest)
+  skip_lost_ids(ROOM, highest)
   -- This ends, because MAX_PEERS is less than the number of ids.
   while true do
-    local id = call('INCR', key('id'))
+    local id = call('INCR', last_id(ROOM))
     if id > LARGEST_ID then
-      call('SET', key('id'), 0)
+      call('SET', last_id(ROOM), 0)
     elseif call('EXISTS', key('p:', id)) == 0 then
       return string.format('%d', id)
     end
+  end
+end
+
+-- A room begins with its first peer and ends with its last.
+local function count_peer(by)
+  if ROOM == '' then
+    return
+  end
+  local peers = call('HINCRBY', shard('rooms'), ROOM, by)
+  if peers > 0 then
+    call('HSETNX', shard('rooms:since'), ROOM, string.format('%.0f', now))
+  else
+    call('HDEL', shard('rooms'), ROOM)
+    call('HDEL', shard('rooms:since'), ROOM)
+    call('DEL', key('version'), key('log'))
   end
 end
 
@@ -272,9 +299,15 @@ local function new_peer(door, dialect, token, highest)
   peer:set_number('seen', now)
   -- Above every session of a lost peer with the same id.
   peer:set_number('session', now)
+  count_peer(1)
   return peer
 end
 
-local function is_full()
-  return call('ZCARD', key('stale')) >= MAX_PEERS
+-- The refusal, if nobody can come in.
+local function refused_as_full()
+  if call('ZCARD', shard('stale')) >= MAX_PEERS then
+    return { 'full' }
+  end
+  local peers = ROOM ~= '' and call('HGET', shard('rooms'), ROOM)
+  return peers and tonumber(peers) >= MAX_ROOM_PEERS and { 'room full' } or nil
 end

@@ -22,8 +22,9 @@ verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, pr
   if peer then
     return { 'ok', peer.id, current() }
   end
-  if is_full() then
-    return { 'full' }
+  local full = refused_as_full()
+  if full then
+    return full
   end
   peer = new_peer(door, dialect, token, highest)
   peer:set('protected', protected == '1' and '1' or nil)

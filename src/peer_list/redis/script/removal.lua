@@ -13,13 +13,13 @@ local function remove(peer, reason)
   reason = is.doomed or reason
   call('DEL', key('p:', peer.id), key('m:', peer.id))
   call('SET', key('gone:', peer.id), reason, 'PX', GONE_LIFE)
-  call('ZREM', key('stale'), peer.id)
+  call('ZREM', shard('stale'), peer:member())
   call('ZREM', key('linger'), peer.id)
   call('ZREM', key('bare'), peer.id)
   for _, node in ipairs(peer:nodes()) do
-    call('SREM', key('open:', node), peer.id)
+    call('SREM', shard('open:', node), peer:member())
   end
-  tell_all('r' .. peer.id .. ' ' .. reason)
+  tell_room('r' .. peer:member() .. ' ' .. reason)
   if is.names or is.alias or is.key or is.op then
     drop_names(peer)
   end
@@ -27,6 +27,7 @@ local function remove(peer, reason)
     change('-', peer)
     event('disconnect', reason, peer)
   end
+  count_peer(-1)
   return { peer.id, reason, is.name or false }
 end
 
@@ -74,7 +75,7 @@ end
 function verbs.leave(id)
   notice_standstill()
   local peer = find(id)
-  if peer and peer.is.leaving and call('EXISTS', key('grace')) == 1 then
+  if peer and peer.is.leaving and call('EXISTS', shard('grace')) == 1 then
     return { false, '1' }
   end
   if not peer or not peer.is.leaving then
@@ -87,20 +88,25 @@ end
 
 local COLLECTED_AT_ONCE = 100
 
--- Returns the removed peers, and whether there is more to do.
-function verbs.collect()
-  local removed = {}
+-- Removes stale peers: of all rooms, or (`here`) of the current one. `skip`: how many stale
+-- peers are passed over, because they are of other rooms. Returns the removed peers,
+-- whether there is more to do, and how many to pass over then.
+function verbs.collect(here, skip)
+  local removed, skipped = {}, tonumber(skip)
+  local room = ROOM
   notice_standstill()
-  if call('EXISTS', key('grace')) == 1 then
-    return { removed, '0' }
+  if call('EXISTS', shard('grace')) == 1 then
+    return { removed, '0', skip }
   end
-  local stale = call('ZRANGEBYSCORE', key('stale'), '-inf', now, 'LIMIT', 0, COLLECTED_AT_ONCE)
-  for _, id in ipairs(stale) do
+  local stale = call('ZRANGEBYSCORE', shard('stale'), '-inf', now, 'LIMIT', skip, COLLECTED_AT_ONCE)
+  for _, whom in ipairs(stale) do
     if pushed >= PUSHED_AT_ONCE then
-      return { removed, '1' }
+      return { removed, '1', string.format('%.0f', skipped) }
     end
-    local peer = find(id)
-    if peer then
+    local peer = find(enter_for(whom))
+    if here == '1' and ROOM ~= room then
+      skipped = skipped + 1
+    elseif peer then
       local leaves = peer.is.leaving and tonumber(peer.is.leaving) <= now
       if leaves then
         removed[#removed + 1] = leave(peer)
@@ -108,20 +114,9 @@ function verbs.collect()
         removed[#removed + 1] = remove(peer, 'timed_out')
       end
     else
-      call('ZREM', key('stale'), id)
+      call('ZREM', shard('stale'), whom)
     end
   end
-  local kept = current() - call('LLEN', key('log'))
-  local fell_behind = call('ZRANGEBYSCORE', key('bare'), '-inf', '(' .. string.format('%.0f', kept),
-    'LIMIT', 0, COLLECTED_AT_ONCE)
-  for _, id in ipairs(fell_behind) do
-    local peer = find(id)
-    if peer then
-      removed[#removed + 1] = remove(peer, 'timed_out')
-    else
-      call('ZREM', key('bare'), id)
-    end
-  end
-  local is_more = #stale == COLLECTED_AT_ONCE or #fell_behind == COLLECTED_AT_ONCE
-  return { removed, is_more and '1' or '0' }
+  local is_more = #stale == COLLECTED_AT_ONCE
+  return { removed, is_more and '1' or '0', string.format('%.0f', skipped) }
 end

@@ -41,8 +41,9 @@ verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, 
   if known and not known.is.doomed then
     return returned(op, before, known, token)
   end
-  if is_full() then
-    return { 'full' }
+  local full = refused_as_full()
+  if full then
+    return full
   end
   peer = new_peer(door, 's', token, highest)
   peer:set('by_socket_only', '1')

@@ -23,43 +23,67 @@ function verbs.peer_infos(...)
   return found
 end
 
+-- The asking node has no copy of the current room's list any more.
+function verbs.forget_room()
+  if call('HGET', key('copies'), NODE) == COPY then
+    call('HDEL', key('copies'), NODE)
+  end
+  return { 'ok' }
+end
+
+local ROOMS_AT_ONCE = 100
+
+-- Some of the rooms: of each its name, the number of peers in its list, and when it began.
+-- The first value is where to go on; '0' is the end.
+function verbs.rooms(cursor)
+  local some = call('HSCAN', shard('rooms:since'), cursor, 'COUNT', ROOMS_AT_ONCE)
+  local rooms = {}
+  for at = 1, #some[2], 2 do
+    enter(some[2][at])
+    rooms[#rooms + 1] = ROOM
+    rooms[#rooms + 1] = call('HLEN', key('listed'))
+    rooms[#rooms + 1] = some[2][at + 1]
+  end
+  return { some[1], rooms }
+end
+
 -- The kept events after the one with this number (after 0: the last ones, for a new
 -- node).
 function verbs.events(known)
-  local newest = tonumber(call('GET', key('event'))) or 0
+  local newest = tonumber(call('GET', shard('event'))) or 0
   local missing = newest - tonumber(known)
   if tonumber(known) == 0 or missing < 0 then
     missing = EVENTS_KEPT
   end
-  missing = math.min(missing, call('LLEN', key('events')))
-  local lines = missing > 0 and call('LRANGE', key('events'), -missing, -1) or {}
+  missing = math.min(missing, call('LLEN', shard('events')))
+  local lines = missing > 0 and call('LRANGE', shard('events'), -missing, -1) or {}
   return { string.format('%.0f', newest), lines }
 end
 
 -- The number of the last event that the webhook was sent ('': none).
 function verbs.webhook_sent_last()
-  return { call('GET', key('webhook:sent')) or '' }
+  return { call('GET', shard('webhook:sent')) or '' }
 end
 
 -- Whether this node should send the webhook this event. One node sends; when it dies,
 -- another takes over.
 function verbs.webhook(number)
-  local sent = call('GET', key('webhook:sent'))
+  local sent = call('GET', shard('webhook:sent'))
   if sent and tonumber(sent) >= tonumber(number) then
     return { 'sent' }
   end
-  local sender = call('GET', key('webhook'))
+  local sender = call('GET', shard('webhook'))
   if sender and sender ~= NODE and is_alive(sender) then
     return { 'wait' }
   end
-  call('SET', key('webhook'), NODE)
+  call('SET', shard('webhook'), NODE)
   return { 'mine' }
 end
 
 function verbs.webhook_sent(number)
   -- A node whose turn is over may report late.
-  if tonumber(number) > (tonumber(call('GET', key('webhook:sent'))) or 0) then
-    call('SET', key('webhook:sent'), number)
+  if tonumber(number) > (tonumber(call('GET', shard('webhook:sent'))) or 0) then
+    call('SET', shard('webhook:sent'), number)
   end
   return { 'ok' }
 end

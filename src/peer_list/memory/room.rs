@@ -1,0 +1,89 @@
+//! What each room has of its own. A room lives as long as a peer of it, or somebody asks
+//! for it.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::SystemTime,
+};
+
+use dashmap::Entry;
+use parking_lot::Mutex;
+
+use super::{Shared, names::Names};
+use crate::peer_list::{RoomInfo, RoomName, roster::Roster, telling::Updates};
+
+/// A room, or (without a name) the root list.
+pub(super) struct Room {
+    pub name: Option<RoomName>,
+    since: SystemTime,
+    pub roster: Mutex<Roster>,
+    /// Locked before a map shard, and under no other lock.
+    pub names: Mutex<Names>,
+    pub updates: Updates,
+    /// How many peers it has, also such as are not listed yet.
+    pub peers: AtomicUsize,
+    shared: Weak<Shared>,
+}
+
+impl Room {
+    pub fn new(name: Option<RoomName>, shared: &Arc<Shared>) -> Self {
+        Self {
+            name,
+            since: SystemTime::now(),
+            roster: Mutex::new(Roster::new()),
+            names: Mutex::new(Names::new(shared.opts.max_pending_bytes)),
+            updates: Updates::default(),
+            peers: AtomicUsize::new(0),
+            shared: Arc::downgrade(shared),
+        }
+    }
+
+    /// The room with this name, which begins if it does not exist.
+    pub fn named(name: &RoomName, shared: &Arc<Shared>) -> Arc<Self> {
+        let make = || Arc::new(Self::new(Some(name.clone()), shared));
+        match shared.rooms.entry(name.clone()) {
+            Entry::Occupied(mut known) => known.get().upgrade().unwrap_or_else(|| {
+                let room = make();
+                known.insert(Arc::downgrade(&room));
+                room
+            }),
+            Entry::Vacant(place) => {
+                let room = make();
+                place.insert(Arc::downgrade(&room));
+                room
+            }
+        }
+    }
+
+    /// The room as others see it. None if it is the root list, or has no peer.
+    pub fn info(&self) -> Option<RoomInfo> {
+        let has_peers = self.peers.load(Ordering::Relaxed) > 0;
+        Some(RoomInfo {
+            name: self.name.clone().filter(|_| has_peers)?,
+            peers: self.roster.lock().len(),
+            since: self.since,
+        })
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Room({:?})", self.name)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let (Some(name), Some(shared)) = (&self.name, self.shared.upgrade()) else {
+            return;
+        };
+        // Another room of the same name may have begun.
+        shared
+            .rooms
+            .remove_if(name, |_, room| room.strong_count() == 0);
+    }
+}

@@ -1,0 +1,198 @@
+//! What a node keeps of the list of one room: a copy, and what is open here. It lives as
+//! long as somebody uses it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tracing::warn;
+
+use super::{
+    LONG_PATIENCE,
+    here::{EndedHere, OpenHere},
+    node::Node,
+    row::Answer,
+    verbs::{self, Call, Known, TimedCall},
+    view::Cached,
+};
+use crate::peer_list::{PeerId, Refusal, RoomName, telling::Updates};
+
+/// The list of one room in Redis, or the root list, as this node sees it.
+pub(super) struct List {
+    pub node: Arc<Node>,
+    /// None: the root list.
+    pub room: Option<RoomName>,
+    /// The room and the number of this copy, as the script has them.
+    words: String,
+    pub cached: Mutex<Cached>,
+    pub open: Mutex<HashMap<PeerId, Vec<Arc<OpenHere>>>>,
+    pub updates: Updates,
+    pub ended: EndedHere,
+    changes: ChangesAsked,
+}
+
+/// The questions for changes of the list, of which one at a time is open: its answer
+/// serves all.
+#[derive(Default)]
+struct ChangesAsked {
+    alone: tokio::sync::Mutex<()>,
+    /// How many questions have begun.
+    begun: AtomicU64,
+    /// The last of them that was answered.
+    answered: AtomicU64,
+}
+
+impl List {
+    pub fn new(node: Arc<Node>, room: Option<RoomName>) -> Self {
+        let words = match &room {
+            None => String::new(),
+            Some(room) => format!("{room} {}", node.next_copy()),
+        };
+        Self {
+            node,
+            room,
+            words,
+            cached: Mutex::new(Cached::new()),
+            open: Mutex::default(),
+            updates: Updates::default(),
+            ended: EndedHere::default(),
+            changes: ChangesAsked::default(),
+        }
+    }
+
+    /// Carries out a verb in this room. `patience`: how long it is tried; without, until
+    /// Redis is back.
+    pub async fn run<A: Answer>(
+        &self,
+        call: Call<A>,
+        patience: Option<Duration>,
+    ) -> Result<A, Refusal> {
+        self.node.link.run_in(&self.words, call, patience).await
+    }
+
+    /// Carries out a verb in this room, or refuses it, in time for a client that waits.
+    pub async fn run_in_time<A: Answer>(
+        &self,
+        call: TimedCall<A>,
+        patience: Duration,
+    ) -> Result<A, Refusal> {
+        self.node
+            .link
+            .run_in_time(&self.words, call, patience)
+            .await
+    }
+
+    /// Carries out a verb in the background. `patience`: how long it is tried. Without, it
+    /// waits until Redis is back, so that a caller has to bound how many there can be.
+    pub fn later<A: Answer + 'static>(&self, call: Call<A>, patience: Option<Duration>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (link, words) = (self.node.link.clone(), self.words.clone());
+        runtime.spawn(async move {
+            let _ = link.run_in(&words, call, patience).await;
+        });
+    }
+
+    /// The highest id that was ever given here, as far as this node knows.
+    pub fn highest_id(&self) -> u32 {
+        match self.room {
+            None => self.cached.lock().highest_id(),
+            Some(_) => self.node.highest_room_id.load(Ordering::Relaxed),
+        }
+    }
+
+    /// This id was given.
+    pub fn note_id(&self, id: PeerId) {
+        self.cached.lock().note_id(id);
+        if self.room.is_some() {
+            self.node
+                .highest_room_id
+                .fetch_max(id.get(), Ordering::Relaxed);
+        }
+    }
+
+    /// Brings the copy up to this version, with the STATUS of all peers. Calls that come
+    /// together share one question.
+    pub async fn sync_to(&self, version: u64, patience: Option<Duration>) -> Result<(), Refusal> {
+        let is_done = || {
+            let cached = self.cached.lock();
+            cached.known().is_some_and(|known| known >= version) && !cached.wants_statuses()
+        };
+        if is_done() {
+            return Ok(());
+        }
+        let _alone = self.changes.alone.lock().await;
+        if is_done() {
+            return Ok(());
+        }
+        self.ask_for_changes(patience).await
+    }
+
+    /// Brings the copy up to date. `patience`: how long this is tried.
+    pub async fn sync(&self, patience: Option<Duration>) -> Result<(), Refusal> {
+        let _alone = self.changes.alone.lock().await;
+        self.ask_for_changes(patience).await
+    }
+
+    /// Brings the copy up to what Redis has now or later. Calls that come while a
+    /// question is open share the next one.
+    pub async fn sync_now(&self, patience: Option<Duration>) -> Result<(), Refusal> {
+        let begun = self.changes.begun.load(Ordering::Acquire);
+        let _alone = self.changes.alone.lock().await;
+        if self.changes.answered.load(Ordering::Acquire) > begun {
+            return Ok(());
+        }
+        self.ask_for_changes(patience).await
+    }
+
+    async fn ask_for_changes(&self, patience: Option<Duration>) -> Result<(), Refusal> {
+        let question = self.changes.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let (known, statuses) = {
+            let mut cached = self.cached.lock();
+            (cached.known(), cached.asks_for_statuses())
+        };
+        let asked = self.run(verbs::view(Known(known), statuses), patience);
+        let view = asked.await?.for_one_at(known);
+        // A room that has ended has no version.
+        let is_older = view.is_older() && !(self.room.is_some() && view.is_of_nothing());
+        self.cached.lock().apply(view);
+        if is_older {
+            self.lost_changes();
+        }
+        self.changes.answered.store(question, Ordering::Release);
+        Ok(())
+    }
+
+    pub fn lost_changes(&self) {
+        warn!(
+            "Redis has lost its last changes (it was not persistent, or a replica took over): peers \
+             may have to sign in again, and messages may be lost"
+        );
+        self.forget_lost_changes();
+    }
+
+    /// Redis may have lost changes: versions above the current one are of the lost list.
+    pub fn forget_lost_changes(&self) {
+        let current = self.cached.lock().roster.current();
+        self.updates.told.fetch_min(current, Ordering::AcqRel);
+        for here in self.all_open() {
+            here.limit_heard(current);
+        }
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        if let Some(room) = &self.room {
+            self.node.forget_room(room);
+            self.later(verbs::forget_room(), Some(LONG_PATIENCE));
+        }
+    }
+}
