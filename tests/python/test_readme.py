@@ -42,13 +42,40 @@ def test_every_link_leads_to_a_file_and_a_heading_that_exist():
 def test_the_tour_with_curl_shows_what_it_says(start_server):
     port = start_server()
     tour = "".join(blocks("README.md", "console"))
-    steps = re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", tour, re.MULTILINE)
-    assert len(steps) == 8
-    for command, expected in steps:
+    run_tour(tour, port, steps=8)
+
+
+def run_tour(tour, port, steps):
+    """Runs the commands of a tour, and compares what they show."""
+    found = re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", tour, re.MULTILINE)
+    assert len(found) == steps
+    for command, expected in found:
         command = command.replace("localhost:3000", f"127.0.0.1:{port}")
         shown = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
         # A terminal shows a body that does not end its line just the same.
         assert shown.stdout.rstrip("\n") == expected.rstrip("\n"), command
+
+
+def test_the_rooms_with_curl_show_what_they_say(start_server):
+    port = start_server()
+    (tour,) = blocks("docs/rooms.md", "console")
+    run_tour(tour, port, steps=3)
+
+
+def test_an_nginx_gives_a_room_a_host_name(start_server, tmp_path):
+    port = start_server()
+    (snippet,) = blocks("docs/rooms.md", "nginx")
+    process, path = nginx(tmp_path, port, snippet)
+    with process:
+        try:
+            page = UnixConnection(path)
+            page.request("GET", "/sign_in?peer_name=alice", headers={"Host": "app1.example.org"})
+            assert page.getresponse().read() == b"alice,1,1\n"
+            room = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
+            room.request("GET", "/rooms/app1/connections")
+            assert b'"alice"' in room.getresponse().read()
+        finally:
+            process.terminate()
 
 
 def test_the_library_example_is_the_one_that_is_run():

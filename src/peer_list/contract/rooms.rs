@@ -167,7 +167,26 @@ async fn a_waiting_peer_hears_of_its_room_at_every_node(engine: EngineKind) {
     assert_eq!(*delivery.news(), status(&lines));
 }
 
+async fn a_peer_that_polls_another_node_is_told_what_it_has_missed(engine: EngineKind) {
+    let root = engine.default_list().await;
+    let another = root.another_node().await;
+    for list in [root.clone(), root.in_room("a")] {
+        let a = sign_in(&list, "a").await;
+        let b = sign_in(&list, "b").await;
+        list.pass_secs(1).await;
+        let lines = format!("b,{b},1\na,{a},1\n");
+        let other = match list.name() {
+            None => another.clone(),
+            // Which was not used there before.
+            Some(name) => another.room(name),
+        };
+        let delivery = list.now(wait(&other, a)).await.unwrap();
+        assert_eq!(*delivery.news(), status(&lines));
+    }
+}
+
 every_engine! {
+    a_peer_that_polls_another_node_is_told_what_it_has_missed,
     rooms_share_their_ids_and_the_root_list_has_its_own,
     an_id_does_not_come_again_when_a_room_begins_anew,
     a_peer_of_another_room_is_unknown,

@@ -66,6 +66,11 @@ impl List {
         }
     }
 
+    /// The room and the number of this copy, as the script has them.
+    pub fn words(&self) -> &str {
+        &self.words
+    }
+
     /// Carries out a verb in this room. `patience`: how long it is tried; without, until
     /// Redis is back.
     pub async fn run<A: Answer>(

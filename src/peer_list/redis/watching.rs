@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     PATIENCE, READY_PATIENCE, RedisEngine,
     answers::{ListedIds, Removed, SentLast, SomeRooms, Turn},
+    node::Node,
     verbs,
 };
 use crate::peer_list::{
@@ -56,14 +57,7 @@ impl Watching for RedisEngine {
     }
 
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        let ListedIds(ids) = self.0.run(verbs::listed(), Some(PATIENCE)).await?;
-        let mut infos = Vec::new();
-        for ids in ids.chunks(INFOS_AT_ONCE) {
-            let asked = self.0.run(verbs::peer_infos(ids), Some(PATIENCE));
-            infos.extend(asked.await?);
-        }
-        infos.sort_unstable_by_key(|info| info.id);
-        Ok(infos)
+        self.0.node.infos_in(self.0.words()).await
     }
 
     fn subscribe(&self, after: Option<u64>) -> PeerEvents {
@@ -176,13 +170,29 @@ impl Rooms for RedisEngine {
     }
 
     async fn infos_of_all_rooms(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        let Some(root) = self.0.node.used_list(None) else {
-            return Err(Refusal::Unavailable);
-        };
-        let mut all = Self(root).peer_infos().await?;
+        let mut all = self.0.node.infos_in("").await?;
         for room in self.rooms().await? {
-            all.extend(Self(self.0.node.room(&room.name)).peer_infos().await?);
+            // No copy of its list is made for this.
+            let words = format!("{} 0", room.name);
+            all.extend(self.0.node.infos_in(&words).await?);
         }
         Ok(all)
+    }
+}
+
+impl Node {
+    /// The peers in the list of a room, as the script names it, by rising id.
+    async fn infos_in(&self, room: &str) -> Result<Vec<PeerInfo>, Refusal> {
+        let listed = self.link.run_in(room, verbs::listed(), Some(PATIENCE));
+        let ListedIds(ids) = listed.await?;
+        let mut infos = Vec::new();
+        for ids in ids.chunks(INFOS_AT_ONCE) {
+            let asked = self
+                .link
+                .run_in(room, verbs::peer_infos(ids), Some(PATIENCE));
+            infos.extend(asked.await?);
+        }
+        infos.sort_unstable_by_key(|info| info.id);
+        Ok(infos)
     }
 }
