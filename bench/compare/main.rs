@@ -17,6 +17,7 @@ mod park;
 mod push;
 mod relay;
 mod report;
+mod rooms;
 mod scenarios;
 mod server;
 mod socket;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use crate::{
     churn,
     figures::Figures,
-    nodes, park, push, relay,
+    nodes, park, push, relay, rooms,
     server::{Kind, Running},
 };
 
@@ -73,6 +73,26 @@ pub const SCENARIOS: &[Scenario] = &[
         rounds: 1,
         run: |s| Box::pin(park::park(s, 15_000)),
     },
+    // About as many peers as a process may have open files here (20,000).
+    Scenario {
+        name: "18,000 peers in 9,000 rooms",
+        servers: OURS,
+        original: SIGNAL_HTTP,
+        rounds: 1,
+        run: |s| Box::pin(rooms::memory(s, 9_000, 2)),
+    },
+    Scenario {
+        name: "18,000 peers in 18 rooms",
+        servers: OURS,
+        original: SIGNAL_HTTP,
+        rounds: 1,
+        run: |s| Box::pin(rooms::memory(s, 18, 1_000)),
+    },
+    long_poll(
+        "joins of a room of 2, beside 500/s in 2,000 others",
+        OURS,
+        |s| Box::pin(rooms::joins(s, 2_000, 500)),
+    ),
     Scenario {
         name: "churn, 1,000 peers that never poll, a minute",
         servers: OURS,
