@@ -12,7 +12,7 @@ use super::values::{self, Doors, WaitLimit, in_milliseconds};
 use crate::{
     doors::http::{AllowedRooms, Cors, SignalOpts},
     operator::Webhook,
-    peer_list::{ClusterOpts, HeartbeatOpts},
+    peer_list::{ClientIdentity, ClusterOpts, HeartbeatOpts},
     server::{AppOpts, Host, OperatorOpts, ServeOpts, ServerOpts},
 };
 
@@ -207,10 +207,18 @@ pub(super) struct Redis {
     #[arg(long, env = "WEBRTC_REDIS_URL", value_name = "URL", hide_env_values = true, value_parser = values::redis_url)]
     pub redis_url: Option<SecretString>,
 
-    /// A file with certificates (PEM) of authorities to trust for rediss://; needs
-    /// WEBRTC_REDIS_URL [default: the public authorities]
+    /// A file with certificates (PEM) of authorities to trust for rediss:// [default: the public authorities]
     #[arg(long, env = "WEBRTC_REDIS_CA", value_name = "FILE", value_parser = values::certificates)]
-    pub redis_ca: Option<PathBuf>,
+    redis_ca: Option<PathBuf>,
+
+    /// A file with the certificate (PEM) to show to a Redis that asks for one; needs
+    /// WEBRTC_REDIS_KEY
+    #[arg(long, env = "WEBRTC_REDIS_CERT", value_name = "FILE", value_parser = values::certificates, requires = "redis_key")]
+    redis_cert: Option<PathBuf>,
+
+    /// A file with the private key (PEM) of that certificate; needs WEBRTC_REDIS_CERT
+    #[arg(long, env = "WEBRTC_REDIS_KEY", value_name = "FILE", value_parser = values::private_key, requires = "redis_cert")]
+    redis_key: Option<PathBuf>,
 
     /// The first part of all keys in Redis
     #[arg(long, env = "WEBRTC_REDIS_PREFIX", value_name = "PREFIX", default_value = "signal", value_parser = values::redis_prefix)]
@@ -218,11 +226,29 @@ pub(super) struct Redis {
 }
 
 impl Redis {
+    fn identity(&self) -> Option<ClientIdentity> {
+        Some(ClientIdentity {
+            certificate: self.redis_cert.clone()?,
+            key: self.redis_key.clone()?,
+        })
+    }
+
+    /// The first setting that counts only through TLS, if one is set.
+    pub fn of_tls(&self) -> Option<&'static str> {
+        let ca = self
+            .redis_ca
+            .as_ref()
+            .map(|_| "WEBRTC_REDIS_CA (--redis-ca)");
+        let cert = self.redis_cert.as_ref();
+        ca.or(cert.map(|_| "WEBRTC_REDIS_CERT (--redis-cert)"))
+    }
+
     pub fn opts(&self) -> Option<ClusterOpts> {
         Some(ClusterOpts {
             url: self.redis_url.clone()?,
             prefix: self.redis_prefix.clone(),
             ca: self.redis_ca.clone(),
+            identity: self.identity(),
         })
     }
 }

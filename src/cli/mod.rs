@@ -165,13 +165,13 @@ impl Settings {
                  reach: set WEBRTC_ADMIN_TOKEN too, or listen on 127.0.0.1"
             )));
         }
-        let is_tls = |url: &SecretString| url.expose_secret().starts_with("rediss://");
-        if self.redis.redis_ca.is_some() && !self.redis.redis_url.as_ref().is_some_and(is_tls) {
-            return Err(ConfigError(
-                "WEBRTC_REDIS_CA (--redis-ca) has no effect without TLS: set WEBRTC_REDIS_URL to a \
-                 rediss:// URL too"
-                    .into(),
-            ));
+        let is_tls = |url: &SecretString| url.expose_secret().starts_with("rediss");
+        if let Some(setting) = self.redis.of_tls()
+            && !self.redis.redis_url.as_ref().is_some_and(is_tls)
+        {
+            return Err(ConfigError(format!(
+                "{setting} has no effect without TLS: set WEBRTC_REDIS_URL to a rediss:// URL too"
+            )));
         }
         Ok(self)
     }

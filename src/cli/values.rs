@@ -11,7 +11,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::{
     doors::http::{AllowedRooms, Cors},
-    peer_list::RoomName,
+    peer_list::{ClusterOpts, RoomName},
     server::{Door, Host},
 };
 
@@ -85,10 +85,9 @@ pub(super) fn webhook_url(value: &str) -> Result<Url, String> {
 
 pub(super) fn redis_url(value: &str) -> Result<SecretString, String> {
     let url = value.trim();
-    let is_redis = url.starts_with("redis://") || url.starts_with("rediss://");
-    let usable = is_redis && redis::IntoConnectionInfo::into_connection_info(url).is_ok();
-    usable.then(|| url.into()).ok_or_else(|| {
-        "a URL such as redis://user:password@127.0.0.1:6379/0, where in user and password \
+    ClusterOpts::is_url(url).then(|| url.into()).ok_or_else(|| {
+        "a URL such as redis://user:password@127.0.0.1:6379/0 or \
+             redis+sentinel://host1,host2,host3/NAME, where in user and password \
              @ : / # % and ? are written as %40 %3A %2F %23 %25 and %3F"
             .into()
     })
@@ -99,6 +98,13 @@ pub(super) fn certificates(value: &str) -> Result<PathBuf, String> {
     text.contains("-----BEGIN CERTIFICATE-----")
         .then(|| value.into())
         .ok_or_else(|| "the path of a file with certificates (PEM)".into())
+}
+
+pub(super) fn private_key(value: &str) -> Result<PathBuf, String> {
+    let text = fs::read_to_string(value).unwrap_or_default();
+    text.contains("PRIVATE KEY-----")
+        .then(|| value.into())
+        .ok_or_else(|| "the path of a file with a private key (PEM)".into())
 }
 
 pub(super) fn redis_prefix(value: &str) -> Result<String, String> {

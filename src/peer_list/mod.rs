@@ -42,7 +42,7 @@ pub use lines::Lines;
 pub use list::TimeoutPeerList;
 pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, SignInOpts};
 #[cfg(feature = "redis")]
-pub use redis::{ClusterOpts, ConnectError};
+pub use redis::{ClientIdentity, ClusterOpts, ConnectError};
 pub use refusal::Refusal;
 pub use request::{Caller, Link, Proof};
 pub use room::{MAX_ROOM_NAME_BYTES, RoomInfo, RoomName, RoomNameError};

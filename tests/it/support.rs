@@ -43,7 +43,8 @@ impl Redis {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
-        let process = Command::new("redis-server")
+        let server = std::env::var("REDIS_SERVER");
+        let process = Command::new(server.as_deref().unwrap_or("redis-server"))
             .args(["--bind", "127.0.0.1", "--save", "", "--port"])
             .arg(port.to_string())
             .stdout(Stdio::null())
@@ -57,6 +58,7 @@ impl Redis {
             url: format!("redis://127.0.0.1:{}", self.port).into(),
             prefix: "signal".to_owned(),
             ca: None,
+            identity: None,
         };
         TimeoutPeerList::connect(opts, &cluster).await.unwrap()
     }

@@ -144,6 +144,26 @@ test('through TLS a Redis is trusted whose authority is given, and no other', as
   }
 });
 
+test('a Redis that asks for a certificate is shown the one that is given', async (t) => {
+  const file = certificates(t);
+  const port = await freePort();
+  await inMemory(t, '--tls-port', port, '--tls-auth-clients', 'yes',
+    '--tls-cert-file', file('redis.crt'), '--tls-key-file', file('redis.key'), '--tls-ca-cert-file', file('ca.crt'));
+  const settings = {WEBRTC_REDIS_URL: `rediss://localhost:${port}/0`, WEBRTC_REDIS_CA: file('ca.crt')};
+  const identity = {WEBRTC_REDIS_CERT: file('redis.crt'), WEBRTC_REDIS_KEY: file('redis.key')};
+  const node = await startNode(t, {...settings, ...identity});
+  assert.equal((await fetch(`${node.http}/readyz`)).status, 200);
+  for (const [other, why] of [
+    [{WEBRTC_REDIS_CERT: file('redis.crt')}, /^WEBRTC_REDIS_CERT .* needs WEBRTC_REDIS_KEY .*: set both or neither/],
+    [{...identity, WEBRTC_REDIS_KEY: file('redis.crt')}, /^WEBRTC_REDIS_KEY .*private key \(PEM\)/],
+    [{...identity, WEBRTC_REDIS_CA: '', WEBRTC_REDIS_URL: 'redis://localhost/'}, /^WEBRTC_REDIS_CERT .*rediss:\/\//],
+  ]) {
+    const [status, line] = await startInVain({...settings, ...other});
+    assert.equal(status, 2, line);
+    assert.match(line, why);
+  }
+});
+
 test('two databases of one Redis are two servers', async (t) => {
   const redis = await inMemory(t);
   const [{all: [one]}, {all: [other]}] = await Promise.all(

@@ -71,7 +71,7 @@ export async function freePort() {
 export async function startRedis(t, ...options) {
   const port = await freePort();
   const start = async () => {
-    const redis = spawn('redis-server', ['--bind', '127.0.0.1', '--port', port, ...options], {
+    const redis = spawn(process.env.REDIS_SERVER ?? 'redis-server', ['--bind', '127.0.0.1', '--port', port, ...options], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     t.after(() => redis.kill('SIGKILL'));

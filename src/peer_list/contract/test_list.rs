@@ -324,7 +324,8 @@ impl Redis {
         let directory = std::env::temp_dir().join(name);
         fs::create_dir(&directory).unwrap();
         let socket = directory.join("redis.sock");
-        let process = Command::new("redis-server")
+        let server = std::env::var("REDIS_SERVER");
+        let process = Command::new(server.as_deref().unwrap_or("redis-server"))
             .args(["--port", "0", "--save", "", "--appendonly", "no"])
             .args(["--dir".as_ref(), directory.as_os_str()])
             .args(["--unixsocket".as_ref(), socket.as_os_str()])
@@ -349,6 +350,7 @@ impl Redis {
             url: url(&self.directory).into(),
             prefix: PREFIX.to_owned(),
             ca: None,
+            identity: None,
         };
         TimeoutPeerList::connect(opts, &cluster).await.unwrap()
     }

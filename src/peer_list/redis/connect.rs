@@ -1,16 +1,15 @@
 //! The first connection to Redis, and the reason if there is none.
 
-use std::{fs, sync::atomic::AtomicU64, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use redis::{
-    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
-    ServerErrorKind, TlsCertificates, Value,
+    ErrorKind, PushInfo, RedisError, ServerErrorKind, Value,
     aio::{ConnectionManagerConfig, MultiplexedConnection},
-    io::tcp::TcpSettings,
 };
-use secrecy::ExposeSecret;
-use socket2::TcpKeepalive;
 use thiserror::Error;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
@@ -24,6 +23,7 @@ use super::{
     library::{Library, is_unknown_function},
     link::{Connection, Health, ProcessLink},
     row::{Answer, Row},
+    source::Source,
 };
 use crate::peer_list::HeartbeatOpts;
 
@@ -35,10 +35,6 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long one answer may take before the same is asked again.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
-
-/// A connection that acknowledges nothing for this long is dead; a silent connection is
-/// probed at the same interval.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 /// Why the peer list in Redis cannot be used.
 #[derive(Debug, Error)]
@@ -64,7 +60,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    fn unusable(why: String) -> Self {
+    pub(super) fn unusable(why: String) -> Self {
         Self::Unusable { why, source: None }
     }
 }
@@ -84,9 +80,9 @@ impl ProcessLink {
         opts: &ClusterOpts,
         heartbeat: &HeartbeatOpts,
     ) -> Result<(Self, UnboundedReceiver<PushInfo>), ConnectError> {
-        let client = client(opts)?;
+        let place = Arc::new(Source::of(opts)?);
         let last = Mutex::new(None);
-        let connecting = Self::try_connect(client.clone(), opts, heartbeat, &last);
+        let connecting = Self::try_connect(&place, opts, heartbeat, &last);
         match timeout(CONNECT_PATIENCE, connecting).await {
             Ok(connected) => connected,
             Err(_) => {
@@ -95,9 +91,8 @@ impl ProcessLink {
                     Some(error) => explain(error),
                     None => format!("no answer for {CONNECT_PATIENCE:?}"),
                 };
-                let address = client.get_connection_info().addr().to_string();
                 Err(ConnectError::Unreachable {
-                    address,
+                    address: place.address(),
                     why,
                     source,
                 })
@@ -106,17 +101,17 @@ impl ProcessLink {
     }
 
     async fn try_connect(
-        client: Client,
+        place: &Arc<Source>,
         opts: &ClusterOpts,
         heartbeat: &HeartbeatOpts,
         last: &Mutex<Option<RedisError>>,
     ) -> Result<(Self, UnboundedReceiver<PushInfo>), ConnectError> {
-        let db = client.get_connection_info().redis_settings().db();
+        let db = place.db();
         let library = Library::new(heartbeat, db);
         let prefix = format!("{{{}}}:", opts.prefix);
         let node = format!("{:016x}", fastrand::u64(..));
         // A plain connection first: the connection manager would not say what is wrong.
-        while let Err(error) = check(&client, &library, &prefix, &node).await? {
+        while let Err(error) = check(place, &library, &prefix, &node).await? {
             *last.lock() = Some(error);
             sleep(CONNECT_PAUSE).await;
         }
@@ -125,7 +120,7 @@ impl ProcessLink {
             .set_response_timeout(Some(ANSWER_PATIENCE))
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_secs(1));
-        let commands = Connection::connect(client.clone(), config.clone()).await?;
+        let commands = Connection::connect(place.clone(), config.clone()).await?;
         let (sender, pushes) = unbounded_channel();
         let listening = config
             .set_push_sender(sender)
@@ -140,7 +135,7 @@ impl ProcessLink {
             prefix,
             node,
             commands,
-            subscription: Connection::connect(client, listening).await?,
+            subscription: Connection::connect(place.clone(), listening).await?,
             health: Health::default(),
             clock: AtomicU64::new(0),
             start: Instant::now(),
@@ -150,47 +145,16 @@ impl ProcessLink {
     }
 }
 
-fn client(opts: &ClusterOpts) -> Result<Client, ConnectError> {
-    let info = opts.url.expose_secret().into_connection_info()?;
-    let info = with_settings(info);
-    let Some(path) = &opts.ca else {
-        return Ok(Client::open(info)?);
-    };
-    let unreadable = |error| {
-        let path = path.display();
-        ConnectError::unusable(format!("WEBRTC_REDIS_CA, {path}, cannot be read: {error}"))
-    };
-    let certificates = TlsCertificates {
-        client_tls: None,
-        root_cert: Some(fs::read(path).map_err(unreadable)?),
-    };
-    Ok(Client::build_with_tls(info, certificates)?)
-}
-
-fn with_settings(info: ConnectionInfo) -> ConnectionInfo {
-    let settings = info.redis_settings().clone();
-    let settings = settings.set_protocol(ProtocolVersion::RESP3);
-    let keepalive = TcpKeepalive::new()
-        .with_time(UNACKNOWLEDGED)
-        .with_interval(UNACKNOWLEDGED)
-        .with_retries(3);
-    let tcp = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive);
-    #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(UNACKNOWLEDGED);
-    info.set_redis_settings(settings).set_tcp_settings(tcp)
-}
-
 /// Checks that Redis can do all that the list needs. The inner error may go away when it
 /// is tried again.
 async fn check(
-    client: &Client,
+    place: &Source,
     library: &Library,
     prefix: &str,
     node: &str,
 ) -> Result<Result<(), RedisError>, ConnectError> {
     let checking = async {
+        let client = place.client().await?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         if let Some(why) = unfit(&mut connection).await? {
             return Ok(Some(why));
@@ -209,7 +173,7 @@ async fn check(
     match checking.await {
         Ok(None) => Ok(Ok(())),
         Ok(Some(why)) => Err(ConnectError::unusable(why)),
-        Err(error) if is_passing(&error) => Ok(Err(error)),
+        Err(error) if is_passing(&error, place.may_move()) => Ok(Err(error)),
         Err(error) => Err(error.into()),
     }
 }
@@ -227,8 +191,10 @@ fn unreadable(answer: Value, prefix: &str) -> Option<String> {
     ))
 }
 
-/// Whether Redis is away, or answered that it is not ready yet.
-fn is_passing(error: &RedisError) -> bool {
+/// Whether Redis is away, or answered that it is not ready yet. `may_move`: a replica may
+/// be about to become the primary.
+fn is_passing(error: &RedisError, may_move: bool) -> bool {
+    let is_replica = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
     let is_refused = is_untrusted(error);
     let is_busy = matches!(
         error.kind(),
@@ -237,7 +203,10 @@ fn is_passing(error: &RedisError) -> bool {
         )
     );
     // The crate has no variant for a script that runs for too long.
-    is_busy || error.code() == Some("BUSY") || error.is_io_error() && !is_refused
+    is_replica && may_move
+        || is_busy
+        || error.code() == Some("BUSY")
+        || error.is_io_error() && !is_refused
 }
 
 /// The reason if this Redis is too old, or would lose data that the list needs.

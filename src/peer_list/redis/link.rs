@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use redis::{
     Client, Cmd, RedisResult, Value,
-    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
+    aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use super::{
     library::{Library, is_unknown_function},
     retry,
     row::{Answer, Row},
+    source::Source,
     verbs::{Call, TimedCall, Words},
 };
 use crate::peer_list::Refusal;
@@ -69,7 +70,7 @@ pub(super) struct ProcessLink {
 /// wrong for a moment), or whose Redis hangs (a stalled machine) while another Redis has
 /// taken over its address.
 pub(super) struct Connection {
-    client: Client,
+    source: Arc<Source>,
     config: ConnectionManagerConfig,
     current: Mutex<Arc<Wire>>,
 }
@@ -108,19 +109,25 @@ impl Wire {
         answer
     }
 
-    /// Whether it answers now, or has answered recently.
-    async fn lives(&self) -> bool {
+    /// Whether it answers now, or has answered recently. `may_move`: the primary may be at
+    /// another address.
+    async fn lives(&self, may_move: bool) -> bool {
         let answered = timeout(WATCH_PERIOD, self.ask(&redis::cmd("PING"))).await;
-        // An error is a cut connection, which the crate makes again.
-        answered.is_ok() || self.heard.lock().elapsed() < SUSPICION
+        // An error is a cut connection, which the crate makes again, to the same address.
+        let lives = answered.is_ok_and(|answer| answer.is_ok() || !may_move);
+        lives || self.heard.lock().elapsed() < SUSPICION
     }
 }
 
 impl Connection {
-    pub async fn connect(client: Client, config: ConnectionManagerConfig) -> RedisResult<Self> {
-        let connection = ConnectionManager::new_with_config(client.clone(), config.clone()).await?;
+    pub async fn connect(
+        source: Arc<Source>,
+        config: ConnectionManagerConfig,
+    ) -> RedisResult<Self> {
+        let client = source.client().await?;
+        let connection = ConnectionManager::new_with_config(client, config.clone()).await?;
         Ok(Self {
-            client,
+            source,
             config,
             current: Mutex::new(Wire::new(connection)),
         })
@@ -130,42 +137,54 @@ impl Connection {
         self.current.lock().clone()
     }
 
-    /// Replaces this connection by a new one, unless that was done just now.
-    fn renew(&self, wire: &Arc<Wire>) {
-        let mut current = self.current.lock();
-        if !Arc::ptr_eq(&current, wire) || wire.made.elapsed() < retry::LONGEST_PAUSE {
+    /// Replaces this connection by a new one to where the primary is now, unless that was
+    /// done just now.
+    async fn renew(&self, wire: &Arc<Wire>) {
+        if wire.made.elapsed() < retry::LONGEST_PAUSE {
             return;
         }
-        let made =
-            ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone());
+        if let Ok(client) = self.source.client().await {
+            self.replace(wire, client);
+        }
+    }
+
+    /// Replaces this connection, if no other task has.
+    fn replace(&self, wire: &Arc<Wire>, client: Client) {
+        let mut current = self.current.lock();
+        if !Arc::ptr_eq(&current, wire) {
+            return;
+        }
+        let made = ConnectionManager::new_lazy_with_config(client, self.config.clone());
         if let Ok(connection) = made {
             *current = Wire::new(connection);
             wire.replaced.cancel();
         }
     }
 
-    /// Whether Redis answers on a new connection.
-    async fn is_answered_on_a_new_connection(&self) -> bool {
-        let asking = async {
-            let mut connection = self.client.get_multiplexed_async_connection().await?;
-            connection.req_packed_command(&redis::cmd("PING")).await
-        };
-        matches!(timeout(PROBE_PATIENCE, asking).await, Ok(Ok(_)))
-    }
-
     /// Checks the connection. Returns whether it was replaced.
     async fn watch(&self) -> bool {
         let wire = self.wire();
-        if wire.lives().await || !self.is_answered_on_a_new_connection().await {
+        if wire.lives(self.source.may_move()).await {
             return false;
         }
+        let Ok(Ok(client)) = timeout(PROBE_PATIENCE, answering(&self.source)).await else {
+            return false;
+        };
         // The old connection may only have been slow.
         if wire.heard.lock().elapsed() < SUSPICION {
             return false;
         }
-        self.renew(&wire);
+        self.replace(&wire, client);
         !Arc::ptr_eq(&wire, &self.wire())
     }
+}
+
+/// A client of the primary, if that answers on a new connection.
+async fn answering(source: &Source) -> RedisResult<Client> {
+    let client = source.client().await?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    redis::cmd("PING").exec_async(&mut connection).await?;
+    Ok(client)
 }
 
 /// What the log has reported about Redis.
@@ -211,8 +230,7 @@ impl ProcessLink {
 
     /// The address of Redis, without user and password.
     pub fn address(&self) -> String {
-        let info = self.commands.client.get_connection_info();
-        info.addr().to_string()
+        self.commands.source.address()
     }
 
     /// Subscribes to the channels of this node.
@@ -322,7 +340,7 @@ impl ProcessLink {
                         // Another Redis may have taken over the address: a new connection
                         // leads to that one.
                         if !error.is_io_error() {
-                            self.commands.renew(&wire);
+                            self.commands.renew(&wire).await;
                         }
                     }
                 }

@@ -26,6 +26,7 @@ mod peers;
 mod push;
 mod retry;
 mod row;
+mod source;
 mod tasks;
 mod telling;
 mod verbs;
@@ -61,13 +62,25 @@ const READY_PATIENCE: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct ClusterOpts {
     /// The URL of Redis: `redis://` or `rediss://`, with user, password and database as
-    /// usual.
+    /// usual; or `redis+sentinel://HOST:PORT,HOST:PORT/NAME/DATABASE`, the primary that
+    /// Sentinels know by that name (with TLS: `rediss+sentinel://`).
     pub url: SecretString,
     /// What all keys begin with, so that several lists can be in one Redis.
     pub prefix: String,
     /// A file with the certificates (PEM) of the authorities that are trusted for
     /// `rediss://`, in place of the public ones.
     pub ca: Option<PathBuf>,
+    /// What this client shows to a Redis that asks for a certificate (mutual TLS).
+    pub identity: Option<ClientIdentity>,
+}
+
+/// The certificate of a client of Redis, and its key.
+#[derive(Clone, Debug)]
+pub struct ClientIdentity {
+    /// A file with the certificate (PEM), and those that lead to its authority.
+    pub certificate: PathBuf,
+    /// A file with the private key (PEM).
+    pub key: PathBuf,
 }
 
 /// The list of one room in Redis, as one node sees it. Clones are the same list.
@@ -77,6 +90,13 @@ pub(super) struct RedisEngine(Arc<List>);
 impl fmt::Debug for RedisEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RedisEngine")
+    }
+}
+
+impl ClusterOpts {
+    /// Whether this is a URL that [`ClusterOpts::url`] takes.
+    pub fn is_url(url: &str) -> bool {
+        source::Source::is_url(url)
     }
 }
 
