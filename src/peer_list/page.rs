@@ -15,6 +15,9 @@ const FLAG_FROM_LINE_END: usize = 2;
 /// copies one page, and hyper writes about as much at once.
 const PAGE_BYTES: usize = 16 * 1024;
 
+/// The text of a page has at least this many bytes: enough for a room of two.
+const SMALLEST_TEXT: usize = 64;
+
 /// Whether a peer's STATUS is 1, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Connected {
@@ -87,6 +90,10 @@ impl Page {
     pub fn join(&mut self, id: PeerId, name: &str, dialect: Dialect, joined: u64) {
         let line = format!("{name},{id},1\n");
         self.prepend(line.as_bytes());
+        if self.slots.is_empty() {
+            // Most rooms have two peers.
+            self.slots.reserve_exact(2);
+        }
         self.slots.push_back(Slot {
             id,
             joined,
@@ -187,7 +194,7 @@ impl Page {
     fn prepend(&mut self, lines: &[u8]) {
         if self.start < lines.len() {
             let used = self.len();
-            let mut larger = vec![0; ((used + lines.len()) * 2).max(1024)];
+            let mut larger = vec![0; ((used + lines.len()) * 2).max(SMALLEST_TEXT)];
             let start = larger.len() - used;
             larger[start..].copy_from_slice(&self.text[self.start..]);
             self.text = larger;

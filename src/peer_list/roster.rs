@@ -98,6 +98,10 @@ impl Roster {
         }
         self.push_change(id, name, true);
         let joined = self.current;
+        if self.pages.is_empty() {
+            // A small list needs no more.
+            self.pages.reserve_exact(1);
+        }
         if self.pages.back().is_none_or(Page::is_full) {
             self.pages.push_back(Page::default());
         }
