@@ -55,9 +55,12 @@ impl Caller {
     }
 
     /// Notes that its peer is the last that used its connection. `list`: a number that this
-    /// list has alone, for as long as `lost` is kept. `lost` is told the peer, and the
-    /// number of the connection, when it is closed or another peer uses it.
-    pub(super) fn uses_link(&self, list: usize, lost: impl FnOnce(PeerId, u64) + Send + 'static) {
+    /// list has alone, for as long as what `lost` makes is kept. That is told the peer, and
+    /// the number of the connection, when it is closed or another peer uses it.
+    pub(super) fn uses_link<L>(&self, list: usize, lost: impl FnOnce() -> L)
+    where
+        L: FnOnce(PeerId, u64) + Send + 'static,
+    {
         if let Some(link) = &self.link {
             link.used_by(list, self.id, lost);
         }
@@ -105,7 +108,10 @@ impl Link {
         self.is_suspendable.load(Ordering::Relaxed)
     }
 
-    fn used_by(&self, list: usize, id: PeerId, lost: impl FnOnce(PeerId, u64) + Send + 'static) {
+    fn used_by<L>(&self, list: usize, id: PeerId, lost: impl FnOnce() -> L)
+    where
+        L: FnOnce(PeerId, u64) + Send + 'static,
+    {
         let mut last = self.last_used_by.lock();
         if last
             .as_ref()
@@ -116,7 +122,7 @@ impl Link {
         let before = last.replace(User {
             list,
             id,
-            lost: Box::new(lost),
+            lost: Box::new(lost()),
         });
         drop(last);
         self.lost_for(before);

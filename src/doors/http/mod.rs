@@ -30,7 +30,7 @@ use tower::{service_fn, util::option_layer};
 pub use super::kit::{AllowedRooms, Cors, SignalOpts};
 
 use super::kit::{
-    RequestError, RoomDoors, Transport, body, cors_layer, guard, list_of,
+    RequestError, RoomDoors, Transport, body, cors_layer, guard, list_of_room,
     log::names_peer,
     only,
     query::Query,
@@ -80,7 +80,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
         .route("/sign_in", any(sign_in))
         .route_service(
             "/wait",
-            service_fn(move |request| wait(waiting.for_request(&request), request)),
+            service_fn(move |request| wait(waiting.clone().in_room_of(&request), request)),
         )
         .route("/message", any(message))
         .route("/heartbeat", any(heartbeat))
@@ -102,11 +102,11 @@ type Answer = Result<Response, RequestError>;
 
 impl Door {
     /// The door to the room that a request is for.
-    fn for_request(&self, request: &Request) -> Self {
-        Self {
-            peer_list: list_of(request, &self.peer_list),
-            opts: self.opts.clone(),
+    fn in_room_of(mut self, request: &Request) -> Self {
+        if let Some(list) = list_of_room(request) {
+            self.peer_list = list;
         }
+        self
     }
 
     /// The token that a request shows, which it must show if tokens are required.
@@ -147,7 +147,7 @@ impl Door {
 }
 
 async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
-    let door = door.for_request(&request);
+    let door = door.in_room_of(&request);
     only(&[Method::GET], &request)?;
     let query = Query::of(&request);
     let (name, dialect) = query.name()?;
@@ -271,7 +271,7 @@ fn message(
     State(door): State<Door>,
     request: Request,
 ) -> impl Future<Output = Answer> + Send + use<> {
-    let door = door.for_request(&request);
+    let door = door.in_room_of(&request);
     let allowed = only(&[Method::POST], &request);
     let query = Query::of(&request);
     let ids = query
@@ -303,7 +303,7 @@ fn message(
 }
 
 async fn heartbeat(State(door): State<Door>, request: Request) -> Answer {
-    let door = door.for_request(&request);
+    let door = door.in_room_of(&request);
     only(&[Method::GET], &request)?;
     let id = Query::of(&request).peer_id("peer_id")?;
     let transport = Transport::of(&request);
@@ -314,7 +314,7 @@ async fn heartbeat(State(door): State<Door>, request: Request) -> Answer {
 }
 
 async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
-    let door = door.for_request(&request);
+    let door = door.in_room_of(&request);
     only(&[Method::GET, Method::POST], &request)?;
     let query = Query::of(&request);
     let id = query.peer_id("peer_id")?;
@@ -336,7 +336,7 @@ async fn sign_out(State(door): State<Door>, request: Request) -> Answer {
 
 /// Clients of 3DStreamingToolkit say how many more viewers they can serve.
 async fn capacity(State(door): State<Door>, request: Request) -> Answer {
-    let door = door.for_request(&request);
+    let door = door.in_room_of(&request);
     only(&[Method::PUT], &request)?;
     let query = Query::of(&request);
     let id = query.peer_id("peer_id")?;

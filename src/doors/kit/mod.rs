@@ -25,5 +25,5 @@ pub use opts::SignalOpts;
 pub use origin::Cors;
 pub(crate) use origin::guard;
 pub use rooms::AllowedRooms;
-pub(crate) use rooms::{RoomDoors, list_of, not_found};
+pub(crate) use rooms::{RoomDoors, list_of, list_of_room, not_found};
 pub(crate) use transport::{Transport, asks_to_close};

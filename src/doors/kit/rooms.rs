@@ -115,11 +115,13 @@ pub(crate) async fn not_found(request: Request) -> RequestError {
     RequestError::NotFound
 }
 
-/// The list that a request is for.
-pub(crate) fn list_of<B>(
-    request: &axum::http::Request<B>,
-    root: &TimeoutPeerList,
-) -> TimeoutPeerList {
+/// The list of the room that a request is for. None: it is for the root list.
+pub(crate) fn list_of_room(request: &Request) -> Option<TimeoutPeerList> {
     let room = request.extensions().get::<InRoom>();
-    room.map_or(root, |InRoom(list)| list).clone()
+    room.map(|InRoom(list)| list.clone())
+}
+
+/// The list that a request is for.
+pub(crate) fn list_of(request: &Request, root: &TimeoutPeerList) -> TimeoutPeerList {
+    list_of_room(request).unwrap_or_else(|| root.clone())
 }

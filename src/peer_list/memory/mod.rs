@@ -114,10 +114,8 @@ impl MemoryEngine {
     }
 
     fn key(&self, id: PeerId) -> Key {
-        Key {
-            is_in_room: self.room.name.is_some(),
-            id,
-        }
+        let of_rooms = u64::from(self.room.name.is_some()) << u32::BITS;
+        Key(of_rooms | u64::from(id.get()))
     }
 
     /// Called with the roster locked.
@@ -197,12 +195,10 @@ impl WeakEngine {
     }
 }
 
-/// The key of a peer in the map. Rooms share their ids, and the root list has its own.
+/// The key of a peer in the map: its id, and above that whether it is of a room. Rooms
+/// share their ids, and the root list has its own. (One number is hashed faster than two.)
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    is_in_room: bool,
-    id: PeerId,
-}
+struct Key(u64);
 
 impl fmt::Debug for MemoryEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -176,11 +176,13 @@ impl Presence for MemoryEngine {
         let request = Request::begin(self, &peer, state, caller.lingers);
         // An idle connection does not keep a room. While it keeps this, no other room has
         // the same number.
-        let list = self.downgrade();
         let number = Arc::as_ptr(&self.room).addr();
-        caller.uses_link(number, move |id, link| {
-            if let Some(list) = list.upgrade() {
-                list.link_lost(id, link);
+        caller.uses_link(number, || {
+            let list = self.downgrade();
+            move |id, link| {
+                if let Some(list) = list.upgrade() {
+                    list.link_lost(id, link);
+                }
             }
         });
         Ok(Box::new(request))

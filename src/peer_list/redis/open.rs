@@ -70,10 +70,11 @@ impl Request {
     }
 
     fn uses_link(&self) {
-        let list = self.list.0.clone();
-        let number = Arc::as_ptr(&list).addr();
-        self.caller
-            .uses_link(number, move |id, link| list.link_is_over(id, link));
+        let number = Arc::as_ptr(&self.list.0).addr();
+        self.caller.uses_link(number, || {
+            let list = self.list.0.clone();
+            move |id, link| list.link_is_over(id, link)
+        });
     }
 }
 
