@@ -10,7 +10,7 @@ import path from 'node:path';
 import {createInterface} from 'node:readline';
 import {test} from 'node:test';
 
-import {directory, inAMinute, insist, persistentRedis, signIn, startNodes, startWire} from './nodes.js';
+import {directory, inAMinute, inRoom, insist, persistentRedis, signIn, startNodes, startWire} from './nodes.js';
 import {
   eventStream, freePort, pause, pollingPeer, readyClient, startNode, startRedis, until, webSocketPeer,
 } from './support.js';
@@ -94,7 +94,9 @@ for (const acknowledges of [true, false]) {
   const how = acknowledges ? 'with acknowledgements' : 'without acknowledgements';
   /** Runs a load, and meanwhile what happens; it goes on afterwards. */
   const underLoad = async (nodes, happens, repeats = 0) => {
-    const loads = await Promise.all(Array.from({length: PAIRS}, () => load(nodes, acknowledges)));
+    // Some pairs are in the root list, others in rooms.
+    const places = Array.from({length: PAIRS}, (_, pair) => (pair % 2 ? inRoom(nodes, `room${pair}`) : nodes));
+    const loads = await Promise.all(places.map((place) => load(place, acknowledges)));
     const more = (count) => Promise.all(loads.map(({accepted}) => {
       const goal = accepted.length + count;
       return until(() => accepted.length >= goal);

@@ -43,6 +43,11 @@ export async function startNodes(t, url, count = 2, settings = {}) {
   };
 }
 
+/** The nodes, as a client of this room asks them. */
+export function inRoom(nodes, name) {
+  return {...nodes, ask: (target, options) => nodes.ask(`/rooms/${name}${target}`, options)};
+}
+
 /** Asks until there is an answer, of whichever node. */
 export async function insist(nodes, target, options) {
   for (;;) {

@@ -7,7 +7,7 @@ import {writeFileSync} from 'node:fs';
 import path from 'node:path';
 import {test} from 'node:test';
 
-import {directory, insist, signIn, startNodes} from './nodes.js';
+import {directory, inRoom, insist, signIn, startNodes} from './nodes.js';
 import {freePort, startRedis, until} from './support.js';
 
 /** A primary, its replica, and three Sentinels that watch both. */
@@ -41,11 +41,11 @@ async function startSentinels(t) {
 }
 
 /** Passes a message from one peer to another, through any node. */
-async function pass(nodes, from, to, text) {
-  const sent = await insist(nodes, `/rooms/a/message?peer_id=${from}&to=${to}`, {method: 'POST', body: text});
+async function pass(room, from, to, text) {
+  const sent = await insist(room, `/message?peer_id=${from}&to=${to}`, {method: 'POST', body: text});
   assert.equal(sent.status, 200, sent.text);
   for (;;) {
-    const news = await insist(nodes, `/rooms/a/wait?peer_id=${to}`);
+    const news = await insist(room, `/wait?peer_id=${to}`);
     assert.equal(news.status, 200, news.text);
     if (news.headers.get('pragma') === from) return assert.equal(news.text, text);
   }
@@ -63,18 +63,18 @@ for (const [how, goes] of Object.entries(ways)) {
     const {primary, replica, url, primaryPort} = sentinels;
     // Without a limit, a wait ends only by what Redis pushes to its node.
     const nodes = await startNodes(t, url, 2, {WEBRTC_WAIT_MS: '0'});
-    const inRoom = {ask: (target, options) => nodes.ask(`/rooms/a${target}`, options)};
-    const [from, to] = [await signIn(inRoom, 'from'), await signIn(inRoom, 'to')];
-    await pass(nodes, from, to, 'before');
-    const wait = () => insist(nodes, `/rooms/a/wait?peer_id=${from}`);
+    const room = inRoom(nodes, 'a');
+    const [from, to] = [await signIn(room, 'from'), await signIn(room, 'to')];
+    await pass(room, from, to, 'before');
+    const wait = () => insist(room, `/wait?peer_id=${from}`);
     assert.match((await wait()).text, /^to,/);
     // A wait that is open meanwhile.
     const waiting = wait();
     assert.equal(await primary.cli('wait', '1', '0'), '1');
     await goes(sentinels);
     await until(async () => await primaryPort() === replica.port);
-    await pass(nodes, from, to, 'after');
-    await insist(nodes, `/rooms/a/message?peer_id=${to}&to=${from}`, {method: 'POST', body: 'back'});
+    await pass(room, from, to, 'after');
+    await insist(room, `/message?peer_id=${to}&to=${from}`, {method: 'POST', body: 'back'});
     assert.equal((await waiting).text, 'back');
   });
 }
