@@ -16,7 +16,10 @@ async fn peers_signal_through_the_routes_of_an_application() {
         ..HeartbeatOpts::default()
     });
     let own = axum::routing::get(async || "hello");
-    let app = axum::Router::new().route("/own", own).merge(signaling);
+    let app = axum::Router::new()
+        .route("/own", own)
+        .merge(signaling.clone())
+        .nest("/below/{a}", signaling);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = serve(listener, app, peer_list, ServeOpts::default(), pending());
@@ -41,9 +44,22 @@ async fn peers_signal_through_the_routes_of_an_application() {
     );
     let (_, list) = ask("GET /sign_in?peer_name=b", "").await;
     assert!(list.starts_with("b,2,1\na,1,"), "{list}");
+    // In rooms too, wherever the routes are.
+    for room in ["/rooms/lobby", "/below/here/rooms/lobby"] {
+        let (_, list) = ask(&format!("GET {room}/sign_in?peer_name=c"), "").await;
+        assert!(list.starts_with("c,"), "{list}");
+    }
+    let (_, list) = ask("GET /below/here/rooms/lobby/sign_in?peer_name=d", "").await;
+    assert_eq!(peer_ids(&list), ["3", "2", "1"]);
     ask("POST /message?peer_id=1&to=2", "an offer").await;
     assert_eq!(ask("GET /wait?peer_id=2", "").await.1, "an offer");
     serving.abort();
+}
+
+/// The ids in a list, newest peer first.
+fn peer_ids(list: &str) -> Vec<&str> {
+    let ids = list.lines().filter_map(|line| line.split(',').nth(1));
+    ids.collect()
 }
 
 #[test]

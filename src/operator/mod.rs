@@ -40,7 +40,7 @@ pub use webhook::{Webhook, send_events};
 
 use crate::{
     doors::kit::{RequestError, only, query::Query, reply::reply},
-    peer_list::{PeerEvents, PeerId, Reason, RoomName, TimeoutPeerList},
+    peer_list::{PeerEvents, PeerId, PeerInfo, Reason, RoomName, TimeoutPeerList},
 };
 
 /// How often something is written to a silent event stream: proxies cut after 30 s or
@@ -138,6 +138,36 @@ type Answer = Result<Response, RequestError>;
 /// The root list and all rooms, in `?room=`.
 const ALL_ROOMS: &str = "*";
 
+/// Where a page of peers begins: after this id, or after this peer of a room.
+enum After {
+    Id(u64),
+    Peer(RoomName, PeerId),
+}
+
+impl After {
+    fn of(query: Query<'_>) -> Result<Self, RequestError> {
+        let text = query.text("after")?;
+        let Some((room, id)) = text.as_deref().and_then(|text| text.split_once('/')) else {
+            return Ok(Self::Id(query.number("after")?.unwrap_or(0)));
+        };
+        let id = PeerId::parse(id).ok_or(RequestError::MalformedId("the end of after"))?;
+        let room = room.parse();
+        Ok(Self::Peer(
+            room.map_err(|_| RequestError::MalformedRoom("after"))?,
+            id,
+        ))
+    }
+
+    /// `of_all`: the peers of all rooms follow those of the root list.
+    fn is_before(&self, peer: &PeerInfo, of_all: bool) -> bool {
+        match self {
+            Self::Id(_) if of_all && peer.room.is_some() => true,
+            Self::Id(id) => u64::from(peer.id.get()) > *id,
+            Self::Peer(room, id) => (peer.room.as_ref(), peer.id) > (Some(room), *id),
+        }
+    }
+}
+
 /// The room that the parameter `room` names.
 fn room_in_query(name: &str) -> Result<RoomName, RequestError> {
     name.parse()
@@ -161,8 +191,10 @@ async fn peers(State(operator): State<Operator>, request: Request) -> Answer {
     let query = Query::of(&request);
     let name = query.text("name")?;
     let limit = query.number("limit")?.unwrap_or(u64::MAX);
-    let after = query.number("after")?.unwrap_or(0);
-    let mut peers = match query.text("room")?.as_deref() {
+    let after = After::of(query)?;
+    let room = query.text("room")?;
+    let mut peers = match room.as_deref() {
+        Some(_) if request.uri().path() != "/peers" => return Err(RequestError::Unfit("room")),
         Some(ALL_ROOMS) => operator.peer_list.infos_of_all_rooms().await?,
         Some(room) => {
             let room = room_in_query(room)?;
@@ -170,8 +202,9 @@ async fn peers(State(operator): State<Operator>, request: Request) -> Answer {
         }
         None => operator.list_in(&request)?.peer_infos().await?,
     };
+    let of_all = room.as_deref() == Some(ALL_ROOMS);
     peers.retain(|peer| {
-        u64::from(peer.id.get()) > after && name.as_ref().is_none_or(|name| *name == *peer.name)
+        after.is_before(peer, of_all) && name.as_ref().is_none_or(|name| *name == *peer.name)
     });
     peers.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     Ok(json_reply(json::peers(&peers)))

@@ -302,8 +302,8 @@ pub trait Watching {
 }
 
 /// The rooms of a server. Each is a list of its own, with the same contract; what is said
-/// above of a list concerns one room, or the root list. Named rooms share their ids, which
-/// the root list does not: a message to a peer of another room has an unknown receiver.
+/// above of a list concerns one room, or the root list. Named rooms share their
+/// ids, so that an id of one is unknown in every other; the root list has ids of its own.
 #[async_trait]
 pub trait Rooms {
     /// The name of the room whose list this is. None: it is the root list.

@@ -40,6 +40,17 @@ function storage() {
   };
 }
 
+test('a room is named once, by the URL or by the option', async (t) => {
+  const server = await startServer(t);
+  const room = await client(t, server.http, 'alice', {room: 'lobby', storage: null});
+  const byUrl = await client(t, `${server.http}/rooms/lobby`, 'bob', {room: null, storage: null});
+  await until(() => room.signaling.peers.length === 1);
+  assert.equal(byUrl.signaling.peers[0].name, 'alice');
+  for (const [url, name] of [[`${server.http}/rooms/a`, 'b'], [server.http, 'a/b'], [server.http, '..'], [server.http, 7]]) {
+    assert.throws(() => new SignalingClient(url, {name: 'x', room: name}), TypeError);
+  }
+});
+
 test('two clients find each other and pass objects and text', async (t) => {
   const server = await startServer(t);
   const alice = await client(t, server.http, 'alice');

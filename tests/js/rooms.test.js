@@ -9,7 +9,7 @@ import {fileURLToPath} from 'node:url';
 import WebSocket from 'ws';
 
 import {
-  Inbox, eventStream, pollingPeer, readyClient, socketIoClient, signIn, startServer, told, until,
+  Inbox, eventStream, ofOneProcess, pollingPeer, readyClient, socketIoClient, signIn, startServer, told, until,
   webSocketPeer,
 } from './support.js';
 
@@ -110,6 +110,16 @@ test('a token and an id are of one room', async (t) => {
   assert.deepEqual(await one.names(), ['alice']);
 });
 
+test('a session of Socket.IO is of the room through whose path it began', ofOneProcess, async (t) => {
+  const server = await startServer(t);
+  const [one, two] = ['one', 'two'].map((name) => inRoom(server, name));
+  const query = '/socket.io/?EIO=4&transport=polling';
+  const {sid} = JSON.parse((await (await fetch(`${one.http}${query}`)).text()).slice(1));
+  const post = (room) => fetch(`${room.http}${query}&sid=${sid}`, {method: 'POST', body: '40'});
+  for (const other of [two, inRoom(server)]) assert.equal((await post(other)).status, 400);
+  assert.equal((await post(one)).status, 200);
+});
+
 test('a socket comes back to its room only', async (t) => {
   const server = await startServer(t);
   const [one, two] = ['one', 'two'].map((name) => inRoom(server, name));
@@ -200,6 +210,12 @@ test('the operator sees rooms, their peers and their events, and removes a peer 
   assert.deepEqual(await seen('/rooms/two/peers'), [['two', ids[1]]]);
   assert.deepEqual(await seen('/peers?room=two'), [['two', ids[1]]]);
   assert.deepEqual(await seen('/peers?room=*'), [[null, ids[0]], ['one', ids[2]], ['two', ids[1]]]);
+  // Page by page.
+  const page = (after) => seen(`/peers?room=*&limit=1${after}`);
+  assert.deepEqual(await page(''), [[null, ids[0]]]);
+  assert.deepEqual(await page(`&after=${ids[0]}`), [['one', ids[2]]]);
+  assert.deepEqual(await page(`&after=one/${ids[2]}`), [['two', ids[1]]]);
+  assert.deepEqual(await page(`&after=two/${ids[1]}`), []);
   assert.equal((await get(`/rooms/one/peers/${b.id}`)).name, 'b');
   const remove = (path) => fetch(`${server.operator}${path}`, {method: 'DELETE'});
   assert.equal((await remove(`/rooms/two/peers/${b.id}`)).status, 404);
@@ -208,6 +224,9 @@ test('the operator sees rooms, their peers and their events, and removes a peer 
   const purged = await fetch(`${server.operator}/rooms/two/purge`, {method: 'POST'});
   assert.deepEqual(await purged.json(), {removed: []});
   assert.equal((await remove('/rooms/%6f/peers/1')).status, 404);
+  for (const path of ['/peers?room=*&after=a', '/peers?after=a%20b/1', '/peers?after=a/x', '/rooms/two/peers?room=one', '/peers?room=.', '/events?room=a/b']) {
+    assert.equal((await fetch(`${server.operator}${path}`)).status, 400, path);
+  }
   const events = await all.take(4);
   assert.deepEqual(events.map((event) => [...told(event), event.data.peer.room]), [
     ['connect', ids[0], null], ['connect', ids[1], 'two'], ['connect', ids[2], 'one'],

@@ -12,8 +12,9 @@ import {freePort, startRedis, until} from './support.js';
 
 /** A primary, its replica, and three Sentinels that watch both. */
 async function startSentinels(t) {
-  const primary = await startRedis(t, '--save', '', '--repl-diskless-sync-delay', '0');
-  const replica = await startRedis(t, '--save', '', '--replicaof', '127.0.0.1', primary.port);
+  const inMemory = () => ['--save', '', '--dir', directory(t, 'redis')];
+  const primary = await startRedis(t, ...inMemory(), '--repl-diskless-sync-delay', '0');
+  const replica = await startRedis(t, ...inMemory(), '--replicaof', '127.0.0.1', primary.port);
   const isInSync = async () => /master_link_status:up/.test(await replica.cli('info', 'replication'));
   await until(isInSync);
   const ports = await Promise.all([1, 2, 3].map(async (number) => {

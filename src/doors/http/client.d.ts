@@ -40,7 +40,7 @@ export class SignalingClient extends EventTarget {
    */
   constructor(
     url: string | URL,
-    options: {name: string; room?: string; storage?: Storage | null; shared?: boolean},
+    options: {name: string; room?: string | null; storage?: Storage | null; shared?: boolean},
   );
   /** The id of this peer, once it has one. */
   readonly id: number | null;

@@ -101,7 +101,7 @@ export class SignalingClient extends EventTarget {
 
   /**
    * @param {string|URL} url The URL of the server.
-   * @param {{name: string, room?: string, storage?: Storage|null, shared?: boolean}}
+   * @param {{name: string, room?: string|null, storage?: Storage|null, shared?: boolean}}
    *   options The name in the list; the room (by default the one that the URL names, as
    *   `/rooms/NAME`, if it does); the storage that keeps id and token while a page reloads
    *   (null: none), by default `sessionStorage`; and whether other tabs use the storage
@@ -116,8 +116,9 @@ export class SignalingClient extends EventTarget {
       throw new TypeError(`the URL must begin with http:// or https://: ${url}`);
     }
     if (!this.#url.pathname.endsWith('/')) this.#url.pathname += '/';
-    if (room !== undefined) {
-      if (!ROOM.test(room)) throw new TypeError(`not the name of a room: ${room}`);
+    if (room !== undefined && room !== null) {
+      if (typeof room !== 'string' || !ROOM.test(room)) throw new TypeError(`not the name of a room: ${room}`);
+      if (/\/rooms\/[^/]+\/$/.test(this.#url.pathname)) throw new TypeError(`the URL has a room already: ${url}`);
       this.#url.pathname += `rooms/${room}/`;
     }
     this.#name = name;

@@ -49,6 +49,9 @@ pub(crate) enum RequestError {
     /// The named parameter is not the name of a room.
     #[cfg(feature = "operator")]
     MalformedRoom(&'static str),
+    /// The named parameter makes no sense in this request.
+    #[cfg(feature = "operator")]
+    Unfit(&'static str),
     /// Clients may not use the room.
     NoSuchRoom,
     MailboxFull,
@@ -109,7 +112,7 @@ impl RequestError {
             | Self::OnlyWebSockets => StatusCode::NOT_FOUND,
             Self::ForeignOrigin | Self::MissingToken | Self::WrongToken => StatusCode::FORBIDDEN,
             #[cfg(feature = "operator")]
-            Self::MalformedRoom(_) => StatusCode::BAD_REQUEST,
+            Self::MalformedRoom(_) | Self::Unfit(_) => StatusCode::BAD_REQUEST,
             #[cfg(feature = "operator")]
             Self::OperatorsOnly => StatusCode::FORBIDDEN,
             #[cfg(feature = "operator")]
@@ -163,6 +166,8 @@ impl RequestError {
             Self::ServerFull => "the server is full: try again later".into(),
             Self::RoomFull => "the room is full: try again later".into(),
             Self::BadRoomName => format!("{RoomNameError}: use a path such as /rooms/NAME/sign_in"),
+            #[cfg(feature = "operator")]
+            Self::Unfit(name) => format!("{name} cannot be used here: leave it out"),
             #[cfg(feature = "operator")]
             Self::MalformedRoom(name) => format!("{name} is not valid: {RoomNameError}"),
             Self::NoSuchRoom => "this server does not have that room".into(),

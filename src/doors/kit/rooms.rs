@@ -60,7 +60,7 @@ impl RoomDoors {
         routes.nest("/rooms/{room}", in_room)
     }
 
-    /// The route `/` of these also as `/rooms/NAME/`. (As `/rooms/NAME` it is there already.)
+    /// The route `/` of these also as `/rooms/NAME/`. (`/rooms/NAME` is a route already.)
     pub fn with_slash(&self, routes: Router) -> Router {
         let in_room = self.enter(routes).fallback(not_found);
         let in_room = in_room.map_request(|mut request: Request| {
@@ -96,23 +96,26 @@ impl RoomDoors {
     }
 }
 
-/// The room in the path, which is never decoded: a name needs no percent-encoding.
+/// The room in the path, which is never decoded: a name needs no percent-encoding. The name
+/// is what stands before the path that is left for the door, wherever the routes are nested.
 fn name_in(request: &Request) -> Result<RoomName, RequestError> {
+    let door = request.uri().path();
     let uri = request.extensions().get::<OriginalUri>();
-    let path = uri.map_or(request.uri().path(), |OriginalUri(uri)| uri.path());
-    let name = path.strip_prefix(ROOMS).unwrap_or_default();
-    let name = name.split('/').next().unwrap_or_default();
+    let path = uri.map_or(door, |OriginalUri(uri)| uri.path());
+    // To the door, `/rooms/NAME` without a slash is `/`.
+    let room = path.strip_suffix(door).unwrap_or(path);
+    let name = room.rsplit('/').next().unwrap_or_default();
     name.parse().map_err(|_| RequestError::BadRoomName)
 }
 
 /// The answer to a path that does not exist.
 pub(crate) async fn not_found(request: Request) -> RequestError {
-    if request.uri().path().starts_with(ROOMS)
-        && let Err(error) = name_in(&request)
-    {
-        return error;
+    let below = request.uri().path().strip_prefix(ROOMS);
+    let name = below.and_then(|below| below.split('/').next());
+    match name.map(str::parse::<RoomName>) {
+        Some(Err(_)) => RequestError::BadRoomName,
+        _ => RequestError::NotFound,
     }
-    RequestError::NotFound
 }
 
 /// The list of the room that a request is for. None: it is for the root list.

@@ -185,7 +185,65 @@ async fn a_peer_that_polls_another_node_is_told_what_it_has_missed(engine: Engin
     }
 }
 
+async fn a_node_hears_of_a_room_that_begins_anew(engine: EngineKind) {
+    let root = engine.default_list().await;
+    let room = root.in_room("a");
+    let other = root.another_node().await.room(&room_name("a"));
+    let first = sign_in(&room, "first").await;
+    assert!(root.is_open(&mut wait(&other, first)).await);
+    room.remove_peer(first, Reason::SignedOut).await.unwrap();
+    root.settle().await;
+    assert!(root.rooms().await.unwrap().is_empty());
+    let a = sign_in(&room, "a").await;
+    let b = sign_in(&room, "b").await;
+    root.pass_secs(1).await;
+    let delivery = root.now(wait(&other, a)).await.unwrap();
+    let lines = format!("b,{b},1\na,{a},1\n");
+    assert_eq!(*delivery.news(), status(&lines));
+}
+
+async fn a_peer_that_signs_out_later_is_gone_in_time_although_nobody_uses_its_room(
+    engine: EngineKind,
+) {
+    let opts = HeartbeatOpts {
+        gc_interval: Duration::from_secs(600),
+        ..HeartbeatOpts::default()
+    };
+    let root = engine.list(opts).await;
+    let room = root.in_room("a");
+    let a = sign_in(&room, "a").await;
+    sign_in(&room, "b").await;
+    room.sign_out_later(a, Duration::from_secs(30))
+        .await
+        .unwrap();
+    drop(room);
+    root.pass_secs(30).await;
+    let infos = root.infos_of_all_rooms().await.unwrap();
+    assert!(infos.iter().all(|info| info.id != a), "{infos:?}");
+}
+
+async fn an_idle_connection_keeps_its_peer_connected_in_a_room_that_nobody_uses(
+    engine: EngineKind,
+) {
+    let root = engine.default_list().await;
+    let room = root.in_room("a");
+    let a = sign_in(&room, "a").await;
+    let link = Arc::new(Link::new());
+    let request = room.open_request(caller(a, Some(&link))).unwrap();
+    request.heartbeat().await.unwrap();
+    request.answered();
+    drop(room);
+    root.pass_secs(20).await;
+    assert_eq!(root.in_room("a").lines().await, "a,1,1\n");
+    drop(link);
+    root.settle().await;
+    assert_eq!(root.in_room("a").lines().await, "a,1,0\n");
+}
+
 every_engine! {
+    a_peer_that_signs_out_later_is_gone_in_time_although_nobody_uses_its_room,
+    an_idle_connection_keeps_its_peer_connected_in_a_room_that_nobody_uses,
+    a_node_hears_of_a_room_that_begins_anew,
     a_peer_that_polls_another_node_is_told_what_it_has_missed,
     rooms_share_their_ids_and_the_root_list_has_its_own,
     an_id_does_not_come_again_when_a_room_begins_anew,

@@ -19,7 +19,7 @@ use std::{
     fmt,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -49,8 +49,10 @@ pub(super) struct MemoryEngine {
 /// DESIGN.md, number 70, has the whole order.
 struct Shared {
     opts: HeartbeatOpts,
-    /// All peers of all rooms, also those that are not listed yet.
+    /// All peers of all rooms, including unlisted ones.
     peers: DashMap<Key, Arc<Peer>>,
+    /// How many peers there are, and are about to be put on the map.
+    count: AtomicUsize,
     /// The rooms that have a name.
     rooms: DashMap<RoomName, Weak<Room>>,
     /// The ids of the root list, and those of all rooms. Locked after a roster.
@@ -75,6 +77,7 @@ impl MemoryEngine {
         let shared = Arc::new(Shared {
             opts,
             peers: DashMap::new(),
+            count: AtomicUsize::new(0),
             rooms: DashMap::new(),
             root_ids: Mutex::default(),
             room_ids: Mutex::default(),
@@ -96,9 +99,16 @@ impl MemoryEngine {
         }
     }
 
-    /// Called with the roster locked.
+    /// The id of a peer that is to be put on the map. Called with the roster locked.
     fn next_id(&self) -> Result<PeerId, Refusal> {
         self.has_space(0)?;
+        let max = self.shared.opts.max_peers;
+        let one_more = |count: usize| (count < max).then_some(count + 1);
+        let count = &self.shared.count;
+        // Others may come into other rooms at the same moment.
+        count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .map_err(|_| Refusal::Full)?;
         let mut ids = match self.room.name {
             None => self.shared.root_ids.lock(),
             Some(_) => self.shared.room_ids.lock(),
@@ -129,6 +139,7 @@ impl MemoryEngine {
         let taken = self.shared.peers.remove(&self.key(id)).is_some();
         if taken {
             self.room.peers.fetch_sub(1, Ordering::Relaxed);
+            self.shared.count.fetch_sub(1, Ordering::Relaxed);
         }
         taken
     }
@@ -137,6 +148,7 @@ impl MemoryEngine {
     fn enlist(&self, roster: &Roster, peer: &Peer, state: &PeerState, listed: Listed) {
         info!(
             peer_id = peer.id.get(),
+            room = self.room.name.as_ref().map(tracing::field::display),
             name = &*listed.name,
             peers = roster.len(),
             "peer signed in"

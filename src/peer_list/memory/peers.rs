@@ -88,7 +88,8 @@ impl Peers for MemoryEngine {
             (roster.list_from(listed.joined, now), renamed, wakers)
         };
         wakers.into_iter().for_each(Waker::wake);
-        info!(peer_id = id.get(), "peer came back");
+        let room = self.room.name.as_ref().map(tracing::field::display);
+        info!(peer_id = id.get(), room, "peer came back");
         if renamed {
             self.changed();
         }

@@ -127,6 +127,7 @@ impl MemoryEngine {
         };
         info!(
             peer_id = peer.id.get(),
+            room = self.room.name.as_ref().map(tracing::field::display),
             name = &*listed.name,
             %reason,
             why = removal.why().map(tracing::field::display),

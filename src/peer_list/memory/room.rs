@@ -24,7 +24,7 @@ pub(super) struct Room {
     /// Locked before a map shard, and under no other lock.
     pub names: Mutex<Names>,
     pub updates: Updates,
-    /// How many peers it has, also such as are not listed yet.
+    /// How many peers it has, including unlisted ones.
     pub peers: AtomicUsize,
     shared: Weak<Shared>,
 }

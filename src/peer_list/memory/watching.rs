@@ -27,7 +27,7 @@ impl Watching for MemoryEngine {
     fn has_space(&self, coming: usize) -> Result<(), Refusal> {
         let opts = &self.shared.opts;
         let has_space = |peers: usize, max: usize| peers.saturating_add(coming) < max;
-        if !has_space(self.shared.peers.len(), opts.max_peers) {
+        if !has_space(self.shared.count.load(Ordering::Relaxed), opts.max_peers) {
             return Err(Refusal::Full);
         }
         let max = opts.max_room_peers.filter(|_| self.room.name.is_some());

@@ -76,7 +76,11 @@ impl Node {
         }
         if is_new {
             // The others took this node for dead: it has to say again what is open here.
-            self.used_lists().iter().for_each(|list| list.recheck());
+            // And nothing was pushed of the rooms whose lists it has copies of.
+            for list in self.used_lists() {
+                list.recheck();
+                list.changed();
+            }
         }
         loop {
             let some = self.link.run(verbs::bury(), Some(PATIENCE)).await?;

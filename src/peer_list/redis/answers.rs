@@ -5,7 +5,10 @@ mod watching;
 
 use tracing::info;
 
-use super::row::{Answer, Row};
+use super::{
+    member::Member,
+    row::{Answer, Row},
+};
 use crate::peer_list::{PeerId, Refusal};
 
 pub(super) use waits::{BegunWait, EndedWait, Next, OpenedSocket};
@@ -170,7 +173,7 @@ impl Answer for SpaceAfterAll {
 
 /// A peer that the verb has removed.
 pub(super) struct Removed {
-    pub id: PeerId,
+    whom: Member,
     reason: Option<String>,
     /// None: it was not in the list.
     name: Option<String>,
@@ -179,7 +182,7 @@ pub(super) struct Removed {
 impl Removed {
     fn of(mut row: Row) -> Option<Self> {
         Some(Self {
-            id: read_id(&mut row).ok()?,
+            whom: Member::read(&row.text()?)?,
             reason: row.text(),
             name: row.text(),
         })
@@ -190,6 +193,10 @@ impl Removed {
         rows.filter_map(Self::of).collect()
     }
 
+    pub fn id(&self) -> PeerId {
+        self.whom.id
+    }
+
     /// Whether it was in the list.
     pub fn was_listed(&self) -> bool {
         self.name.is_some()
@@ -198,7 +205,8 @@ impl Removed {
     pub fn log(&self) {
         if let Some(name) = &self.name {
             info!(
-                peer_id = self.id.get(),
+                peer_id = self.whom.id.get(),
+                room = self.whom.room.as_ref().map(tracing::field::display),
                 name,
                 reason = self.reason,
                 "peer removed"

@@ -36,7 +36,7 @@ impl Channels for RedisEngine {
         let highest = self.0.highest_id();
         let add = verbs::add_unlisted(&op, &secret, door, &token, highest, channels);
         let added = self.0.run_in_time(add, PATIENCE).await;
-        if let Err(Refusal::Full) = added {
+        if let Err(Refusal::Full | Refusal::RoomFull) = added {
             asking.is_answered();
         }
         let added = self.added(added?, token);
@@ -56,7 +56,8 @@ impl Channels for RedisEngine {
         let (card, hello, farewell) = (&listing.card, &listing.hello, &listing.farewell);
         let list = verbs::list_peer(&op, id, &listed, card, hello, farewell);
         let Owed { full, version } = self.0.run(list, None).await?;
-        info!(peer_id = id.get(), name = &*listed, "peer signed in");
+        let room = self.0.room.as_ref().map(tracing::field::display);
+        info!(peer_id = id.get(), room, name = &*listed, "peer signed in");
         let version = version.ok_or(Refusal::Unavailable)?;
         self.push_owed(&op, id, None, full, HELLO, listing.hello)
             .await;

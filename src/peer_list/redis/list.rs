@@ -5,12 +5,13 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
@@ -35,6 +36,12 @@ pub(super) struct List {
     pub updates: Updates,
     pub ended: EndedHere,
     changes: ChangesAsked,
+    /// Redis was asked something here, and may know of this copy.
+    is_known: AtomicBool,
+    /// When somebody last began to use it.
+    used: Mutex<Instant>,
+    /// Whether the node keeps it between two uses.
+    pub is_kept: AtomicBool,
 }
 
 /// The questions for changes of the list, of which one at a time is open: its answer
@@ -63,7 +70,32 @@ impl List {
             updates: Updates::default(),
             ended: EndedHere::default(),
             changes: ChangesAsked::default(),
+            is_known: AtomicBool::new(false),
+            used: Mutex::new(Instant::now()),
+            is_kept: AtomicBool::new(false),
         }
+    }
+
+    /// Finds this list later, or another copy of it, without keeping it.
+    pub fn to_find_again(&self) -> impl Fn() -> Option<Arc<Self>> + Send + use<> {
+        let (node, room) = (Arc::downgrade(&self.node), self.room.clone());
+        move || {
+            let node = node.upgrade()?;
+            match &room {
+                None => node.used_list(None),
+                Some(room) => Some(node.room(room)),
+            }
+        }
+    }
+
+    /// Somebody begins to use it.
+    pub fn use_now(&self) {
+        *self.used.lock() = Instant::now();
+    }
+
+    /// How long ago somebody last began to use it.
+    pub fn unused_for(&self) -> Duration {
+        self.used.lock().elapsed()
     }
 
     /// The room and the number of this copy, as the script has them.
@@ -78,6 +110,7 @@ impl List {
         call: Call<A>,
         patience: Option<Duration>,
     ) -> Result<A, Refusal> {
+        self.is_known.store(true, Ordering::Relaxed);
         self.node.link.run_in(&self.words, call, patience).await
     }
 
@@ -87,6 +120,7 @@ impl List {
         call: TimedCall<A>,
         patience: Duration,
     ) -> Result<A, Refusal> {
+        self.is_known.store(true, Ordering::Relaxed);
         self.node
             .link
             .run_in_time(&self.words, call, patience)
@@ -117,9 +151,7 @@ impl List {
     pub fn note_id(&self, id: PeerId) {
         self.cached.lock().note_id(id);
         if self.room.is_some() {
-            self.node
-                .highest_room_id
-                .fetch_max(id.get(), Ordering::Relaxed);
+            self.node.note_room_id(id.get());
         }
     }
 
@@ -167,7 +199,14 @@ impl List {
         let view = asked.await?.for_one_at(known);
         // A room that has ended has no version.
         let is_older = view.is_older() && !(self.room.is_some() && view.is_of_nothing());
-        self.cached.lock().apply(view);
+        let highest = {
+            let mut cached = self.cached.lock();
+            cached.apply(view);
+            cached.highest_id()
+        };
+        if self.room.is_some() {
+            self.node.note_room_id(highest);
+        }
         if is_older {
             self.lost_changes();
         }
@@ -197,7 +236,9 @@ impl Drop for List {
     fn drop(&mut self) {
         if let Some(room) = &self.room {
             self.node.forget_room(room);
-            self.later(verbs::forget_room(), Some(LONG_PATIENCE));
+            if self.is_known.load(Ordering::Relaxed) {
+                self.later(verbs::forget_room(), Some(LONG_PATIENCE));
+            }
         }
     }
 }

@@ -26,6 +26,10 @@ use super::{
 };
 use crate::peer_list::{HeartbeatOpts, Refusal, RoomName, events::EventLog};
 
+/// The list of a room is kept for this long after its last use: a client that was answered
+/// is back by then.
+const UNUSED_LIFE: Duration = Duration::from_secs(10);
+
 /// A node: this process, as far as it shares lists with others.
 pub(super) struct Node {
     pub opts: HeartbeatOpts,
@@ -99,22 +103,21 @@ impl Node {
     /// The list of a room, for somebody who uses it now.
     pub fn room(self: &Arc<Self>, name: &RoomName) -> Arc<List> {
         let make = || Arc::new(List::new(self.clone(), Some(name.clone())));
-        let (list, is_new) = match self.rooms.entry(name.clone()) {
-            Entry::Occupied(mut known) => match known.get().upgrade() {
-                Some(list) => (list, false),
-                None => {
-                    let list = make();
-                    known.insert(Arc::downgrade(&list));
-                    (list, true)
-                }
-            },
+        let list = match self.rooms.entry(name.clone()) {
+            Entry::Occupied(mut known) => known.get().upgrade().unwrap_or_else(|| {
+                let list = make();
+                known.insert(Arc::downgrade(&list));
+                list
+            }),
             Entry::Vacant(place) => {
                 let list = make();
                 place.insert(Arc::downgrade(&list));
-                (list, true)
+                list
             }
         };
-        if is_new {
+        list.use_now();
+        // It may not be new, and have been dropped from those that are kept just now.
+        if !list.is_kept.swap(true, Ordering::AcqRel) {
             self.kept.lock().push(list.clone());
         }
         list
@@ -135,9 +138,13 @@ impl Node {
         root.into_iter().chain(rooms).collect()
     }
 
-    /// Called now and then: drops the lists of rooms that nobody uses.
+    /// Called now and then: drops the lists of rooms that nobody has used for a while.
     pub fn drop_unused(&self) {
-        let is_unused = |list: &mut Arc<List>| Arc::strong_count(list) == 1;
+        let is_unused = |list: &mut Arc<List>| {
+            let is_unused = Arc::strong_count(list) == 1 && list.unused_for() > UNUSED_LIFE;
+            list.is_kept.store(!is_unused, Ordering::Release);
+            is_unused
+        };
         // Dropped when nothing is locked: a list takes itself off.
         let unused: Vec<Arc<List>> = self.kept.lock().extract_if(.., is_unused).collect();
         drop(unused);
@@ -153,6 +160,11 @@ impl Node {
     pub fn forget_room(&self, name: &RoomName) {
         self.rooms
             .remove_if(name, |_, list| list.strong_count() == 0);
+    }
+
+    /// This id was given in a room.
+    pub fn note_room_id(&self, id: u32) {
+        self.highest_room_id.fetch_max(id, Ordering::Relaxed);
     }
 
     /// The number of another copy of a room's list.

@@ -72,8 +72,13 @@ impl Request {
     fn uses_link(&self) {
         let number = Arc::as_ptr(&self.list.0).addr();
         self.caller.uses_link(number, || {
-            let list = self.list.0.clone();
-            move |id, link| list.link_is_over(id, link)
+            // An idle connection does not keep the list of a room.
+            let list = self.list.0.to_find_again();
+            move |id, link| {
+                if let Some(list) = list() {
+                    list.link_is_over(id, link);
+                }
+            }
         });
     }
 }

@@ -7,11 +7,7 @@ use crate::peer_list::PeerId;
 
 impl List {
     /// A wait or socket of a peer is open here from now on.
-    pub fn open(self: &Arc<Self>, id: PeerId) -> Arc<OpenHere> {
-        if self.told() == 0 {
-            // The copy is new, and nothing is pushed of what has changed before.
-            self.changed();
-        }
+    pub fn open(&self, id: PeerId) -> Arc<OpenHere> {
         let here = OpenHere::new();
         let mut open = self.open.lock();
         open.entry(id).or_default().push(here.clone());

@@ -38,13 +38,14 @@ impl Peers for RedisEngine {
             opts.protected,
         );
         let added = self.0.run_in_time(add, PATIENCE).await;
-        if let Err(Refusal::Full) = added {
+        if let Err(Refusal::Full | Refusal::RoomFull) = added {
             asking.is_answered();
         }
         let signed_in = self.signed_in(added?, token).await?;
         asking.is_answered();
         info!(
             peer_id = signed_in.id.get(),
+            room = self.0.room.as_ref().map(tracing::field::display),
             name = name.as_deref(),
             "peer signed in"
         );
@@ -62,7 +63,8 @@ impl Peers for RedisEngine {
         let name = name.as_deref().unwrap_or_default();
         let resume = verbs::resume_peer(&op(), id, token, name, opts.door, opts.dialect);
         let resumed = self.0.run_in_time(resume, PATIENCE).await?;
-        info!(peer_id = id.get(), "peer came back");
+        let room = self.0.room.as_ref().map(tracing::field::display);
+        info!(peer_id = id.get(), room, "peer came back");
         self.signed_in(resumed, *token).await
     }
 
@@ -88,12 +90,12 @@ impl Peers for RedisEngine {
         let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let later = verbs::sign_out_later(id, ms);
         self.0.run(later, Some(PATIENCE)).await?;
-        let list = Arc::downgrade(&self.0);
+        // Held, so that the list of a room is there when the grace is over.
+        let list = self.0.clone();
         tokio::spawn(async move {
             let mut pause = grace;
             loop {
                 sleep(pause).await;
-                let Some(list) = list.upgrade() else { return };
                 let left = list.run(verbs::leave(id), Some(LONG_PATIENCE));
                 // Otherwise the collector finds it.
                 let Ok(Left { removed, is_asked }) = left.await else {

@@ -1,13 +1,20 @@
 //! What Redis pushes to this node, and what the node asks for after a push may have been
 //! missed.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    future::ready,
+    sync::{Arc, atomic::Ordering},
+};
 
 use ::redis::{PushInfo, PushKind, Value};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{PATIENCE, here::OpenHere, list::List, member::Member, node::Node, retry};
 use crate::peer_list::{Reason, Refusal, RoomName};
+
+/// After a lost connection, the lists of so many rooms are asked for at a time.
+const ROOMS_AT_ONCE: usize = 16;
 
 /// Listens to pushes for as long as the node is used.
 pub(super) fn start(node: &Arc<Node>, mut pushes: UnboundedReceiver<PushInfo>) {
@@ -53,23 +60,24 @@ impl Node {
     }
 
     async fn find_out(self: &Arc<Self>) -> Result<(), Refusal> {
-        let lists = self.used_lists();
-        for list in &lists {
-            list.find_out().await?;
+        if let Some(root) = self.used_list(None) {
+            root.find_out().await?;
         }
         self.sync_events(false, Some(PATIENCE)).await?;
         self.deny().await?;
-        for list in &lists {
-            list.recheck();
-            list.changed();
-        }
-        Ok(())
+        // Some at a time, and each goes on as soon as it can.
+        let lists = self.used_lists().into_iter();
+        let rooms = lists.filter(|list| list.room.is_some());
+        let found_out = stream::iter(rooms)
+            .map(|list| async move { list.find_out().await })
+            .buffer_unordered(ROOMS_AT_ONCE);
+        found_out.try_for_each(|()| ready(Ok(()))).await
     }
 }
 
 impl List {
     /// Redis may have lost changes, and may have given their versions to other changes.
-    async fn find_out(&self) -> Result<(), Refusal> {
+    async fn find_out(self: &Arc<Self>) -> Result<(), Refusal> {
         let version = self.cached.lock().forget();
         self.sync(Some(PATIENCE)).await?;
         let current = self.cached.lock().roster.current();
@@ -79,6 +87,8 @@ impl List {
         } else {
             self.forget_lost_changes();
         }
+        self.recheck();
+        self.changed();
         Ok(())
     }
 }

@@ -36,12 +36,19 @@ impl Watching for RedisEngine {
     }
 
     fn has_space(&self, coming: usize) -> Result<(), Refusal> {
-        // The script knows how many have come in by other nodes, and refuses the others.
-        if self.len().saturating_add(coming) < self.opts().max_peers {
-            Ok(())
-        } else {
-            Err(Refusal::Full)
+        // The script knows those in rooms that are not used here, too, and refuses what is
+        // too much.
+        let opts = self.opts();
+        let lists = self.0.node.used_lists().into_iter();
+        let known: usize = lists.map(|list| list.cached.lock().roster.len()).sum();
+        if known.saturating_add(coming) >= opts.max_peers {
+            return Err(Refusal::Full);
         }
+        let max = opts.max_room_peers.filter(|_| self.0.room.is_some());
+        if max.is_some_and(|max| self.len().saturating_add(coming) >= max) {
+            return Err(Refusal::RoomFull);
+        }
+        Ok(())
     }
 
     fn peer_ids(&self) -> Vec<PeerId> {
@@ -103,7 +110,7 @@ impl Engine for RedisEngine {
             let some = self.0.run(collect, Some(PATIENCE)).await?;
             for peer in some.removed.iter().filter(|peer| peer.was_listed()) {
                 peer.log();
-                all.push(peer.id);
+                all.push(peer.id());
             }
             if !some.has_more {
                 return Ok(all);

@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 use super::version::Version;
 use crate::{
     doors::kit::{
-        RequestError, Transport, body, list_of,
+        RequestError, Transport, body, list_of, list_of_room,
         log::{session_span, spawn},
         only,
         push::ping_interval,
@@ -220,7 +220,10 @@ impl<S: Serve> EngineIo<S> {
             return Ok(self.begin_polls(asked.version, handshake, connecting));
         };
         let session = self.sessions.get(id).map(|session| session.clone());
-        let session = session.filter(|session| session.version == asked.version);
+        let room = list_of_room(&request);
+        let room = room.as_ref().and_then(|list| list.name());
+        let session = session
+            .filter(|session| session.version == asked.version && session.room.as_ref() == room);
         let session = session.ok_or(Refused::UnknownSession)?;
         if asked.is_web_socket {
             let upgrade = upgrade(&mut request)?;
@@ -313,7 +316,8 @@ impl<S: Serve> EngineIo<S> {
         (id, handshake): (String, Handshake),
         connecting: Unconnected,
     ) -> Response {
-        let (session, sockets) = Session::new(version, true);
+        let room = handshake.list.name().cloned();
+        let (session, sockets) = Session::new(version, room, true);
         let hello = self.hello(version, &id, true);
         self.sessions.insert(id.clone(), session.clone());
         let running = async move {
@@ -332,7 +336,8 @@ impl<S: Serve> EngineIo<S> {
         connecting: Unconnected,
         stream: Stream,
     ) {
-        let (session, sockets) = Session::new(version, false);
+        let room = handshake.list.name().cloned();
+        let (session, sockets) = Session::new(version, room, false);
         let hello = self.hello(version, &id, false);
         session.outbox.push(vec![hello]);
         session.begin_with(WebSocket::new(stream, self.max_message_bytes));

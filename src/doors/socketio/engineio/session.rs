@@ -31,7 +31,7 @@ use crate::{
             version::Version,
         },
     },
-    peer_list::Link,
+    peer_list::{Link, RoomName},
 };
 
 /// A client that polls is given up this long after it was last heard, if it has no poll
@@ -59,6 +59,8 @@ const CLOSE: Bytes = Bytes::from_static(b"1");
 /// What is exchanged with the client of a session, whatever transport carries it.
 pub(in crate::doors::socketio) struct Session {
     pub version: Version,
+    /// The room through whose path it began: its requests come there.
+    pub room: Option<RoomName>,
     pub outbox: Outbox,
     pub inbox: Inbox,
     connecting: Mutex<Connecting>,
@@ -124,7 +126,11 @@ pub(in crate::doors::socketio) struct Unexpected;
 impl Session {
     /// A session that begins with polls, or (if `polls` is false) with a WebSocket. The
     /// receiver is for [`Session::carry`].
-    pub fn new(version: Version, polls: bool) -> (Arc<Self>, mpsc::Receiver<WebSocket>) {
+    pub fn new(
+        version: Version,
+        room: Option<RoomName>,
+        polls: bool,
+    ) -> (Arc<Self>, mpsc::Receiver<WebSocket>) {
         let (upgraded, sockets) = mpsc::channel(1);
         let carrier = if polls {
             Carrier::Polls(Polls::default())
@@ -133,6 +139,7 @@ impl Session {
         };
         let session = Arc::new(Self {
             version,
+            room,
             outbox: Outbox::default(),
             inbox: Inbox::default(),
             connecting: Mutex::new(Connecting::Awaited),

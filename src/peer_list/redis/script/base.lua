@@ -21,9 +21,11 @@
 --   id, room_id          counters: the last id of the root list, and of the rooms
 --   event                a counter: the last event
 --   stale                sorted set: when each peer (`ID` or `ROOM/ID`) is stale
---   rooms                hash: the number of peers of each room, also such as are not listed
+--   rooms                hash: the number of peers of each room, including unlisted ones
 --   rooms:since          hash: when each room began
 --   events               list: the last events; the newest is `event`
+--   room_version         the highest version that the list of a room had that has ended
+--   copies:NODE          set: the rooms of whose lists a node has a copy
 --   nodes                sorted set: until when each node counts as alive
 --   announced            set: nodes that have reported, and neither died nor stopped
 --   libraries            sorted set: when a node last used each library
@@ -147,30 +149,28 @@ local function tell_all(what)
   call('PUBLISH', shard(DB .. ':all'), what)
 end
 
--- Whether the others count a node as alive.
-local function has_life(node)
-  local until_when = call('ZSCORE', shard('nodes'), node)
-  return until_when and tonumber(until_when) > now
-end
-
--- Pushes to the nodes that have a copy of the current room's list.
+-- Pushes to the nodes that have a copy of the current room's list. (A node that is silent may
+-- live: its copies are forgotten when it is buried.)
 local function tell_room(what)
   if ROOM == '' then
     return tell_all(what)
   end
   for _, node in ipairs(call('HKEYS', key('copies'))) do
-    if has_life(node) or node == NODE then
-      tell(node, what)
-    else
-      call('HDEL', key('copies'), node)
-    end
+    tell(node, what)
   end
 end
 
--- The asking node has a copy of the current room's list.
+-- The asking node has a copy of the current room's list. If that was not known, nothing was
+-- pushed of what has changed before.
 local function note_copy()
-  if ROOM ~= '' and COPY then
+  if ROOM == '' or call('HGET', key('copies'), NODE) == COPY then
+    return
+  end
+  -- Whoever asks for a room that does not exist leaves nothing here.
+  if call('HEXISTS', shard('rooms'), ROOM) == 1 then
     call('HSET', key('copies'), NODE, COPY)
+    call('SADD', shard('copies:', NODE), ROOM)
+    tell(NODE, 'v' .. ROOM)
   end
 end
 

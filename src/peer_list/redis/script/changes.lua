@@ -58,9 +58,10 @@ end
 local function change(sign, peer)
   local version = call('INCR', key('version'))
   if version == 1 then
-    -- No version of a lost list comes again.
-    version = now
-    call('SET', key('version'), version)
+    -- No version of a lost list comes again, nor of a room that has ended.
+    local last = ROOM ~= '' and tonumber(call('GET', shard('room_version'))) or 0
+    version = math.max(now, last + 1)
+    call('SET', key('version'), string.format('%.0f', version))
   end
   if sign == '+' then
     peer:set_number('joined', version)

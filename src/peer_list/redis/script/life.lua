@@ -18,5 +18,6 @@ end
 
 local function is_alive(node)
   notice_standstill()
-  return has_life(node)
+  local until_when = call('ZSCORE', shard('nodes'), node)
+  return until_when and tonumber(until_when) > now
 end

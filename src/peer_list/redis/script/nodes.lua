@@ -41,6 +41,16 @@ local function bury(node, reason)
     end
   end
   local is_all = not whom
+  while is_all and buried < BURIED_AT_ONCE do
+    local room = call('SPOP', shard('copies:', node))
+    if not room then
+      break
+    end
+    buried = buried + 1
+    enter(room)
+    call('HDEL', key('copies'), node)
+  end
+  is_all = is_all and call('EXISTS', shard('copies:', node)) == 0
   if is_all then
     call('ZREM', shard('nodes'), node)
   end

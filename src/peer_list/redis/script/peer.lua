@@ -286,7 +286,12 @@ local function count_peer(by)
   else
     call('HDEL', shard('rooms'), ROOM)
     call('HDEL', shard('rooms:since'), ROOM)
-    call('DEL', key('version'), key('log'))
+    -- No version of it comes again when the room does.
+    local version = tonumber(call('GET', key('version'))) or 0
+    if version > (tonumber(call('GET', shard('room_version'))) or 0) then
+      call('SET', shard('room_version'), string.format('%.0f', version))
+    end
+    call('DEL', key('version'), key('log'), key('copies'))
   end
 end
 

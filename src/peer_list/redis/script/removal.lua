@@ -28,7 +28,7 @@ local function remove(peer, reason)
     event('disconnect', reason, peer)
   end
   count_peer(-1)
-  return { peer.id, reason, is.name or false }
+  return { peer:member(), reason, is.name or false }
 end
 
 function verbs.remove_peer(op, id, reason)
@@ -103,8 +103,10 @@ function verbs.collect(here, skip)
     if pushed >= PUSHED_AT_ONCE then
       return { removed, '1', string.format('%.0f', skipped) }
     end
-    local peer = find(enter_for(whom))
-    if here == '1' and ROOM ~= room then
+    local id = enter_for(whom)
+    local is_elsewhere = here == '1' and ROOM ~= room
+    local peer = not is_elsewhere and find(id)
+    if is_elsewhere then
       skipped = skipped + 1
     elseif peer then
       local leaves = peer.is.leaving and tonumber(peer.is.leaving) <= now

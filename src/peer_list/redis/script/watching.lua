@@ -27,6 +27,7 @@ end
 function verbs.forget_room()
   if call('HGET', key('copies'), NODE) == COPY then
     call('HDEL', key('copies'), NODE)
+    call('SREM', shard('copies:', NODE), ROOM)
   end
   return { 'ok' }
 end
