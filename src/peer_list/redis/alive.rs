@@ -13,7 +13,7 @@ use super::{
     PATIENCE,
     answers::{Libraries, Life, Removed},
     link::{ProcessLink, WATCH_PERIOD},
-    node::Node,
+    rooms::Rooms,
     verbs,
 };
 use crate::peer_list::{Refusal, rules::sign_period};
@@ -50,26 +50,26 @@ impl ProcessLink {
     }
 }
 
-impl Node {
+impl Rooms {
     /// Tells the others that this node lives, and removes the nodes that do not.
     pub async fn live(self: &Arc<Self>) -> Result<(), Refusal> {
         let asked = Instant::now();
         let root = self.used_list(None);
         let highest = root.map_or(0, |root| root.highest_id());
-        let highest_in_rooms = self.highest_room_id.load(Ordering::Relaxed);
+        let highest_in_rooms = self.node.highest_room_id.load(Ordering::Relaxed);
         let live = verbs::live(highest, highest_in_rooms);
         let Life {
             is_new,
             now,
             created,
-        } = self.link.run(live, Some(PATIENCE)).await?;
+        } = self.node.link.run(live, Some(PATIENCE)).await?;
         let took = asked.elapsed();
         if let Some(now) = now
-            && (took < CLOCK_PATIENCE || !self.link.knows_clock())
+            && (took < CLOCK_PATIENCE || !self.node.link.knows_clock())
         {
             // The time was read on the way between.
             let since = u64::try_from(took.as_millis() / 2).unwrap_or(0);
-            self.link.set_clock(now + since);
+            self.node.link.set_clock(now + since);
         }
         if let Some(created) = created {
             self.lists_created(created);
@@ -83,7 +83,7 @@ impl Node {
             }
         }
         loop {
-            let some = self.link.run(verbs::bury(), Some(PATIENCE)).await?;
+            let some = self.node.link.run(verbs::bury(), Some(PATIENCE)).await?;
             some.removed.iter().for_each(Removed::log);
             if !some.has_more {
                 return Ok(());
@@ -96,7 +96,7 @@ impl Node {
         let mut skip = 0;
         loop {
             let collect = verbs::collect(false, skip);
-            let some = self.link.run(collect, Some(PATIENCE)).await?;
+            let some = self.node.link.run(collect, Some(PATIENCE)).await?;
             some.removed.iter().for_each(Removed::log);
             if !some.has_more {
                 return Ok(());
@@ -107,19 +107,19 @@ impl Node {
 
     /// Starts what a process does beside the requests of its peers.
     pub fn start_tasks(self: &Arc<Self>) {
-        let node = Arc::downgrade(self);
-        let link = Arc::downgrade(&self.link);
+        let rooms = Arc::downgrade(self);
+        let link = Arc::downgrade(&self.node.link);
         let watching = every(WATCH_PERIOD, link.clone(), async |link| link.watch().await);
         let using = every(USE_PERIOD, link, async |link| link.use_library().await);
-        let living = every(sign_period(&self.opts), node.clone(), async |node| {
-            let _ = node.live().await;
-            node.drop_unused();
+        let living = every(sign_period(&self.node.opts), rooms.clone(), async |rooms| {
+            let _ = rooms.live().await;
+            rooms.drop_unused();
         });
-        let period = self.opts.gc_interval;
+        let period = self.node.opts.gc_interval;
         let collecting = async move {
             sleep(period).await;
-            every(period, node, async |node| {
-                let _ = node.collect().await;
+            every(period, rooms, async |rooms| {
+                let _ = rooms.collect().await;
             })
             .await;
         };

@@ -30,12 +30,12 @@ impl Channels for RedisEngine {
     async fn add_unlisted(&self, unlisted: Unlisted<'_>) -> Result<Added, Refusal> {
         let token = PeerToken::random();
         let op = op();
-        let mut asking = SignIn::new(&self.0, &op);
+        let mut asking = SignIn::new(&self.list, &op);
         let secret = unlisted.key.map(hash).unwrap_or_default();
         let Unlisted { door, channels, .. } = unlisted;
-        let highest = self.0.highest_id();
+        let highest = self.list.highest_id();
         let add = verbs::add_unlisted(&op, &secret, door, &token, highest, channels);
-        let added = self.0.run_in_time(add, PATIENCE).await;
+        let added = self.list.run_in_time(add, PATIENCE).await;
         if let Err(Refusal::Full | Refusal::RoomFull) = added {
             asking.is_answered();
         }
@@ -46,7 +46,7 @@ impl Channels for RedisEngine {
 
     async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
         let resume = verbs::resume_unlisted(&op(), id, token);
-        let came_in = self.0.run_in_time(resume, PATIENCE).await?;
+        let came_in = self.list.run_in_time(resume, PATIENCE).await?;
         Ok(self.added(came_in, *token))
     }
 
@@ -55,13 +55,13 @@ impl Channels for RedisEngine {
         let op = op();
         let (card, hello, farewell) = (&listing.card, &listing.hello, &listing.farewell);
         let list = verbs::list_peer(&op, id, &listed, card, hello, farewell);
-        let Owed { full, version } = self.0.run(list, None).await?;
-        let room = self.0.room.as_ref().map(tracing::field::display);
+        let Owed { full, version } = self.list.run(list, None).await?;
+        let room = self.list.room.as_ref().map(tracing::field::display);
         info!(peer_id = id.get(), room, name = &*listed, "peer signed in");
         let version = version.ok_or(Refusal::Unavailable)?;
         self.push_owed(&op, id, None, full, HELLO, listing.hello)
             .await;
-        self.0.sync_to(version, None).await?;
+        self.list.sync_to(version, None).await?;
         let mut cards = self.known_cards().await?;
         cards.retain(|card| card.id != id);
         Ok(cards)
@@ -80,7 +80,7 @@ impl Channels for RedisEngine {
     ) -> Result<(), Refusal> {
         let op = op();
         let send = verbs::send_to_alias(&op, from, scope, name, &body);
-        let sent = self.0.run(send, Some(LONG_PATIENCE)).await;
+        let sent = self.list.run(send, Some(LONG_PATIENCE)).await;
         let Owed { full, .. } = sent.map_err(|refusal| match refusal {
             Refusal::UnknownPeer => Refusal::UnknownReceiver,
             other => other,
@@ -109,7 +109,7 @@ impl Channels for RedisEngine {
     ) -> Result<(), Refusal> {
         let op = op();
         let publish = verbs::publish(&op, from, number, &body, channels);
-        let Owed { full, .. } = self.0.run(publish, None).await?;
+        let Owed { full, .. } = self.list.run(publish, None).await?;
         self.push_owed(&op, from, number, full, PUBLISHED, body)
             .await;
         Ok(())
@@ -128,7 +128,7 @@ impl Channels for RedisEngine {
     }
 
     async fn cards(&self) -> Result<Vec<Card>, Refusal> {
-        self.0.sync_now(Some(PATIENCE)).await?;
+        self.list.sync_now(Some(PATIENCE)).await?;
         self.known_cards().await
     }
 }
@@ -136,30 +136,30 @@ impl Channels for RedisEngine {
 impl RedisEngine {
     /// Changes the names of a peer.
     async fn change(&self, change: Call<()>) -> Result<(), Refusal> {
-        self.0.run(change, None).await
+        self.list.run(change, None).await
     }
 
     /// Every peer in the list, from this node's copy.
     async fn known_cards(&self) -> Result<Vec<Card>, Refusal> {
-        let unknown = self.0.cached.lock().without_card();
+        let unknown = self.list.cached.lock().without_card();
         for ids in unknown.chunks(CARDS_AT_ONCE) {
-            let asked = self.0.run(verbs::cards_of(ids), Some(PATIENCE));
+            let asked = self.list.run(verbs::cards_of(ids), Some(PATIENCE));
             let Cards(shown) = asked.await?;
-            let mut cached = self.0.cached.lock();
+            let mut cached = self.list.cached.lock();
             for (id, shown) in ids.iter().zip(shown) {
                 // A peer that came in unlisted and shows no card has an empty one.
                 let card = shown.map(|card| Some(card).filter(|card| !card.is_empty()));
                 cached.set_card(*id, card);
             }
         }
-        Ok(self.0.cached.lock().cards())
+        Ok(self.list.cached.lock().cards())
     }
 
     /// A peer that has come in unlisted.
     fn added(&self, came_in: CameIn, token: PeerToken) -> Added {
         let CameIn { id, alias, .. } = came_in;
         // The peer may stay unlisted for long.
-        self.0.note_id(id);
+        self.list.note_id(id);
         Added {
             id,
             token,
@@ -178,7 +178,7 @@ impl RedisEngine {
         id: PeerId,
         name: &str,
     ) -> Result<(), Refusal> {
-        let Owed { full, .. } = self.0.run(announcement, None).await?;
+        let Owed { full, .. } = self.list.run(announcement, None).await?;
         let word = Bytes::copy_from_slice(name.as_bytes());
         self.push_owed(op, id, None, full, ANNOUNCED, word).await;
         Ok(())
@@ -215,7 +215,7 @@ impl RedisEngine {
         loop {
             self.until_space(id, body.len(), None).await?;
             let push = verbs::push_owed(op, from, number, id, kind, &body);
-            if let Pushed(true) = self.0.run(push, None).await? {
+            if let Pushed(true) = self.list.run(push, None).await? {
                 return Ok(());
             }
         }

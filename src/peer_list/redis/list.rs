@@ -76,18 +76,6 @@ impl List {
         }
     }
 
-    /// Finds this list later, or another copy of it, without keeping it.
-    pub fn to_find_again(&self) -> impl Fn() -> Option<Arc<Self>> + Send + use<> {
-        let (node, room) = (Arc::downgrade(&self.node), self.room.clone());
-        move || {
-            let node = node.upgrade()?;
-            match &room {
-                None => node.used_list(None),
-                Some(room) => Some(node.room(room)),
-            }
-        }
-    }
-
     /// Somebody begins to use it.
     pub fn use_now(&self) {
         *self.used.lock() = Instant::now();
@@ -234,11 +222,8 @@ impl List {
 
 impl Drop for List {
     fn drop(&mut self) {
-        if let Some(room) = &self.room {
-            self.node.forget_room(room);
-            if self.is_known.load(Ordering::Relaxed) {
-                self.later(verbs::forget_room(), Some(LONG_PATIENCE));
-            }
+        if self.room.is_some() && self.is_known.load(Ordering::Relaxed) {
+            self.later(verbs::forget_room(), Some(LONG_PATIENCE));
         }
     }
 }

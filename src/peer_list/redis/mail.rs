@@ -46,8 +46,8 @@ impl Mail for RedisEngine {
     }
 
     async fn acknowledge(&self, id: PeerId, number: u64) {
-        self.0.acknowledged(id, number);
-        let _ = self.0.run(verbs::acknowledge(id, number), None).await;
+        self.list.acknowledged(id, number);
+        let _ = self.list.run(verbs::acknowledge(id, number), None).await;
     }
 }
 
@@ -66,7 +66,7 @@ impl RedisEngine {
         let Caller { id, lingers, .. } = *caller;
         let (token, link) = (&caller.proof, link_of(caller));
         let send = verbs::send(&op, id, token, to, link, lingers, number, polls, &body);
-        self.0.run_in_time(send, patience).await
+        self.list.run_in_time(send, patience).await
     }
 
     /// Waits until a mailbox has room for this many bytes. A peer that takes nothing for
@@ -83,7 +83,7 @@ impl RedisEngine {
             sleep(SPACE_PAUSE).await;
             let asked = Instant::now();
             let Space { state, taken: now } =
-                self.0.run(verbs::has_space(id, bytes), patience).await?;
+                self.list.run(verbs::has_space(id, bytes), patience).await?;
             let before = std::mem::replace(&mut taken, now);
             match state {
                 SpaceState::Free => return Ok(()),
@@ -98,6 +98,9 @@ impl RedisEngine {
             }
         }
         let give_up = verbs::give_up(id, bytes, &taken);
-        self.0.run(give_up, patience).await.map(|SpaceAfterAll| ())
+        self.list
+            .run(give_up, patience)
+            .await
+            .map(|SpaceAfterAll| ())
     }
 }

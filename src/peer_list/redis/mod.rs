@@ -2,8 +2,8 @@
 //!
 //! Each verb is one call of the script, which Redis carries out as a whole. A process is a
 //! node (`node.rs`) with one link to Redis (`link.rs`). Of the list of each room that is
-//! used here it keeps only what cannot leave the process (`list.rs`): open waits and
-//! sockets, and a copy that it keeps up to date.
+//! used here (`rooms.rs`) it keeps only what cannot leave the process (`list.rs`): open
+//! waits and sockets, and a copy that it keeps up to date.
 
 mod alive;
 mod answers;
@@ -25,6 +25,7 @@ mod opened;
 mod peers;
 mod push;
 mod retry;
+mod rooms;
 mod row;
 mod source;
 mod tasks;
@@ -47,6 +48,7 @@ use super::{Caller, HeartbeatOpts, PeerId, PeerToken, Proof, Refusal};
 use link::ProcessLink;
 use list::List;
 use node::Node;
+use rooms::Rooms;
 
 /// How long a verb is tried if its client can be refused: clients do not notice that
 /// Redis stands still for a shorter time.
@@ -85,7 +87,10 @@ pub struct ClientIdentity {
 
 /// The list of one room in Redis, as one node sees it. Clones are the same list.
 #[derive(Clone)]
-pub(super) struct RedisEngine(Arc<List>);
+pub(super) struct RedisEngine {
+    rooms: Arc<Rooms>,
+    list: Arc<List>,
+}
 
 impl fmt::Debug for RedisEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,15 +115,16 @@ impl RedisEngine {
             source: None,
         };
         let node = Node::new(opts, link);
-        let list = Self(node.root_list());
-        node.live().await.map_err(unreachable)?;
-        list.0.sync(Some(PATIENCE)).await.map_err(unreachable)?;
+        let rooms = Rooms::new(node.clone());
+        let list = rooms.root_list();
+        rooms.live().await.map_err(unreachable)?;
+        list.sync(Some(PATIENCE)).await.map_err(unreachable)?;
         node.sync_events(true, Some(PATIENCE))
             .await
             .map_err(unreachable)?;
-        push::start(&node, pushes);
-        node.start_tasks();
-        Ok(list)
+        push::start(&rooms, pushes);
+        rooms.start_tasks();
+        Ok(Self { rooms, list })
     }
 }
 

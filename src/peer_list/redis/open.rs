@@ -15,7 +15,9 @@ use tokio::time::timeout;
 use super::{
     LONG_PATIENCE, PATIENCE, READY_PATIENCE, RedisEngine,
     answers::{ClosedSocket, OpenedSocket},
-    link_of, op, verbs,
+    link_of,
+    list::List,
+    op, verbs,
     waiting::{Found, Looking, wait},
 };
 use crate::peer_list::{
@@ -32,16 +34,30 @@ impl Presence for RedisEngine {
     /// The operation of the request finds out whether the request may act as that peer.
     fn open_request(&self, caller: Caller) -> Result<Box<dyn OpenRequest>, Refusal> {
         Ok(Box::new(Request {
-            list: self.clone(),
+            engine: self.clone(),
             caller,
             is_told: AtomicBool::new(false),
         }))
     }
 }
 
+impl RedisEngine {
+    /// Finds the list later, or another copy of it, without keeping it.
+    fn to_find_list_again(&self) -> impl Fn() -> Option<Arc<List>> + Send + use<> {
+        let (rooms, room) = (Arc::downgrade(&self.rooms), self.list.room.clone());
+        move || {
+            let rooms = rooms.upgrade()?;
+            match &room {
+                None => rooms.used_list(None),
+                Some(room) => Some(rooms.room(room)),
+            }
+        }
+    }
+}
+
 /// A request of a peer, as this node sees it.
 struct Request {
-    list: RedisEngine,
+    engine: RedisEngine,
     caller: Caller,
     /// Whether a verb has told Redis of it.
     is_told: AtomicBool,
@@ -70,10 +86,10 @@ impl Request {
     }
 
     fn uses_link(&self) {
-        let number = Arc::as_ptr(&self.list.0).addr();
+        let number = Arc::as_ptr(&self.engine.list).addr();
         self.caller.uses_link(number, || {
             // An idle connection does not keep the list of a room.
-            let list = self.list.0.to_find_again();
+            let list = self.engine.to_find_list_again();
             move |id, link| {
                 if let Some(list) = list() {
                     list.link_is_over(id, link);
@@ -86,32 +102,33 @@ impl Request {
 #[async_trait]
 impl OpenRequest for Request {
     async fn wait(&self, opts: WaitOpts) -> Result<Delivery, Refusal> {
-        self.tell(wait(&self.list.0, &self.caller, opts)).await
+        self.tell(wait(&self.engine.list, &self.caller, opts)).await
     }
 
     async fn send(&self, to: PeerId, body: Bytes, opts: SendOpts) -> Result<(), Refusal> {
         let sending = self
-            .list
+            .engine
             .send_as(&self.caller, to, body, opts.number, true, PATIENCE);
         self.tell(sending).await
     }
 
     async fn heartbeat(&self) -> Result<(), Refusal> {
-        self.tell(self.list.heartbeat(&self.caller)).await
+        self.tell(self.engine.heartbeat(&self.caller)).await
     }
 
     async fn set_capacity(&self, capacity: u64) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = self.caller;
         let (token, link) = (&self.caller.proof, link_of(&self.caller));
         let set = verbs::set_capacity(id, token, link, lingers, capacity);
-        self.tell(self.list.0.run(set, Some(PATIENCE))).await
+        self.tell(self.engine.list.run(set, Some(PATIENCE))).await
     }
 
     async fn seen(&self) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = self.caller;
         let (token, link) = (&self.caller.proof, link_of(&self.caller));
         let seen = verbs::seen(id, token, link, lingers);
-        self.tell(self.list.0.run(seen, Some(READY_PATIENCE))).await
+        self.tell(self.engine.list.run(seen, Some(READY_PATIENCE)))
+            .await
     }
 
     /// Tells Redis of a sign-in, if no verb has.
@@ -122,7 +139,7 @@ impl OpenRequest for Request {
         self.uses_link();
         let Caller { id, lingers, .. } = self.caller;
         let signed_in = verbs::signed_in(id, link_of(&self.caller), lingers);
-        self.list.0.later(signed_in, Some(LONG_PATIENCE));
+        self.engine.list.later(signed_in, Some(LONG_PATIENCE));
     }
 }
 
@@ -144,7 +161,7 @@ impl Drop for Telling<'_> {
 /// An attempt to open a socket. If it is dropped while it has its name, its outcome is
 /// not known, and what it may have opened is closed.
 struct Opening<'a> {
-    list: &'a RedisEngine,
+    engine: &'a RedisEngine,
     id: PeerId,
     name: Option<String>,
 }
@@ -154,7 +171,7 @@ impl Drop for Opening<'_> {
         if let Some(name) = self.name.take() {
             let drop_socket = verbs::drop_socket(self.id, &name);
             // After a longer outage the node denies what it has not open.
-            self.list.0.later(drop_socket, Some(LONG_PATIENCE));
+            self.engine.list.later(drop_socket, Some(LONG_PATIENCE));
         }
     }
 }
@@ -176,16 +193,16 @@ impl fmt::Debug for Socket {
 }
 
 impl Socket {
-    async fn open(list: &RedisEngine, id: PeerId, resumes: bool) -> Result<Self, Refusal> {
-        let looking = Looking::new(&list.0, id);
+    async fn open(engine: &RedisEngine, id: PeerId, resumes: bool) -> Result<Self, Refusal> {
+        let looking = Looking::new(&engine.list, id);
         let name = op();
         let open = verbs::open_socket(&name, id, resumes);
         let mut opening = Opening {
-            list,
+            engine,
             id,
             name: Some(name),
         };
-        let OpenedSocket { session, heard } = list.0.run_in_time(open, PATIENCE).await?;
+        let OpenedSocket { session, heard } = engine.list.run_in_time(open, PATIENCE).await?;
         opening.name = None;
         looking.here.set_session(session);
         looking.here.set_heard(heard);

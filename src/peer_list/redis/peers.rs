@@ -27,17 +27,17 @@ impl Peers for RedisEngine {
         let name = name.map(name_for_list);
         let token = PeerToken::random();
         let op = op();
-        let mut asking = SignIn::new(&self.0, &op);
+        let mut asking = SignIn::new(&self.list, &op);
         let add = verbs::add_peer(
             &op,
             name.as_deref().unwrap_or_default(),
             opts.door,
             opts.dialect,
             &token,
-            self.0.highest_id(),
+            self.list.highest_id(),
             opts.protected,
         );
-        let added = self.0.run_in_time(add, PATIENCE).await;
+        let added = self.list.run_in_time(add, PATIENCE).await;
         if let Err(Refusal::Full | Refusal::RoomFull) = added {
             asking.is_answered();
         }
@@ -45,7 +45,7 @@ impl Peers for RedisEngine {
         asking.is_answered();
         info!(
             peer_id = signed_in.id.get(),
-            room = self.0.room.as_ref().map(tracing::field::display),
+            room = self.list.room.as_ref().map(tracing::field::display),
             name = name.as_deref(),
             "peer signed in"
         );
@@ -62,15 +62,15 @@ impl Peers for RedisEngine {
         let name = name.map(name_for_list);
         let name = name.as_deref().unwrap_or_default();
         let resume = verbs::resume_peer(&op(), id, token, name, opts.door, opts.dialect);
-        let resumed = self.0.run_in_time(resume, PATIENCE).await?;
-        let room = self.0.room.as_ref().map(tracing::field::display);
+        let resumed = self.list.run_in_time(resume, PATIENCE).await?;
+        let room = self.list.room.as_ref().map(tracing::field::display);
         info!(peer_id = id.get(), room, "peer came back");
         self.signed_in(resumed, *token).await
     }
 
     async fn check_token(&self, id: PeerId, token: Option<&PeerToken>) -> Result<(), Refusal> {
         let check = verbs::check_token(id, token);
-        self.0.run(check, Some(PATIENCE)).await
+        self.list.run(check, Some(PATIENCE)).await
     }
 
     async fn refresh_peer_timeout(&self, id: PeerId) -> Result<(), Refusal> {
@@ -79,7 +79,7 @@ impl Peers for RedisEngine {
 
     async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Refusal> {
         let remove = verbs::remove_peer(&op(), id, reason);
-        let WasRemoved { was_there, peer } = self.0.run(remove, Some(PATIENCE)).await?;
+        let WasRemoved { was_there, peer } = self.list.run(remove, Some(PATIENCE)).await?;
         if let Some(peer) = peer {
             peer.log();
         }
@@ -89,9 +89,9 @@ impl Peers for RedisEngine {
     async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Refusal> {
         let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let later = verbs::sign_out_later(id, ms);
-        self.0.run(later, Some(PATIENCE)).await?;
+        self.list.run(later, Some(PATIENCE)).await?;
         // Held, so that the list of a room is there when the grace is over.
-        let list = self.0.clone();
+        let list = self.list.clone();
         tokio::spawn(async move {
             let mut pause = grace;
             loop {
@@ -118,7 +118,7 @@ impl RedisEngine {
     pub(super) async fn heartbeat(&self, caller: &Caller) -> Result<(), Refusal> {
         let Caller { id, lingers, .. } = *caller;
         let heartbeat = verbs::heartbeat(id, &caller.proof, link_of(caller), lingers);
-        self.0.run(heartbeat, Some(PATIENCE)).await
+        self.list.run(heartbeat, Some(PATIENCE)).await
     }
 
     /// The answer to a sign-in: the id, and the list.
@@ -127,9 +127,9 @@ impl RedisEngine {
         SignedInAs { id, version }: SignedInAs,
         token: PeerToken,
     ) -> Result<SignedIn, Refusal> {
-        self.0.note_id(id);
-        self.0.sync_to(version, Some(PATIENCE)).await?;
-        let list = self.0.cached.lock().list_from(id);
+        self.list.note_id(id);
+        self.list.sync_to(version, Some(PATIENCE)).await?;
+        let list = self.list.cached.lock().list_from(id);
         Ok(SignedIn { id, token, list })
     }
 }

@@ -10,29 +10,29 @@ use ::redis::{PushInfo, PushKind, Value};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{PATIENCE, here::OpenHere, list::List, member::Member, node::Node, retry};
+use super::{PATIENCE, here::OpenHere, list::List, member::Member, retry, rooms::Rooms};
 use crate::peer_list::{Reason, Refusal, RoomName};
 
 /// After a lost connection, the lists of so many rooms are asked for at a time.
 const ROOMS_AT_ONCE: usize = 16;
 
 /// Listens to pushes for as long as the node is used.
-pub(super) fn start(node: &Arc<Node>, mut pushes: UnboundedReceiver<PushInfo>) {
-    let node = Arc::downgrade(node);
+pub(super) fn start(rooms: &Arc<Rooms>, mut pushes: UnboundedReceiver<PushInfo>) {
+    let rooms = Arc::downgrade(rooms);
     tokio::spawn(async move {
         while let Some(push) = pushes.recv().await {
-            let Some(node) = node.upgrade() else { return };
+            let Some(rooms) = rooms.upgrade() else { return };
             match push.kind {
                 PushKind::Message => {
                     if let Some(Value::BulkString(text)) = push.data.get(1)
                         && let Some(push) = Push::read(&String::from_utf8_lossy(text))
                     {
-                        hear(&node, push);
+                        hear(&rooms, push);
                     }
                 }
                 // The connection was lost in between: the node asks for what it may have
                 // missed.
-                PushKind::Subscribe if is_last(&push) => node.catch_up(),
+                PushKind::Subscribe if is_last(&push) => rooms.catch_up(),
                 _ => {}
             }
         }
@@ -44,15 +44,15 @@ fn is_last(push: &PushInfo) -> bool {
     matches!(push.data.get(1), Some(Value::Int(count)) if *count >= 2)
 }
 
-impl Node {
+impl Rooms {
     /// Finds out what Redis could not push, or has lost.
     pub fn catch_up(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         tokio::spawn(retry::until_answered(move || {
-            let node = weak.upgrade();
+            let rooms = weak.upgrade();
             async move {
-                match node {
-                    Some(node) => node.find_out().await,
+                match rooms {
+                    Some(rooms) => rooms.find_out().await,
                     None => Ok(()),
                 }
             }
@@ -63,7 +63,7 @@ impl Node {
         if let Some(root) = self.used_list(None) {
             root.find_out().await?;
         }
-        self.sync_events(false, Some(PATIENCE)).await?;
+        self.node.sync_events(false, Some(PATIENCE)).await?;
         self.deny().await?;
         // Some at a time, and each goes on as soon as it can.
         let lists = self.used_lists().into_iter();
@@ -131,30 +131,30 @@ impl Push {
     }
 }
 
-fn hear(node: &Arc<Node>, push: Push) {
+fn hear(rooms: &Arc<Rooms>, push: Push) {
     match push {
         Push::Changed(room) => {
-            if let Some(list) = node.used_list(room.as_ref()) {
+            if let Some(list) = rooms.used_list(room.as_ref()) {
                 list.changed();
             }
         }
         Push::Event => {
-            if node.events_asked.is_next.swap(true, Ordering::AcqRel) {
+            if rooms.node.events_asked.is_next.swap(true, Ordering::AcqRel) {
                 return;
             }
-            let node = node.clone();
+            let node = rooms.node.clone();
             tokio::spawn(async move {
                 retry::until_answered(|| node.sync_events(false, None)).await;
             });
         }
-        Push::Wake(whom) => node.open_of(&whom, |here| here.news.notify_one()),
-        Push::EndWait(whom) => node.open_of(&whom, OpenHere::end_wait),
-        Push::Replaced(whom, session) => node.open_of(&whom, |here| here.replaced_by(session)),
-        Push::Removed(whom, reason) => node.open_of(&whom, |here| here.set_removed(reason)),
+        Push::Wake(whom) => rooms.open_of(&whom, |here| here.news.notify_one()),
+        Push::EndWait(whom) => rooms.open_of(&whom, OpenHere::end_wait),
+        Push::Replaced(whom, session) => rooms.open_of(&whom, |here| here.replaced_by(session)),
+        Push::Removed(whom, reason) => rooms.open_of(&whom, |here| here.set_removed(reason)),
     }
 }
 
-impl Node {
+impl Rooms {
     /// Does something to each wait and socket of a peer that is open here.
     fn open_of(&self, whom: &Member, what: impl Fn(&OpenHere)) {
         if let Some(list) = self.used_list(whom.room.as_ref()) {

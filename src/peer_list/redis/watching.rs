@@ -28,23 +28,23 @@ const INFOS_AT_ONCE: usize = 200;
 #[async_trait]
 impl Watching for RedisEngine {
     fn opts(&self) -> &HeartbeatOpts {
-        &self.0.node.opts
+        &self.list.node.opts
     }
 
     fn len(&self) -> usize {
-        self.0.cached.lock().roster.len()
+        self.list.cached.lock().roster.len()
     }
 
     fn has_space(&self, coming: usize) -> Result<(), Refusal> {
         // The script knows those in rooms that are not used here, too, and refuses what is
         // too much.
         let opts = self.opts();
-        let lists = self.0.node.used_lists().into_iter();
+        let lists = self.rooms.used_lists().into_iter();
         let known: usize = lists.map(|list| list.cached.lock().roster.len()).sum();
         if known.saturating_add(coming) >= opts.max_peers {
             return Err(Refusal::Full);
         }
-        let max = opts.max_room_peers.filter(|_| self.0.room.is_some());
+        let max = opts.max_room_peers.filter(|_| self.list.room.is_some());
         if max.is_some_and(|max| self.len().saturating_add(coming) >= max) {
             return Err(Refusal::RoomFull);
         }
@@ -52,34 +52,34 @@ impl Watching for RedisEngine {
     }
 
     fn peer_ids(&self) -> Vec<PeerId> {
-        self.0.cached.lock().roster.ids()
+        self.list.cached.lock().roster.ids()
     }
 
     fn format(&self) -> Lines {
-        self.0.cached.lock().roster.list(Instant::now())
+        self.list.cached.lock().roster.list(Instant::now())
     }
 
     async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Refusal> {
-        self.0.run(verbs::peer_info(id), Some(PATIENCE)).await
+        self.list.run(verbs::peer_info(id), Some(PATIENCE)).await
     }
 
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        self.0.node.infos_in(self.0.words()).await
+        self.list.node.infos_in(self.list.words()).await
     }
 
     fn subscribe(&self, after: Option<u64>) -> PeerEvents {
-        self.0.node.events.subscribe(after)
+        self.list.node.events.subscribe(after)
     }
 
     async fn webhook_events(&self) -> PeerEvents {
-        let asked = self.0.run(verbs::webhook_sent_last(), Some(PATIENCE));
+        let asked = self.list.run(verbs::webhook_sent_last(), Some(PATIENCE));
         let last = asked.await.ok().and_then(|SentLast(number)| number);
-        self.0.node.events.subscribe(last)
+        self.list.node.events.subscribe(last)
     }
 
     async fn webhook_turn(&self, number: u64) -> bool {
         loop {
-            match self.0.run(verbs::webhook(number), Some(PATIENCE)).await {
+            match self.list.run(verbs::webhook(number), Some(PATIENCE)).await {
                 Ok(Turn::Mine) => return true,
                 Ok(Turn::Sent) => return false,
                 Ok(Turn::Others) | Err(_) => sleep(TURN_PAUSE).await,
@@ -89,7 +89,7 @@ impl Watching for RedisEngine {
 
     async fn webhook_sent(&self, number: u64) {
         let _ = self
-            .0
+            .list
             .run(verbs::webhook_sent(number), Some(PATIENCE))
             .await;
     }
@@ -98,7 +98,7 @@ impl Watching for RedisEngine {
 #[async_trait]
 impl Engine for RedisEngine {
     async fn is_reachable(&self) -> bool {
-        let asked = self.0.run(verbs::ready(), Some(READY_PATIENCE));
+        let asked = self.list.run(verbs::ready(), Some(READY_PATIENCE));
         asked.await.is_ok()
     }
 
@@ -107,7 +107,7 @@ impl Engine for RedisEngine {
         let mut skip = 0;
         loop {
             let collect = verbs::collect(true, skip);
-            let some = self.0.run(collect, Some(PATIENCE)).await?;
+            let some = self.list.run(collect, Some(PATIENCE)).await?;
             for peer in some.removed.iter().filter(|peer| peer.was_listed()) {
                 peer.log();
                 all.push(peer.id());
@@ -120,19 +120,19 @@ impl Engine for RedisEngine {
     }
 
     fn cancel_gc(&self) {
-        self.0.node.tasks.stop_collector();
+        self.rooms.tasks.stop_collector();
     }
 
     fn end_waits(&self) {
-        self.0.node.end_waits();
+        self.rooms.end_waits();
     }
 
     async fn stop(&self) {
-        self.0.node.tasks.stop();
-        self.0.node.drop_kept();
+        self.rooms.tasks.stop();
+        self.rooms.drop_kept();
         let stopping = async {
             loop {
-                let some = self.0.run(verbs::stop(), None).await?;
+                let some = self.list.run(verbs::stop(), None).await?;
                 some.removed.iter().for_each(Removed::log);
                 if !some.has_more {
                     return Ok::<(), Refusal>(());
@@ -141,25 +141,27 @@ impl Engine for RedisEngine {
         };
         let _ = timeout(STOP_PATIENCE, stopping).await;
         // Subscribers of this node are told of the removals.
-        let _ = timeout(STOP_PATIENCE, self.0.node.sync_events(false, None)).await;
+        let _ = timeout(STOP_PATIENCE, self.list.node.sync_events(false, None)).await;
     }
 }
 
 #[async_trait]
 impl Rooms for RedisEngine {
     fn name(&self) -> Option<&RoomName> {
-        self.0.room.as_ref()
+        self.list.room.as_ref()
     }
 
     fn room(&self, name: &RoomName) -> Arc<dyn Engine> {
-        Arc::new(Self(self.0.node.room(name)))
+        let rooms = self.rooms.clone();
+        let list = rooms.room(name);
+        Arc::new(Self { rooms, list })
     }
 
     async fn rooms(&self) -> Result<Vec<RoomInfo>, Refusal> {
         let mut all = Vec::new();
         let mut cursor = "0".to_owned();
         loop {
-            let asked = self.0.run(verbs::rooms(&cursor), Some(PATIENCE));
+            let asked = self.list.run(verbs::rooms(&cursor), Some(PATIENCE));
             let SomeRooms {
                 cursor: next,
                 rooms,
@@ -177,11 +179,11 @@ impl Rooms for RedisEngine {
     }
 
     async fn infos_of_all_rooms(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        let mut all = self.0.node.infos_in("").await?;
+        let mut all = self.list.node.infos_in("").await?;
         for room in self.rooms().await? {
             // No copy of its list is made for this.
             let words = format!("{} 0", room.name);
-            all.extend(self.0.node.infos_in(&words).await?);
+            all.extend(self.list.node.infos_in(&words).await?);
         }
         Ok(all)
     }
