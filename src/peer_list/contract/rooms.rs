@@ -240,7 +240,27 @@ async fn an_idle_connection_keeps_its_peer_connected_in_a_room_that_nobody_uses(
     assert_eq!(root.in_room("a").lines().await, "a,1,0\n");
 }
 
+async fn a_room_that_has_ended_leaves_nothing(engine: EngineKind) {
+    let root = engine.default_list().await;
+    let room = root.in_room("a-room");
+    let other = root.another_node().await.room(&room_name("a-room"));
+    let a = added(&room, "a", BARE).await.id;
+    assert!(root.is_open(&mut wait(&other, a)).await);
+    let (b, socket) = unlisted(&room, Some(KEY)).await;
+    room.claim(b, SCOPE, "name").await.unwrap();
+    room.announce(b, "topic").await.unwrap();
+    say(&room, a, a, "hello").await;
+    assert_ne!(root.stored("a-room").await, Vec::<String>::new());
+    room.remove_peer(a, Reason::SignedOut).await.unwrap();
+    room.remove_peer(b, Reason::SignedOut).await.unwrap();
+    drop((socket, room, other));
+    root.pass_secs(60).await;
+    assert_eq!(root.stored("a-room").await, Vec::<String>::new());
+    assert!(root.rooms().await.unwrap().is_empty());
+}
+
 every_engine! {
+    a_room_that_has_ended_leaves_nothing,
     a_peer_that_signs_out_later_is_gone_in_time_although_nobody_uses_its_room,
     an_idle_connection_keeps_its_peer_connected_in_a_room_that_nobody_uses,
     a_node_hears_of_a_room_that_begins_anew,

@@ -49,6 +49,14 @@ const PASS: &str = "
         end
     end";
 
+/// The keys that name a room, and those of the copies that nodes have.
+const STORED: &str = "
+    local stored = redis.call('KEYS', '*:copies:*')
+    for _, key in ipairs(redis.call('KEYS', '*' .. ARGV[1] .. '*')) do
+        stored[#stored + 1] = key
+    end
+    return stored";
+
 /// This many turns of the runtime are enough for every task that has something to do.
 const TURNS: usize = 10;
 
@@ -241,6 +249,20 @@ impl TestList {
         future: &mut Pin<Box<impl Future<Output = T> + ?Sized>>,
     ) -> bool {
         self.try_now(future).await.is_none()
+    }
+
+    /// What Redis has stored of a room: keys that name it, and the copies of its list.
+    pub async fn stored(&self, room: &str) -> Vec<String> {
+        let Some(redis) = &self.around.redis else {
+            let rooms = self.rooms().await.unwrap();
+            let names = rooms.into_iter().map(|room| room.name.to_string());
+            return names.filter(|name| name == room).collect();
+        };
+        let mut keys = Cmd::new();
+        keys.arg("EVAL").arg(STORED).arg(0).arg(room);
+        keys.query_async(&mut redis.connection.clone())
+            .await
+            .unwrap()
     }
 
     /// A subscriber, from now on.

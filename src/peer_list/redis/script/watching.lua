@@ -25,7 +25,9 @@ end
 
 -- The asking node has no copy of the current room's list any more.
 function verbs.forget_room()
-  if call('HGET', key('copies'), NODE) == COPY then
+  local known = call('HGET', key('copies'), NODE)
+  -- Not another copy that the node has made since. (If none is known, the room has ended.)
+  if not known or known == COPY then
     call('HDEL', key('copies'), NODE)
     call('SREM', shard('copies:', NODE), ROOM)
   end
