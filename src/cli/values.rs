@@ -229,6 +229,17 @@ mod tests {
     }
 
     #[test]
+    fn the_rooms_are_any_none_or_a_list_of_names() {
+        assert_eq!(rooms("any"), Ok(AllowedRooms::Any));
+        assert_eq!(rooms(" none "), Ok(AllowedRooms::None));
+        let names = ["lobby", "a.b"].map(|name| name.parse().unwrap());
+        assert_eq!(rooms("lobby, a.b"), Ok(AllowedRooms::Named(names.to_vec())));
+        for bad in ["", "lobby,", "a b", ".."] {
+            assert!(rooms(bad).unwrap_err().contains("any, none or"), "{bad}");
+        }
+    }
+
+    #[test]
     fn cors_takes_all_none_or_a_list_of_origins() {
         let list = |origins: &[&'static str]| {
             let origins = origins.iter().map(|o| HeaderValue::from_static(o));

@@ -53,9 +53,9 @@ const MAX_GRACE_MS: u64 = 10_000;
 /// The name of this door, as events and the operator's API show it.
 const DOOR: &str = "http";
 
-/// The routes of this door on a peer list, and below `/rooms/NAME` on the list of each of its
-/// rooms. The router sets no fallback and claims only
-/// its own paths, so that it can be merged with other routes.
+/// The routes of this door on a peer list, and below `/rooms/NAME` on the list of each of
+/// its rooms. The router sets no fallback and claims only its own paths, so that it can be
+/// merged with other routes.
 ///
 /// Native clients need more than routes: see [`serve`](crate::serve).
 pub fn signal_router(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {

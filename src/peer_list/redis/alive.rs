@@ -13,7 +13,7 @@ use super::{
     PATIENCE,
     answers::{Libraries, Life, Removed},
     link::{ProcessLink, WATCH_PERIOD},
-    rooms::Rooms,
+    lists::Lists,
     verbs,
 };
 use crate::peer_list::{Refusal, rules::sign_period};
@@ -50,7 +50,7 @@ impl ProcessLink {
     }
 }
 
-impl Rooms {
+impl Lists {
     /// Tells the others that this node lives, and removes the nodes that do not.
     pub async fn live(self: &Arc<Self>) -> Result<(), Refusal> {
         let asked = Instant::now();
@@ -91,7 +91,7 @@ impl Rooms {
         }
     }
 
-    /// Removes stale peers of all rooms.
+    /// Removes stale peers of all lists.
     async fn collect(&self) -> Result<(), Refusal> {
         let mut skip = 0;
         loop {
@@ -107,19 +107,19 @@ impl Rooms {
 
     /// Starts what a process does beside the requests of its peers.
     pub fn start_tasks(self: &Arc<Self>) {
-        let rooms = Arc::downgrade(self);
+        let lists = Arc::downgrade(self);
         let link = Arc::downgrade(&self.node.link);
         let watching = every(WATCH_PERIOD, link.clone(), async |link| link.watch().await);
         let using = every(USE_PERIOD, link, async |link| link.use_library().await);
-        let living = every(sign_period(&self.node.opts), rooms.clone(), async |rooms| {
-            let _ = rooms.live().await;
-            rooms.drop_unused();
+        let living = every(sign_period(&self.node.opts), lists.clone(), async |lists| {
+            let _ = lists.live().await;
+            lists.drop_unused();
         });
         let period = self.node.opts.gc_interval;
         let collecting = async move {
             sleep(period).await;
-            every(period, rooms, async |rooms| {
-                let _ = rooms.collect().await;
+            every(period, lists, async |lists| {
+                let _ = lists.collect().await;
             })
             .await;
         };

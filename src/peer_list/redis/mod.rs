@@ -2,7 +2,7 @@
 //!
 //! Each verb is one call of the script, which Redis carries out as a whole. A process is a
 //! node (`node.rs`) with one link to Redis (`link.rs`). Of the list of each room that is
-//! used here (`rooms.rs`) it keeps only what cannot leave the process (`list.rs`): open
+//! used here (`lists.rs`) it keeps only what cannot leave the process (`list.rs`): open
 //! waits and sockets, and a copy that it keeps up to date.
 
 mod alive;
@@ -17,6 +17,7 @@ mod lease;
 mod library;
 mod link;
 mod list;
+mod lists;
 mod mail;
 mod member;
 mod node;
@@ -25,7 +26,6 @@ mod opened;
 mod peers;
 mod push;
 mod retry;
-mod rooms;
 mod row;
 mod source;
 mod tasks;
@@ -47,8 +47,8 @@ pub(super) use library::test_clock::KEY as TEST_CLOCK;
 use super::{Caller, HeartbeatOpts, PeerId, PeerToken, Proof, Refusal};
 use link::ProcessLink;
 use list::List;
+use lists::Lists;
 use node::Node;
-use rooms::Rooms;
 
 /// How long a verb is tried if its client can be refused: clients do not notice that
 /// Redis stands still for a shorter time.
@@ -88,7 +88,7 @@ pub struct ClientIdentity {
 /// The list of one room in Redis, as one node sees it. Clones are the same list.
 #[derive(Clone)]
 pub(super) struct RedisEngine {
-    rooms: Arc<Rooms>,
+    lists: Arc<Lists>,
     list: Arc<List>,
 }
 
@@ -115,16 +115,16 @@ impl RedisEngine {
             source: None,
         };
         let node = Node::new(opts, link);
-        let rooms = Rooms::new(node.clone());
-        let list = rooms.root_list();
-        rooms.live().await.map_err(unreachable)?;
+        let lists = Lists::new(node.clone());
+        let list = lists.root_list();
+        lists.live().await.map_err(unreachable)?;
         list.sync(Some(PATIENCE)).await.map_err(unreachable)?;
         node.sync_events(true, Some(PATIENCE))
             .await
             .map_err(unreachable)?;
-        push::start(&rooms, pushes);
-        rooms.start_tasks();
-        Ok(Self { rooms, list })
+        push::start(&lists, pushes);
+        lists.start_tasks();
+        Ok(Self { lists, list })
     }
 }
 

@@ -44,12 +44,12 @@ impl Presence for RedisEngine {
 impl RedisEngine {
     /// Finds the list later, or another copy of it, without keeping it.
     fn to_find_list_again(&self) -> impl Fn() -> Option<Arc<List>> + Send + use<> {
-        let (rooms, room) = (Arc::downgrade(&self.rooms), self.list.room.clone());
+        let (lists, room) = (Arc::downgrade(&self.lists), self.list.room.clone());
         move || {
-            let rooms = rooms.upgrade()?;
+            let lists = lists.upgrade()?;
             match &room {
-                None => rooms.used_list(None),
-                Some(room) => Some(rooms.room(room)),
+                None => lists.used_list(None),
+                Some(room) => Some(lists.room(room)),
             }
         }
     }

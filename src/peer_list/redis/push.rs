@@ -10,29 +10,29 @@ use ::redis::{PushInfo, PushKind, Value};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{PATIENCE, here::OpenHere, list::List, member::Member, retry, rooms::Rooms};
+use super::{PATIENCE, here::OpenHere, list::List, lists::Lists, member::Member, retry};
 use crate::peer_list::{Reason, Refusal, RoomName};
 
 /// After a lost connection, the lists of so many rooms are asked for at a time.
 const ROOMS_AT_ONCE: usize = 16;
 
 /// Listens to pushes for as long as the node is used.
-pub(super) fn start(rooms: &Arc<Rooms>, mut pushes: UnboundedReceiver<PushInfo>) {
-    let rooms = Arc::downgrade(rooms);
+pub(super) fn start(lists: &Arc<Lists>, mut pushes: UnboundedReceiver<PushInfo>) {
+    let lists = Arc::downgrade(lists);
     tokio::spawn(async move {
         while let Some(push) = pushes.recv().await {
-            let Some(rooms) = rooms.upgrade() else { return };
+            let Some(lists) = lists.upgrade() else { return };
             match push.kind {
                 PushKind::Message => {
                     if let Some(Value::BulkString(text)) = push.data.get(1)
                         && let Some(push) = Push::read(&String::from_utf8_lossy(text))
                     {
-                        hear(&rooms, push);
+                        hear(&lists, push);
                     }
                 }
                 // The connection was lost in between: the node asks for what it may have
                 // missed.
-                PushKind::Subscribe if is_last(&push) => rooms.catch_up(),
+                PushKind::Subscribe if is_last(&push) => lists.catch_up(),
                 _ => {}
             }
         }
@@ -44,15 +44,15 @@ fn is_last(push: &PushInfo) -> bool {
     matches!(push.data.get(1), Some(Value::Int(count)) if *count >= 2)
 }
 
-impl Rooms {
+impl Lists {
     /// Finds out what Redis could not push, or has lost.
     pub fn catch_up(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         tokio::spawn(retry::until_answered(move || {
-            let rooms = weak.upgrade();
+            let lists = weak.upgrade();
             async move {
-                match rooms {
-                    Some(rooms) => rooms.find_out().await,
+                match lists {
+                    Some(lists) => lists.find_out().await,
                     None => Ok(()),
                 }
             }
@@ -131,30 +131,30 @@ impl Push {
     }
 }
 
-fn hear(rooms: &Arc<Rooms>, push: Push) {
+fn hear(lists: &Arc<Lists>, push: Push) {
     match push {
         Push::Changed(room) => {
-            if let Some(list) = rooms.used_list(room.as_ref()) {
+            if let Some(list) = lists.used_list(room.as_ref()) {
                 list.changed();
             }
         }
         Push::Event => {
-            if rooms.node.events_asked.is_next.swap(true, Ordering::AcqRel) {
+            if lists.node.events_asked.is_next.swap(true, Ordering::AcqRel) {
                 return;
             }
-            let node = rooms.node.clone();
+            let node = lists.node.clone();
             tokio::spawn(async move {
                 retry::until_answered(|| node.sync_events(false, None)).await;
             });
         }
-        Push::Wake(whom) => rooms.open_of(&whom, |here| here.news.notify_one()),
-        Push::EndWait(whom) => rooms.open_of(&whom, OpenHere::end_wait),
-        Push::Replaced(whom, session) => rooms.open_of(&whom, |here| here.replaced_by(session)),
-        Push::Removed(whom, reason) => rooms.open_of(&whom, |here| here.set_removed(reason)),
+        Push::Wake(whom) => lists.open_of(&whom, |here| here.news.notify_one()),
+        Push::EndWait(whom) => lists.open_of(&whom, OpenHere::end_wait),
+        Push::Replaced(whom, session) => lists.open_of(&whom, |here| here.replaced_by(session)),
+        Push::Removed(whom, reason) => lists.open_of(&whom, |here| here.set_removed(reason)),
     }
 }
 
-impl Rooms {
+impl Lists {
     /// Does something to each wait and socket of a peer that is open here.
     fn open_of(&self, whom: &Member, what: impl Fn(&OpenHere)) {
         if let Some(list) = self.used_list(whom.room.as_ref()) {

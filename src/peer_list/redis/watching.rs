@@ -39,7 +39,7 @@ impl Watching for RedisEngine {
         // The script knows those in rooms that are not used here, too, and refuses what is
         // too much.
         let opts = self.opts();
-        let lists = self.rooms.used_lists().into_iter();
+        let lists = self.lists.used_lists().into_iter();
         let known: usize = lists.map(|list| list.cached.lock().roster.len()).sum();
         if known.saturating_add(coming) >= opts.max_peers {
             return Err(Refusal::Full);
@@ -120,16 +120,16 @@ impl Engine for RedisEngine {
     }
 
     fn cancel_gc(&self) {
-        self.rooms.tasks.stop_collector();
+        self.lists.tasks.stop_collector();
     }
 
     fn end_waits(&self) {
-        self.rooms.end_waits();
+        self.lists.end_waits();
     }
 
     async fn stop(&self) {
-        self.rooms.tasks.stop();
-        self.rooms.drop_kept();
+        self.lists.tasks.stop();
+        self.lists.drop_kept();
         let stopping = async {
             loop {
                 let some = self.list.run(verbs::stop(), None).await?;
@@ -152,9 +152,9 @@ impl Rooms for RedisEngine {
     }
 
     fn room(&self, name: &RoomName) -> Arc<dyn Engine> {
-        let rooms = self.rooms.clone();
-        let list = rooms.room(name);
-        Arc::new(Self { rooms, list })
+        let lists = self.lists.clone();
+        let list = lists.room(name);
+        Arc::new(Self { lists, list })
     }
 
     async fn rooms(&self) -> Result<Vec<RoomInfo>, Refusal> {

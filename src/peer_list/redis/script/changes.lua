@@ -45,10 +45,11 @@ local CHANGES_AT_ONCE = 1000
 -- Bare peers hear each change, so that the log is long if there are any. Those that can no
 -- longer be told of all are stale.
 local function keep_in_log(version, line)
-  local is_long = call('EXISTS', key('bare')) == 1
-  local length = is_long and LOG_LENGTH or CHANGES_AT_ONCE
-  keep(key('log'), line, length)
-  local kept = string.format('(%.0f', version - length)
+  if call('EXISTS', key('bare')) == 0 then
+    return keep(key('log'), line, CHANGES_AT_ONCE)
+  end
+  keep(key('log'), line, LOG_LENGTH)
+  local kept = string.format('(%.0f', version - LOG_LENGTH)
   for _, id in ipairs(call('ZRANGEBYSCORE', key('bare'), '-inf', kept, 'LIMIT', 0, 100)) do
     call('ZADD', shard('stale'), 0, member(id))
   end

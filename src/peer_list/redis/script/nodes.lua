@@ -61,8 +61,8 @@ end
 local SCHEMA = '3'
 
 -- This node lives, and these are the highest ids that it has seen in the root list and in
--- rooms. Returns whether it is new
--- to the others (or was taken for dead), the time, and when the list was created.
+-- rooms. Returns whether it is new to the others (or was taken for dead), the time, and when
+-- the lists were created.
 function verbs.live(highest, highest_in_rooms)
   notice_standstill()
   skip_lost_ids('', highest)
@@ -79,8 +79,8 @@ end
 local CLAIMED_AT_ONCE = 100
 
 -- Some of what is open at this node, as far as this server knows: of each peer its id (with
--- its room), and the name of its wait, or `s` and its session. The first value is where to go on;
--- '0' is the end.
+-- its room), and the name of its wait, or `s` and its session. The first value is where to go
+-- on; '0' is the end.
 function verbs.open_here(cursor)
   local some = call('SSCAN', shard('open:', NODE), cursor, 'COUNT', CLAIMED_AT_ONCE)
   local claimed = {}

@@ -19,7 +19,7 @@ use crate::peer_list::{Refusal, RoomName};
 const UNUSED_LIFE: Duration = Duration::from_secs(10);
 
 /// All lists that this node uses.
-pub(super) struct Rooms {
+pub(super) struct Lists {
     pub node: Arc<Node>,
     pub tasks: Tasks,
     root: OnceLock<Weak<List>>,
@@ -29,7 +29,7 @@ pub(super) struct Rooms {
     kept: Mutex<Vec<Arc<List>>>,
 }
 
-impl Rooms {
+impl Lists {
     pub fn new(node: Arc<Node>) -> Arc<Self> {
         Arc::new(Self {
             node,
