@@ -12,7 +12,7 @@ import {test} from 'node:test';
 
 import {directory, inAMinute, inRoom, insist, persistentRedis, signIn, startNodes, startWire} from './nodes.js';
 import {
-  eventStream, freePort, pause, pollingPeer, readyClient, startNode, startRedis, until, webSocketPeer,
+  atEnd, eventStream, freePort, pause, pollingPeer, readyClient, startNode, startRedis, until, webSocketPeer,
 } from './support.js';
 
 /** So many pairs of peers at a time. */
@@ -287,7 +287,7 @@ async function startNginx(t, ports) {
   });
   const log = [];
   createInterface(nginx.stderr).on('line', (line) => log.push(line));
-  t.after(async () => {
+  atEnd(t, async () => {
     nginx.kill();
     await once(nginx, 'exit');
   });

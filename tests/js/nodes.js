@@ -5,12 +5,12 @@ import {mkdtempSync, rmSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import path from 'node:path';
 
-import {cuttableWire, pause, startNode, startRedis} from './support.js';
+import {atEnd, cuttableWire, pause, startNode, startRedis} from './support.js';
 
 /** A directory of its own for a test. */
 export function directory(t, name) {
   const dir = mkdtempSync(path.join(tmpdir(), `${name}-`));
-  t.after(() => rmSync(dir, {recursive: true, force: true}));
+  atEnd(t, () => rmSync(dir, {recursive: true, force: true}));
   return dir;
 }
 

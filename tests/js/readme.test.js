@@ -12,7 +12,7 @@ import {io} from 'socket.io-client-4';
 import WebSocket from 'ws';
 
 import {
-  Inbox, cuttableWire, pollingPeer, readyClient, startBrowser, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
+  Inbox, cuttableWire, killAtEnd, pollingPeer, readyClient, startBrowser, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
 
 /** The blocks of a page in a language. */
 function blocks(page, language) {
@@ -118,7 +118,7 @@ test('the client for pages', async (t) => {
 test('the webhook', ofOneProcess, async (t) => {
   const [block] = blocks('docs/operating.md', 'mjs');
   const receiver = spawn('node', ['--input-type=module'], {stdio: ['pipe', 'pipe', 'inherit']});
-  t.after(() => receiver.kill());
+  killAtEnd(t, receiver);
   receiver.stdin.end(block.replace("listen(8080, '127.0.0.1')",
     "listen(0, '127.0.0.1', function () { console.log(this.address().port); })"));
   const lines = createInterface(receiver.stdout)[Symbol.asyncIterator]();
@@ -136,7 +136,7 @@ test('the stream of events', ofOneProcess, async (t) => {
   const server = await startServer(t, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
   const [command] = blocks('docs/operating.md', 'sh').filter((block) => block.startsWith('curl -N'));
   const curl = spawn('sh', ['-c', command.replace('localhost:3001', server.operator)]);
-  t.after(() => curl.kill());
+  killAtEnd(t, curl);
   const lines = createInterface(curl.stdout)[Symbol.asyncIterator]();
   const shown = async () => {
     for (;;) {

@@ -8,7 +8,7 @@ import path from 'node:path';
 import {test} from 'node:test';
 
 import {directory, inRoom, insist, signIn, startNodes} from './nodes.js';
-import {freePort, startRedis, until} from './support.js';
+import {freePort, killAtEnd, startRedis, until} from './support.js';
 
 /** A primary, its replica, and three Sentinels that watch both. */
 async function startSentinels(t) {
@@ -26,7 +26,7 @@ async function startSentinels(t) {
       'sentinel down-after-milliseconds main 1000', 'sentinel failover-timeout main 5000', '',
     ].join('\n'));
     const sentinel = spawn(process.env.REDIS_SERVER ?? 'redis-server', [config, '--sentinel'], {stdio: 'ignore'});
-    t.after(() => sentinel.kill('SIGKILL'));
+    killAtEnd(t, sentinel);
     await once(sentinel, 'spawn');
     return port;
   }));

@@ -10,7 +10,7 @@ import {test} from 'node:test';
 import WebSocket from 'ws';
 
 import {
-  clients, cuttableWire, nodeOf, readyClient, socketIoClient, startServer, until, webSocketPeer, ofOneProcess,
+  clients, cuttableWire, killAtEnd, nodeOf, readyClient, socketIoClient, startServer, until, webSocketPeer, ofOneProcess,
 } from './support.js';
 
 const TRANSPORTS = ['polling', 'websocket'];
@@ -335,7 +335,7 @@ for (const transport of ['polling', 'websocket']) {
         socket.on('message', () => console.log('in'));
         socket.on('uniquenessError', () => console.log('taken'));`;
       const client = spawn(process.execPath, ['--input-type=module', '-e', script], {stdio: ['ignore', 'pipe', 'inherit']});
-      t.after(() => client.kill('SIGKILL'));
+      killAtEnd(t, client);
       const [said] = await once(client.stdout, 'data');
       return [client, said.toString().trim()];
     };

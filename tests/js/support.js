@@ -67,6 +67,33 @@ export async function freePort() {
   return port;
 }
 
+/** What ends a test: last begun, first ended, and all of it even if a part fails. */
+const endings = new WeakMap();
+
+/** Has this done at the end of a test, before whatever the test began earlier ends. */
+export function atEnd(t, end) {
+  if (!endings.has(t)) {
+    endings.set(t, []);
+    t.after(async () => {
+      const ended = [];
+      for (const end of endings.get(t).reverse()) ended.push(...await Promise.allSettled([end()]));
+      const failed = ended.find(({status}) => status === 'rejected');
+      if (failed) throw failed.reason;
+    });
+  }
+  endings.get(t).push(async () => end());
+}
+
+/** Ends this process at the end of a test, and waits until it has ended. */
+export function killAtEnd(t, child) {
+  const exited = once(child, 'exit');
+  exited.catch(() => {});
+  atEnd(t, () => {
+    child.kill('SIGKILL');
+    return exited;
+  });
+}
+
 /** Starts a Redis of its own for a test, which ends it. */
 export async function startRedis(t, ...options) {
   const port = await freePort();
@@ -74,7 +101,7 @@ export async function startRedis(t, ...options) {
     const redis = spawn(process.env.REDIS_SERVER ?? 'redis-server', ['--bind', '127.0.0.1', '--port', port, ...options], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
-    t.after(() => redis.kill('SIGKILL'));
+    killAtEnd(t, redis);
     for await (const line of createInterface(redis.stdout)) {
       if (line.includes('Ready to accept connections')) break;
     }
@@ -140,7 +167,7 @@ export async function startNode(t, settings = {}) {
     env: {HOST: '127.0.0.1', PORT: '0', ...settings},
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  t.after(() => server.kill('SIGKILL'));
+  killAtEnd(t, server);
   const lines = createInterface(server.stdout);
   // With a token there is a warning before the word that it is ready.
   const log = [];
