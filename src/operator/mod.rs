@@ -264,9 +264,11 @@ async fn events(State(operator): State<Operator>, request: Request) -> Answer {
         None => operator.peer_list.subscribe(None),
         Some(last) => {
             let last = last.to_str().ok().and_then(|last| last.trim().parse().ok());
-            // Anything other than a number of this server is a gap. A browser that is
+            // Anything other than a cursor of this server is a gap. A browser that is
             // refused would never ask again.
-            operator.peer_list.subscribe(Some(last.unwrap_or(0)))
+            operator
+                .peer_list
+                .subscribe(Some(&last.unwrap_or_default()))
         }
     };
     let stream = sent(events, room, operator.stop);
@@ -306,7 +308,7 @@ fn sent(
             let event = match next {
                 Ok((number, event)) => {
                     let (name, json) = json::event(number, &event);
-                    let event = Event::default().id(number.to_string());
+                    let event = Event::default().id(events.cursor().to_string());
                     event.event(name).data(json)
                 }
                 Err(missed) => {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::future::join_all;
 use hmac::{Hmac, Mac};
 use reqwest::{
     Client, Url,
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::json;
-use crate::peer_list::{PeerEvents, TimeoutPeerList};
+use crate::peer_list::{LogEvents, TimeoutPeerList};
 
 /// How long a receiver may take to answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
@@ -58,11 +59,12 @@ impl fmt::Debug for Webhook {
     }
 }
 
-/// Sends events until `stop` is cancelled, and then what is left, for at most a second.
+/// Sends the events of these logs until `stop` is cancelled, and then what is left, for at
+/// most a second. Those of one log go one after the other.
 pub async fn send_events(
     webhook: Webhook,
     peer_list: TimeoutPeerList,
-    mut events: PeerEvents,
+    logs: Vec<LogEvents>,
     stop: CancellationToken,
 ) {
     let client = Client::builder()
@@ -78,22 +80,10 @@ pub async fn send_events(
         webhook,
         client,
         peer_list,
-        is_busy: AtomicBool::new(false),
     };
-    {
-        let mut sending = pin!(async {
-            loop {
-                receiver.take(&mut events).await;
-            }
-        });
-        tokio::select! {
-            () = &mut sending => {}
-            () = stop.cancelled() => {
-                let _ = timeout(LAST_PATIENCE, sending).await;
-            }
-        }
-    }
-    let left = events.left() + u64::from(receiver.is_busy.load(Ordering::Relaxed));
+    let sending = logs.into_iter().enumerate();
+    let sending = sending.map(|(log, events)| receiver.send(log, events, &stop));
+    let left: u64 = join_all(sending).await.into_iter().sum();
     if left > 0 {
         warn!(
             events = left,
@@ -106,20 +96,38 @@ struct Receiver {
     webhook: Webhook,
     client: Client,
     peer_list: TimeoutPeerList,
-    /// Whether this server is sending an event.
-    is_busy: AtomicBool,
 }
 
 impl Receiver {
-    async fn take(&self, events: &mut PeerEvents) {
+    /// Sends the events of a log, until `stop`. Returns how many were not accepted then.
+    async fn send(&self, log: usize, mut events: LogEvents, stop: &CancellationToken) -> u64 {
+        // Whether this server is sending an event.
+        let is_busy = AtomicBool::new(false);
+        {
+            let mut sending = pin!(async {
+                loop {
+                    self.take(log, &mut events, &is_busy).await;
+                }
+            });
+            tokio::select! {
+                () = &mut sending => {}
+                () = stop.cancelled() => {
+                    let _ = timeout(LAST_PATIENCE, sending).await;
+                }
+            }
+        }
+        events.left() + u64::from(is_busy.load(Ordering::Relaxed))
+    }
+
+    async fn take(&self, log: usize, events: &mut LogEvents, is_busy: &AtomicBool) {
         match events.next().await {
             Ok((number, event)) => {
                 let (_, body) = json::event(number, &event);
-                if self.peer_list.webhook_turn(number).await {
-                    self.is_busy.store(true, Ordering::Relaxed);
+                if self.peer_list.webhook_turn(log, number).await {
+                    is_busy.store(true, Ordering::Relaxed);
                     self.deliver(number, &body).await;
-                    self.peer_list.webhook_sent(number).await;
-                    self.is_busy.store(false, Ordering::Relaxed);
+                    self.peer_list.webhook_sent(log, number).await;
+                    is_busy.store(false, Ordering::Relaxed);
                 }
             }
             Err(missed) => warn!(

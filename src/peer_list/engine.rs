@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Added, Caller, Card, Delivery, HeartbeatOpts, Lines, Listing, PeerEvents, PeerId, PeerInfo,
-    PeerToken, Reason, Refusal, RoomInfo, RoomName, SignInOpts, SignedIn, Unlisted,
+    Added, Caller, Card, Delivery, EventCursor, HeartbeatOpts, Lines, Listing, LogEvents,
+    PeerEvents, PeerId, PeerInfo, PeerToken, Reason, Refusal, RoomInfo, RoomName, SignInOpts,
+    SignedIn, Unlisted,
 };
 
 /// How long a wait lasts, and which messages its client has.
@@ -286,19 +287,19 @@ pub trait Watching {
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal>;
 
     /// The events of the peers of all rooms that sign in, come back or are removed, in
-    /// order: from now on, or all that followed the event with this number and are still kept.
-    fn subscribe(&self, after: Option<u64>) -> PeerEvents;
+    /// order: from now on, or all that followed what the cursor has and are still kept.
+    fn subscribe(&self, after: Option<&EventCursor>) -> PeerEvents;
 
-    /// The events to send to the webhook: those from now on; or, if several servers share
-    /// the list, those that none of them has sent yet.
-    async fn webhook_events(&self) -> PeerEvents;
+    /// The events to send to the webhook, of each log: those from now on; or, if several
+    /// servers share the list, those that none of them has sent yet.
+    async fn webhook_events(&self) -> Vec<LogEvents>;
 
-    /// Waits until it is this server's turn to send this event to the webhook. False:
-    /// another server has sent it.
-    async fn webhook_turn(&self, number: u64) -> bool;
+    /// Waits until it is this server's turn to send an event to the webhook: that with this
+    /// number in the log with this index. False: another server has sent it.
+    async fn webhook_turn(&self, log: usize, number: u64) -> bool;
 
     /// This event was sent to the webhook, or was given up.
-    async fn webhook_sent(&self, number: u64);
+    async fn webhook_sent(&self, log: usize, number: u64);
 }
 
 /// The rooms of a server. Each is a list of its own, with the same contract; what is said

@@ -13,6 +13,7 @@
 
 mod delivery;
 mod engine;
+mod event_log;
 mod events;
 mod lines;
 mod list;
@@ -26,6 +27,7 @@ mod request;
 mod room;
 mod roster;
 mod rules;
+mod subscription;
 mod telling;
 mod token;
 mod unlisted;
@@ -37,7 +39,8 @@ pub use engine::{
     Channels, Engine, Mail, OpenRequest, OpenSocket, Peers, Presence, Rooms, SendOpts, WaitOpts,
     Watching,
 };
-pub use events::{EVENTS_KEPT, Missed, PeerEvent, PeerEvents, PeerInfo, Reason};
+pub use event_log::{EVENTS_KEPT, LogEvents, Missed};
+pub use events::{PeerEvent, PeerInfo, Reason};
 pub use lines::Lines;
 pub use list::TimeoutPeerList;
 pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, SignInOpts};
@@ -47,6 +50,7 @@ pub use refusal::Refusal;
 pub use request::{Caller, Link, Proof};
 pub use room::{MAX_ROOM_NAME_BYTES, RoomInfo, RoomName, RoomNameError};
 pub(crate) use rules::STANDSTILL;
+pub use subscription::{EventCursor, PeerEvents};
 pub use token::PeerToken;
 pub use unlisted::{Added, Card, Listing, Unlisted};
 

@@ -60,7 +60,7 @@ async fn every_node_tells_the_same_events_with_the_same_numbers(engine: EngineKi
     let a = sign_in(&list, "a").await;
     let b = other.add_peer(Some("b"), LISTED).await.unwrap().id;
     list.remove_peer(b, Reason::SignedOut).await.unwrap();
-    let mut first = None;
+    let mut first: Option<EventCursor> = None;
     for expected in ["+ 1", "+ 2", "- 2 signed_out"] {
         let [(number, event), (same, alike)] = [
             list.now(here.next()).await.unwrap(),
@@ -68,10 +68,10 @@ async fn every_node_tells_the_same_events_with_the_same_numbers(engine: EngineKi
         ];
         assert_eq!([told(&event), told(&alike)], [expected, expected]);
         assert_eq!(number, same);
-        first.get_or_insert(number);
+        first.get_or_insert(here.cursor());
     }
     // One that comes back to the other node hears what it missed, each once.
-    let mut again = other.subscribe(first);
+    let mut again = other.subscribe(first.as_ref());
     assert_eq!(all_told(&list, &mut again).await, ["+ 2", "- 2 signed_out"]);
     assert_eq!(list.ids().await, [a]);
 }
@@ -79,19 +79,19 @@ async fn every_node_tells_the_same_events_with_the_same_numbers(engine: EngineKi
 async fn the_webhook_is_sent_each_event_by_one_node(engine: EngineKind) {
     let list = engine.default_list().await;
     let other = list.another_node().await;
-    let mut events = list.webhook_events().await;
+    let mut events = list.webhook_events().await.remove(0);
     sign_in(&list, "a").await;
     let (first, _) = list.now(events.next()).await.unwrap();
-    assert!(list.now(list.webhook_turn(first)).await);
-    list.webhook_sent(first).await;
-    let mut later = other.webhook_events().await;
+    assert!(list.now(list.webhook_turn(0, first)).await);
+    list.webhook_sent(0, first).await;
+    let mut later = other.webhook_events().await.remove(0);
     sign_in(&list, "b").await;
     let (second, event) = list.now(later.next()).await.unwrap();
     assert_eq!(told(&event), "+ 2");
     // A list in this process has one node.
     if let EngineKind::Redis = engine {
-        assert!(!list.now(other.webhook_turn(first)).await);
-        let mut turn = Box::pin(other.webhook_turn(second));
+        assert!(!list.now(other.webhook_turn(0, first)).await);
+        let mut turn = Box::pin(other.webhook_turn(0, second));
         assert!(list.is_open(&mut turn).await, "the other node lives");
     }
 }

@@ -29,7 +29,8 @@ use tokio::{task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::{
-    HeartbeatOpts, PeerEvent, PeerId, Refusal, RoomName, Watching, events::EventLog, roster::Roster,
+    HeartbeatOpts, PeerEvent, PeerId, Refusal, RoomName, Watching, event_log::EventLog,
+    roster::Roster,
 };
 use gc::Awake;
 use ids::Ids;

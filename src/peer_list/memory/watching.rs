@@ -1,6 +1,7 @@
 //! The list as it is now, and the end of the server.
 
 use std::{
+    slice,
     sync::{Arc, atomic::Ordering},
     task::Waker,
 };
@@ -10,8 +11,8 @@ use tokio::time::Instant;
 
 use super::{MemoryEngine, names::Names, peer::Peer, removal::Removal, room::Room};
 use crate::peer_list::{
-    Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Reason, Refusal, RoomInfo,
-    RoomName, Rooms, Watching,
+    Engine, EventCursor, HeartbeatOpts, Lines, LogEvents, PeerEvents, PeerId, PeerInfo, Reason,
+    Refusal, RoomInfo, RoomName, Rooms, Watching,
 };
 
 #[async_trait]
@@ -62,19 +63,19 @@ impl Watching for MemoryEngine {
         Ok(infos)
     }
 
-    fn subscribe(&self, after: Option<u64>) -> PeerEvents {
-        self.shared.events.subscribe(after)
+    fn subscribe(&self, after: Option<&EventCursor>) -> PeerEvents {
+        PeerEvents::of(slice::from_ref(&self.shared.events), after)
     }
 
-    async fn webhook_events(&self) -> PeerEvents {
-        self.subscribe(None)
+    async fn webhook_events(&self) -> Vec<LogEvents> {
+        vec![self.shared.events.subscribe(None)]
     }
 
-    async fn webhook_turn(&self, _: u64) -> bool {
+    async fn webhook_turn(&self, _: usize, _: u64) -> bool {
         true
     }
 
-    async fn webhook_sent(&self, _: u64) {}
+    async fn webhook_sent(&self, _: usize, _: u64) {}
 }
 
 #[async_trait]

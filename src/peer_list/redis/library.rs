@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::peer_list::{
     EVENTS_KEPT, HeartbeatOpts, MESSAGE_OVERHEAD_BYTES,
-    events::EVENTS_QUEUED,
+    event_log::EVENTS_QUEUED,
     roster::LOG_LENGTH,
     rules::{
         LATE_REQUEST, LINGER, NAME_KEPT, NODE_LIFE, REPEAT_PAUSE, REPOLL_PATIENCE, patience,

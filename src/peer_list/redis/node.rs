@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{answers::EventLines, events::read_event, link::ProcessLink, verbs};
-use crate::peer_list::{HeartbeatOpts, Refusal, events::EventLog};
+use crate::peer_list::{HeartbeatOpts, Refusal, event_log::EventLog};
 
 /// A node: this process, as far as it shares lists with others.
 pub(super) struct Node {

@@ -1,6 +1,6 @@
 //! The list as it is now, and the end of the server.
 
-use std::{sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
@@ -12,8 +12,8 @@ use super::{
     verbs,
 };
 use crate::peer_list::{
-    Engine, HeartbeatOpts, Lines, PeerEvents, PeerId, PeerInfo, Refusal, RoomInfo, RoomName, Rooms,
-    Watching,
+    Engine, EventCursor, HeartbeatOpts, Lines, LogEvents, PeerEvents, PeerId, PeerInfo, Refusal,
+    RoomInfo, RoomName, Rooms, Watching,
 };
 
 /// How long a node that stops tries to tell Redis.
@@ -67,17 +67,17 @@ impl Watching for RedisEngine {
         self.list.node.infos_in(self.list.words()).await
     }
 
-    fn subscribe(&self, after: Option<u64>) -> PeerEvents {
-        self.list.node.events.subscribe(after)
+    fn subscribe(&self, after: Option<&EventCursor>) -> PeerEvents {
+        PeerEvents::of(slice::from_ref(&self.list.node.events), after)
     }
 
-    async fn webhook_events(&self) -> PeerEvents {
+    async fn webhook_events(&self) -> Vec<LogEvents> {
         let asked = self.list.run(verbs::webhook_sent_last(), Some(PATIENCE));
         let last = asked.await.ok().and_then(|SentLast(number)| number);
-        self.list.node.events.subscribe(last)
+        vec![self.list.node.events.subscribe(last)]
     }
 
-    async fn webhook_turn(&self, number: u64) -> bool {
+    async fn webhook_turn(&self, _: usize, number: u64) -> bool {
         loop {
             match self.list.run(verbs::webhook(number), Some(PATIENCE)).await {
                 Ok(Turn::Mine) => return true,
@@ -87,7 +87,7 @@ impl Watching for RedisEngine {
         }
     }
 
-    async fn webhook_sent(&self, number: u64) {
+    async fn webhook_sent(&self, _: usize, number: u64) {
         let _ = self
             .list
             .run(verbs::webhook_sent(number), Some(PATIENCE))
