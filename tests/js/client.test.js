@@ -6,7 +6,7 @@ import http from 'node:http';
 import {test} from 'node:test';
 import {fileURLToPath} from 'node:url';
 
-import {Inbox, cuttableWire, cuttingWire, pollingPeer, randomFrom, startServer, until, ofOneProcess} from './support.js';
+import {atEnd, Inbox, cuttableWire, cuttingWire, pollingPeer, randomFrom, startServer, until, ofOneProcess} from './support.js';
 
 const CLIENT = fileURLToPath(new URL('../../src/doors/http/client.js', import.meta.url));
 const {SignalingClient, SignalingError} = await import(CLIENT);
@@ -25,7 +25,7 @@ async function client(t, url, name, options) {
     told[type] = new Inbox();
     signaling.addEventListener(type, ({detail}) => told[type].put(detail));
   }
-  t.after(() => signaling.close());
+  atEnd(t, () => signaling.close());
   await signaling.connect();
   return {signaling, ...told};
 }
@@ -209,7 +209,7 @@ async function pretended(t, {waits = [], messages = []}) {
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  t.after(() => { server.closeAllConnections(); server.close(); });
+  atEnd(t, () => { server.closeAllConnections(); server.close(); });
   return {http: `http://127.0.0.1:${server.address().port}`, asked};
 }
 
@@ -253,7 +253,7 @@ test('a wait on a dead connection is given up', async (t) => {
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  t.after(() => { server.closeAllConnections(); server.close(); });
+  atEnd(t, () => { server.closeAllConnections(); server.close(); });
   const alice = await client(t, `http://127.0.0.1:${server.address().port}`, 'alice');
   // What is under way keeps its timers; the next wait's are these.
   t.mock.timers.enable({apis: ['setTimeout']});

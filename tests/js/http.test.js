@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import net from 'node:net';
 import {test} from 'node:test';
 
-import {ofOneProcess, startServer, until} from './support.js';
+import {atEnd, ofOneProcess, startServer, until} from './support.js';
 
 /** Asks a server; each request may come to another node. */
 function asking(server) {
@@ -222,7 +222,7 @@ test('sign-ins whose lists are not read hold little more than one list', ofOnePr
   // Two megabytes each, of which the kernel takes some.
   const sockets = Array.from({length: 100}, (_, number) => {
     const socket = net.connect({port: server.port, host: '127.0.0.1'});
-    t.after(() => socket.destroy());
+    atEnd(t, () => socket.destroy());
     socket.write(`GET /sign_in?peer_name=silent${number} HTTP/1.1\r\nHost: x\r\n\r\n`);
     return socket.pause();
   });
@@ -256,7 +256,7 @@ test('a silent peer is removed, and one that sends heartbeats or waits stays', a
     server, 'peer_name=beats', 'peer_name=waits', 'peer_name=silent');
   // The last may meet the end of the server.
   const beating = setInterval(() => ask(`/heartbeat?peer_id=${beats}`).catch(() => {}), 200);
-  t.after(() => clearInterval(beating));
+  atEnd(t, () => clearInterval(beating));
   const names = [];
   await until(async () => {
     const {text} = await wait(waits);

@@ -6,7 +6,7 @@ import http from 'node:http';
 import {test} from 'node:test';
 
 import {
-  cuttingWire, eventStream, nodeOf, pollingPeer, randomFrom, startBrowser, startServer, until, webSocketPeer,
+  atEnd, cuttingWire, eventStream, nodeOf, pollingPeer, randomFrom, startBrowser, startServer, until, webSocketPeer,
 } from './support.js';
 
 /** An empty page of an origin of its own: what an application is. */
@@ -17,7 +17,7 @@ async function startApplication(t) {
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  t.after(() => { server.closeAllConnections(); server.close(); });
+  atEnd(t, () => { server.closeAllConnections(); server.close(); });
   return `http://127.0.0.1:${server.address().port}/`;
 }
 

@@ -7,7 +7,7 @@ import net from 'node:net';
 import {test} from 'node:test';
 
 import {
-  Inbox, eventStream, ofOneProcess, pause, pollingPeer, readyClient, socketIoClient, startServer, until,
+  atEnd, Inbox, eventStream, ofOneProcess, pause, pollingPeer, readyClient, socketIoClient, startServer, until,
   webSocketPeer,
   signIn, told,
 } from './support.js';
@@ -129,7 +129,7 @@ test('the operator asks for peers, one peer, and removes', async (t) => {
   }
   const {id} = await signIn(server, 'beats');
   const still = setInterval(() => fetch(`${server.http}/heartbeat?peer_id=${id}`).catch(() => {}), 50);
-  t.after(() => clearInterval(still));
+  atEnd(t, () => clearInterval(still));
   const removed = [];
   await until(async () => {
     removed.push(...(await ask('/purge', 'POST'))[1].removed);
@@ -190,7 +190,7 @@ test('a subscriber that never reads costs no memory', ofOneProcess, async (t) =>
   const server = await startServer(t, OPERATED);
   const {port, hostname} = new URL(server.operator);
   const deaf = net.connect({port, host: hostname, onread: {buffer: Buffer.alloc(1), callback: () => false}});
-  t.after(() => deaf.destroy());
+  atEnd(t, () => deaf.destroy());
   deaf.write('GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n');
   const before = server.resident();
   const cycle = async () => {
@@ -330,7 +330,7 @@ test('a WebSocket comes back under its id, takes over, and is closed when it is 
 async function hello(t, server, query, headers = {}) {
   const {default: WebSocket} = await import('ws');
   const socket = new WebSocket(`${server.ws}/${query}`, {headers});
-  t.after(() => socket.terminate());
+  atEnd(t, () => socket.terminate());
   const frames = new Inbox();
   socket.on('message', (data) => frames.put(data.toString()));
   const closed = once(socket, 'close').then(([code]) => code);

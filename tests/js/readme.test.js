@@ -12,7 +12,7 @@ import {io} from 'socket.io-client-4';
 import WebSocket from 'ws';
 
 import {
-  Inbox, cuttableWire, killAtEnd, pollingPeer, readyClient, startBrowser, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
+  atEnd, Inbox, cuttableWire, killAtEnd, pollingPeer, readyClient, startBrowser, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
 
 /** The blocks of a page in a language. */
 function blocks(page, language) {
@@ -54,7 +54,7 @@ test('the long poll that acknowledges', async (t) => {
   const wire = await cuttableWire(t, server);
   // It goes on for ever; the end of the test ends it.
   let isOver = false;
-  t.after(() => { isOver = true; });
+  atEnd(t, () => { isOver = true; });
   const fetchUntilThen = (...values) => (isOver ? new Promise(() => {}) : fetch(...values));
   const {logged, made} = run(acknowledging, wire, {fetch: fetchUntilThen});
   await until(async () => (await server.peers()).length === 1);
@@ -79,7 +79,7 @@ test('the WebSocket', async (t) => {
   const server = await startServer(t);
   const alice = await webSocketPeer(t, server);
   const {logged, made} = run(socket, server, {}, '{socket, send}');
-  t.after(() => made.socket.terminate());
+  atEnd(t, () => made.socket.terminate());
   await once(made.socket, 'message');
   made.send(alice.id, {hello: 1});
   assert.equal(await alice.frames.next(), '{"hello":1,"receiverId":"1","senderId":"2"}');
@@ -91,7 +91,7 @@ test('Socket.IO', async (t) => {
   const server = await startServer(t);
   const dave = await readyClient(t, server, 'dave');
   const {made} = run(socketIo, server, {}, 'socket');
-  t.after(() => made.close());
+  atEnd(t, () => made.close());
   const texts = [];
   while (texts.length < 2) {
     const [{text}] = await dave.message.next();
@@ -166,6 +166,6 @@ test('Reliable-Signaler', async (t) => {
       window.console.log = (line) => lines.put(line);
     },
   });
-  t.after(() => dom.window.close());
+  atEnd(t, () => dom.window.close());
   assert.deepEqual((await lines.take(2)).sort(), ['others can find it now', 'room exists']);
 });

@@ -6,7 +6,7 @@ import http from 'node:http';
 import {test} from 'node:test';
 
 import {persistentRedis, startNodes, startWire} from './nodes.js';
-import {pause, pollingPeer, readyClient, socketIoClient, startNode, until, webSocketPeer} from './support.js';
+import {atEnd, pause, pollingPeer, readyClient, socketIoClient, startNode, until, webSocketPeer} from './support.js';
 import {inMemory, asking, post, script, waits} from './redis.js';
 
 test('out of memory, messages and sign-ins are refused at once, and all else goes on', async (t) => {
@@ -247,7 +247,7 @@ test('a socket lives while Redis is away that is to hear what it was given', asy
   const heard = [];
   b.socket.on('message', (data) => heard.push(JSON.parse(data).number));
   const sending = setInterval(() => a.send({receiverId: b.id, senderId: a.id, number: (number += 1)}), 1);
-  t.after(() => clearInterval(sending));
+  atEnd(t, () => clearInterval(sending));
   await until(() => heard.length > 50);
   redis.process.kill('SIGSTOP');
   await pause(5000);

@@ -11,7 +11,7 @@ import path from 'node:path';
 import {test} from 'node:test';
 
 import {directory, persistentRedis, startNodes} from './nodes.js';
-import {BINARY, freePort, pollingPeer, socketIoClient, startNode, until} from './support.js';
+import {atEnd, BINARY, freePort, pollingPeer, socketIoClient, startNode, until} from './support.js';
 import {inMemory} from './redis.js';
 
 /** Starts a server that ends by itself: its exit status, and what it says. */
@@ -104,7 +104,7 @@ test('a Redis that is too old, or none, ends the start', async (t) => {
     const server = net.createServer((client) => {
       client.on('error', () => {}).once('data', () => client.write(answer));
     }).listen(0, '127.0.0.1');
-    t.after(() => server.close());
+    atEnd(t, () => server.close());
     await once(server, 'listening');
     const [status, line] = await startInVain({WEBRTC_REDIS_URL: `redis://127.0.0.1:${server.address().port}`});
     assert.equal(status, 2, line);

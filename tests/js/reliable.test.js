@@ -9,7 +9,7 @@ import {test} from 'node:test';
 
 import {JSDOM} from 'jsdom';
 
-import {Inbox, cuttableWire, nodeOf, socketIoClient, startServer, until, ofOneProcess} from './support.js';
+import {atEnd, Inbox, cuttableWire, nodeOf, socketIoClient, startServer, until, ofOneProcess} from './support.js';
 
 const require = createRequire(import.meta.url);
 const ORIGINAL = readFileSync(require.resolve('reliable-signaler/signaler.js'), 'utf8');
@@ -39,7 +39,7 @@ async function page(t, url, html) {
   const dom = new JSDOM(`<!doctype html>${html}`, {
     url: `${nodeOf(url)}/`, runScripts: 'dangerously', resources: 'usable', pretendToBeVisual: true,
   });
-  t.after(() => dom.window.close());
+  atEnd(t, () => dom.window.close());
   if (dom.window.document.readyState !== 'complete') await once(dom.window, 'load');
   return dom.window;
 }

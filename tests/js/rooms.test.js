@@ -9,7 +9,7 @@ import {fileURLToPath} from 'node:url';
 import WebSocket from 'ws';
 
 import {
-  Inbox, eventStream, ofOneProcess, pollingPeer, readyClient, socketIoClient, signIn, startServer, told, until,
+  atEnd, Inbox, eventStream, ofOneProcess, pollingPeer, readyClient, socketIoClient, signIn, startServer, told, until,
   webSocketPeer,
 } from './support.js';
 
@@ -49,7 +49,7 @@ async function clientsIn(t, server, name) {
   const messages = new Inbox();
   page.addEventListener('message', ({detail}) => messages.put(detail));
   await page.connect();
-  t.after(() => page.close());
+  atEnd(t, () => page.close());
   const names = ['io1', 'io2', 'io4', 'page', 'poll', 'ws'].map(of);
   return {name, room, names, poll, ws, sockets, page, messages};
 }
@@ -130,7 +130,7 @@ test('a socket comes back to its room only', async (t) => {
   assert.equal((await webSocketPeer(t, one, claim)).id, first.id);
   // The path of a room is one with and without a slash at its end.
   const plain = new WebSocket(`${one.ws}?peer_name=bob`);
-  t.after(() => plain.terminate());
+  atEnd(t, () => plain.terminate());
   await once(plain, 'open');
   assert.deepEqual(await one.names(), ['alice', 'bob']);
 });

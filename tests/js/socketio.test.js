@@ -10,7 +10,7 @@ import {test} from 'node:test';
 import WebSocket from 'ws';
 
 import {
-  clients, cuttableWire, killAtEnd, nodeOf, readyClient, socketIoClient, startServer, until, webSocketPeer, ofOneProcess,
+  atEnd, clients, cuttableWire, killAtEnd, nodeOf, readyClient, socketIoClient, startServer, until, webSocketPeer, ofOneProcess,
 } from './support.js';
 
 const TRANSPORTS = ['polling', 'websocket'];
@@ -20,7 +20,7 @@ const LEFT = 'Peer has left the signaling server';
 /** A client that says what it is told to, and no more. */
 async function rawClient(t, server) {
   const socket = new WebSocket(`${server.ws}/socket.io/?EIO=4&transport=websocket`);
-  t.after(() => socket.terminate());
+  atEnd(t, () => socket.terminate());
   socket.on('error', () => {});
   const packet = (start) => new Promise((resolve) => {
     socket.on('message', (data) => data.toString().startsWith(start) && resolve());
@@ -218,7 +218,7 @@ test('lists that clients do not read take little more memory than one', ofOnePro
     socket.pause();
     socket.send(`42["ready","deaf${number}"]`);
     const request = net.connect({port: server.port, host: '127.0.0.1'});
-    t.after(() => request.destroy());
+    atEnd(t, () => request.destroy());
     request.write('GET /connections HTTP/1.1\r\nHost: x\r\n\r\n');
     request.pause();
     await until(async () => (await server.peers()).length === 8001 + number);

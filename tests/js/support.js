@@ -39,7 +39,7 @@ export async function startBrowser(t) {
       '--disable-features=WebRtcHideLocalIpsWithMdns',
     ],
   });
-  t.after(() => browser.close());
+  atEnd(t, () => browser.close());
   return browser;
 }
 
@@ -147,7 +147,7 @@ export async function balanced(t, nodes) {
   });
   balancer.listen(0, '127.0.0.1');
   await once(balancer, 'listening');
-  t.after(() => { balancer.close(); open.forEach((socket) => socket.destroy()); });
+  atEnd(t, () => { balancer.close(); open.forEach((socket) => socket.destroy()); });
   const {port} = balancer.address();
   const address = `127.0.0.1:${port}`;
   nodesOf.set(`http://${address}`, nodes.map((node) => node.http));
@@ -222,7 +222,7 @@ export class Inbox {
 /** A WebSocket peer: its id, and its frames as text. */
 export async function webSocketPeer(t, server, query = '') {
   const socket = new WebSocket(`${server.ws}/${query}`);
-  t.after(() => socket.terminate());
+  atEnd(t, () => socket.terminate());
   const frames = new Inbox();
   socket.on('message', (data) => frames.put(data.toString()));
   const {peerId: id, peerToken: token} = JSON.parse(await frames.next());
@@ -234,7 +234,7 @@ export async function webSocketPeer(t, server, query = '') {
 /** A Socket.IO client that is connected; its events by name. */
 export async function socketIoClient(t, url, {version = 4, ...options} = {}) {
   const socket = clients[version](nodeOf(url), {forceNew: true, reconnection: false, ...options});
-  t.after(() => socket.close());
+  atEnd(t, () => socket.close());
   const events = {};
   const on = (event) => {
     events[event] = new Inbox();
@@ -267,7 +267,7 @@ export async function readyClient(t, server, name, options) {
 /** An event stream: `{event, id, data}` for each event. */
 export async function eventStream(t, server, lastEventId, query = '') {
   const stopped = new AbortController();
-  t.after(() => stopped.abort());
+  atEnd(t, () => stopped.abort());
   const headers = lastEventId === undefined ? {} : {'Last-Event-ID': String(lastEventId)};
   const answer = await fetch(`${server.operator}/events${query}`, {headers, signal: stopped.signal});
   assert.equal(answer.headers.get('content-type'), 'text/event-stream');
@@ -338,11 +338,11 @@ export async function cuttableWire(t, server) {
   });
   wire.listen(0, '127.0.0.1');
   await once(wire, 'listening');
-  t.after(() => wire.close());
+  atEnd(t, () => wire.close());
   const cut = () => {
     for (const both of open) both.forEach((socket) => socket.resetAndDestroy());
   };
-  t.after(cut);
+  atEnd(t, cut);
   const away = async (ms) => {
     isAway = true;
     cut();
@@ -388,7 +388,7 @@ export async function cuttingWire(t, server, random, probability) {
   });
   listener.listen(0, '127.0.0.1');
   await once(listener, 'listening');
-  t.after(() => listener.close());
+  atEnd(t, () => listener.close());
   wire.http = `http://127.0.0.1:${listener.address().port}`;
   return wire;
 }

@@ -6,7 +6,7 @@ import {once} from 'node:events';
 import http from 'node:http';
 import {test} from 'node:test';
 
-import {Inbox, ofOneProcess, pollingPeer, startServer, until, signIn, told} from './support.js';
+import {atEnd, Inbox, ofOneProcess, pollingPeer, startServer, until, signIn, told} from './support.js';
 
 /** A webhook's receiver, which answers as it is told to. */
 async function receiver(t, answer) {
@@ -20,7 +20,7 @@ async function receiver(t, answer) {
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  t.after(() => { server.closeAllConnections(); server.close(); });
+  atEnd(t, () => { server.closeAllConnections(); server.close(); });
   return {url: `http://127.0.0.1:${server.address().port}/hook?key=hidden`, received};
 }
 

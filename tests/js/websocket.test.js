@@ -7,7 +7,7 @@ import {test} from 'node:test';
 
 import WebSocket from 'ws';
 
-import {pause, pollingPeer, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
+import {atEnd, pause, pollingPeer, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
 
 test('a frame reaches its receiver byte for byte, and no other peer', async (t) => {
   const server = await startServer(t);
@@ -140,7 +140,7 @@ test('a peer that gives no sign of life is removed after the timeout', async (t)
 test('a peer that does not read is removed and others do not notice', async (t) => {
   const server = await startServer(t, {WEBRTC_MAX_PENDING_BYTES: '600000'});
   const raw = net.connect(server.port, '127.0.0.1');
-  t.after(() => raw.destroy());
+  atEnd(t, () => raw.destroy());
   raw.write('GET /?peer_name=deaf HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
     'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n');
   await until(async () => (await server.peers()).length === 1);
@@ -206,7 +206,7 @@ test('a request that is not an upgrade is answered, and adds no peer', async (t)
   assert.equal((await fetch(server.http)).status, 404);
   assert.equal((await fetch(`${server.http}/ws`)).status, 404);
   const raw = net.connect(server.port, '127.0.0.1');
-  t.after(() => raw.destroy());
+  atEnd(t, () => raw.destroy());
   raw.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
   const [answer] = await once(raw, 'data');
   assert.match(answer.toString(), /^HTTP\/1\.1 400 /);
@@ -216,7 +216,7 @@ test('a request that is not an upgrade is answered, and adds no peer', async (t)
 /** The answer to a handshake with these headers. */
 async function handshake(t, server, headers, target = '/') {
   const raw = net.connect(server.port, '127.0.0.1');
-  t.after(() => raw.destroy());
+  atEnd(t, () => raw.destroy());
   const lines = {
     'Host': 'x', 'Connection': 'keep-alive, Upgrade', 'Upgrade': 'WebSocket',
     'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==', ...headers,
