@@ -1,11 +1,11 @@
 //! The settings by subject: one group for each thing that is configured. Defaults come
 //! from the library where it has them.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{ArgAction, Args, ValueEnum};
 use reqwest::Url;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::filter::Targets;
 
 use super::values::{self, Doors, WaitLimit, in_milliseconds};
@@ -202,8 +202,8 @@ impl Operator {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Several nodes")]
 pub(super) struct Redis {
-    /// The Redis that holds the peer list if several nodes share it: redis:// or
-    /// rediss:// [default: the list is in this process]
+    /// The Redis that holds the peer list if several nodes share it: redis://, rediss://,
+    /// redis+sentinel:// or redis+cluster:// [default: the list is in this process]
     #[arg(long, env = "WEBRTC_REDIS_URL", value_name = "URL", hide_env_values = true, value_parser = values::redis_url)]
     pub redis_url: Option<SecretString>,
 
@@ -223,6 +223,11 @@ pub(super) struct Redis {
     /// The first part of all keys in Redis
     #[arg(long, env = "WEBRTC_REDIS_PREFIX", value_name = "PREFIX", default_value = "signal", value_parser = values::redis_prefix)]
     redis_prefix: String,
+
+    /// Over how many parts of the keys the lists of rooms are spread, each with a hash tag of
+    /// its own; all nodes need the same number, which cannot be changed later
+    #[arg(long, env = "WEBRTC_REDIS_SHARDS", value_name = "NUMBER", default_value = "1", value_parser = values::shards)]
+    redis_shards: NonZeroUsize,
 }
 
 impl Redis {
@@ -243,12 +248,20 @@ impl Redis {
         ca.or(cert.map(|_| "WEBRTC_REDIS_CERT (--redis-cert)"))
     }
 
+    /// Whether the URL is that of a Redis Cluster, and all lists would be on one of its masters.
+    pub fn is_cluster_of_one(&self) -> bool {
+        let url = self.redis_url.as_ref().map(ExposeSecret::expose_secret);
+        let is_cluster = url.is_some_and(|url| url.contains("+cluster://"));
+        is_cluster && self.redis_shards.get() == 1
+    }
+
     pub fn opts(&self) -> Option<ClusterOpts> {
         Some(ClusterOpts {
             url: self.redis_url.clone()?,
             prefix: self.redis_prefix.clone(),
             ca: self.redis_ca.clone(),
             identity: self.identity(),
+            shards: self.redis_shards,
         })
     }
 }

@@ -173,6 +173,13 @@ impl Settings {
                 "{setting} has no effect without TLS: set WEBRTC_REDIS_URL to a rediss:// URL too"
             )));
         }
+        if self.redis.is_cluster_of_one() {
+            return Err(ConfigError(
+                "with redis+cluster:// in WEBRTC_REDIS_URL, set WEBRTC_REDIS_SHARDS to several \
+                 times the number of masters: one shard is on one master only"
+                    .into(),
+            ));
+        }
         Ok(self)
     }
 

@@ -1,6 +1,6 @@
 //! Values of settings as people write them. Each error says what was expected.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use axum::http::{HeaderValue, Uri};
 use clap::ValueEnum;
@@ -17,6 +17,9 @@ use crate::{
 
 /// Timers of Node, and so the settings of the original, end here (25 days).
 const MAX_MS: u64 = i32::MAX as u64;
+
+/// Each shard takes two connections of each node, and a Redis Cluster has hardly more masters.
+const MAX_SHARDS: usize = 128;
 
 /// A setting for a larger message or mailbox is a mistake.
 const MAX_BYTES: usize = 1 << 30;
@@ -83,11 +86,19 @@ pub(super) fn webhook_url(value: &str) -> Result<Url, String> {
         .ok_or_else(|| "an http:// or https:// URL such as https://example.org/peers".into())
 }
 
+pub(super) fn shards(value: &str) -> Result<NonZeroUsize, String> {
+    let number = value
+        .parse()
+        .ok()
+        .filter(|number: &NonZeroUsize| number.get() <= MAX_SHARDS);
+    number.ok_or_else(|| format!("a number from 1 to {MAX_SHARDS}"))
+}
+
 pub(super) fn redis_url(value: &str) -> Result<SecretString, String> {
     let url = value.trim();
     ClusterOpts::is_url(url).then(|| url.into()).ok_or_else(|| {
         "a URL such as redis://user:password@127.0.0.1:6379/0 or \
-             redis+sentinel://host1,host2,host3/NAME, where in user and password \
+             redis+sentinel://host1,host2,host3/NAME or redis+cluster://host1,host2,host3, where in user and password \
              @ : / # % and ? are written as %40 %3A %2F %23 %25 and %3F"
             .into()
     })

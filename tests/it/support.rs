@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     future::Future,
     net::{SocketAddr, TcpListener},
+    num::NonZeroUsize,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -59,6 +60,7 @@ impl Redis {
             prefix: "signal".to_owned(),
             ca: None,
             identity: None,
+            shards: NonZeroUsize::new(3).unwrap(),
         };
         TimeoutPeerList::connect(opts, &cluster).await.unwrap()
     }

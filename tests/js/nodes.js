@@ -1,11 +1,13 @@
 // Nodes on one Redis, and ways in which they and their wire to it fail.
 
+import assert from 'node:assert/strict';
+import {spawn} from 'node:child_process';
 import {once} from 'node:events';
 import {mkdtempSync, rmSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import path from 'node:path';
 
-import {atEnd, cuttableWire, pause, startNode, startRedis} from './support.js';
+import {BINARY, atEnd, cuttableWire, pause, startNode, startRedis} from './support.js';
 
 /** A directory of its own for a test. */
 export function directory(t, name) {
@@ -41,6 +43,18 @@ export async function startNodes(t, url, count = 2, settings = {}) {
     },
     start: async () => nodes.push(await startNode(t, shared)),
   };
+}
+
+/** Starts a server that ends by itself: its exit status, and what it says. */
+export async function startInVain(settings) {
+  const node = spawn(BINARY, {
+    env: {PORT: '0', HOST: '127.0.0.1', ...settings}, stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let text = '';
+  node.stderr.on('data', (data) => { text += data; });
+  const [status] = await once(node, 'close');
+  const [, line] = /^signal-http-heartbeat: ([^\n]*)\n$/.exec(text) ?? assert.fail(text);
+  return [status, line];
 }
 
 /** The nodes, as a client of this room asks them. */

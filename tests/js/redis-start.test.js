@@ -2,29 +2,16 @@
 // somebody can read.
 
 import assert from 'node:assert/strict';
-import {execFileSync, spawn} from 'node:child_process';
+import {execFileSync} from 'node:child_process';
 import {once} from 'node:events';
 import {readFileSync, writeFileSync} from 'node:fs';
-import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
 import {test} from 'node:test';
 
-import {directory, persistentRedis, startNodes} from './nodes.js';
-import {atEnd, BINARY, freePort, pollingPeer, socketIoClient, startNode, until} from './support.js';
+import {directory, persistentRedis, startInVain, startNodes} from './nodes.js';
+import {atEnd, freePort, pollingPeer, socketIoClient, startNode, until} from './support.js';
 import {inMemory} from './redis.js';
-
-/** Starts a server that ends by itself: its exit status, and what it says. */
-async function startInVain(settings) {
-  const node = spawn(BINARY, {
-    env: {PORT: '0', HOST: '127.0.0.1', ...settings}, stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  let text = '';
-  node.stderr.on('data', (data) => { text += data; });
-  const [status] = await once(node, 'close');
-  const [, line] = /^signal-http-heartbeat: ([^\n]*)\n$/.exec(text) ?? assert.fail(text);
-  return [status, line];
-}
 
 test('a URL that is none ends the start, and its password is not shown', async () => {
   const [status, line] = await startInVain({WEBRTC_REDIS_URL: 'redis://:se#cret@127.0.0.1:x/'});

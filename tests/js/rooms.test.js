@@ -174,7 +174,9 @@ test('what is no name of a room is a 404 that says what is one', async (t) => {
 });
 
 test('there are the rooms that the settings allow, each with as many peers as they allow', async (t) => {
-  const server = await startServer(t, {WEBRTC_ROOMS: 'one, two', WEBRTC_MAX_ROOM_PEERS: '2', WEBRTC_MAX_PEERS: '4'});
+  const server = await startServer(t, {
+    WEBRTC_ROOMS: 'one, two', WEBRTC_MAX_ROOM_PEERS: '2', WEBRTC_MAX_PEERS: '4', WEBRTC_REDIS_SHARDS: '1',
+  });
   const [one, two, three] = ['one', 'two', 'three'].map((name) => inRoom(server, name));
   const sign = async (room) => {
     const answer = await fetch(`${room.http}/sign_in?peer_name=a`);

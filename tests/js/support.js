@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import {execFile as execFileWithCallback, spawn} from 'node:child_process';
 import {once} from 'node:events';
 import {existsSync, readFileSync} from 'node:fs';
+import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
 import {createInterface} from 'node:readline';
@@ -129,7 +130,7 @@ export async function startRedis(t, ...options) {
 export async function startServer(t, settings = {}) {
   if (NODES === 1) return startNode(t, settings);
   const redis = await startRedis(t, '--save', '', '--appendonly', 'no');
-  const shared = {...settings, WEBRTC_REDIS_URL: redis.url};
+  const shared = {WEBRTC_REDIS_SHARDS: '3', ...settings, WEBRTC_REDIS_URL: redis.url};
   const nodes = await Promise.all(Array.from({length: NODES}, () => startNode(t, shared)));
   return balanced(t, nodes);
 }
@@ -285,6 +286,22 @@ export async function eventStream(t, server, lastEventId, query = '') {
     events.put({event: 'end'});
   })().catch(() => {});
   return events;
+}
+
+/** A webhook's receiver, which answers as it is told to. */
+export async function receiver(t, answer) {
+  const received = new Inbox();
+  const server = http.createServer(async (request, response) => {
+    const chunks = [];
+    for await (const chunk of request) chunks.push(chunk);
+    const body = Buffer.concat(chunks).toString();
+    received.put({body, headers: request.headers, method: request.method});
+    answer(response, JSON.parse(body));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  atEnd(t, () => { server.closeAllConnections(); server.close(); });
+  return {url: `http://127.0.0.1:${server.address().port}/hook?key=hidden`, received};
 }
 
 /** A long-poll peer. */

@@ -3,26 +3,9 @@
 import assert from 'node:assert/strict';
 import {createHmac} from 'node:crypto';
 import {once} from 'node:events';
-import http from 'node:http';
 import {test} from 'node:test';
 
-import {atEnd, Inbox, ofOneProcess, pollingPeer, startServer, until, signIn, told} from './support.js';
-
-/** A webhook's receiver, which answers as it is told to. */
-async function receiver(t, answer) {
-  const received = new Inbox();
-  const server = http.createServer(async (request, response) => {
-    const chunks = [];
-    for await (const chunk of request) chunks.push(chunk);
-    const body = Buffer.concat(chunks).toString();
-    received.put({body, headers: request.headers, method: request.method});
-    answer(response, JSON.parse(body));
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  atEnd(t, () => { server.closeAllConnections(); server.close(); });
-  return {url: `http://127.0.0.1:${server.address().port}/hook?key=hidden`, received};
-}
+import {ofOneProcess, pollingPeer, receiver, startServer, until, signIn, told} from './support.js';
 
 test('the webhook is sent each event in order, signed', ofOneProcess, async (t) => {
   const hook = await receiver(t, (response) => response.end());

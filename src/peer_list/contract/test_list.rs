@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     fs,
     future::Future,
+    num::NonZeroUsize,
     ops::Deref,
     os::unix::net::UnixStream,
     path::PathBuf,
@@ -39,9 +40,11 @@ const ASKED_AGAIN: Duration = Duration::from_millis(200);
 /// ends, and it fails.
 const TEST_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Sets the clock of the script to a time in µs, and lets what expires do so some ms earlier.
+/// Sets the clocks of the script to a time in µs, and lets what expires do so some ms earlier.
 const PASS: &str = "
-    redis.call('SET', KEYS[1], ARGV[1])
+    for _, clock in ipairs(KEYS) do
+        redis.call('SET', clock, ARGV[1])
+    end
     for _, key in ipairs(redis.call('KEYS', '*')) do
         local left = redis.call('PTTL', key)
         if left >= 0 then
@@ -77,7 +80,7 @@ impl EngineKind {
         let (root, redis) = match self {
             Self::Memory | Self::MemoryRoom => (TimeoutPeerList::new(opts.clone()), None),
             Self::Redis | Self::RedisRoom => {
-                let redis = Redis::start().await;
+                let redis = Redis::start(self.shards()).await;
                 redis.pass(Duration::ZERO, Duration::ZERO).await;
                 (redis.connect(opts.clone()).await, Some(redis))
             }
@@ -95,6 +98,12 @@ impl EngineKind {
             Self::Memory | Self::Redis => root,
             Self::MemoryRoom | Self::RedisRoom => root.in_room("a-room"),
         }
+    }
+
+    /// Rooms are spread over several.
+    fn shards(self) -> NonZeroUsize {
+        let shards = if let Self::RedisRoom = self { 3 } else { 1 };
+        NonZeroUsize::new(shards).unwrap()
     }
 
     pub fn is_in_redis(self) -> bool {
@@ -335,13 +344,14 @@ impl Drop for Clock {
 struct Redis {
     process: Child,
     directory: PathBuf,
+    cluster: ClusterOpts,
     /// When the test began, by the clock of the machine.
     began: SystemTime,
     connection: MultiplexedConnection,
 }
 
 impl Redis {
-    async fn start() -> Self {
+    async fn start(shards: NonZeroUsize) -> Self {
         let name = format!("signal-contract-{:016x}", fastrand::u64(..));
         let directory = std::env::temp_dir().join(name);
         fs::create_dir(&directory).unwrap();
@@ -359,30 +369,34 @@ impl Redis {
             thread::sleep(Duration::from_millis(2));
         }
         let client = Client::open(url(&directory)).unwrap();
+        let cluster = ClusterOpts {
+            url: url(&directory).into(),
+            prefix: PREFIX.to_owned(),
+            ca: None,
+            identity: None,
+            shards,
+        };
         Self {
             process,
             directory,
+            cluster,
             began: SystemTime::now(),
             connection: client.get_multiplexed_async_connection().await.unwrap(),
         }
     }
 
     async fn connect(&self, opts: HeartbeatOpts) -> TimeoutPeerList {
-        let cluster = ClusterOpts {
-            url: url(&self.directory).into(),
-            prefix: PREFIX.to_owned(),
-            ca: None,
-            identity: None,
-        };
-        TimeoutPeerList::connect(opts, &cluster).await.unwrap()
+        TimeoutPeerList::connect(opts, &self.cluster).await.unwrap()
     }
 
     /// Moves its clock, and what expires.
     async fn pass(&self, step: Duration, passed: Duration) {
         let now = (self.began + passed).duration_since(SystemTime::UNIX_EPOCH);
-        let clock = format!("{{{PREFIX}}}:{TEST_CLOCK}");
+        let shards = 0..self.cluster.shards.get();
+        let clocks = shards.map(|shard| format!("{}{TEST_CLOCK}", self.cluster.prefix_of(shard)));
+        let clocks: Vec<_> = clocks.collect();
         let mut pass = Cmd::new();
-        pass.arg("EVAL").arg(PASS).arg(1).arg(clock);
+        pass.arg("EVAL").arg(PASS).arg(clocks.len()).arg(clocks);
         pass.arg(now.unwrap().as_micros().to_string());
         pass.arg(step.as_millis().to_string());
         pass.exec_async(&mut self.connection.clone()).await.unwrap();

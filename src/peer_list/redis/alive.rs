@@ -12,8 +12,10 @@ use tracing::warn;
 use super::{
     PATIENCE,
     answers::{Libraries, Life, Removed},
-    link::{ProcessLink, WATCH_PERIOD},
+    connection::WATCH_PERIOD,
+    link::ShardLink,
     lists::Lists,
+    shard::Shard,
     verbs,
 };
 use crate::peer_list::{Refusal, rules::sign_period};
@@ -25,7 +27,7 @@ const USE_PERIOD: Duration = Duration::from_secs(60);
 /// that the clocks of nodes differ by less.
 const CLOCK_PATIENCE: Duration = Duration::from_millis(100);
 
-impl ProcessLink {
+impl ShardLink {
     /// Says which library this node uses, and deletes the libraries that no node has used
     /// for long.
     async fn use_library(&self) {
@@ -36,6 +38,7 @@ impl ProcessLink {
         let differed = self.health.differ.swap(differ, Ordering::Relaxed);
         if differ && !differed {
             warn!(
+                shard = self.number,
                 "other nodes use this list with another version or other settings: give all nodes \
                  the same settings"
             );
@@ -51,39 +54,52 @@ impl ProcessLink {
 }
 
 impl Lists {
-    /// Tells the others that this node lives, and removes the nodes that do not.
-    pub async fn live(self: &Arc<Self>) -> Result<(), Refusal> {
+    /// The node comes to a shard: its first questions.
+    pub async fn begin(self: &Arc<Self>, shard: &Arc<Shard>) -> Result<(), Refusal> {
+        self.live(shard).await?;
+        for list in self.used_lists_of(shard) {
+            list.sync(Some(PATIENCE)).await?;
+        }
+        shard.sync_events(true, Some(PATIENCE)).await
+    }
+
+    /// Tells the other nodes of a shard that this one lives, and removes those that do not.
+    async fn live(self: &Arc<Self>, shard: &Arc<Shard>) -> Result<(), Refusal> {
         let asked = Instant::now();
-        let root = self.used_list(None);
+        let root = self
+            .used_list(None)
+            .filter(|root| Arc::ptr_eq(&root.shard, shard));
         let highest = root.map_or(0, |root| root.highest_id());
-        let highest_in_rooms = self.node.highest_room_id.load(Ordering::Relaxed);
-        let live = verbs::live(highest, highest_in_rooms);
+        let highest_in_rooms = shard.highest_room_id.load(Ordering::Relaxed);
+        let live = verbs::live(highest, highest_in_rooms, self.node.peers_beside(shard));
         let Life {
             is_new,
             now,
             created,
-        } = self.node.link.run(live, Some(PATIENCE)).await?;
+            peers,
+        } = shard.link.run(live, Some(PATIENCE)).await?;
         let took = asked.elapsed();
         if let Some(now) = now
-            && (took < CLOCK_PATIENCE || !self.node.link.knows_clock())
+            && (took < CLOCK_PATIENCE || !shard.link.knows_clock())
         {
             // The time was read on the way between.
             let since = u64::try_from(took.as_millis() / 2).unwrap_or(0);
-            self.node.link.set_clock(now + since);
+            shard.link.set_clock(now + since);
         }
+        shard.peers.store(peers.unwrap_or(0), Ordering::Relaxed);
         if let Some(created) = created {
-            self.lists_created(created);
+            self.lists_created(shard, created);
         }
         if is_new {
             // The others took this node for dead: it has to say again what is open here.
             // And nothing was pushed of the rooms whose lists it has copies of.
-            for list in self.used_lists() {
+            for list in self.used_lists_of(shard) {
                 list.recheck();
                 list.changed();
             }
         }
         loop {
-            let some = self.node.link.run(verbs::bury(), Some(PATIENCE)).await?;
+            let some = shard.link.run(verbs::bury(), Some(PATIENCE)).await?;
             some.removed.iter().for_each(Removed::log);
             if !some.has_more {
                 return Ok(());
@@ -91,45 +107,69 @@ impl Lists {
         }
     }
 
+    /// Starts what a process does beside the requests of its peers.
+    pub fn start_tasks(self: &Arc<Self>) {
+        for shard in &self.node.shards {
+            self.start_tasks_of(shard);
+        }
+        let dropping = every(
+            sign_period(&self.node.opts),
+            Arc::downgrade(self),
+            async |lists| {
+                lists.drop_unused();
+            },
+        );
+        let dropping = tokio::spawn(dropping).abort_handle();
+        self.tasks.running.lock().push(dropping);
+    }
+
+    /// Each shard has tasks of its own, so that none is late because another does not answer.
+    fn start_tasks_of(self: &Arc<Self>, shard: &Arc<Shard>) {
+        let lists = Arc::downgrade(self);
+        let link = Arc::downgrade(&shard.link);
+        let watching = every(WATCH_PERIOD, link.clone(), async |link| link.watch().await);
+        let using = every(USE_PERIOD, link, async |link| link.use_library().await);
+        let living = {
+            let shard = shard.clone();
+            every(sign_period(&self.node.opts), lists, async move |lists| {
+                let _ = lists.live(&shard).await;
+            })
+        };
+        let period = self.node.opts.gc_interval;
+        let collecting = {
+            let shard = Arc::downgrade(shard);
+            async move {
+                sleep(period).await;
+                every(period, shard, async |shard| {
+                    let _ = shard.collect().await;
+                })
+                .await;
+            }
+        };
+        let tasks = &self.tasks;
+        let collector = tokio::spawn(collecting).abort_handle();
+        tasks.collectors.lock().push(collector);
+        tasks.running.lock().extend([
+            tokio::spawn(watching).abort_handle(),
+            tokio::spawn(using).abort_handle(),
+            tokio::spawn(living).abort_handle(),
+        ]);
+    }
+}
+
+impl Shard {
     /// Removes stale peers of all lists.
     async fn collect(&self) -> Result<(), Refusal> {
         let mut skip = 0;
         loop {
             let collect = verbs::collect(false, skip);
-            let some = self.node.link.run(collect, Some(PATIENCE)).await?;
+            let some = self.link.run(collect, Some(PATIENCE)).await?;
             some.removed.iter().for_each(Removed::log);
             if !some.has_more {
                 return Ok(());
             }
             skip = some.skip;
         }
-    }
-
-    /// Starts what a process does beside the requests of its peers.
-    pub fn start_tasks(self: &Arc<Self>) {
-        let lists = Arc::downgrade(self);
-        let link = Arc::downgrade(&self.node.link);
-        let watching = every(WATCH_PERIOD, link.clone(), async |link| link.watch().await);
-        let using = every(USE_PERIOD, link, async |link| link.use_library().await);
-        let living = every(sign_period(&self.node.opts), lists.clone(), async |lists| {
-            let _ = lists.live().await;
-            lists.drop_unused();
-        });
-        let period = self.node.opts.gc_interval;
-        let collecting = async move {
-            sleep(period).await;
-            every(period, lists, async |lists| {
-                let _ = lists.collect().await;
-            })
-            .await;
-        };
-        let tasks = &self.tasks;
-        *tasks.collector.lock() = Some(tokio::spawn(collecting).abort_handle());
-        tasks.running.lock().extend([
-            tokio::spawn(watching).abort_handle(),
-            tokio::spawn(using).abort_handle(),
-            tokio::spawn(living).abort_handle(),
-        ]);
     }
 }
 

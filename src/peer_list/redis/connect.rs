@@ -19,13 +19,14 @@ use tokio::{
 use super::{
     ClusterOpts,
     answers::Readiness,
-    explain::{OLDEST, explain, is_untrusted, too_old},
+    connection::Connection,
+    explain::{OLDEST, explain, is_forbidden, is_untrusted, too_old},
+    hearing::Hearing,
     library::{Library, is_unknown_function},
-    link::{Connection, Health, ProcessLink},
+    link::{ChannelNames, Health, ShardLink},
     row::{Answer, Row},
     source::Source,
 };
-use crate::peer_list::HeartbeatOpts;
 
 /// How long the first connection is tried.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -74,15 +75,25 @@ impl From<RedisError> for ConnectError {
     }
 }
 
-impl ProcessLink {
-    /// Connects, and subscribes to the channels of this node.
-    pub async fn connect(
-        opts: &ClusterOpts,
-        heartbeat: &HeartbeatOpts,
-    ) -> Result<(Self, UnboundedReceiver<PushInfo>), ConnectError> {
-        let place = Arc::new(Source::of(opts)?);
+/// What a node has in common at all shards.
+pub(super) struct Connecting<'a> {
+    pub opts: &'a ClusterOpts,
+    pub place: Arc<Source>,
+    pub library: Arc<Library>,
+    /// The name of the node.
+    pub node: String,
+}
+
+impl Connecting<'_> {
+    /// Connects to the shard with this number, and subscribes to the channels of the node
+    /// there.
+    pub async fn to_shard(
+        &self,
+        number: usize,
+    ) -> Result<(ShardLink, UnboundedReceiver<PushInfo>), ConnectError> {
+        let place = &self.place;
         let last = Mutex::new(None);
-        let connecting = Self::try_connect(&place, opts, heartbeat, &last);
+        let connecting = self.try_shard(number, &last);
         match timeout(CONNECT_PATIENCE, connecting).await {
             Ok(connected) => connected,
             Err(_) => {
@@ -100,18 +111,21 @@ impl ProcessLink {
         }
     }
 
-    async fn try_connect(
-        place: &Arc<Source>,
-        opts: &ClusterOpts,
-        heartbeat: &HeartbeatOpts,
+    async fn try_shard(
+        &self,
+        number: usize,
         last: &Mutex<Option<RedisError>>,
-    ) -> Result<(Self, UnboundedReceiver<PushInfo>), ConnectError> {
+    ) -> Result<(ShardLink, UnboundedReceiver<PushInfo>), ConnectError> {
+        let Self {
+            opts,
+            place,
+            library,
+            node,
+        } = self;
         let db = place.db();
-        let library = Library::new(heartbeat, db);
-        let prefix = format!("{{{}}}:", opts.prefix);
-        let node = format!("{:016x}", fastrand::u64(..));
+        let prefix = opts.prefix_of(number);
         // A plain connection first: the connection manager would not say what is wrong.
-        while let Err(error) = check(place, &library, &prefix, &node).await? {
+        while let Err(error) = self.check(number, &prefix).await? {
             *last.lock() = Some(error);
             sleep(CONNECT_PAUSE).await;
         }
@@ -120,22 +134,24 @@ impl ProcessLink {
             .set_response_timeout(Some(ANSWER_PATIENCE))
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_secs(1));
-        let commands = Connection::connect(place.clone(), config.clone()).await?;
+        let commands = Connection::connect(place.clone(), &prefix, config.clone()).await?;
         let (sender, pushes) = unbounded_channel();
         let listening = config
             .set_push_sender(sender)
             .set_automatic_resubscription()
             .set_number_of_retries(usize::MAX);
-        let link = Self {
-            channels: [
-                format!("{prefix}{db}:all"),
-                format!("{prefix}{db}:n:{node}"),
-            ],
-            library,
-            prefix,
-            node,
+        let link = ShardLink {
+            number: opts.is_sharded().then_some(number),
+            channels: ChannelNames {
+                all: format!("{prefix}{db}:all"),
+                own: format!("{prefix}{db}:n:{node}"),
+            },
+            library: library.clone(),
+            node: node.clone(),
             commands,
-            subscription: Connection::connect(place.clone(), listening).await?,
+            subscription: Connection::connect(place.clone(), &prefix, listening).await?,
+            prefix,
+            hearing: Hearing::default(),
             health: Health::default(),
             clock: AtomicU64::new(0),
             start: Instant::now(),
@@ -143,58 +159,93 @@ impl ProcessLink {
         link.subscribe().await?;
         Ok((link, pushes))
     }
-}
 
-/// Checks that Redis can do all that the list needs. The inner error may go away when it
-/// is tried again.
-async fn check(
-    place: &Source,
-    library: &Library,
-    prefix: &str,
-    node: &str,
-) -> Result<Result<(), RedisError>, ConnectError> {
-    let checking = async {
-        let client = place.client().await?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
-        if let Some(why) = unfit(&mut connection).await? {
-            return Ok(Some(why));
-        }
-        let mut ready = library.call("ready");
-        ready.arg(1).arg(prefix).arg("ready").arg(node).arg("");
-        let answer: Value = match ready.query_async(&mut connection).await {
-            Err(error) if is_unknown_function(&error) => {
-                library.load(&mut connection).await?;
-                ready.query_async(&mut connection).await?
+    /// Checks that Redis can do all that the lists need. The inner error may go away when it
+    /// is tried again.
+    async fn check(
+        &self,
+        number: usize,
+        prefix: &str,
+    ) -> Result<Result<(), RedisError>, ConnectError> {
+        let checking = async {
+            let client = self.place.client(prefix).await?;
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            if let Some(why) = unfit(&mut connection).await? {
+                return Ok(Some(why));
             }
-            other => other?,
+            if number == 0
+                && let Some(stored) = self.other_shards().await?
+            {
+                return Ok(Some(other_shards(&stored)));
+            }
+            let mut ready = self.library.call("ready", prefix);
+            ready.arg("ready").arg(&self.node).arg("");
+            let answer: Value = match ready.query_async(&mut connection).await {
+                Err(error) if is_unknown_function(&error) => {
+                    self.library.load(&mut connection).await?;
+                    ready.query_async(&mut connection).await?
+                }
+                other => other?,
+            };
+            Ok(unreadable(answer, &self.opts.keys()))
         };
-        Ok(unreadable(answer, prefix))
-    };
-    match checking.await {
-        Ok(None) => Ok(Ok(())),
-        Ok(Some(why)) => Err(ConnectError::unusable(why)),
-        Err(error) if is_passing(&error, place.may_move()) => Ok(Err(error)),
-        Err(error) => Err(error.into()),
+        match checking.await {
+            Ok(None) => Ok(Ok(())),
+            Ok(Some(why)) => Err(ConnectError::unusable(why)),
+            Err(error) if is_passing(&error, self.place.may_move()) => Ok(Err(error)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How many shards there are, if they are where this node does not look.
+    async fn other_shards(&self) -> Result<Option<String>, RedisError> {
+        let elsewhere = self.opts.prefix_of_others();
+        let client = self.place.client(&elsewhere).await?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut get = redis::cmd("GET");
+        get.arg(format!("{elsewhere}shards"));
+        match get.query_async(&mut connection).await {
+            // The user may only see the keys of this node's shards. Nobody else can have used
+            // the others as this user.
+            Err(error) if is_forbidden(&error) => Ok(None),
+            found => found,
+        }
     }
 }
 
-/// The reason if the list in Redis is of a version that this one cannot read.
-fn unreadable(answer: Value, prefix: &str) -> Option<String> {
-    let answer = Row::of(answer).and_then(Readiness::read);
-    let Ok(Readiness::OtherSchema { stored, own }) = answer else {
-        return None;
-    };
-    Some(format!(
-        "it holds a peer list of another version of this server (schema {stored}, not {own}): stop \
-         all servers of that version and delete the keys {prefix}*, or set another \
-         WEBRTC_REDIS_PREFIX"
-    ))
+/// The reason if the lists in Redis are of a version that this one cannot read, or spread
+/// over another number of shards.
+fn unreadable(answer: Value, keys: &str) -> Option<String> {
+    match Row::of(answer).and_then(Readiness::read).ok()? {
+        Readiness::Ready => None,
+        Readiness::OtherSchema { stored, own } => Some(format!(
+            "it holds a peer list of another version of this server (schema {stored}, not {own}): \
+             stop all servers of that version and delete the keys {keys}, or set another \
+             WEBRTC_REDIS_PREFIX"
+        )),
+        Readiness::OtherShards { stored } => Some(other_shards(&stored)),
+    }
 }
 
-/// Whether Redis is away, or answered that it is not ready yet. `may_move`: a replica may
+fn other_shards(stored: &str) -> String {
+    format!(
+        "it holds the lists of a server with WEBRTC_REDIS_SHARDS={stored}: set that number, which \
+         cannot be changed later, or another WEBRTC_REDIS_PREFIX"
+    )
+}
+
+/// Whether Redis is away, or answered that it is not ready yet. `may_move`: another server may
 /// be about to become the primary.
 fn is_passing(error: &RedisError, may_move: bool) -> bool {
-    let is_replica = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
+    let has_failed_over = matches!(
+        error.kind(),
+        ErrorKind::Server(
+            ServerErrorKind::ReadOnly
+                | ServerErrorKind::Moved
+                | ServerErrorKind::Ask
+                | ServerErrorKind::ClusterDown
+        )
+    );
     let is_refused = is_untrusted(error);
     let is_busy = matches!(
         error.kind(),
@@ -203,7 +254,7 @@ fn is_passing(error: &RedisError, may_move: bool) -> bool {
         )
     );
     // The crate has no variant for a script that runs for too long.
-    is_replica && may_move
+    has_failed_over && may_move
         || is_busy
         || error.code() == Some("BUSY")
         || error.is_io_error() && !is_refused

@@ -32,9 +32,14 @@ pub(super) fn explain(error: &RedisError) -> String {
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {
             "it is a read-only replica: set WEBRTC_REDIS_URL to the primary".to_owned()
         }
-        ErrorKind::Server(
-            ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
-        ) => "it is a shard of a Redis Cluster: use a Redis that holds all keys".to_owned(),
+        ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain) => {
+            "the cluster moves a part of the list to another server".to_owned()
+        }
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot) => {
+            "another server of the Redis Cluster has this part of the list (WEBRTC_REDIS_URL has to \
+             begin with redis+cluster://)"
+                .to_owned()
+        }
         // The crate has no variant for this.
         ErrorKind::Server(_) if detail.starts_with("DB index") => {
             "it has no database of that number: correct the end of WEBRTC_REDIS_URL".to_owned()
@@ -42,6 +47,22 @@ pub(super) fn explain(error: &RedisError) -> String {
         ErrorKind::Server(_) if !detail.is_empty() => detail.to_owned(),
         _ => text.lines().next().unwrap_or_default().to_owned(),
     }
+}
+
+/// Whether the user lacks a permission.
+pub(super) fn is_forbidden(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+}
+
+/// Whether another server of the cluster has the shard.
+pub(super) fn is_moved(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::Moved)
+}
+
+/// Whether the shard is on its way from one server of the cluster to another.
+pub(super) fn is_moving(error: &RedisError) -> bool {
+    use ServerErrorKind::{Ask, TryAgain};
+    matches!(error.kind(), ErrorKind::Server(Ask | TryAgain))
 }
 
 /// Whether the certificate of the Redis is not trusted.

@@ -1,6 +1,6 @@
 //! The script, as a library of functions in Redis.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use redis::{Cmd, aio::ConnectionLike};
 use sha2::{Digest, Sha256};
@@ -71,8 +71,11 @@ pub(super) struct Library {
 }
 
 impl Library {
-    pub fn new(heartbeat: &HeartbeatOpts, db: i64) -> Self {
-        let body = format!("{}local DB = {db}\n{SCRIPT}", constants(heartbeat));
+    pub fn new(heartbeat: &HeartbeatOpts, db: i64, shards: NonZeroUsize) -> Self {
+        let body = format!(
+            "{}local DB, SHARDS = {db}, {shards}\n{SCRIPT}",
+            constants(heartbeat)
+        );
         #[cfg(test)]
         let body = test_clock::put_into(&body);
         let digest = Sha256::digest(&body);
@@ -87,8 +90,13 @@ impl Library {
         }
     }
 
-    /// Makes a call of the function that carries out this verb.
-    pub fn call(&self, verb: &str) -> Cmd {
+    /// Makes a call of the function that carries out this verb in a shard, whose keys begin
+    /// with `prefix`; the other arguments follow.
+    ///
+    /// It names two keys that do not exist. While a cluster moves the slot of the shard, key
+    /// by key, a command with several keys is carried out only where all of them are: so no
+    /// verb is while some keys of the shard are here and some there.
+    pub fn call(&self, verb: &str, prefix: &str) -> Cmd {
         let is_growing = GROWING.contains(&verb);
         let mut call = redis::cmd("FCALL");
         call.arg(if is_growing {
@@ -96,6 +104,7 @@ impl Library {
         } else {
             &self.name
         });
+        call.arg(2).arg(prefix).arg(format!("{prefix}-"));
         call
     }
 

@@ -1,4 +1,4 @@
-//! The link of this process to Redis: it tries verbs until they are carried out.
+//! The link of this process to a shard: it tries verbs until they are carried out.
 
 use std::{
     sync::{
@@ -9,20 +9,17 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use redis::{
-    Client, Cmd, RedisResult, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
+use redis::{Cmd, RedisResult};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    explain::explain,
+    connection::{Connection, Watched, late},
+    explain::{explain, is_moved, is_moving},
+    hearing::{ECHO, Hearing},
     library::{Library, is_unknown_function},
     retry,
     row::{Answer, Row},
-    source::Source,
     verbs::{Call, TimedCall, Words},
 };
 use crate::peer_list::Refusal;
@@ -31,23 +28,18 @@ use crate::peer_list::Refusal;
 /// part.
 const DONE_BY: f64 = 0.8;
 
+/// A subscription that works is answered within this time.
+const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The log says at most this often that Redis is out of memory.
 const FULL_PAUSE: Duration = Duration::from_secs(60);
 
-/// How often the connections are checked.
-pub(super) const WATCH_PERIOD: Duration = Duration::from_millis(250);
-
-/// A connection with an open question and no answer for this long may lead to a Redis
-/// that hangs.
-const SUSPICION: Duration = Duration::from_millis(1000);
-
-/// A Redis that works answers a new connection within this time.
-const PROBE_PATIENCE: Duration = Duration::from_millis(500);
-
-/// What a process has once, however many lists it has in Redis: the connections, the
-/// script, its node name, and the clock of Redis.
-pub(super) struct ProcessLink {
-    pub library: Library,
+/// What a process has once for each shard, however many lists that holds: the connections,
+/// the script, its node name, and the clock of Redis.
+pub(super) struct ShardLink {
+    /// The number of the shard, for the log. None: there is one shard.
+    pub number: Option<usize>,
+    pub library: Arc<Library>,
     /// What all keys begin with.
     pub prefix: String,
     /// The name of this node.
@@ -56,8 +48,8 @@ pub(super) struct ProcessLink {
     pub commands: Connection,
     /// The connection for the subscription.
     pub subscription: Connection,
-    /// The channels that it subscribes to.
-    pub channels: [String; 2],
+    pub channels: ChannelNames,
+    pub hearing: Hearing,
     /// The health of Redis, as the log has reported it.
     pub health: Health,
     /// Redis' time in ms when this process began. 0: not known yet.
@@ -65,126 +57,12 @@ pub(super) struct ProcessLink {
     pub start: Instant,
 }
 
-/// A connection that can be replaced. The redis crate reconnects after a cut, but stays
-/// for ever with a connection that is refused when it reconnects (a password that is
-/// wrong for a moment), or whose Redis hangs (a stalled machine) while another Redis has
-/// taken over its address.
-pub(super) struct Connection {
-    source: Arc<Source>,
-    config: ConnectionManagerConfig,
-    current: Mutex<Arc<Wire>>,
-}
-
-/// A connection, and the time of its last answer.
-pub(super) struct Wire {
-    pub connection: ConnectionManager,
-    made: Instant,
-    heard: Mutex<Instant>,
-    /// Cancelled when another connection has taken its place: open questions are asked
-    /// there.
-    replaced: CancellationToken,
-}
-
-impl Wire {
-    fn new(connection: ConnectionManager) -> Arc<Self> {
-        let now = Instant::now();
-        Arc::new(Self {
-            connection,
-            made: now,
-            heard: Mutex::new(now),
-            replaced: CancellationToken::new(),
-        })
-    }
-
-    /// Asks on this connection until it is replaced.
-    async fn ask(&self, call: &Cmd) -> RedisResult<Value> {
-        let mut connection = self.connection.clone();
-        let answer = tokio::select! {
-            answer = call.query_async::<Value>(&mut connection) => answer,
-            () = self.replaced.cancelled() => Err(late()),
-        };
-        if answer.is_ok() {
-            *self.heard.lock() = Instant::now();
-        }
-        answer
-    }
-
-    /// Whether it answers now, or has answered recently. `may_move`: the primary may be at
-    /// another address.
-    async fn lives(&self, may_move: bool) -> bool {
-        let answered = timeout(WATCH_PERIOD, self.ask(&redis::cmd("PING"))).await;
-        // An error is a cut connection, which the crate makes again, to the same address.
-        let lives = answered.is_ok_and(|answer| answer.is_ok() || !may_move);
-        lives || self.heard.lock().elapsed() < SUSPICION
-    }
-}
-
-impl Connection {
-    pub async fn connect(
-        source: Arc<Source>,
-        config: ConnectionManagerConfig,
-    ) -> RedisResult<Self> {
-        let client = source.client().await?;
-        let connection = ConnectionManager::new_with_config(client, config.clone()).await?;
-        Ok(Self {
-            source,
-            config,
-            current: Mutex::new(Wire::new(connection)),
-        })
-    }
-
-    pub fn wire(&self) -> Arc<Wire> {
-        self.current.lock().clone()
-    }
-
-    /// Replaces this connection by a new one to where the primary is now, unless that was
-    /// done just now.
-    async fn renew(&self, wire: &Arc<Wire>) {
-        if wire.made.elapsed() < retry::LONGEST_PAUSE {
-            return;
-        }
-        if let Ok(client) = self.source.client().await {
-            self.replace(wire, client);
-        }
-    }
-
-    /// Replaces this connection, if no other task has.
-    fn replace(&self, wire: &Arc<Wire>, client: Client) {
-        let mut current = self.current.lock();
-        if !Arc::ptr_eq(&current, wire) {
-            return;
-        }
-        let made = ConnectionManager::new_lazy_with_config(client, self.config.clone());
-        if let Ok(connection) = made {
-            *current = Wire::new(connection);
-            wire.replaced.cancel();
-        }
-    }
-
-    /// Checks the connection. Returns whether it was replaced.
-    async fn watch(&self) -> bool {
-        let wire = self.wire();
-        if wire.lives(self.source.may_move()).await {
-            return false;
-        }
-        let Ok(Ok(client)) = timeout(PROBE_PATIENCE, answering(&self.source)).await else {
-            return false;
-        };
-        // The old connection may only have been slow.
-        if wire.heard.lock().elapsed() < SUSPICION {
-            return false;
-        }
-        self.replace(&wire, client);
-        !Arc::ptr_eq(&wire, &self.wire())
-    }
-}
-
-/// A client of the primary, if that answers on a new connection.
-async fn answering(source: &Source) -> RedisResult<Client> {
-    let client = source.client().await?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
-    redis::cmd("PING").exec_async(&mut connection).await?;
-    Ok(client)
+/// The channels that a node subscribes to in a shard.
+pub(super) struct ChannelNames {
+    /// For what all nodes hear.
+    pub all: String,
+    /// For what this node hears.
+    pub own: String,
 }
 
 /// What the log has reported about Redis.
@@ -197,17 +75,12 @@ pub(super) struct Health {
     full_at: Mutex<Option<Instant>>,
 }
 
-impl ProcessLink {
+impl ShardLink {
     /// The Redis command for a verb in a room, as the script names it. `end`: the latest time at which the verb may begin,
     /// by the clock of Redis in ms, if it has one.
     fn command(&self, room: &str, words: &Words, end: Option<u64>) -> Cmd {
-        let mut command = self.library.call(words.verb);
-        command
-            .arg(1)
-            .arg(&self.prefix)
-            .arg(words.verb)
-            .arg(&self.node)
-            .arg(room);
+        let mut command = self.library.call(words.verb, &self.prefix);
+        command.arg(words.verb).arg(&self.node).arg(room);
         if let Some(end) = end {
             command.arg(end);
         }
@@ -218,26 +91,41 @@ impl ProcessLink {
     /// Checks whether the connections lead to a Redis that works, and replaces them if
     /// another Redis has taken over from one that hangs.
     pub async fn watch(&self) {
-        let (renewed, resubscribe) = tokio::join!(self.commands.watch(), self.subscription.watch());
-        if renewed || resubscribe {
-            warn!("an open connection to Redis gets no answer and a new one does: using a new one");
+        let mut echo = redis::cmd("SPUBLISH");
+        echo.arg(&self.channels.own).arg(ECHO);
+        let ping = redis::cmd("PING");
+        let found = tokio::join!(self.commands.watch(&echo), self.subscription.watch(&ping));
+        let (commands, subscription) = found;
+        if commands == Watched::Replaced || subscription == Watched::Replaced {
+            warn!(
+                shard = self.number,
+                "an open connection to Redis gets no answer and a new one does: using a new one"
+            );
         }
-        if resubscribe {
-            // The crate subscribes again after a cut, but this connection is new.
-            retry::until_answered(|| self.subscribe()).await;
+        if commands == Watched::Answers {
+            self.hearing.sent_echo();
         }
-    }
-
-    /// The address of Redis, without user and password.
-    pub fn address(&self) -> String {
-        self.commands.source.address()
+        if self.hearing.take_lost() {
+            let wire = self.subscription.wire();
+            self.subscription.renew(&wire).await;
+        } else if subscription != Watched::Replaced {
+            return;
+        }
+        // The crate subscribes again after a cut, but this connection is new.
+        let subscribed = timeout(SUBSCRIBE_PATIENCE, self.subscribe()).await;
+        if !matches!(subscribed, Ok(Ok(()))) {
+            self.hearing.set_lost();
+        }
     }
 
     /// Subscribes to the channels of this node.
     pub async fn subscribe(&self) -> RedisResult<()> {
         let mut connection = self.subscription.wire().connection.clone();
-        for channel in &self.channels {
-            connection.subscribe(channel).await?;
+        let ChannelNames { all, own } = &self.channels;
+        for channel in [all, own] {
+            // The crate has a method for this only for its client of clusters.
+            let mut subscribe = redis::cmd("SSUBSCRIBE");
+            subscribe.arg(channel).exec_async(&mut connection).await?;
         }
         Ok(())
     }
@@ -318,11 +206,11 @@ impl ProcessLink {
                 let wire = self.commands.wire();
                 match wire.ask(&command).await {
                     Ok(value) => {
-                        self.health.set_away(None);
+                        self.set_away(None);
                         return Row::of(value);
                     }
                     Err(error) if error.code() == Some("OOM") => {
-                        self.health.set_full();
+                        self.set_full();
                         // This does not pass soon, and the caller can be refused.
                         if patience.is_some() {
                             return Err(Refusal::Unavailable);
@@ -332,14 +220,17 @@ impl ProcessLink {
                     Err(error) if is_unknown_function(&error) => {
                         let mut connection = wire.connection.clone();
                         if let Err(error) = self.library.load(&mut connection).await {
-                            self.health.set_away(Some(&error));
+                            self.set_away(Some(&error));
                         }
                     }
                     Err(error) => {
-                        self.health.set_away(Some(&error));
-                        // Another Redis may have taken over the address: a new connection
-                        // leads to that one.
-                        if !error.is_io_error() {
+                        self.set_away(Some(&error));
+                        if is_moved(&error) {
+                            self.hearing.set_lost();
+                        }
+                        // Another Redis may have taken over the address, or the shard: a
+                        // new connection leads to that one.
+                        if !error.is_io_error() && !is_moving(&error) {
                             self.commands.renew(&wire).await;
                         }
                     }
@@ -352,7 +243,7 @@ impl ProcessLink {
             Some(end) => match timeout_at(end, trying).await {
                 Ok(row) => row,
                 Err(_) => {
-                    self.health.set_away(Some(&late()));
+                    self.set_away(Some(&late()));
                     Err(Refusal::Unavailable)
                 }
             },
@@ -360,37 +251,34 @@ impl ProcessLink {
     }
 }
 
-impl Health {
+impl ShardLink {
     fn set_away(&self, failure: Option<&redis::RedisError>) {
         let is_away = failure.is_some();
-        let changed = self.is_away.swap(is_away, Ordering::Relaxed) != is_away;
+        let changed = self.health.is_away.swap(is_away, Ordering::Relaxed) != is_away;
         match (changed, failure) {
             (true, Some(error)) => {
-                let why = explain(error);
+                let (shard, why) = (self.number, explain(error));
                 if error.is_io_error() {
-                    warn!(why, "Redis cannot be reached: trying again");
+                    warn!(shard, why, "Redis cannot be reached: trying again");
                 } else {
-                    warn!(why, "Redis answers with an error: trying again");
+                    warn!(shard, why, "Redis answers with an error: trying again");
                 }
             }
-            (true, None) => info!("Redis can be reached again"),
+            (true, None) => info!(shard = self.number, "Redis can be reached again"),
             (false, _) => {}
         }
     }
 
     fn set_full(&self) {
         let now = Instant::now();
-        let mut told = self.full_at.lock();
+        let mut told = self.health.full_at.lock();
         if told.is_none_or(|told| now - told >= FULL_PAUSE) {
             *told = Some(now);
             warn!(
+                shard = self.number,
                 "Redis is out of memory and accepts neither sign-ins nor messages: raise its maxmemory, \
                  or lower WEBRTC_MAX_PENDING_BYTES"
             );
         }
     }
-}
-
-fn late() -> redis::RedisError {
-    redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))
 }

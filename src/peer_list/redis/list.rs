@@ -19,6 +19,7 @@ use super::{
     here::{EndedHere, OpenHere},
     node::Node,
     row::Answer,
+    shard::Shard,
     verbs::{self, Call, Known, TimedCall},
     view::Cached,
 };
@@ -27,6 +28,8 @@ use crate::peer_list::{PeerId, Refusal, RoomName, telling::Updates};
 /// The list of one room in Redis, or the root list, as this node sees it.
 pub(super) struct List {
     pub node: Arc<Node>,
+    /// Where it is.
+    pub shard: Arc<Shard>,
     /// None: the root list.
     pub room: Option<RoomName>,
     /// The room and the number of this copy, as the script has them.
@@ -62,6 +65,7 @@ impl List {
             Some(room) => format!("{room} {}", node.next_copy()),
         };
         Self {
+            shard: node.shard_of(room.as_ref()).clone(),
             node,
             room,
             words,
@@ -99,7 +103,7 @@ impl List {
         patience: Option<Duration>,
     ) -> Result<A, Refusal> {
         self.is_known.store(true, Ordering::Relaxed);
-        self.node.link.run_in(&self.words, call, patience).await
+        self.shard.link.run_in(&self.words, call, patience).await
     }
 
     /// Carries out a verb in this room, or refuses it, in time for a client that waits.
@@ -109,7 +113,7 @@ impl List {
         patience: Duration,
     ) -> Result<A, Refusal> {
         self.is_known.store(true, Ordering::Relaxed);
-        self.node
+        self.shard
             .link
             .run_in_time(&self.words, call, patience)
             .await
@@ -121,7 +125,7 @@ impl List {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let (link, words) = (self.node.link.clone(), self.words.clone());
+        let (link, words) = (self.shard.link.clone(), self.words.clone());
         runtime.spawn(async move {
             let _ = link.run_in(&words, call, patience).await;
         });
@@ -131,7 +135,7 @@ impl List {
     pub fn highest_id(&self) -> u32 {
         match self.room {
             None => self.cached.lock().highest_id(),
-            Some(_) => self.node.highest_room_id.load(Ordering::Relaxed),
+            Some(_) => self.shard.highest_room_id.load(Ordering::Relaxed),
         }
     }
 
@@ -139,7 +143,7 @@ impl List {
     pub fn note_id(&self, id: PeerId) {
         self.cached.lock().note_id(id);
         if self.room.is_some() {
-            self.node.note_room_id(id.get());
+            self.shard.note_room_id(id.get());
         }
     }
 
@@ -193,7 +197,7 @@ impl List {
             cached.highest_id()
         };
         if self.room.is_some() {
-            self.node.note_room_id(highest);
+            self.shard.note_room_id(highest);
         }
         if is_older {
             self.lost_changes();

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use super::{
-    PATIENCE, answers::ClaimedHere, list::List, member::Member, node::Node, tasks::Tasks, verbs,
+    PATIENCE, answers::ClaimedHere, list::List, member::Member, node::Node, shard::Shard,
+    tasks::Tasks, verbs,
 };
 use crate::peer_list::{Refusal, RoomName};
 
@@ -40,13 +41,16 @@ impl Lists {
         })
     }
 
-    /// Notes when the lists in Redis were created. If that has changed, the previous ones
+    /// Notes when the lists in a shard were created. If that has changed, the previous ones
     /// are lost.
-    pub fn lists_created(self: &Arc<Self>, when: u64) {
-        let before = self.node.created.swap(when, Ordering::Relaxed);
+    pub fn lists_created(self: &Arc<Self>, shard: &Arc<Shard>, when: u64) {
+        let before = shard.created.swap(when, Ordering::Relaxed);
         if before != 0 && before != when {
-            warn!("Redis has lost the peer list: all peers have to sign in again");
-            self.catch_up();
+            warn!(
+                shard = shard.link.number,
+                "Redis has lost the peer list: all peers have to sign in again"
+            );
+            self.catch_up(shard);
         }
     }
 
@@ -111,20 +115,24 @@ impl Lists {
         self.kept.lock().clear();
     }
 
+    /// The lists of a shard that are used here.
+    pub fn used_lists_of(&self, shard: &Arc<Shard>) -> Vec<Arc<List>> {
+        let mut lists = self.used_lists();
+        lists.retain(|list| Arc::ptr_eq(&list.shard, shard));
+        lists
+    }
+
     pub fn end_waits(&self) {
         self.node.ending.cancel();
         self.used_lists().iter().for_each(|list| list.recheck());
     }
 
-    /// Tells Redis what is not open here although Redis has it as open: Redis has lost
+    /// Tells a shard what is not open here although the shard has it as open: it has lost
     /// that it was closed.
-    pub async fn deny(self: &Arc<Self>) -> Result<(), Refusal> {
+    pub async fn deny(self: &Arc<Self>, shard: &Shard) -> Result<(), Refusal> {
         let mut cursor = "0".to_owned();
         loop {
-            let asked = self
-                .node
-                .link
-                .run(verbs::open_here(&cursor), Some(PATIENCE));
+            let asked = shard.link.run(verbs::open_here(&cursor), Some(PATIENCE));
             let ClaimedHere {
                 cursor: next,
                 claimed,

@@ -1,7 +1,8 @@
 //! The peer list that lives in Redis: any number of nodes are one server.
 //!
-//! Each verb is one call of the script, which Redis carries out as a whole. A process is a
-//! node (`node.rs`) with one link to Redis (`link.rs`). Of the list of each room that is
+//! Each verb is one call of the script, which Redis carries out as a whole. The lists are in
+//! one shard or several (`shard.rs`). A process is a node (`node.rs`) with one link to each
+//! shard (`link.rs`). Of the list of each room that is
 //! used here (`lists.rs`) it keeps only what cannot leave the process (`list.rs`): open
 //! waits and sockets, and a copy that it keeps up to date.
 
@@ -9,9 +10,11 @@ mod alive;
 mod answers;
 mod channels;
 mod connect;
+mod connection;
 mod ended;
 mod events;
 mod explain;
+mod hearing;
 mod here;
 mod lease;
 mod library;
@@ -27,6 +30,7 @@ mod peers;
 mod push;
 mod retry;
 mod row;
+mod shard;
 mod source;
 mod tasks;
 mod telling;
@@ -35,8 +39,9 @@ mod view;
 mod waiting;
 mod watching;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
+use futures_util::future::try_join_all;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
@@ -44,11 +49,14 @@ pub use connect::ConnectError;
 #[cfg(test)]
 pub(super) use library::test_clock::KEY as TEST_CLOCK;
 
-use super::{Caller, HeartbeatOpts, PeerId, PeerToken, Proof, Refusal};
-use link::ProcessLink;
+use super::{Caller, HeartbeatOpts, PeerId, PeerToken, Proof};
+use connect::Connecting;
+use library::Library;
 use list::List;
 use lists::Lists;
 use node::Node;
+use shard::Shard;
+use source::Source;
 
 /// How long a verb is tried if its client can be refused: clients do not notice that
 /// Redis stands still for a shorter time.
@@ -56,6 +64,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a verb is tried if no client waits for it.
 const LONG_PATIENCE: Duration = Duration::from_secs(30);
+
+/// At most this many peers are asked about at once: other calls wait meanwhile.
+const INFOS_AT_ONCE: usize = 200;
 
 /// Redis counts as reachable if it answers within this time.
 const READY_PATIENCE: Duration = Duration::from_millis(500);
@@ -74,6 +85,10 @@ pub struct ClusterOpts {
     pub ca: Option<PathBuf>,
     /// What this client shows to a Redis that asks for a certificate (mutual TLS).
     pub identity: Option<ClientIdentity>,
+    /// Over how many shards the lists of rooms are spread: parts of the keys that have a hash
+    /// tag each, so that a Redis Cluster can have them on several masters. All nodes need
+    /// the same number; the root list is in the first shard.
+    pub shards: NonZeroUsize,
 }
 
 /// The certificate of a client of Redis, and its key.
@@ -101,28 +116,67 @@ impl fmt::Debug for RedisEngine {
 impl ClusterOpts {
     /// Whether this is a URL that [`ClusterOpts::url`] takes.
     pub fn is_url(url: &str) -> bool {
-        source::Source::is_url(url)
+        Source::is_url(url)
+    }
+
+    fn is_sharded(&self) -> bool {
+        self.shards.get() > 1
+    }
+
+    /// What all keys of a shard begin with.
+    pub(super) fn prefix_of(&self, shard: usize) -> String {
+        let prefix = &self.prefix;
+        match self.is_sharded() {
+            true => format!("{{{prefix}:{shard}}}:"),
+            false => format!("{{{prefix}}}:"),
+        }
+    }
+
+    /// All keys of all shards, as a pattern.
+    fn keys(&self) -> String {
+        let end = if self.is_sharded() { ":*" } else { "}:*" };
+        format!("{{{}{end}", self.prefix)
+    }
+
+    /// What the keys of the first shard begin with on a node that has one shard where this
+    /// one has several, or several where this one has one.
+    fn prefix_of_others(&self) -> String {
+        let prefix = &self.prefix;
+        match self.is_sharded() {
+            true => format!("{{{prefix}}}:"),
+            false => format!("{{{prefix}:0}}:"),
+        }
     }
 }
 
 impl RedisEngine {
     pub async fn connect(opts: HeartbeatOpts, cluster: &ClusterOpts) -> Result<Self, ConnectError> {
-        let (link, pushes) = ProcessLink::connect(cluster, &opts).await?;
-        let address = link.address();
-        let unreachable = |_: Refusal| ConnectError::Unreachable {
-            address: address.clone(),
-            why: "it stopped answering".to_owned(),
-            source: None,
+        let place = Arc::new(Source::of(cluster)?);
+        let library = Library::new(&opts, place.db(), cluster.shards);
+        let connecting = Connecting {
+            opts: cluster,
+            place,
+            library: Arc::new(library),
+            node: format!("{:016x}", fastrand::u64(..)),
         };
-        let node = Node::new(opts, link);
+        let shards = (0..cluster.shards.get()).map(|number| connecting.to_shard(number));
+        let connected = try_join_all(shards).await?.into_iter();
+        let (shards, pushes): (Vec<_>, Vec<_>) = connected
+            .map(|(link, pushes)| (Shard::new(link), pushes))
+            .unzip();
+        let node = Node::new(opts, connecting.node, shards);
         let lists = Lists::new(node.clone());
         let list = lists.root_list();
-        lists.live().await.map_err(unreachable)?;
-        list.sync(Some(PATIENCE)).await.map_err(unreachable)?;
-        node.sync_events(true, Some(PATIENCE))
-            .await
-            .map_err(unreachable)?;
-        push::start(&lists, pushes);
+        let beginning = node.shards.iter().map(|shard| lists.begin(shard));
+        let begun = try_join_all(beginning).await;
+        begun.map_err(|_| ConnectError::Unreachable {
+            address: connecting.place.address(),
+            why: "it stopped answering".to_owned(),
+            source: None,
+        })?;
+        for (shard, pushes) in node.shards.iter().zip(pushes) {
+            push::start(&lists, shard, pushes);
+        }
         lists.start_tasks();
         Ok(Self { lists, list })
     }

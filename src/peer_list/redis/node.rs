@@ -1,63 +1,46 @@
-//! What a process is among the others: a node, with its link to Redis, and the events.
+//! What a process is among the others: a node, with a link to each shard.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
-use super::{answers::EventLines, events::read_event, link::ProcessLink, verbs};
-use crate::peer_list::{HeartbeatOpts, Refusal, event_log::EventLog};
+use super::shard::Shard;
+use crate::peer_list::{HeartbeatOpts, RoomName};
 
 /// A node: this process, as far as it shares lists with others.
 pub(super) struct Node {
     pub opts: HeartbeatOpts,
-    pub link: Arc<ProcessLink>,
-    pub events: Arc<EventLog>,
-    pub events_asked: EventsAsked,
+    /// Its name among the nodes.
+    pub name: String,
+    pub shards: Box<[Arc<Shard>]>,
     pub ending: CancellationToken,
     /// The number of the last wait that began here.
     pub waits: AtomicU64,
-    /// When the lists in Redis were created, by its clock in ms. 0: not known yet.
-    pub created: AtomicU64,
-    /// The highest id that was given in a room, as far as this node knows.
-    pub highest_room_id: AtomicU32,
     /// The number of the last copy of a room's list.
     copies: AtomicU64,
 }
 
-/// The questions for events, of which one at a time is open: otherwise events would come
-/// twice.
-#[derive(Default)]
-pub(super) struct EventsAsked {
-    alone: tokio::sync::Mutex<()>,
-    /// A task is about to ask.
-    pub is_next: AtomicBool,
-}
-
 impl Node {
-    pub fn new(opts: HeartbeatOpts, link: ProcessLink) -> Arc<Self> {
+    /// A node of these shards, of which there is at least one.
+    pub fn new(opts: HeartbeatOpts, name: String, shards: Vec<Arc<Shard>>) -> Arc<Self> {
         Arc::new(Self {
             opts,
-            link: Arc::new(link),
-            events: EventLog::new(),
-            events_asked: EventsAsked::default(),
+            name,
+            shards: shards.into(),
             ending: CancellationToken::new(),
             waits: AtomicU64::new(0),
-            created: AtomicU64::new(0),
-            highest_room_id: AtomicU32::new(0),
             copies: AtomicU64::new(0),
         })
     }
 
-    /// This id was given in a room.
-    pub fn note_room_id(&self, id: u32) {
-        self.highest_room_id.fetch_max(id, Ordering::Relaxed);
+    /// The shard that holds the list of a room, or the root list.
+    pub fn shard_of(&self, room: Option<&RoomName>) -> &Arc<Shard> {
+        let number = number_of_shard(room, self.shards.len());
+        &self.shards[number]
     }
 
     /// The number of another copy of a room's list.
@@ -65,27 +48,54 @@ impl Node {
         self.copies.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Asks for the events that have happened. `all`: also for those that were kept
-    /// before this node started. `patience`: how long this is tried.
-    pub async fn sync_events(&self, all: bool, patience: Option<Duration>) -> Result<(), Refusal> {
-        let _alone = self.events_asked.alone.lock().await;
-        // Events from now on need another question.
-        self.events_asked.is_next.store(false, Ordering::Release);
-        let known = if all { 0 } else { self.events.newest() };
-        let EventLines { newest, lines } = self.link.run(verbs::events(known), patience).await?;
-        let first = newest + 1 - lines.len() as u64;
-        for (number, line) in (first..).zip(&lines) {
-            self.events.go_on_at(number);
-            let event = read_event(line);
-            if event.is_none() {
-                warn!(
-                    line,
-                    "skipped an event in Redis, which a newer version has written"
-                );
-            }
-            self.events.add(event);
+    /// How many peers the other shards have, as each last told this node.
+    pub fn peers_beside(&self, shard: &Arc<Shard>) -> u64 {
+        let others = self
+            .shards
+            .iter()
+            .filter(|other| !Arc::ptr_eq(other, shard));
+        others
+            .map(|other| other.peers.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+/// The root list is in the first shard. A room is where the SHA-256 of its name leads: its
+/// first eight bytes as a number, modulo the number of shards. Nodes of all versions have to
+/// agree on this.
+fn number_of_shard(room: Option<&RoomName>, shards: usize) -> usize {
+    let Some(room) = room else { return 0 };
+    let digest = Sha256::digest(room.as_str());
+    let first = digest
+        .iter()
+        .take(8)
+        .fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+    usize::try_from(first % shards as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_finds_a_room_in_the_same_shard() {
+        let found = |room: &str| number_of_shard(Some(&room.parse().unwrap()), 16);
+        let shards = ["lobby", "a", "b", "A", "room-1"].map(found);
+        // As any other program for SHA-256 has it.
+        assert_eq!(shards, [2, 10, 10, 9, 15]);
+        assert_eq!(number_of_shard(None, 16), 0);
+    }
+
+    #[test]
+    fn rooms_are_spread_evenly() {
+        let mut rooms = [0; 8];
+        for number in 0..8000 {
+            let room: RoomName = format!("room-{number}").parse().unwrap();
+            rooms[number_of_shard(Some(&room), rooms.len())] += 1;
         }
-        self.events.go_on_at(newest + 1);
-        Ok(())
+        assert!(
+            rooms.iter().all(|count| (900..1100).contains(count)),
+            "{rooms:?}"
+        );
     }
 }

@@ -67,6 +67,6 @@ impl List {
     }
 
     pub fn wait_name(&self, number: u64) -> String {
-        format!("{}.{number}", self.node.link.node)
+        format!("{}.{number}", self.node.name)
     }
 }

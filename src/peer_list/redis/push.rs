@@ -10,29 +10,40 @@ use ::redis::{PushInfo, PushKind, Value};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{PATIENCE, here::OpenHere, list::List, lists::Lists, member::Member, retry};
+use super::{
+    PATIENCE, hearing::ECHO, here::OpenHere, list::List, lists::Lists, member::Member, retry,
+    shard::Shard,
+};
 use crate::peer_list::{Reason, Refusal, RoomName};
 
 /// After a lost connection, the lists of so many rooms are asked for at a time.
 const ROOMS_AT_ONCE: usize = 16;
 
-/// Listens to pushes for as long as the node is used.
-pub(super) fn start(lists: &Arc<Lists>, mut pushes: UnboundedReceiver<PushInfo>) {
-    let lists = Arc::downgrade(lists);
+/// Listens to pushes of a shard for as long as the node is used.
+pub(super) fn start(
+    lists: &Arc<Lists>,
+    shard: &Arc<Shard>,
+    mut pushes: UnboundedReceiver<PushInfo>,
+) {
+    let (lists, shard) = (Arc::downgrade(lists), Arc::downgrade(shard));
     tokio::spawn(async move {
         while let Some(push) = pushes.recv().await {
-            let Some(lists) = lists.upgrade() else { return };
+            let (Some(lists), Some(shard)) = (lists.upgrade(), shard.upgrade()) else {
+                return;
+            };
             match push.kind {
-                PushKind::Message => {
+                PushKind::SMessage => {
                     if let Some(Value::BulkString(text)) = push.data.get(1)
                         && let Some(push) = Push::read(&String::from_utf8_lossy(text))
                     {
-                        hear(&lists, push);
+                        hear(&lists, &shard, push);
                     }
                 }
                 // The connection was lost in between: the node asks for what it may have
                 // missed.
-                PushKind::Subscribe if is_last(&push) => lists.catch_up(),
+                PushKind::SSubscribe if is_last(&push) => lists.catch_up(&shard),
+                // The shard has moved to another server of the cluster.
+                PushKind::SUnsubscribe => shard.link.hearing.set_lost(),
                 _ => {}
             }
         }
@@ -45,29 +56,29 @@ fn is_last(push: &PushInfo) -> bool {
 }
 
 impl Lists {
-    /// Finds out what Redis could not push, or has lost.
-    pub fn catch_up(self: &Arc<Self>) {
-        let weak = Arc::downgrade(self);
+    /// Finds out what a shard could not push, or has lost.
+    pub fn catch_up(self: &Arc<Self>, shard: &Arc<Shard>) {
+        let (weak, shard) = (Arc::downgrade(self), shard.clone());
         tokio::spawn(retry::until_answered(move || {
-            let lists = weak.upgrade();
+            let (lists, shard) = (weak.upgrade(), shard.clone());
             async move {
                 match lists {
-                    Some(lists) => lists.find_out().await,
+                    Some(lists) => lists.find_out(&shard).await,
                     None => Ok(()),
                 }
             }
         }));
     }
 
-    async fn find_out(self: &Arc<Self>) -> Result<(), Refusal> {
-        if let Some(root) = self.used_list(None) {
+    async fn find_out(self: &Arc<Self>, shard: &Arc<Shard>) -> Result<(), Refusal> {
+        let mut rooms = self.used_lists_of(shard);
+        let roots = rooms.extract_if(.., |list| list.room.is_none());
+        for root in roots.collect::<Vec<_>>() {
             root.find_out().await?;
         }
-        self.node.sync_events(false, Some(PATIENCE)).await?;
-        self.deny().await?;
+        shard.sync_events(false, Some(PATIENCE)).await?;
+        self.deny(shard).await?;
         // Some at a time, and each goes on as soon as it can.
-        let lists = self.used_lists().into_iter();
-        let rooms = lists.filter(|list| list.room.is_some());
         let found_out = stream::iter(rooms)
             .map(|list| async move { list.find_out().await })
             .buffer_unordered(ROOMS_AT_ONCE);
@@ -108,6 +119,8 @@ enum Push {
     Replaced(Member, u64),
     /// The peer was removed, or its door should remove it.
     Removed(Member, Reason),
+    /// What this node has pushed to itself.
+    Echo,
 }
 
 impl Push {
@@ -122,6 +135,7 @@ impl Push {
             "v" if rest.is_empty() => Self::Changed(None),
             "v" => Self::Changed(Some(rest.parse().ok()?)),
             "e" => Self::Event,
+            ECHO => Self::Echo,
             "w" => Self::Wake(whom?),
             "b" => Self::EndWait(whom?),
             "x" => Self::Replaced(whom?, word.parse().ok()?),
@@ -131,7 +145,7 @@ impl Push {
     }
 }
 
-fn hear(lists: &Arc<Lists>, push: Push) {
+fn hear(lists: &Arc<Lists>, shard: &Arc<Shard>, push: Push) {
     match push {
         Push::Changed(room) => {
             if let Some(list) = lists.used_list(room.as_ref()) {
@@ -139,14 +153,15 @@ fn hear(lists: &Arc<Lists>, push: Push) {
             }
         }
         Push::Event => {
-            if lists.node.events_asked.is_next.swap(true, Ordering::AcqRel) {
+            if shard.events_asked.is_next.swap(true, Ordering::AcqRel) {
                 return;
             }
-            let node = lists.node.clone();
+            let shard = shard.clone();
             tokio::spawn(async move {
-                retry::until_answered(|| node.sync_events(false, None)).await;
+                retry::until_answered(|| shard.sync_events(false, None)).await;
             });
         }
+        Push::Echo => shard.link.hearing.heard_echo(),
         Push::Wake(whom) => lists.open_of(&whom, |here| here.news.notify_one()),
         Push::EndWait(whom) => lists.open_of(&whom, OpenHere::end_wait),
         Push::Replaced(whom, session) => lists.open_of(&whom, |here| here.replaced_by(session)),
@@ -182,6 +197,7 @@ mod tests {
             ("va-room", Some(Push::Changed(Some(room)))),
             ("va/room", None),
             ("e", Some(Push::Event)),
+            (ECHO, Some(Push::Echo)),
             ("w7", Some(Push::Wake(root.clone()))),
             ("wa-room/7", Some(Push::Wake(in_room.clone()))),
             ("wa room/7", None),

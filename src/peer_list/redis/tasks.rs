@@ -1,4 +1,4 @@
-//! The tasks of a list, which end with it.
+//! The tasks of a node, which end with it.
 
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -7,19 +7,19 @@ use tokio::task::AbortHandle;
 #[derive(Default)]
 pub(super) struct Tasks {
     pub running: Mutex<Vec<AbortHandle>>,
-    pub collector: Mutex<Option<AbortHandle>>,
+    pub collectors: Mutex<Vec<AbortHandle>>,
 }
 
 impl Tasks {
-    pub fn stop_collector(&self) {
-        if let Some(collector) = self.collector.lock().take() {
+    pub fn stop_collectors(&self) {
+        for collector in self.collectors.lock().drain(..) {
             collector.abort();
         }
     }
 
     /// Stops all of them.
     pub fn stop(&self) {
-        self.stop_collector();
+        self.stop_collectors();
         for task in self.running.lock().drain(..) {
             task.abort();
         }

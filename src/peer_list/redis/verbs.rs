@@ -156,7 +156,8 @@ verbs! {
     now webhook_sent_last() -> SentLast;
 
     // Nodes.
-    now live(highest: u32, highest_in_rooms: u32) -> Life;
+    /// `elsewhere`: how many peers the other shards have.
+    now live(highest: u32, highest_in_rooms: u32, elsewhere: u64) -> Life;
     now bury() -> RemovedSome;
     now open_here(cursor: &str) -> ClaimedHere;
     now not_open(id: PeerId, name: &str) -> Anything;
@@ -283,7 +284,7 @@ mod tests {
             let args = args.trim_end_matches(')').split(", ");
             let args = args.filter(|arg| !arg.is_empty()).map(str::to_owned);
             // The first argument of a verb with a time is that time, which
-            // `ProcessLink::command` adds.
+            // `ShardLink::command` adds.
             Some((
                 name.to_owned(),
                 timed,

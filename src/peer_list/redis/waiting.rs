@@ -126,7 +126,7 @@ impl Wait {
             looking: Looking::new(list, id),
             number,
             name,
-            began: list.node.link.clock_in(Duration::ZERO),
+            began: list.shard.link.clock_in(Duration::ZERO),
             end,
             dialect: None,
             is_open: false,

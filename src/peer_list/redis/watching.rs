@@ -1,14 +1,18 @@
 //! The list as it is now, and the end of the server.
 
-use std::{slice, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::{
+    future::{join_all, select_ok, try_join_all},
+    stream::{self, StreamExt, TryStreamExt},
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     PATIENCE, READY_PATIENCE, RedisEngine,
-    answers::{ListedIds, Removed, SentLast, SomeRooms, Turn},
-    node::Node,
+    answers::{Removed, SentLast, Turn},
+    shard::Shard,
     verbs,
 };
 use crate::peer_list::{
@@ -22,8 +26,8 @@ const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// How often a node asks whether another node has sent an event to the webhook.
 const TURN_PAUSE: Duration = Duration::from_secs(1);
 
-/// At most this many peers are asked about at once: other calls wait meanwhile.
-const INFOS_AT_ONCE: usize = 200;
+/// The lists of so many rooms are asked for at a time.
+const ROOMS_AT_ONCE: usize = 16;
 
 #[async_trait]
 impl Watching for RedisEngine {
@@ -64,22 +68,29 @@ impl Watching for RedisEngine {
     }
 
     async fn peer_infos(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        self.list.node.infos_in(self.list.words()).await
+        self.list.shard.infos_in(self.list.words()).await
     }
 
     fn subscribe(&self, after: Option<&EventCursor>) -> PeerEvents {
-        PeerEvents::of(slice::from_ref(&self.list.node.events), after)
+        let logs = self.shards().iter().map(|shard| shard.events.clone());
+        PeerEvents::of(&logs.collect::<Vec<_>>(), after)
     }
 
     async fn webhook_events(&self) -> Vec<LogEvents> {
-        let asked = self.list.run(verbs::webhook_sent_last(), Some(PATIENCE));
-        let last = asked.await.ok().and_then(|SentLast(number)| number);
-        vec![self.list.node.events.subscribe(last)]
+        let asked = self.shards().iter().map(|shard| async {
+            let asked = shard.link.run(verbs::webhook_sent_last(), Some(PATIENCE));
+            let last = asked.await.ok().and_then(|SentLast(number)| number);
+            shard.events.subscribe(last)
+        });
+        join_all(asked).await
     }
 
-    async fn webhook_turn(&self, _: usize, number: u64) -> bool {
+    async fn webhook_turn(&self, log: usize, number: u64) -> bool {
+        let Some(shard) = self.shards().get(log) else {
+            return false;
+        };
         loop {
-            match self.list.run(verbs::webhook(number), Some(PATIENCE)).await {
+            match shard.link.run(verbs::webhook(number), Some(PATIENCE)).await {
                 Ok(Turn::Mine) => return true,
                 Ok(Turn::Sent) => return false,
                 Ok(Turn::Others) | Err(_) => sleep(TURN_PAUSE).await,
@@ -87,19 +98,24 @@ impl Watching for RedisEngine {
         }
     }
 
-    async fn webhook_sent(&self, _: usize, number: u64) {
-        let _ = self
-            .list
-            .run(verbs::webhook_sent(number), Some(PATIENCE))
-            .await;
+    async fn webhook_sent(&self, log: usize, number: u64) {
+        if let Some(shard) = self.shards().get(log) {
+            let sent = verbs::webhook_sent(number);
+            let _ = shard.link.run(sent, Some(PATIENCE)).await;
+        }
     }
 }
 
 #[async_trait]
 impl Engine for RedisEngine {
     async fn is_reachable(&self) -> bool {
-        let asked = self.list.run(verbs::ready(), Some(READY_PATIENCE));
-        asked.await.is_ok()
+        // A shard that is away must not take its nodes out of the load balancer: they serve
+        // the rooms of the others.
+        let asked = self.shards().iter().map(|shard| async {
+            let asked = shard.link.run(verbs::ready(), Some(READY_PATIENCE));
+            asked.await.map(drop)
+        });
+        select_ok(asked.map(Box::pin)).await.is_ok()
     }
 
     async fn purge(&self) -> Result<Vec<PeerId>, Refusal> {
@@ -120,7 +136,7 @@ impl Engine for RedisEngine {
     }
 
     fn cancel_gc(&self) {
-        self.lists.tasks.stop_collector();
+        self.lists.tasks.stop_collectors();
     }
 
     fn end_waits(&self) {
@@ -130,18 +146,7 @@ impl Engine for RedisEngine {
     async fn stop(&self) {
         self.lists.tasks.stop();
         self.lists.drop_kept();
-        let stopping = async {
-            loop {
-                let some = self.list.run(verbs::stop(), None).await?;
-                some.removed.iter().for_each(Removed::log);
-                if !some.has_more {
-                    return Ok::<(), Refusal>(());
-                }
-            }
-        };
-        let _ = timeout(STOP_PATIENCE, stopping).await;
-        // Subscribers of this node are told of the removals.
-        let _ = timeout(STOP_PATIENCE, self.list.node.sync_events(false, None)).await;
+        join_all(self.shards().iter().map(|shard| shard.stop())).await;
     }
 }
 
@@ -158,20 +163,8 @@ impl Rooms for RedisEngine {
     }
 
     async fn rooms(&self) -> Result<Vec<RoomInfo>, Refusal> {
-        let mut all = Vec::new();
-        let mut cursor = "0".to_owned();
-        loop {
-            let asked = self.list.run(verbs::rooms(&cursor), Some(PATIENCE));
-            let SomeRooms {
-                cursor: next,
-                rooms,
-            } = asked.await?;
-            all.extend(rooms);
-            cursor = next;
-            if cursor == "0" {
-                break;
-            }
-        }
+        let asked = self.shards().iter().map(|shard| shard.rooms());
+        let mut all = try_join_all(asked).await?.concat();
         all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         // A room may be named twice while rooms come and go.
         all.dedup_by(|a, b| a.name == b.name);
@@ -179,29 +172,40 @@ impl Rooms for RedisEngine {
     }
 
     async fn infos_of_all_rooms(&self) -> Result<Vec<PeerInfo>, Refusal> {
-        let mut all = self.list.node.infos_in("").await?;
-        for room in self.rooms().await? {
-            // No copy of its list is made for this.
-            let words = format!("{} 0", room.name);
-            all.extend(self.list.node.infos_in(&words).await?);
-        }
-        Ok(all)
+        let node = &self.list.node;
+        let root = node.shard_of(None).infos_in("").await?;
+        let rooms = stream::iter(self.rooms().await?)
+            .map(|room| async move {
+                // No copy of its list is made for this.
+                let words = format!("{} 0", room.name);
+                node.shard_of(Some(&room.name)).infos_in(&words).await
+            })
+            .buffered(ROOMS_AT_ONCE);
+        let rooms: Vec<_> = rooms.try_collect().await?;
+        Ok([vec![root], rooms].concat().concat())
     }
 }
 
-impl Node {
-    /// The peers in the list of a room, as the script names it, by rising id.
-    async fn infos_in(&self, room: &str) -> Result<Vec<PeerInfo>, Refusal> {
-        let listed = self.link.run_in(room, verbs::listed(), Some(PATIENCE));
-        let ListedIds(ids) = listed.await?;
-        let mut infos = Vec::new();
-        for ids in ids.chunks(INFOS_AT_ONCE) {
-            let asked = self
-                .link
-                .run_in(room, verbs::peer_infos(ids), Some(PATIENCE));
-            infos.extend(asked.await?);
-        }
-        infos.sort_unstable_by_key(|info| info.id);
-        Ok(infos)
+impl RedisEngine {
+    fn shards(&self) -> &[Arc<Shard>] {
+        &self.list.node.shards
+    }
+}
+
+impl Shard {
+    /// This node stops.
+    async fn stop(&self) {
+        let stopping = async {
+            loop {
+                let some = self.link.run(verbs::stop(), None).await?;
+                some.removed.iter().for_each(Removed::log);
+                if !some.has_more {
+                    return Ok::<(), Refusal>(());
+                }
+            }
+        };
+        let _ = timeout(STOP_PATIENCE, stopping).await;
+        // Subscribers of this node are told of the removals.
+        let _ = timeout(STOP_PATIENCE, self.sync_events(false, None)).await;
     }
 }

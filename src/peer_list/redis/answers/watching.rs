@@ -121,8 +121,10 @@ pub(in crate::peer_list::redis) struct Life {
     pub is_new: bool,
     /// The time of Redis, in ms.
     pub now: Option<u64>,
-    /// When the list was created, by the clock of Redis in ms.
+    /// When the lists were created, by the clock of Redis in ms.
     pub created: Option<u64>,
+    /// How many peers they have.
+    pub peers: Option<u64>,
 }
 
 impl Answer for Life {
@@ -131,6 +133,7 @@ impl Answer for Life {
             is_new: row.kind() == "1",
             now: row.number(),
             created: row.number(),
+            peers: row.number(),
         })
     }
 }
@@ -183,6 +186,10 @@ pub(in crate::peer_list::redis) enum Readiness {
         stored: String,
         own: String,
     },
+    /// The lists are spread over another number of shards.
+    OtherShards {
+        stored: String,
+    },
 }
 
 impl Answer for Readiness {
@@ -191,6 +198,9 @@ impl Answer for Readiness {
             "schema" => Self::OtherSchema {
                 stored: needed(row.text())?,
                 own: needed(row.text())?,
+            },
+            "shards" => Self::OtherShards {
+                stored: needed(row.text())?,
             },
             _ => Self::Ready,
         })

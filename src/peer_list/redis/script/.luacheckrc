@@ -1,7 +1,7 @@
 -- What stands before the script's text (library.rs), and what Redis gives it.
 std = "lua51"
 read_globals = {
-  "redis", "NAME", "GROWING", "DB", "TIMEOUT", "PATIENCE", "ANY_REQUEST", "BOUND",
+  "redis", "NAME", "GROWING", "DB", "SHARDS", "TIMEOUT", "PATIENCE", "ANY_REQUEST", "BOUND",
   "OVERHEAD", "MAX_PEERS", "MAX_ROOM_PEERS", "LOG_LENGTH", "EVENTS_KEPT", "EVENTS_QUEUED", "LINGER",
   "REPEAT_PAUSE", "LEASE", "NODE_LIFE", "STANDSTILL", "OP_LIFE", "REPOLL_PATIENCE",
   "LATE_REQUEST", "NAME_KEPT",

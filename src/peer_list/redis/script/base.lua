@@ -2,8 +2,9 @@
 --
 -- The script is the peer list in Redis: each verb of the domain is carried out as a
 -- whole. Its parts follow each other (`library.rs`) as if they were one file. They make a
--- library of one function under two names. Its key: what all keys begin with, including
--- their hash tag. Its arguments: the verb, the node that asks, the room (below), and the
+-- library of one function under two names. Its first key: what all keys of a shard begin with,
+-- including their hash tag; the second only has to be another (`library.rs`). Its arguments:
+-- the verb, the node that asks, the room (below), and the
 -- arguments of the verb.
 --
 -- A room is a list of its own, and the root list is one too. The argument is empty for the
@@ -15,9 +16,9 @@
 -- the list as constants, times in ms: TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD,
 -- MAX_PEERS, MAX_ROOM_PEERS, LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE,
 -- REPOLL_PATIENCE, LATE_REQUEST, NAME_KEPT, LEASE, NODE_LIFE, STANDSTILL, OP_LIFE; and
--- DB, the number of the database.
+-- DB, the number of the database; and SHARDS, how many shards there are.
 --
--- Keys that all rooms share, after the prefix:
+-- Keys that all rooms of the shard share, after the prefix:
 --   id, room_id          counters: the last id of the root list, and of the rooms
 --   event                a counter: the last event
 --   stale                sorted set: when each peer (`ID` or `ROOM/ID`) is stale
@@ -34,6 +35,8 @@
 --   awake                when a node last reached this server
 --   created              when a node first reached this server
 --   schema               the number of the stored form
+--   shards               how many shards there are
+--   elsewhere            how many peers the other shards have, as a node last knew
 --   grace                exists while no peer is collected, after no node reached this
 --                        server for a while
 --   webhook, webhook:sent
@@ -142,11 +145,11 @@ end
 -- Pushes to a node, or to all. The channels of Redis are shared by all its databases, so
 -- the number of the database is in their names.
 local function tell(node, what)
-  call('PUBLISH', shard(DB .. ':n:', node), what)
+  call('SPUBLISH', shard(DB .. ':n:', node), what)
 end
 
 local function tell_all(what)
-  call('PUBLISH', shard(DB .. ':all'), what)
+  call('SPUBLISH', shard(DB .. ':all'), what)
 end
 
 -- Pushes to the nodes that have a copy of the current room's list. (A node that is silent may

@@ -61,9 +61,10 @@ end
 local SCHEMA = '3'
 
 -- This node lives, and these are the highest ids that it has seen in the root list and in
--- rooms. Returns whether it is new to the others (or was taken for dead), the time, and when
--- the lists were created.
-function verbs.live(highest, highest_in_rooms)
+-- rooms. `elsewhere`: how many peers the other shards have. Returns whether it is new to the
+-- others (or was taken for dead), the time, when the lists were created, and how many peers
+-- they have.
+function verbs.live(highest, highest_in_rooms, elsewhere)
   notice_standstill()
   skip_lost_ids('', highest)
   skip_lost_ids('any', highest_in_rooms)
@@ -71,9 +72,18 @@ function verbs.live(highest, highest_in_rooms)
   call('SETNX', shard('event'), begin_events())
   call('SETNX', shard('created'), string.format('%.0f', now))
   call('SETNX', shard('schema'), SCHEMA)
+  call('SETNX', shard('shards'), SHARDS)
+  if SHARDS > 1 then
+    call('SET', shard('elsewhere'), elsewhere)
+  end
   local is_new = call('SADD', shard('announced'), NODE) == 1
   call('ZADD', shard('nodes'), now + NODE_LIFE, NODE)
-  return { is_new and '1' or '0', string.format('%.0f', now), call('GET', shard('created')) }
+  return {
+    is_new and '1' or '0',
+    string.format('%.0f', now),
+    call('GET', shard('created')),
+    call('ZCARD', shard('stale')),
+  }
 end
 
 local CLAIMED_AT_ONCE = 100
@@ -151,7 +161,7 @@ end
 -- form.
 function verbs.ready()
   call('SET', shard('ready'), '1')
-  call('PUBLISH', key(DB .. ':ready'), '')
+  call('SPUBLISH', shard(DB .. ':ready'), '')
   local stored = call('GET', shard('schema'))
   if not stored and call('EXISTS', shard('created')) == 1 then
     -- The first form had no number.
@@ -159,6 +169,10 @@ function verbs.ready()
   end
   if stored and stored ~= SCHEMA then
     return { 'schema', stored, SCHEMA }
+  end
+  local shards = call('GET', shard('shards'))
+  if shards and tonumber(shards) ~= SHARDS then
+    return { 'shards', shards }
   end
   return { 'ok' }
 end

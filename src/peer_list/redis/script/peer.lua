@@ -310,7 +310,8 @@ end
 
 -- The refusal, if nobody can come in.
 local function refused_as_full()
-  if call('ZCARD', shard('stale')) >= MAX_PEERS then
+  local elsewhere = SHARDS > 1 and tonumber(call('GET', shard('elsewhere'))) or 0
+  if call('ZCARD', shard('stale')) + elsewhere >= MAX_PEERS then
     return { 'full' }
   end
   local peers = ROOM ~= '' and call('HGET', shard('rooms'), ROOM)

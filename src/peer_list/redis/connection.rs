@@ -1,0 +1,166 @@
+//! A connection to Redis that can be replaced.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use redis::{
+    Client, Cmd, RedisResult, Value,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{retry, source::Source};
+
+/// How often the connections are checked.
+pub(super) const WATCH_PERIOD: Duration = Duration::from_millis(250);
+
+/// A connection with an open question and no answer for this long may lead to a Redis
+/// that hangs.
+const SUSPICION: Duration = Duration::from_millis(1000);
+
+/// A Redis that works answers a new connection within this time.
+const PROBE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A connection that can be replaced. The redis crate reconnects after a cut, but stays
+/// for ever with a connection that is refused when it reconnects (a password that is
+/// wrong for a moment), or whose Redis hangs (a stalled machine) while another Redis has
+/// taken over its address.
+pub(super) struct Connection {
+    source: Arc<Source>,
+    /// A key of the shard, which says where in a cluster the shard is.
+    key: String,
+    config: ConnectionManagerConfig,
+    current: Mutex<Arc<Wire>>,
+}
+
+/// A connection, and the time of its last answer.
+pub(super) struct Wire {
+    pub connection: ConnectionManager,
+    made: Instant,
+    heard: Mutex<Instant>,
+    /// Cancelled when another connection has taken its place: open questions are asked
+    /// there.
+    replaced: CancellationToken,
+}
+
+impl Wire {
+    fn new(connection: ConnectionManager) -> Arc<Self> {
+        let now = Instant::now();
+        Arc::new(Self {
+            connection,
+            made: now,
+            heard: Mutex::new(now),
+            replaced: CancellationToken::new(),
+        })
+    }
+
+    /// Asks on this connection until it is replaced.
+    pub async fn ask(&self, call: &Cmd) -> RedisResult<Value> {
+        let mut connection = self.connection.clone();
+        let answer = tokio::select! {
+            answer = call.query_async::<Value>(&mut connection) => answer,
+            () = self.replaced.cancelled() => Err(late()),
+        };
+        if answer.is_ok() {
+            *self.heard.lock() = Instant::now();
+        }
+        answer
+    }
+
+    /// Whether it has answered recently.
+    fn has_answered(&self) -> bool {
+        self.heard.lock().elapsed() < SUSPICION
+    }
+}
+
+/// What a check of a connection has found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    Answers,
+    Silent,
+    /// It was replaced.
+    Replaced,
+}
+
+impl Connection {
+    pub async fn connect(
+        source: Arc<Source>,
+        key: &str,
+        config: ConnectionManagerConfig,
+    ) -> RedisResult<Self> {
+        let client = source.client(key).await?;
+        let connection = ConnectionManager::new_with_config(client, config.clone()).await?;
+        Ok(Self {
+            source,
+            key: key.to_owned(),
+            config,
+            current: Mutex::new(Wire::new(connection)),
+        })
+    }
+
+    pub fn wire(&self) -> Arc<Wire> {
+        self.current.lock().clone()
+    }
+
+    /// Replaces this connection by a new one to where the primary is now, unless that was
+    /// done just now.
+    pub async fn renew(&self, wire: &Arc<Wire>) {
+        if wire.made.elapsed() < retry::LONGEST_PAUSE {
+            return;
+        }
+        if let Ok(client) = self.source.client(&self.key).await {
+            self.replace(wire, client);
+        }
+    }
+
+    /// Replaces this connection, if no other task has.
+    fn replace(&self, wire: &Arc<Wire>, client: Client) {
+        let mut current = self.current.lock();
+        if !Arc::ptr_eq(&current, wire) {
+            return;
+        }
+        let made = ConnectionManager::new_lazy_with_config(client, self.config.clone());
+        if let Ok(connection) = made {
+            *current = Wire::new(connection);
+            wire.replaced.cancel();
+        }
+    }
+
+    /// A client of the primary, if that answers on a new connection.
+    async fn answering(&self) -> RedisResult<Client> {
+        let client = self.source.client(&self.key).await?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd("PING").exec_async(&mut connection).await?;
+        Ok(client)
+    }
+
+    /// Checks the connection by this question, and replaces it if it does not answer and a
+    /// new one does.
+    pub async fn watch(&self, question: &Cmd) -> Watched {
+        let wire = self.wire();
+        match timeout(WATCH_PERIOD, wire.ask(question)).await {
+            Ok(Ok(_)) => return Watched::Answers,
+            // A cut connection, which the crate makes again, to the same address.
+            Ok(Err(_)) if !self.source.may_move() => return Watched::Silent,
+            _ if wire.has_answered() => return Watched::Silent,
+            _ => {}
+        }
+        let Ok(Ok(client)) = timeout(PROBE_PATIENCE, self.answering()).await else {
+            return Watched::Silent;
+        };
+        // The old connection may only have been slow.
+        if wire.has_answered() {
+            return Watched::Silent;
+        }
+        self.replace(&wire, client);
+        match Arc::ptr_eq(&wire, &self.wire()) {
+            true => Watched::Silent,
+            false => Watched::Replaced,
+        }
+    }
+}
+
+pub(super) fn late() -> redis::RedisError {
+    redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))
+}

@@ -1,0 +1,117 @@
+//! A shard: the part of Redis that holds the lists of some rooms, under one hash tag.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tracing::warn;
+
+use super::{
+    INFOS_AT_ONCE, PATIENCE,
+    answers::{EventLines, ListedIds, SomeRooms},
+    events::read_event,
+    link::ShardLink,
+    verbs,
+};
+use crate::peer_list::{PeerInfo, Refusal, RoomInfo, event_log::EventLog};
+
+/// A shard, as this node sees it.
+pub(super) struct Shard {
+    pub link: Arc<ShardLink>,
+    pub events: Arc<EventLog>,
+    pub events_asked: EventsAsked,
+    /// When its lists in Redis were created, by its clock in ms. 0: not known yet.
+    pub created: AtomicU64,
+    /// The highest id that was given in one of its rooms, as far as this node knows.
+    pub highest_room_id: AtomicU32,
+    /// How many peers it has, as it last told this node.
+    pub peers: AtomicU64,
+}
+
+/// The questions for events, of which one at a time is open: otherwise events would come
+/// twice.
+#[derive(Default)]
+pub(super) struct EventsAsked {
+    alone: tokio::sync::Mutex<()>,
+    /// A task is about to ask.
+    pub is_next: AtomicBool,
+}
+
+impl Shard {
+    pub fn new(link: ShardLink) -> Arc<Self> {
+        Arc::new(Self {
+            link: Arc::new(link),
+            events: EventLog::new(),
+            events_asked: EventsAsked::default(),
+            created: AtomicU64::new(0),
+            highest_room_id: AtomicU32::new(0),
+            peers: AtomicU64::new(0),
+        })
+    }
+
+    /// This id was given in a room.
+    pub fn note_room_id(&self, id: u32) {
+        self.highest_room_id.fetch_max(id, Ordering::Relaxed);
+    }
+
+    /// Asks for the events that have happened. `all`: also for those that were kept
+    /// before this node started. `patience`: how long this is tried.
+    pub async fn sync_events(&self, all: bool, patience: Option<Duration>) -> Result<(), Refusal> {
+        let _alone = self.events_asked.alone.lock().await;
+        // Events from now on need another question.
+        self.events_asked.is_next.store(false, Ordering::Release);
+        let known = if all { 0 } else { self.events.newest() };
+        let EventLines { newest, lines } = self.link.run(verbs::events(known), patience).await?;
+        let first = newest + 1 - lines.len() as u64;
+        for (number, line) in (first..).zip(&lines) {
+            self.events.go_on_at(number);
+            let event = read_event(line);
+            if event.is_none() {
+                warn!(
+                    line,
+                    "skipped an event in Redis, which a newer version has written"
+                );
+            }
+            self.events.add(event);
+        }
+        self.events.go_on_at(newest + 1);
+        Ok(())
+    }
+
+    /// Its rooms, in any order. One may be named twice while rooms come and go.
+    pub async fn rooms(&self) -> Result<Vec<RoomInfo>, Refusal> {
+        let mut all = Vec::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let asked = self.link.run(verbs::rooms(&cursor), Some(PATIENCE));
+            let SomeRooms {
+                cursor: next,
+                rooms,
+            } = asked.await?;
+            all.extend(rooms);
+            cursor = next;
+            if cursor == "0" {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The peers in the list of a room, as the script names it, by rising id.
+    pub async fn infos_in(&self, room: &str) -> Result<Vec<PeerInfo>, Refusal> {
+        let listed = self.link.run_in(room, verbs::listed(), Some(PATIENCE));
+        let ListedIds(ids) = listed.await?;
+        let mut infos = Vec::new();
+        for ids in ids.chunks(INFOS_AT_ONCE) {
+            let asked = self
+                .link
+                .run_in(room, verbs::peer_infos(ids), Some(PATIENCE));
+            infos.extend(asked.await?);
+        }
+        infos.sort_unstable_by_key(|info| info.id);
+        Ok(infos)
+    }
+}
