@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 REQUIREMENTS := tests/python/requirements.txt
 
 # Suites that take minutes: of faults, and of browsers. `make test` leaves them out.
-LONG_JS := cluster page redis-away redis-loss redis-once redis-start sentinel
+LONG_JS := cluster page redis-away redis-loss redis-once redis-start redis-cluster sentinel
 QUICK_JS := across client http presence readme reliable rooms shards socketio webhook websocket
 
 # The tests that also hold for a server of two nodes.

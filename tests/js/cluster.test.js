@@ -10,108 +10,18 @@ import path from 'node:path';
 import {createInterface} from 'node:readline';
 import {test} from 'node:test';
 
-import {directory, inAMinute, inRoom, insist, persistentRedis, signIn, startNodes, startWire} from './nodes.js';
+import {underLoad} from './load.js';
+import {directory, inAMinute, inRoom, persistentRedis, startNodes, startWire} from './nodes.js';
 import {
   atEnd, eventStream, freePort, pause, pollingPeer, readyClient, startNode, startRedis, until, webSocketPeer,
 } from './support.js';
 
-/** So many pairs of peers at a time. */
-const PAIRS = 5;
-
-/**
- * A load of messages between two peers, each request to any node. Ends with
- * what was accepted (by its number), what may have been, and what arrived.
- */
-async function load(nodes, acknowledges) {
-  const [from, to] = [await signIn(nodes, 'from'), await signIn(nodes, 'to')];
-  const accepted = [];
-  const doubtful = new Set();
-  const arrived = [];
-  let isOver = false;
-  let isSent = false;
-  const sending = (async () => {
-    for (let number = 1; !isOver; number += 1) {
-      const target = `/message?peer_id=${from}&to=${to}`;
-      const options = {method: 'POST', body: String(number)};
-      if (acknowledges) {
-        // Sent again until it is answered, and delivered once.
-        const {status, text} = await insist(nodes, `${target}&seq=${number}`, options);
-        assert.equal(status, 200, text);
-        accepted.push(number);
-      } else {
-        const status = await nodes.ask(target, options).then(async (answer) => {
-          await answer.text();
-          return answer.status;
-        }).catch(() => 0);
-        if (status === 200) accepted.push(number);
-        else doubtful.add(number);
-      }
-      await pause(1);
-    }
-  })();
-  const receiving = (async () => {
-    let ack = 0;
-    while (!isSent || !arrived.includes(accepted.at(-1))) {
-      const query = acknowledges ? `&ack=${ack}` : '';
-      const {status, headers, text} = await insist(nodes, `/wait?peer_id=${to}${query}`);
-      assert.equal(status, 200, text);
-      if (headers.get('pragma') !== from) continue;
-      if (acknowledges) {
-        const seq = Number(headers.get('x-message-seq'));
-        if (seq <= ack) continue;
-        assert.equal(seq, ack + 1, 'a gap');
-        ack = seq;
-      }
-      arrived.push(Number(text));
-    }
-  })();
-  return {
-    accepted,
-    stop: async () => {
-      isOver = true;
-      await sending;
-      isSent = true;
-      await receiving;
-      return {accepted, doubtful, arrived};
-    },
-  };
-}
-
-/** What has to hold of a load, whatever happened. `repeats`: at most so many. */
-function nothingIsLost({accepted, doubtful, arrived}, acknowledges, repeats) {
-  assert.ok(accepted.length >= 100, `only ${accepted.length} messages`);
-  if (acknowledges) {
-    assert.deepEqual(arrived, accepted);
-    return;
-  }
-  const known = arrived.filter((number) => !doubtful.has(number));
-  const once = known.filter((number, index) => number !== known[index - 1]);
-  assert.deepEqual(once, accepted);
-  assert.ok(known.length - once.length <= repeats, `${known.length - once.length} repeats`);
-}
-
 for (const acknowledges of [true, false]) {
   const how = acknowledges ? 'with acknowledgements' : 'without acknowledgements';
-  /** Runs a load, and meanwhile what happens; it goes on afterwards. */
-  const underLoad = async (nodes, happens, repeats = 0) => {
-    // Some pairs are in the root list, others in rooms.
-    const places = Array.from({length: PAIRS}, (_, pair) => (pair % 2 ? inRoom(nodes, `room${pair}`) : nodes));
-    const loads = await Promise.all(places.map((place) => load(place, acknowledges)));
-    const more = (count) => Promise.all(loads.map(({accepted}) => {
-      const goal = accepted.length + count;
-      return until(() => accepted.length >= goal);
-    }));
-    await more(50);
-    await happens(more);
-    await more(50);
-    const ended = await Promise.all(loads.map((running) => running.stop()));
-    for (const running of ended) nothingIsLost(running, acknowledges, repeats);
-  };
-
   test(`${how}, nothing is lost when a node is killed`, async (t) => {
     const redis = await persistentRedis(t);
     const nodes = await startNodes(t, redis.url, 3);
-    await underLoad(nodes, async (more) => {
+    await underLoad(nodes, acknowledges, async (more) => {
       await nodes.end(0, 'SIGKILL');
       await more(50);
       await nodes.end(0, 'SIGKILL');
@@ -121,7 +31,7 @@ for (const acknowledges of [true, false]) {
   test(`${how}, nothing is lost when all nodes are restarted one after the other`, async (t) => {
     const redis = await persistentRedis(t);
     const nodes = await startNodes(t, redis.url);
-    await underLoad(nodes, async (more) => {
+    await underLoad(nodes, acknowledges, async (more) => {
       for (let number = 0; number < 2; number += 1) {
         await nodes.start();
         await nodes.end(0, 'SIGTERM');
@@ -133,7 +43,7 @@ for (const acknowledges of [true, false]) {
   test(`${how}, nothing is lost when Redis is restarted`, async (t) => {
     const redis = await persistentRedis(t);
     const nodes = await startNodes(t, redis.url);
-    await underLoad(nodes, async () => {
+    await underLoad(nodes, acknowledges, async () => {
       for (const signal of ['SIGTERM', 'SIGKILL']) {
         await redis.kill(signal);
         await redis.restart();
@@ -151,7 +61,7 @@ for (const acknowledges of [true, false]) {
       if (answer.status === 503) refused.push(request);
       return answer;
     };
-    await underLoad(nodes, async () => {
+    await underLoad(nodes, acknowledges, async () => {
       redis.process.kill('SIGSTOP');
       await pause(3000);
       redis.process.kill('SIGCONT');
@@ -163,7 +73,7 @@ for (const acknowledges of [true, false]) {
     const redis = await persistentRedis(t);
     const wire = await startWire(t, redis.port);
     const nodes = await startNodes(t, wire.url);
-    await underLoad(nodes, async (more) => {
+    await underLoad(nodes, acknowledges, async (more) => {
       for (let number = 0; number < 5; number += 1) {
         wire.cut();
         await more(20);

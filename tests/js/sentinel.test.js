@@ -7,16 +7,18 @@ import {writeFileSync} from 'node:fs';
 import path from 'node:path';
 import {test} from 'node:test';
 
+import {underLoad} from './load.js';
 import {directory, inRoom, insist, signIn, startNodes} from './nodes.js';
 import {freePort, killAtEnd, startRedis, until} from './support.js';
 
-/** A primary, its replica, and three Sentinels that watch both. */
-async function startSentinels(t) {
-  const inMemory = () => ['--save', '', '--dir', directory(t, 'redis')];
-  const primary = await startRedis(t, ...inMemory(), '--repl-diskless-sync-delay', '0');
-  const replica = await startRedis(t, ...inMemory(), '--replicaof', '127.0.0.1', primary.port);
-  const isInSync = async () => /master_link_status:up/.test(await replica.cli('info', 'replication'));
-  await until(isInSync);
+/** A primary, its replicas, and three Sentinels that watch them. */
+async function startSentinels(t, count, ...options) {
+  const settings = () => ['--save', '', '--dir', directory(t, 'redis'), '--repl-diskless-sync-delay', '0', ...options];
+  const primary = await startRedis(t, ...settings());
+  const replicas = await Promise.all(Array.from({length: count}, () => startRedis(t, ...settings(),
+    '--replicaof', '127.0.0.1', primary.port)));
+  const isInSync = async (replica) => /master_link_status:up/.test(await replica.cli('info', 'replication'));
+  for (const replica of replicas) await until(() => isInSync(replica));
   const ports = await Promise.all([1, 2, 3].map(async (number) => {
     const port = await freePort();
     const config = path.join(directory(t, `sentinel${number}`), 'sentinel.conf');
@@ -31,14 +33,16 @@ async function startSentinels(t) {
     return port;
   }));
   const ask = (...words) => primary.cli('-p', ports[0], ...words).catch(() => '');
-  // They know each other, and the replica.
-  await until(async () => {
-    const known = await ask('sentinel', 'master', 'main');
-    return /num-slaves\n1\n/.test(known) && /num-other-sentinels\n2\n/.test(known);
-  });
+  // They know each other, and the replicas.
+  const knowsAll = async (port) => {
+    const known = await primary.cli('-p', port, 'sentinel', 'master', 'main').catch(() => '');
+    return known.includes(`num-slaves\n${count}\n`) && known.includes('num-other-sentinels\n2\n');
+  };
+  for (const port of ports) await until(() => knowsAll(port));
   const url = `redis+sentinel://${ports.map((port) => `127.0.0.1:${port}`).join(',')}/main`;
   const primaryPort = async () => Number((await ask('sentinel', 'get-master-addr-by-name', 'main')).split('\n')[1]);
-  return {primary, replica, ask, url, primaryPort};
+  const untilTakenOver = () => until(async () => ![primary.port, NaN].includes(await primaryPort()));
+  return {primary, ask, url, untilTakenOver};
 }
 
 /** Passes a message from one peer to another, through any node. */
@@ -60,8 +64,8 @@ const ways = {
 
 for (const [how, goes] of Object.entries(ways)) {
   test(`nodes follow the Sentinels when the primary ${how}`, async (t) => {
-    const sentinels = await startSentinels(t);
-    const {primary, replica, url, primaryPort} = sentinels;
+    const sentinels = await startSentinels(t, 1);
+    const {primary, url, untilTakenOver} = sentinels;
     // Without a limit, a wait ends only by what Redis pushes to its node.
     const nodes = await startNodes(t, url, 2, {WEBRTC_WAIT_MS: '0'});
     const room = inRoom(nodes, 'a');
@@ -73,15 +77,41 @@ for (const [how, goes] of Object.entries(ways)) {
     const waiting = wait();
     assert.equal(await primary.cli('wait', '1', '0'), '1');
     await goes(sentinels);
-    await until(async () => await primaryPort() === replica.port);
+    await untilTakenOver();
     await pass(room, from, to, 'after');
     await insist(room, `/message?peer_id=${to}&to=${from}`, {method: 'POST', body: 'back'});
     assert.equal((await waiting).text, 'back');
   });
+
+  // A primary that was told to hand over goes on until it is told that another has followed. It
+  // accepts nothing that would be lost if it has no replica left then.
+  const replicas = how === 'is told to hand over' ? 1 : 2;
+  test(`behind Sentinels nothing is lost when the primary ${how}`, async (t) => {
+    const sentinels = await startSentinels(t, replicas, '--min-replicas-to-write', '1');
+    const nodes = await startNodes(t, sentinels.url);
+    await underLoad(nodes, true, async () => {
+      await goes(sentinels);
+      await sentinels.untilTakenOver();
+    });
+  });
 }
 
+test('nodes leave a primary that was told to hand over before it knows', async (t) => {
+  const sentinels = await startSentinels(t, 1);
+  const {primary, ask, url, untilTakenOver} = sentinels;
+  const nodes = await startNodes(t, url);
+  const clients = async () => (await primary.cli('client', 'list', 'type', 'normal')).split('\n')
+    .filter((client) => /cmd=(fcall|spublish)/.test(client)).length;
+  await until(async () => await clients() === 2);
+  await ask('sentinel', 'failover', 'main');
+  await untilTakenOver();
+  await until(async () => await clients() === 0);
+  assert.match(await primary.cli('info', 'replication'), /role:master/);
+  await signIn(nodes, 'x');
+});
+
 test('Sentinels that do not know the primary end the start', async (t) => {
-  const {url} = await startSentinels(t);
+  const {url} = await startSentinels(t, 1);
   const nodes = startNodes(t, url.replace('/main', '/other'), 1);
   await assert.rejects(nodes, /it exited with 2/);
 });

@@ -154,6 +154,7 @@ impl Connecting<'_> {
             hearing: Hearing::default(),
             health: Health::default(),
             clock: AtomicU64::new(0),
+            switches: AtomicU64::new(0),
             start: Instant::now(),
         };
         link.subscribe().await?;

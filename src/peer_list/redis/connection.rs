@@ -19,6 +19,9 @@ pub(super) const WATCH_PERIOD: Duration = Duration::from_millis(250);
 /// that hangs.
 const SUSPICION: Duration = Duration::from_millis(1000);
 
+/// While calls fail, it is asked this often where the primary is.
+const ASK_PAUSE: Duration = Duration::from_millis(250);
+
 /// A Redis that works answers a new connection within this time.
 const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -32,11 +35,15 @@ pub(super) struct Connection {
     key: String,
     config: ConnectionManagerConfig,
     current: Mutex<Arc<Wire>>,
+    /// When it was last asked where the primary is, because of an error.
+    asked: Mutex<Instant>,
 }
 
 /// A connection, and the time of its last answer.
 pub(super) struct Wire {
     pub connection: ConnectionManager,
+    /// Where it leads.
+    address: String,
     made: Instant,
     heard: Mutex<Instant>,
     /// Cancelled when another connection has taken its place: open questions are asked
@@ -45,10 +52,11 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    fn new(connection: ConnectionManager) -> Arc<Self> {
+    fn new(connection: ConnectionManager, address: String) -> Arc<Self> {
         let now = Instant::now();
         Arc::new(Self {
             connection,
+            address,
             made: now,
             heard: Mutex::new(now),
             replaced: CancellationToken::new(),
@@ -90,12 +98,14 @@ impl Connection {
         config: ConnectionManagerConfig,
     ) -> RedisResult<Self> {
         let client = source.client(key).await?;
+        let address = address_of(&client);
         let connection = ConnectionManager::new_with_config(client, config.clone()).await?;
         Ok(Self {
             source,
             key: key.to_owned(),
             config,
-            current: Mutex::new(Wire::new(connection)),
+            current: Mutex::new(Wire::new(connection, address)),
+            asked: Mutex::new(Instant::now()),
         })
     }
 
@@ -103,15 +113,39 @@ impl Connection {
         self.current.lock().clone()
     }
 
-    /// Replaces this connection by a new one to where the primary is now, unless that was
-    /// done just now.
+    /// Replaces this connection by a new one to where the primary is now. One to the same
+    /// address is kept for a while.
     pub async fn renew(&self, wire: &Arc<Wire>) {
-        if wire.made.elapsed() < retry::LONGEST_PAUSE {
-            return;
+        {
+            let mut asked = self.asked.lock();
+            if asked.elapsed() < ASK_PAUSE {
+                return;
+            }
+            *asked = Instant::now();
         }
-        if let Ok(client) = self.source.client(&self.key).await {
+        if let Ok(client) = self.source.client(&self.key).await
+            && (wire.made.elapsed() >= retry::LONGEST_PAUSE || wire.address != address_of(&client))
+        {
             self.replace(wire, client);
         }
+    }
+
+    /// Replaces this connection if the primary is at another address. Returns whether it was
+    /// replaced.
+    pub async fn follow(&self) -> bool {
+        let wire = self.wire();
+        match self.source.client(&self.key).await {
+            Ok(client) if wire.address != address_of(&client) => {
+                self.replace(&wire, client);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Rises when the primary may have moved.
+    pub fn switches(&self) -> u64 {
+        self.source.switches()
     }
 
     /// Replaces this connection, if no other task has.
@@ -120,9 +154,10 @@ impl Connection {
         if !Arc::ptr_eq(&current, wire) {
             return;
         }
+        let address = address_of(&client);
         let made = ConnectionManager::new_lazy_with_config(client, self.config.clone());
         if let Ok(connection) = made {
-            *current = Wire::new(connection);
+            *current = Wire::new(connection, address);
             wire.replaced.cancel();
         }
     }
@@ -161,6 +196,11 @@ impl Connection {
     }
 }
 
+fn address_of(client: &Client) -> String {
+    client.get_connection_info().addr().to_string()
+}
+
+/// An answer that did not come in time.
 pub(super) fn late() -> redis::RedisError {
     redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))
 }

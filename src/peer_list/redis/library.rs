@@ -93,9 +93,9 @@ impl Library {
     /// Makes a call of the function that carries out this verb in a shard, whose keys begin
     /// with `prefix`; the other arguments follow.
     ///
-    /// It names two keys that do not exist. While a cluster moves the slot of the shard, key
-    /// by key, a command with several keys is carried out only where all of them are: so no
-    /// verb is while some keys of the shard are here and some there.
+    /// It names a key that does not exist. While a cluster moves the slot of the shard, key by
+    /// key, it refuses that (ASK): so no verb is carried out while some keys of the shard are
+    /// at one master and some at another.
     pub fn call(&self, verb: &str, prefix: &str) -> Cmd {
         let is_growing = GROWING.contains(&verb);
         let mut call = redis::cmd("FCALL");
@@ -104,7 +104,7 @@ impl Library {
         } else {
             &self.name
         });
-        call.arg(2).arg(prefix).arg(format!("{prefix}-"));
+        call.arg(1).arg(prefix);
         call
     }
 

@@ -52,6 +52,8 @@ pub(super) struct ShardLink {
     pub hearing: Hearing,
     /// The health of Redis, as the log has reported it.
     pub health: Health,
+    /// How often Sentinels had said that the primary has moved, when that was last looked at.
+    pub switches: AtomicU64,
     /// Redis' time in ms when this process began. 0: not known yet.
     pub clock: AtomicU64,
     pub start: Instant,
@@ -104,6 +106,13 @@ impl ShardLink {
         }
         if commands == Watched::Answers {
             self.hearing.sent_echo();
+        }
+        let switches = self.commands.switches();
+        if self.switches.swap(switches, Ordering::Relaxed) != switches {
+            let (_, is_moved) = tokio::join!(self.commands.follow(), self.subscription.follow());
+            if is_moved {
+                self.hearing.set_lost();
+            }
         }
         if self.hearing.take_lost() {
             let wire = self.subscription.wire();

@@ -178,6 +178,7 @@ impl RedisEngine {
             push::start(&lists, shard, pushes);
         }
         lists.start_tasks();
+        lists.tasks.running.lock().extend(connecting.place.listen());
         Ok(Self { lists, list })
     }
 }

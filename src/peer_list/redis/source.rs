@@ -4,7 +4,15 @@ mod cluster;
 mod hosts;
 mod sentinels;
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::select_ok;
 use redis::{
@@ -13,7 +21,10 @@ use redis::{
 };
 use secrecy::ExposeSecret;
 use socket2::TcpKeepalive;
-use tokio::time::timeout;
+use tokio::{
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
 
 use self::{cluster::Cluster, sentinels::Sentinels};
 use super::{ClientIdentity, ClusterOpts, ConnectError, connection::late};
@@ -25,10 +36,15 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 /// A server that works says within this time where the primary is.
 const ASKED_PATIENCE: Duration = Duration::from_millis(500);
 
+/// The pause before a Sentinel that could not be reached is tried again.
+const LISTENING_PAUSE: Duration = Duration::from_secs(1);
+
 /// Where the primary of each shard is, and how to connect to it.
 pub(super) struct Source {
     place: Place,
     certificates: Option<TlsCertificates>,
+    /// How often Sentinels have said that another server is the primary.
+    switches: AtomicU64,
 }
 
 enum Place {
@@ -54,6 +70,7 @@ impl Source {
         Ok(Self {
             place: Place::read(opts.url.expose_secret())?,
             certificates: certificates(opts)?,
+            switches: AtomicU64::new(0),
         })
     }
 
@@ -103,6 +120,42 @@ impl Source {
                 let url = cluster.hosts.with_user(address, 0);
                 cluster.ask(address, connect(url).await?, key).await
             }
+        }
+    }
+
+    /// Rises when Sentinels have said that another server is the primary.
+    pub fn switches(&self) -> u64 {
+        self.switches.load(Ordering::Relaxed)
+    }
+
+    /// Listens to the Sentinels, if there are any. Otherwise a node would not leave a primary
+    /// that was told to hand over, and what that accepts is lost.
+    pub fn listen(self: &Arc<Self>) -> Vec<AbortHandle> {
+        let Place::Sentinels(sentinels) = &self.place else {
+            return Vec::new();
+        };
+        let addresses = sentinels.hosts.addresses().iter().cloned();
+        let listening = addresses.map(|address| {
+            let source = self.clone();
+            tokio::spawn(async move { source.listen_to(&address).await }).abort_handle()
+        });
+        listening.collect()
+    }
+
+    async fn listen_to(&self, address: &str) {
+        let Place::Sentinels(sentinels) = &self.place else {
+            return;
+        };
+        let is_switched = || {
+            self.switches.fetch_add(1, Ordering::Relaxed);
+        };
+        loop {
+            let url = sentinels.hosts.without_user(address);
+            let client = url.into_connection_info().and_then(|info| self.open(info));
+            if let Ok(client) = client {
+                let _ = sentinels.listen(&client, is_switched).await;
+            }
+            sleep(LISTENING_PAUSE).await;
         }
     }
 

@@ -2,9 +2,8 @@
 --
 -- The script is the peer list in Redis: each verb of the domain is carried out as a
 -- whole. Its parts follow each other (`library.rs`) as if they were one file. They make a
--- library of one function under two names. Its first key: what all keys of a shard begin with,
--- including their hash tag; the second only has to be another (`library.rs`). Its arguments:
--- the verb, the node that asks, the room (below), and the
+-- library of one function under two names. Its key: what all keys of a shard begin with,
+-- including their hash tag. Its arguments: the verb, the node that asks, the room (below), and the
 -- arguments of the verb.
 --
 -- A room is a list of its own, and the root list is one too. The argument is empty for the

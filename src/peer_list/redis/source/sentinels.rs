@@ -1,7 +1,8 @@
 //! Sentinels, and the primary that they watch.
 
+use futures_util::StreamExt;
 use redis::{
-    ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisResult, aio::MultiplexedConnection,
+    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisResult, aio::MultiplexedConnection,
 };
 
 use super::hosts::{Hosts, address_of};
@@ -48,6 +49,25 @@ impl Sentinels {
         self.hosts
             .with_user(&address, self.db)
             .into_connection_info()
+    }
+}
+
+impl Sentinels {
+    /// Listens to one of them until it is cut off. Tells of each primary that has followed
+    /// another, and once at the beginning: one may have before.
+    pub async fn listen(&self, sentinel: &Client, is_switched: impl Fn()) -> RedisResult<()> {
+        let mut sentinel = sentinel.get_async_pubsub().await?;
+        sentinel.subscribe("+switch-master").await?;
+        is_switched();
+        let mut switches = sentinel.on_message();
+        while let Some(switch) = switches.next().await {
+            // `NAME HOST PORT HOST PORT`, before and now.
+            let told: String = switch.get_payload()?;
+            if told.split(' ').next() == Some(&self.name) {
+                is_switched();
+            }
+        }
+        Ok(())
     }
 }
 
