@@ -135,6 +135,23 @@ async fn a_silent_peer_hears_messages_and_nothing_of_the_list(engine: EngineKind
     nothing_for(&list, &*socket).await;
 }
 
+async fn a_node_that_comes_to_a_long_list_has_all_of_it(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let names: Vec<String> = (1..=1_100).map(|number| format!("peer{number}")).collect();
+    let peers = join_all(names.iter().map(|name| list.add_peer(Some(name), LISTED))).await;
+    let last = peers.last().unwrap().as_ref().unwrap().id;
+    // Nobody is connected any more, but for one.
+    let mut polls = wait(&list, last);
+    list.pass_secs(3).await;
+    assert!(list.try_now(&mut polls).await.is_none());
+    let other = list.another_node().await;
+    assert_eq!(other.cards().await.unwrap().len(), names.len());
+    let status = |name: &str| u8::from(name == names[usize::try_from(last.get()).unwrap() - 1]);
+    let lines = names.iter().enumerate().rev();
+    let lines = lines.map(|(at, name)| format!("{name},{},{}\n", at + 1, status(name)));
+    assert_eq!(text(&other.format()), lines.collect::<String>());
+}
+
 async fn a_change_of_status_alone_is_not_told(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
@@ -197,6 +214,7 @@ every_list! {
     a_waiting_message_goes_before_a_change_that_it_does_not_need,
     a_message_follows_the_list_that_names_its_sender_at_once,
     a_silent_peer_hears_messages_and_nothing_of_the_list,
+    a_node_that_comes_to_a_long_list_has_all_of_it,
     a_change_of_status_alone_is_not_told,
     a_peer_can_be_looked_up_while_it_is_in_the_list,
     every_node_counts_the_peers_in_the_list,

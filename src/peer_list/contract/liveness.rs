@@ -42,6 +42,28 @@ async fn a_client_that_closes_its_connection_after_an_answer_counts_for_two_seco
     assert_eq!(list.lines().await, "a,1,0\n");
 }
 
+async fn a_peer_that_polls_again_within_two_seconds_stays_connected_for_all(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let b = sign_in(&list, "b").await;
+    take(&list, a).await;
+    let ended = |id, limit| list.within(limit, wait_with(&list, id, limited(limit)));
+    let moment = Duration::from_millis(100);
+    ended(a, moment).await.unwrap().done();
+    list.pass_secs(1).await;
+    // Nodes ask who is connected.
+    sign_in(&list, "c").await;
+    assert_eq!(take(&list, a).await, status("c,3,1\nb,2,1\na,1,1\n"));
+    let mut polls = wait(&list, a);
+    assert!(list.is_open(&mut polls).await);
+    take(&list, b).await;
+    let seen = ended(b, Duration::from_millis(1500)).await.unwrap();
+    let News::Nothing(lines) = seen.news() else {
+        panic!("{seen:?}");
+    };
+    assert!(text(lines).contains("a,1,1\n"), "{}", text(lines));
+}
+
 async fn an_open_connection_counts_for_the_last_peer_that_used_it(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
@@ -221,6 +243,7 @@ every_list! {
     after_all_stood_still_no_peer_is_collected_for_one_timeout,
     a_peer_that_joined_counts_as_connected_only_in_the_update_that_announces_it,
     a_client_that_closes_its_connection_after_an_answer_counts_for_two_seconds_more,
+    a_peer_that_polls_again_within_two_seconds_stays_connected_for_all,
     an_open_connection_counts_for_the_last_peer_that_used_it,
     the_collector_removes_the_stale_and_the_others_hear_of_it,
     without_its_collector_no_peer_times_out,

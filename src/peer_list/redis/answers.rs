@@ -7,14 +7,14 @@ use tracing::info;
 
 use super::{
     member::Member,
+    moment::Moment,
     row::{Answer, Row},
 };
 use crate::peer_list::{PeerId, Refusal};
 
 pub(super) use waits::{BegunWait, EndedWait, Next, OpenedSocket};
 pub(super) use watching::{
-    Cards, ClaimedHere, EventLines, Libraries, Life, ListedIds, Readiness, SentLast, SomeRooms,
-    Turn,
+    Cards, ClaimedHere, EventLines, Libraries, Life, Part, Readiness, SentLast, SomeRooms, Turn,
 };
 
 /// Reads the first word of an answer, which says whether the verb was carried out, and
@@ -64,8 +64,8 @@ impl Answer for Anything {
 /// A peer has signed in or come back.
 pub(super) struct SignedInAs {
     pub id: PeerId,
-    /// The version of the list that has it.
-    pub version: u64,
+    /// When the list has it.
+    pub moment: Moment,
 }
 
 impl Answer for SignedInAs {
@@ -73,7 +73,7 @@ impl Answer for SignedInAs {
         accepted(&mut row)?;
         Ok(Self {
             id: read_id(&mut row)?,
-            version: needed(row.number())?,
+            moment: needed(Moment::read(&mut row))?,
         })
     }
 }
@@ -102,8 +102,8 @@ impl Answer for CameIn {
 pub(super) struct Owed {
     /// The peers that had none.
     pub full: Vec<PeerId>,
-    /// The version of the list that has the peer, if the verb has listed it.
-    pub version: Option<u64>,
+    /// When the list has the peer, if the verb has listed it.
+    pub moment: Option<Moment>,
 }
 
 impl Answer for Owed {
@@ -112,7 +112,7 @@ impl Answer for Owed {
         let full = row.row().map(Row::texts).unwrap_or_default();
         Ok(Self {
             full: full.iter().filter_map(|id| PeerId::parse(id)).collect(),
-            version: row.number(),
+            moment: Moment::read(&mut row),
         })
     }
 }

@@ -55,13 +55,13 @@ impl Channels for RedisEngine {
         let op = op();
         let (card, hello, farewell) = (&listing.card, &listing.hello, &listing.farewell);
         let list = verbs::list_peer(&op, id, &listed, card, hello, farewell);
-        let Owed { full, version } = self.list.run(list, None).await?;
+        let Owed { full, moment } = self.list.run(list, None).await?;
         let room = self.list.room.as_ref().map(tracing::field::display);
         info!(peer_id = id.get(), room, name = &*listed, "peer signed in");
-        let version = version.ok_or(Refusal::Unavailable)?;
+        let moment = moment.ok_or(Refusal::Unavailable)?;
         self.push_owed(&op, id, None, full, HELLO, listing.hello)
             .await;
-        self.list.sync_to(version, None).await?;
+        self.list.sync_to(moment, None).await?;
         let mut cards = self.known_cards().await?;
         cards.retain(|card| card.id != id);
         Ok(cards)

@@ -36,6 +36,10 @@ struct OpenState {
     /// If it is a wait, it has ended: its peer has to poll again to show that it still
     /// runs.
     is_over: bool,
+    /// Its number, if it is a wait.
+    wait: Option<u64>,
+    /// Redis has said that there may be news, such as a message, beside changes of the list.
+    has_news: bool,
 }
 
 impl OpenHere {
@@ -50,8 +54,32 @@ impl OpenHere {
 
     /// Makes every task that waits here look again.
     pub fn recheck(&self) {
-        self.news.notify_one();
+        self.wake();
         self.end.notify_waiters();
+    }
+
+    /// It is the wait with this number.
+    pub fn set_wait(&self, number: u64) {
+        self.state.lock().wait = Some(number);
+    }
+
+    /// There may be a message for its peer.
+    pub fn wake(&self) {
+        self.state.lock().has_news = true;
+        self.news.notify_one();
+    }
+
+    /// What Redis has said may be there is looked for now.
+    pub fn looks(&self) {
+        self.state.lock().has_news = false;
+    }
+
+    /// The version of the list that its peer has heard, if nothing but a later one is to be
+    /// told.
+    pub fn heard_before(&self, version: u64) -> Option<u64> {
+        let state = self.state.lock();
+        let heard = state.heard.filter(|heard| *heard < version);
+        heard.filter(|_| !state.has_news && !state.is_over && state.removed.is_none())
     }
 
     /// Its peer was removed, or its door should remove the peer.
@@ -129,6 +157,14 @@ impl OpenHere {
     /// A newer wait has taken over: changes of the list do not wake this one any more.
     pub fn set_outdated(&self) {
         self.state.lock().heard = None;
+    }
+
+    /// A wait that began after that with this number has taken over.
+    pub fn set_outdated_up_to(&self, number: u64) {
+        let mut state = self.state.lock();
+        if state.wait.is_some_and(|own| own <= number) {
+            state.heard = None;
+        }
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
+use tokio::{runtime::Handle, sync::OwnedMutexGuard};
+
 use super::{
     answers::Anything,
+    deliveries::{Going, Heard},
     here::OpenHere,
     list::List,
     verbs::{self, Call},
@@ -19,6 +22,9 @@ pub(super) struct Lease {
     /// socket.
     name: String,
     hears: Hears,
+    /// The node has told the list from its copy. Otherwise Redis has lent the news.
+    is_from_copy: bool,
+    going: Option<Going>,
     is_settled: bool,
 }
 
@@ -51,8 +57,31 @@ impl Lease {
             id,
             name: name.to_owned(),
             hears,
+            is_from_copy: false,
+            going: Some(list.deliveries.begin_lent(id)),
             is_settled: false,
         }
+    }
+
+    /// The list, up to this version, for the wait of this name, which Redis was not asked
+    /// about. None: the peer is being given something.
+    pub(super) fn from_copy(
+        list: &Arc<List>,
+        here: &Arc<OpenHere>,
+        id: PeerId,
+        name: &str,
+        version: u64,
+    ) -> Option<Self> {
+        Some(Self {
+            list: list.clone(),
+            here: here.clone(),
+            id,
+            name: name.to_owned(),
+            hears: Hears::Version(version),
+            is_from_copy: true,
+            going: Some(list.deliveries.begin_from_copy(id)?),
+            is_settled: false,
+        })
     }
 
     fn is_of_socket(&self) -> bool {
@@ -65,6 +94,10 @@ impl Lease {
             Hears::Message(number) => ("message", number),
             Hears::Version(version) => ("version", version),
         };
+        if self.is_from_copy {
+            let version = if is_done { number } else { 0 };
+            return verbs::heard(self.id, &self.name, version, is_done);
+        }
         let hears = if is_done { hears } else { "" };
         verbs::done(
             self.id,
@@ -76,11 +109,26 @@ impl Lease {
         )
     }
 
-    fn settle(&mut self, is_done: bool) {
+    /// Tells Redis in the background. `handing` is dropped when Redis knows.
+    fn settle(&mut self, is_done: bool, handing: Option<OwnedMutexGuard<()>>) {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        self.list.later(self.done(is_done), None);
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let (list, mut done) = (self.list.clone(), self.done(is_done));
+        let going = self.going.take();
+        if let (true, true, Hears::Version(version), Some(going)) =
+            (self.is_from_copy, is_done, self.hears, &going)
+        {
+            let wait = self.name.clone();
+            done.words.is_wanted = Some(Arc::new(going.heard(Heard { wait, version })));
+        }
+        runtime.spawn(async move {
+            let _ = list.run(done, None).await;
+            drop((handing, going));
+        });
     }
 }
 
@@ -91,27 +139,19 @@ impl delivery::Lease for Lease {
         if let Hears::Version(version) = self.hears {
             self.here.set_heard(Some(version));
         }
-        let Ok(handing) = self.here.handing() else {
-            // The socket has already asked for more.
-            return self.settle(true);
-        };
-        self.is_settled = true;
-        let done = self.done(true);
-        let list = self.list.clone();
-        tokio::spawn(async move {
-            let _ = list.run(done, None).await;
-            drop(handing);
-        });
+        // An error: the socket has already asked for more.
+        let handing = self.here.handing().ok();
+        self.settle(true, handing);
     }
 
     /// The reply is on its way, and does not hold up another wait of this list.
     fn into_receipt(mut self: Box<Self>) -> Option<Receipt> {
-        Some(Receipt::new(move || self.settle(true)))
+        Some(Receipt::new(move || self.settle(true, None)))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.settle(false);
+        self.settle(false, None);
     }
 }

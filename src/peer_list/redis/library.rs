@@ -18,7 +18,7 @@ use crate::peer_list::{
 /// A loan of which Redis is told nothing may go to the next wait after this long, even if
 /// its node lives. It is longer than Redis may stand still unnoticed, and than it takes
 /// to find a dead node: what Redis is told waits meanwhile.
-const LEASE: Duration = Duration::from_secs(15);
+pub(super) const LEASE: Duration = Duration::from_secs(15);
 
 /// An operation may be repeated, and a sign-in given up, for this long after it was carried
 /// out: longer than a sign-in and its undoing are tried together. A caller that has to
@@ -39,6 +39,48 @@ const GROWING: [&str; 11] = [
     "send_to_alias",
     "watch_for",
 ];
+
+/// Verbs that concern one peer or two, and take little time: many of them go to Redis
+/// together.
+const LIGHT: [&str; 15] = [
+    "acknowledge",
+    "add_peer",
+    "check_token",
+    "close_socket",
+    "done",
+    "end_wait",
+    "heard",
+    "heartbeat",
+    "leave",
+    "seen",
+    "send",
+    "signed_in",
+    "take",
+    "unlink",
+    "wait",
+];
+
+/// Through which function of the library a verb is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Permit {
+    /// Redis refuses it while Redis is out of memory.
+    IfRoom,
+    Always,
+}
+
+impl Permit {
+    pub fn of(verb: &str) -> Self {
+        match GROWING.contains(&verb) {
+            true => Self::IfRoom,
+            false => Self::Always,
+        }
+    }
+}
+
+/// Whether many calls of this verb may go together.
+pub(super) fn is_light(verb: &str) -> bool {
+    LIGHT.contains(&verb)
+}
 
 /// The parts of the script. Each uses only those before it.
 pub(super) const SCRIPT: &str = concat!(
@@ -97,12 +139,15 @@ impl Library {
     /// key, it refuses that (ASK): so no verb is carried out while some keys of the shard are
     /// at one master and some at another.
     pub fn call(&self, verb: &str, prefix: &str) -> Cmd {
-        let is_growing = GROWING.contains(&verb);
+        self.call_through(Permit::of(verb), prefix)
+    }
+
+    /// As [`Library::call`], for any verbs of this permit.
+    pub fn call_through(&self, permit: Permit, prefix: &str) -> Cmd {
         let mut call = redis::cmd("FCALL");
-        call.arg(if is_growing {
-            &self.growing
-        } else {
-            &self.name
+        call.arg(match permit {
+            Permit::IfRoom => &self.growing,
+            Permit::Always => &self.name,
         });
         call.arg(1).arg(prefix);
         call

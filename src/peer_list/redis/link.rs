@@ -17,7 +17,8 @@ use super::{
     connection::{Connection, Watched, late},
     explain::{explain, is_moved, is_moving},
     hearing::{ECHO, Hearing},
-    library::{Library, is_unknown_function},
+    library::{Library, Permit, is_light, is_unknown_function},
+    queue::CallQueue,
     retry,
     row::{Answer, Row},
     verbs::{Call, TimedCall, Words},
@@ -45,7 +46,10 @@ pub(super) struct ShardLink {
     /// The name of this node.
     pub node: String,
     /// The connection for commands.
-    pub commands: Connection,
+    pub commands: Arc<Connection>,
+    /// Light verbs that are refused while Redis is out of memory, and the other light ones.
+    pub growing: Arc<CallQueue>,
+    pub others: Arc<CallQueue>,
     /// The connection for the subscription.
     pub subscription: Connection,
     pub channels: ChannelNames,
@@ -207,13 +211,24 @@ impl ShardLink {
         until: Option<u64>,
         patience: Option<Duration>,
     ) -> Result<Row, Refusal> {
-        let command = self.command(room, words, until);
+        let asking = async || {
+            if is_light(words.verb) {
+                let queue = match Permit::of(words.verb) {
+                    Permit::IfRoom => &self.growing,
+                    Permit::Always => &self.others,
+                };
+                queue.ask(&self.commands, room, words, until).await
+            } else {
+                let command = self.command(room, words, until);
+                self.commands.wire().ask(&command).await
+            }
+        };
         let end = patience.and_then(|patience| Instant::now().checked_add(patience));
         let trying = async {
             let mut pauses = retry::pauses();
             loop {
                 let wire = self.commands.wire();
-                match wire.ask(&command).await {
+                match asking().await {
                     Ok(value) => {
                         self.set_away(None);
                         return Row::of(value);

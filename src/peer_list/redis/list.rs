@@ -16,7 +16,9 @@ use tracing::warn;
 
 use super::{
     LONG_PATIENCE,
+    deliveries::DeliveriesHere,
     here::{EndedHere, OpenHere},
+    moment::Moment,
     node::Node,
     row::Answer,
     shard::Shard,
@@ -38,6 +40,7 @@ pub(super) struct List {
     pub open: Mutex<HashMap<PeerId, Vec<Arc<OpenHere>>>>,
     pub updates: Updates,
     pub ended: EndedHere,
+    pub deliveries: Arc<DeliveriesHere>,
     changes: ChangesAsked,
     /// Redis was asked something here, and may know of this copy.
     is_known: AtomicBool,
@@ -73,6 +76,7 @@ impl List {
             open: Mutex::default(),
             updates: Updates::default(),
             ended: EndedHere::default(),
+            deliveries: Arc::default(),
             changes: ChangesAsked::default(),
             is_known: AtomicBool::new(false),
             used: Mutex::new(Instant::now()),
@@ -147,13 +151,10 @@ impl List {
         }
     }
 
-    /// Brings the copy up to this version, with the STATUS of all peers. Calls that come
+    /// Brings the copy up to this moment, with the STATUS of all peers. Calls that come
     /// together share one question.
-    pub async fn sync_to(&self, version: u64, patience: Option<Duration>) -> Result<(), Refusal> {
-        let is_done = || {
-            let cached = self.cached.lock();
-            cached.known().is_some_and(|known| known >= version) && !cached.wants_statuses()
-        };
+    pub async fn sync_to(&self, moment: Moment, patience: Option<Duration>) -> Result<(), Refusal> {
+        let is_done = || self.cached.lock().is_at(moment);
         if is_done() {
             return Ok(());
         }
@@ -188,7 +189,16 @@ impl List {
             (cached.known(), cached.asks_for_statuses())
         };
         let asked = self.run(verbs::view(Known(known), statuses), patience);
-        let view = asked.await?.for_one_at(known);
+        let mut view = asked.await?.for_one_at(known);
+        let is_in_parts = view.next_listed.is_some();
+        while let Some(next) = view.next_listed.take() {
+            let part = self.run(verbs::more_listed(&next), patience).await?;
+            view.add_listed(part);
+        }
+        while let Some(next) = view.next_lingering.take() {
+            let part = self.run(verbs::more_lingering(&next), patience).await?;
+            view.add_lingering(part);
+        }
         // A room that has ended has no version.
         let is_older = view.is_older() && !(self.room.is_some() && view.is_of_nothing());
         let highest = {
@@ -201,6 +211,13 @@ impl List {
         }
         if is_older {
             self.lost_changes();
+        }
+        if is_in_parts {
+            // The list has changed while its parts came.
+            let known = Known(self.cached.lock().known());
+            let asked = self.run(verbs::view(known, false), patience);
+            let view = asked.await?.for_one_at(known.0);
+            self.cached.lock().apply(view);
         }
         self.changes.answered.store(question, Ordering::Release);
         Ok(())

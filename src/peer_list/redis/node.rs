@@ -43,6 +43,17 @@ impl Node {
         &self.shards[number]
     }
 
+    /// The name in Redis of the wait with this number here.
+    pub fn wait_name(&self, number: u64) -> String {
+        format!("{}.{number}", self.name)
+    }
+
+    /// The number of a wait, if it is one of this node.
+    pub fn number_of(&self, wait: &str) -> Option<u64> {
+        let (name, number) = wait.split_once('.')?;
+        number.parse().ok().filter(|_| name == self.name)
+    }
+
     /// The number of another copy of a room's list.
     pub fn next_copy(&self) -> u64 {
         self.copies.fetch_add(1, Ordering::Relaxed) + 1

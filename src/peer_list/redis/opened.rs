@@ -44,6 +44,20 @@ impl List {
         }
     }
 
+    /// Whether no other wait or socket of a peer was opened here after this one.
+    pub fn is_newest(&self, id: PeerId, here: &Arc<OpenHere>) -> bool {
+        let open = self.open.lock();
+        let newest = open.get(&id).and_then(|all| all.last());
+        newest.is_some_and(|newest| Arc::ptr_eq(newest, here))
+    }
+
+    /// The waits of a peer here up to that with this number are told nothing any more.
+    pub fn set_outdated(&self, id: PeerId, number: u64) {
+        for here in self.open_of(id) {
+            here.set_outdated_up_to(number);
+        }
+    }
+
     /// Makes every open wait and socket look again.
     pub fn recheck(&self) {
         for here in self.all_open() {
@@ -67,6 +81,6 @@ impl List {
     }
 
     pub fn wait_name(&self, number: u64) -> String {
-        format!("{}.{number}", self.node.name)
+        self.node.wait_name(number)
     }
 }

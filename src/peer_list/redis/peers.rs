@@ -124,11 +124,11 @@ impl RedisEngine {
     /// The answer to a sign-in: the id, and the list.
     async fn signed_in(
         &self,
-        SignedInAs { id, version }: SignedInAs,
+        SignedInAs { id, moment }: SignedInAs,
         token: PeerToken,
     ) -> Result<SignedIn, Refusal> {
         self.list.note_id(id);
-        self.list.sync_to(version, Some(PATIENCE)).await?;
+        self.list.sync_to(moment, Some(PATIENCE)).await?;
         let list = self.list.cached.lock().list_from(id);
         Ok(SignedIn { id, token, list })
     }

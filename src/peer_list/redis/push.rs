@@ -113,6 +113,8 @@ enum Push {
     Event,
     /// There may be news for this peer.
     Wake(Member),
+    /// A wait of this peer has begun at another node, after that of this name here.
+    Outdated(Member, String),
     /// The wait of this peer ends: it has to poll again.
     EndWait(Member),
     /// The session with this number has taken the peer over.
@@ -137,6 +139,7 @@ impl Push {
             "e" => Self::Event,
             ECHO => Self::Echo,
             "w" => Self::Wake(whom?),
+            "o" => Self::Outdated(whom?, word.to_owned()),
             "b" => Self::EndWait(whom?),
             "x" => Self::Replaced(whom?, word.parse().ok()?),
             "r" => Self::Removed(whom?, Reason::read(word).unwrap_or(Reason::TimedOut)),
@@ -162,7 +165,12 @@ fn hear(lists: &Arc<Lists>, shard: &Arc<Shard>, push: Push) {
             });
         }
         Push::Echo => shard.link.hearing.heard_echo(),
-        Push::Wake(whom) => lists.open_of(&whom, |here| here.news.notify_one()),
+        Push::Wake(whom) => lists.open_of(&whom, OpenHere::wake),
+        Push::Outdated(whom, wait) => {
+            if let Some(number) = lists.node.number_of(&wait) {
+                lists.open_of(&whom, |here| here.set_outdated_up_to(number));
+            }
+        }
         Push::EndWait(whom) => lists.open_of(&whom, OpenHere::end_wait),
         Push::Replaced(whom, session) => lists.open_of(&whom, |here| here.replaced_by(session)),
         Push::Removed(whom, reason) => lists.open_of(&whom, |here| here.set_removed(reason)),
@@ -201,6 +209,7 @@ mod tests {
             ("w7", Some(Push::Wake(root.clone()))),
             ("wa-room/7", Some(Push::Wake(in_room.clone()))),
             ("wa room/7", None),
+            ("o7 x.9", Some(Push::Outdated(root.clone(), "x.9".into()))),
             ("b7", Some(Push::EndWait(root.clone()))),
             ("x7 12", Some(Push::Replaced(root.clone(), 12))),
             (

@@ -85,6 +85,14 @@ impl Row {
         }
     }
 
+    /// A row, or nothing where the script has `false`. None: there is no value.
+    pub fn row_or_nothing(&mut self) -> Option<Option<Row>> {
+        Some(match self.0.next()? {
+            Value::Array(values) => Some(Self(values.into_iter())),
+            _ => None,
+        })
+    }
+
     /// The remaining values, as rows.
     pub fn rows(mut self) -> Vec<Row> {
         let mut rows = Vec::new();

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::{
     INFOS_AT_ONCE, PATIENCE,
-    answers::{EventLines, ListedIds, SomeRooms},
+    answers::{EventLines, Part, SomeRooms},
     events::read_event,
     link::ShardLink,
     verbs,
@@ -102,16 +102,20 @@ impl Shard {
 
     /// The peers in the list of a room, as the script names it, by rising id.
     pub async fn infos_in(&self, room: &str) -> Result<Vec<PeerInfo>, Refusal> {
-        let listed = self.link.run_in(room, verbs::listed(), Some(PATIENCE));
-        let ListedIds(ids) = listed.await?;
-        let mut infos = Vec::new();
-        for ids in ids.chunks(INFOS_AT_ONCE) {
-            let asked = self
-                .link
-                .run_in(room, verbs::peer_infos(ids), Some(PATIENCE));
-            infos.extend(asked.await?);
+        let mut infos: Vec<PeerInfo> = Vec::new();
+        let mut cursor = Some("0".to_owned());
+        while let Some(from) = cursor {
+            let listed = self.link.run_in(room, verbs::listed(&from), Some(PATIENCE));
+            let Part { next, texts: ids } = listed.await?;
+            for ids in ids.chunks(INFOS_AT_ONCE) {
+                let asked = verbs::peer_infos(ids);
+                infos.extend(self.link.run_in(room, asked, Some(PATIENCE)).await?);
+            }
+            cursor = next;
         }
         infos.sort_unstable_by_key(|info| info.id);
+        // While the list changes, an id may come twice.
+        infos.dedup_by_key(|info| info.id);
         Ok(infos)
     }
 }

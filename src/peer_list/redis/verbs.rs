@@ -1,15 +1,15 @@
 //! The verbs of the script, each as a function with named arguments. A test holds names
 //! and arguments against the script.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
     answers::{
         Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, EndedWait, EventLines, Left,
-        Libraries, Life, ListedIds, Next, OpenedSocket, Owed, Pushed, Readiness, RemovedSome,
-        SentLast, SignedInAs, SomeRooms, Space, SpaceAfterAll, Turn, WasRemoved,
+        Libraries, Life, Next, OpenedSocket, Owed, Part, Pushed, Readiness, RemovedSome, SentLast,
+        SignedInAs, SomeRooms, Space, SpaceAfterAll, Turn, WasRemoved,
     },
     hash_token,
     view::{View, dialect_letter},
@@ -26,7 +26,12 @@ pub(super) struct Call<A> {
 pub(super) struct Words {
     pub verb: &'static str,
     pub args: Vec<Vec<u8>>,
+    /// Asked when it is the turn of a light verb: whether it is still to be carried out. None:
+    /// it is.
+    pub is_wanted: Option<Wanted>,
 }
+
+pub(super) type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// A verb that may not begin after a certain time, because its client is refused soon
 /// after it. That time comes before its arguments.
@@ -46,7 +51,7 @@ macro_rules! verbs {
                 #[allow(unused_mut, reason = "a verb may have no arguments")]
                 let mut args = Vec::new();
                 $($arg.write(&mut args);)*
-                let words = Words { verb: stringify!($name), args };
+                let words = Words { verb: stringify!($name), args, is_wanted: None };
                 verbs!(@make $kind Call { words, answer: PhantomData })
             }
         )*
@@ -103,13 +108,17 @@ verbs! {
     now unlink(id: PeerId, link: u64) -> Anything;
 
     // Waits and deliveries.
+    /// `before`: a wait that its node has told of the list, up to the version `heard`, or
+    /// nothing.
     now wait(
         began: u64, wait: &str, id: PeerId, token: &Proof, link: Option<u64>,
-        acknowledged: Option<u64>, told: u64,
+        acknowledged: Option<u64>, told: u64, before: &str, heard: u64,
     ) -> BegunWait;
     now take(began: u64, id: PeerId, lease: &str, acknowledged: Option<u64>, told: u64) -> Next;
     /// `hears`: `message`, `version`, or nothing if the news were not handed over.
     now done(id: PeerId, lease: &str, hears: &str, number: u64, ends: bool, lingers: bool) -> Anything;
+    /// The wait was told of the list up to this version by its node (0: in vain), and ends.
+    now heard(id: PeerId, wait: &str, version: u64, lingers: bool) -> Anything;
     now end_wait(id: PeerId, wait: &str, lingers: bool) -> EndedWait;
     now acknowledge(id: PeerId, number: u64) -> Anything;
     now has_space(id: PeerId, bytes: usize) -> Space;
@@ -144,12 +153,14 @@ verbs! {
 
     // The list as it is now.
     now view(known: Known, statuses: bool) -> View;
+    now more_listed(cursor: &str) -> Part;
+    now more_lingering(cursor: &str) -> Part;
     /// This node has no copy of the list any more.
     now forget_room() -> Anything;
     now rooms(cursor: &str) -> SomeRooms;
     now peer_info(id: PeerId) -> Option<PeerInfo>;
     now peer_infos(ids: &[String]) -> Vec<PeerInfo>;
-    now listed() -> ListedIds;
+    now listed(cursor: &str) -> Part;
     now events(known: u64) -> EventLines;
     now webhook(number: u64) -> Turn;
     now webhook_sent(number: u64) -> Anything;
@@ -167,6 +178,7 @@ verbs! {
 }
 
 /// The version of the list that a node knows, if it knows one.
+#[derive(Clone, Copy)]
 pub(super) struct Known(pub Option<u64>);
 
 impl Arg for Known {

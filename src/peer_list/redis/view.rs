@@ -5,8 +5,14 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::row::{Answer, Row};
-use crate::peer_list::{Card, Dialect, Lines, PeerId, Refusal, page::Connected, roster::Roster};
+use super::{
+    answers::Part,
+    moment::Moment,
+    row::{Answer, Row},
+};
+use crate::peer_list::{
+    Card, Dialect, Lines, PeerId, Refusal, page::Connected, roster::Roster, rules::LINGER,
+};
 
 /// Asking which peers are not connected costs Redis some time for each of them. It is
 /// asked so rarely that this takes at most a tenth of the time.
@@ -30,6 +36,12 @@ pub(super) struct View {
     /// The peers that have nothing open, each with how many more ms it counts as
     /// connected.
     lingering: Option<Vec<(PeerId, i64)>>,
+    /// The counter of STATUS.
+    counter: u64,
+    /// Where the list goes on, if this has only a part of it.
+    pub next_listed: Option<String>,
+    /// Where the peers that have nothing open go on, if this has only some of them.
+    pub next_lingering: Option<String>,
 }
 
 struct Change {
@@ -64,35 +76,64 @@ impl View {
         let version = row.number()?;
         let whole: u8 = row.number()?;
         let changes = row.row()?.texts();
-        let mut changes: Vec<Change> = changes
-            .iter()
-            .map(|line| Change::read(line))
-            .collect::<Option<_>>()?;
-        let told_at: u64 = row.number()?;
-        let now = i64::try_from(told_at / 1000).ok()?;
-        let lingering = row.row().map(|lingering| {
-            let texts = lingering.texts();
-            let (pairs, _) = texts.as_chunks::<2>();
-            let pairs = pairs.iter().filter_map(|[id, until]| {
-                let until: f64 = until.parse().ok()?;
-                #[expect(clippy::cast_possible_truncation, reason = "a time in ms")]
-                Some((PeerId::parse(id)?, until as i64 - now))
-            });
-            pairs.collect()
-        });
-        let is_whole = whole == 1;
-        if is_whole {
-            changes.sort_unstable_by_key(|change| change.joined);
-        }
-        Some(Self {
+        let changes: Option<_> = changes.iter().map(|line| Change::read(line)).collect();
+        let told_at = row.number()?;
+        let lingering = row.row_or_nothing()?.map(Row::texts);
+        let counter = row.number()?;
+        let mut next = || row.text().map(|next| Some(next).filter(|next| next != "0"));
+        let (next_listed, next_lingering) = (next()?, next()?);
+        let mut view = Self {
             version,
-            is_whole,
+            is_whole: whole == 1,
             since: None,
             asked_at: None,
-            changes,
+            changes: changes?,
             told_at,
-            lingering,
-        })
+            lingering: None,
+            counter,
+            next_listed,
+            next_lingering,
+        };
+        if let Some(texts) = lingering {
+            view.lingering = Some(view.read_lingering(&texts));
+        }
+        Some(view)
+    }
+
+    /// Peers that have nothing open, each followed by the time until which it counts as
+    /// connected.
+    fn read_lingering(&self, texts: &[String]) -> Vec<(PeerId, i64)> {
+        let now = i64::try_from(self.told_at / 1000).unwrap_or(i64::MAX);
+        let (pairs, _) = texts.as_chunks::<2>();
+        let pairs = pairs.iter().filter_map(|[id, until]| {
+            let until: f64 = until.parse().ok()?;
+            #[expect(clippy::cast_possible_truncation, reason = "a time in ms")]
+            Some((PeerId::parse(id)?, until as i64 - now))
+        });
+        pairs.collect()
+    }
+
+    /// Adds another part of the list.
+    pub fn add_listed(&mut self, part: Part) {
+        let lines = part.texts.iter();
+        self.changes
+            .extend(lines.filter_map(|line| Change::read(line)));
+        self.next_listed = part.next;
+    }
+
+    /// Adds more peers that have nothing open.
+    pub fn add_lingering(&mut self, part: Part) {
+        let more = self.read_lingering(&part.texts);
+        self.lingering.get_or_insert_default().extend(more);
+        self.next_lingering = part.next;
+    }
+
+    /// The whole list as it was at its version, oldest sign-in first: while parts of it came,
+    /// peers may have joined, and some may have come twice.
+    fn sort(&mut self) {
+        self.changes.retain(|change| change.joined <= self.version);
+        self.changes.sort_unstable_by_key(|change| change.joined);
+        self.changes.dedup_by_key(|change| change.joined);
     }
 }
 
@@ -152,7 +193,11 @@ pub(super) struct Cached {
     peers: HashMap<PeerId, Place>,
     /// The peers that have nothing open.
     lingering: Vec<PeerId>,
+    /// When they were last asked for.
     statuses_at: Option<Instant>,
+    /// The counter of STATUS that they go with, and until when nothing but what it counts
+    /// changes them.
+    statuses_are: Option<(u64, Instant)>,
     /// When Redis told them, by its clock in us.
     statuses_of: u64,
     highest_id: u32,
@@ -176,6 +221,7 @@ impl Cached {
             peers: HashMap::new(),
             lingering: Vec::new(),
             statuses_at: None,
+            statuses_are: None,
             statuses_of: 0,
             highest_id: 0,
             is_known: false,
@@ -204,8 +250,18 @@ impl Cached {
         self.is_known.then(|| self.roster.current())
     }
 
+    /// Whether the copy is as the list was at this moment, or has asked for that so recently
+    /// that it has to do.
+    pub fn is_at(&self, moment: Moment) -> bool {
+        let are_known = self
+            .statuses_are
+            .is_some_and(|(counter, end)| counter == moment.statuses && Instant::now() < end);
+        let has_changes = self.known().is_some_and(|known| known >= moment.version);
+        has_changes && (are_known || !self.wants_statuses())
+    }
+
     /// Whether it is time to ask which peers are connected.
-    pub fn wants_statuses(&self) -> bool {
+    fn wants_statuses(&self) -> bool {
         let count = u32::try_from(self.lingering.len()).unwrap_or(u32::MAX);
         let pause = STATUS_COST.saturating_mul(count);
         self.statuses_at.is_none_or(|at| at.elapsed() >= pause)
@@ -228,13 +284,17 @@ impl Cached {
 
     /// Applies what the node does not know yet. Changes behind a gap are left out: the next
     /// question asks for them again.
-    pub fn apply(&mut self, view: View) {
+    pub fn apply(&mut self, mut view: View) {
+        if view.is_whole {
+            view.sort();
+        }
         match view.since {
             None if view.is_older() || self.known().is_none_or(|known| known < view.version) => {
                 self.roster = Roster::new();
                 self.peers.clear();
                 self.cards.clear();
                 self.lingering.clear();
+                self.statuses_are = None;
                 for change in &view.changes {
                     self.roster.continue_at(change.joined - 1);
                     self.change(change);
@@ -263,7 +323,8 @@ impl Cached {
             && !is_overtaken
         {
             self.statuses_of = view.told_at;
-            self.set_statuses(&lingering);
+            let end = self.set_statuses(&lingering);
+            self.statuses_are = Some((view.counter, end));
         }
     }
 
@@ -326,9 +387,12 @@ impl Cached {
         }
     }
 
-    fn set_statuses(&mut self, lingering: &[(PeerId, i64)]) {
+    /// Returns until when they hold: a peer that lingers may be back by then, and one of which
+    /// nothing is said here may linger since they were asked for.
+    fn set_statuses(&mut self, lingering: &[(PeerId, i64)]) -> Instant {
         let now = Instant::now();
-        self.statuses_at = Some(now);
+        let asked = self.statuses_at.unwrap_or(now);
+        let mut end = asked + LINGER;
         for id in std::mem::take(&mut self.lingering) {
             if let Some(place) = self.peers.get(&id) {
                 self.roster.set_connected(place.joined, Connected::Yes);
@@ -340,12 +404,17 @@ impl Cached {
             };
             let left = u64::try_from(*left).ok().filter(|left| *left > 0);
             let connected = match left {
-                Some(left) => Connected::Until(now + Duration::from_millis(left)),
+                Some(left) => {
+                    let left = Duration::from_millis(left);
+                    end = end.min(asked + left);
+                    Connected::Until(now + left)
+                }
                 None => Connected::No,
             };
             self.roster.set_connected(place.joined, connected);
             self.lingering.push(*id);
         }
+        end
     }
 
     /// Shows a peer that waits here as connected, even if Redis was away and could not

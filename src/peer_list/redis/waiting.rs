@@ -50,8 +50,8 @@ impl Looking {
     async fn find(&self, next: Next) -> Result<Found, Refusal> {
         Ok(match next {
             Next::Message { number, news } => Found::Lent(news, number, Hears::Message(number)),
-            Next::List { heard, version } => {
-                self.list.sync_to(version, None).await?;
+            Next::List { heard, moment } => {
+                self.list.sync_to(moment, None).await?;
                 let mut cached = self.list.cached.lock();
                 let list = cached.roster.update(heard, Instant::now());
                 let version = Hears::Version(cached.roster.current());
@@ -71,6 +71,7 @@ impl Looking {
     /// when the wait began, by Redis' clock in ms (a socket: 0).
     pub async fn look(&self, lease: &str, began: u64) -> Found {
         retry::until_answered(|| async {
+            self.here.looks();
             let told = self.list.told();
             let acknowledged = self.here.acknowledged();
             let take = verbs::take(began, self.id, lease, acknowledged, told);
@@ -121,9 +122,11 @@ enum Begun {
 impl Wait {
     fn new(list: &Arc<List>, id: PeerId, end: Option<Instant>) -> Self {
         let (number, name) = list.next_wait();
+        // Registered before Redis is asked, so that no push in between is missed.
+        let looking = Looking::new(list, id);
+        looking.here.set_wait(number);
         Self {
-            // Registered before Redis is asked, so that no push in between is missed.
-            looking: Looking::new(list, id),
+            looking,
             number,
             name,
             began: list.shard.link.clock_in(Duration::ZERO),
@@ -164,8 +167,30 @@ impl Wait {
         // Redis may have it even if the answer is lost.
         self.is_open = true;
         let (token, link) = (&caller.proof, link_of(caller));
-        let wait = verbs::wait(self.began, &self.name, *id, token, link, acknowledged, told);
-        let asked = list.run(wait, None);
+        let asked = async {
+            list.deliveries.settled(*id).await;
+            if !list.is_newest(*id, here) {
+                // A newer wait has begun meanwhile.
+                return Ok(BegunWait::outdated());
+            }
+            let before = list.deliveries.take_heard(*id);
+            let (before, heard) = before
+                .as_ref()
+                .map_or(("", 0), |before| (&*before.wait, before.version));
+            let (began, name) = (self.began, &self.name);
+            let wait = verbs::wait(
+                began,
+                name,
+                *id,
+                token,
+                link,
+                acknowledged,
+                told,
+                before,
+                heard,
+            );
+            list.run(wait, None).await
+        };
         // News that are there already go even to the shortest wait, and also while the
         // node stops.
         let Some(begun) = self.in_time(END_PATIENCE, asked).await else {
@@ -184,6 +209,10 @@ impl Wait {
         } = begun?;
         self.dialect = dialect;
         here.set_heard(heard);
+        if !matches!(next, Some(Next::Outdated)) {
+            // Earlier waits of the peer here are told nothing any more.
+            list.set_outdated(*id, self.number - 1);
+        }
         // A push came while Redis answered, when the peer was not known to be behind.
         let is_behind = heard.is_some_and(|heard| heard < list.told());
         let found = match next {
@@ -194,6 +223,25 @@ impl Wait {
             Some(found) if !is_behind || !matches!(found, Found::Nothing) => Begun::With(found),
             _ => Begun::With(self.look().await),
         })
+    }
+
+    /// The list, if nothing but its changes is to be told: this node has them, and Redis is
+    /// told when the client has them.
+    fn list_from_copy(&self) -> Option<Delivery> {
+        let Looking { list, here, id } = &self.looking;
+        if self.dialect != Some(Dialect::Listed) {
+            return None;
+        }
+        // Of several waits only Redis knows which is the newest.
+        if !list.is_newest(*id, here) {
+            return None;
+        }
+        let heard = here.heard_before(list.told())?;
+        let mut cached = list.cached.lock();
+        let version = cached.roster.current();
+        let lease = Lease::from_copy(list, here, *id, &self.name, version)?;
+        let news = News::Status(cached.roster.update(heard, Instant::now()));
+        Some(Delivery::lent(news, 0, lease))
     }
 
     async fn look(&self) -> Found {
@@ -236,9 +284,9 @@ impl Wait {
                     let reason = gone(here, told);
                     return self.removed(reason).await;
                 }
-                EndedWait::At(version) => {
-                    if let Some(version) = version {
-                        let _ = list.sync_to(version, Some(END_PATIENCE)).await;
+                EndedWait::At(moment) => {
+                    if let Some(moment) = moment {
+                        let _ = list.sync_to(moment, Some(END_PATIENCE)).await;
                     }
                 }
             }
@@ -277,6 +325,7 @@ impl Drop for Wait {
         let Looking { list, id, here } = &self.looking;
         if self.is_open {
             list.close(*id, here);
+            list.set_outdated(*id, self.number);
             list.wait_is_over(*id, self.number);
         }
     }
@@ -311,6 +360,9 @@ pub(super) async fn wait(
         }
         if wait.looking.here.is_over() || !wait.until_news(left).await {
             return wait.nothing().await;
+        }
+        if let Some(delivery) = wait.list_from_copy() {
+            return Ok(wait.with(|_| delivery));
         }
         // A wait that was replaced only waits for its end.
         if !matches!(found, Found::Outdated) {

@@ -6,6 +6,7 @@ use super::{accepted, needed};
 use crate::peer_list::{
     Dialect, Lines, News, PeerId, Reason, Refusal,
     redis::{
+        moment::Moment,
         row::{Answer, Row},
         view::{bare_line, read_dialect},
     },
@@ -20,7 +21,7 @@ pub(in crate::peer_list::redis) enum Next {
     /// The list, of which its peer has heard one version and is to hear another.
     List {
         heard: u64,
-        version: u64,
+        moment: Moment,
     },
     /// The line of one change, with the version that has it.
     Line {
@@ -56,7 +57,7 @@ impl Answer for Next {
             }
             "list" => Self::List {
                 heard: needed(row.number())?,
-                version: needed(row.number())?,
+                moment: needed(Moment::read(&mut row))?,
             },
             "line" => Self::Line {
                 version: needed(row.number())?,
@@ -84,6 +85,17 @@ pub(in crate::peer_list::redis) struct BegunWait {
     pub heard: Option<u64>,
 }
 
+impl BegunWait {
+    /// A newer wait has begun.
+    pub fn outdated() -> Self {
+        Self {
+            next: Some(Next::Outdated),
+            dialect: None,
+            heard: None,
+        }
+    }
+}
+
 impl Answer for BegunWait {
     fn read(mut row: Row) -> Result<Self, Refusal> {
         accepted(&mut row)?;
@@ -98,15 +110,15 @@ impl Answer for BegunWait {
 /// A wait has ended that was given nothing.
 pub(in crate::peer_list::redis) enum EndedWait {
     Gone(Option<Reason>),
-    /// The current version of the list.
-    At(Option<u64>),
+    /// The list as it is now.
+    At(Option<Moment>),
 }
 
 impl Answer for EndedWait {
     fn read(mut row: Row) -> Result<Self, Refusal> {
         Ok(match row.kind().as_str() {
             "gone" => Self::Gone(read_reason(&mut row)),
-            _ => Self::At(row.number()),
+            _ => Self::At(Moment::read(&mut row)),
         })
     }
 }

@@ -37,12 +37,20 @@ impl Answer for Vec<PeerInfo> {
     }
 }
 
-/// The ids of all peers in the list, as Redis has them.
-pub(in crate::peer_list::redis) struct ListedIds(pub Vec<String>);
+/// A part of something that is told in parts.
+pub(in crate::peer_list::redis) struct Part {
+    /// Where to go on. None: this is the last part.
+    pub next: Option<String>,
+    pub texts: Vec<String>,
+}
 
-impl Answer for ListedIds {
-    fn read(row: Row) -> Result<Self, Refusal> {
-        Ok(Self(row.texts()))
+impl Answer for Part {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        let next = needed(row.text())?;
+        Ok(Self {
+            next: Some(next).filter(|next| next != "0"),
+            texts: row.row().map(Row::texts).unwrap_or_default(),
+        })
     }
 }
 

@@ -50,6 +50,7 @@
 --   m:ID                 list: its mailbox, each `KIND FROM NEEDS\n` and the body
 --   linger               sorted set: until when listed peers that have nothing
 --                        open count as connected
+--   statuses             a counter: changes of STATUS that nodes cannot foresee
 --   listed               hash: id to the log's line of its sign-in
 --   log                  list: the last changes, `+JOINED ID DIALECT NAME` and
 --                        `-JOINED ID DIALECT NAME`; the newest is `version`
@@ -102,8 +103,8 @@
 --   op                   the last operation that `say` carried out for it
 
 -- Of the current call: what keys begin with, the node that asks, the time as Redis has
--- it, and the time in ms.
-local P, NODE, time, now
+-- it, and the time in ms, as a number and as it is stored.
+local P, NODE, time, now, NOW
 
 -- The current room ('': the root list), what its keys begin with, and the number of the
 -- asking node's copy.
@@ -207,7 +208,7 @@ end
 local function in_time(verb)
   return function(before, ...)
     if now > tonumber(before) then
-      return { 'late', string.format('%.0f', now) }
+      return { 'late', NOW }
     end
     return verb(before, ...)
   end

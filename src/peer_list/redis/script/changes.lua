@@ -84,8 +84,6 @@ local function set_heard(peer, version)
   end
   if peer.is.dialect == 'b' then
     call('ZADD', key('bare'), version, peer.id)
-  else
-    call('ZREM', key('bare'), peer.id)
   end
 end
 
@@ -93,23 +91,58 @@ local function current()
   return tonumber(call('GET', key('version'))) or 0
 end
 
+-- The version of the list, and the counter of STATUS that goes with it.
+local function moment()
+  local found = call('MGET', key('version'), key('statuses'))
+  return tonumber(found[1]) or 0, found[2] or '0'
+end
+
+-- At most about this many peers are told of at once: other calls wait meanwhile.
+local TOLD_AT_ONCE = 500
+
+-- Some of the list, as the lines of sign-ins. Returns where to go on; '0' is the end.
+local function listed_from(cursor)
+  local some = call('HSCAN', key('listed'), cursor, 'COUNT', TOLD_AT_ONCE)
+  local lines = {}
+  for at = 2, #some[2], 2 do
+    lines[#lines + 1] = some[2][at]
+  end
+  return some[1], lines
+end
+
 -- How the list differs from what a node knows: `known` is the node's version, and
--- `statuses` whether it asks which peers are not connected, or not for long any more.
+-- `statuses` whether it asks which peers are not connected, or not for long any more. A node
+-- that is far behind gets the list. Of the list and of those peers this has the first part,
+-- and where to go on.
 local function view(known, statuses)
-  local version = current()
+  local version, counter = moment()
   local behind = version - tonumber(known)
-  local lines, whole
+  local lines, whole, next_listed
   local reach = math.min(call('LLEN', key('log')), CHANGES_AT_ONCE)
   if tonumber(known) >= 0 and behind >= 0 and behind <= reach then
-    whole = 0
+    whole, next_listed = 0, '0'
     lines = behind > 0 and call('LRANGE', key('log'), -behind, -1) or {}
   else
     whole = 1
-    lines = call('HVALS', key('listed'))
+    next_listed, lines = listed_from('0')
   end
-  local linger = statuses == '1' and call('ZRANGE', key('linger'), 0, -1, 'WITHSCORES') or false
+  local next_lingering, linger = '0', false
+  if statuses == '1' then
+    local some = call('ZSCAN', key('linger'), '0', 'COUNT', TOLD_AT_ONCE)
+    next_lingering, linger = some[1], some[2]
+  end
   local micros = string.format('%.0f', time[1] * 1000000 + time[2])
-  return { version, whole, lines, micros, linger }
+  return { version, whole, lines, micros, linger, counter, next_listed, next_lingering }
+end
+
+-- The list from there on: how to go on, and lines. While it changes, a line may come twice.
+function verbs.more_listed(cursor)
+  return { listed_from(cursor) }
+end
+
+-- The peers from there on that are not connected, or not for long any more.
+function verbs.more_lingering(cursor)
+  return call('ZSCAN', key('linger'), cursor, 'COUNT', TOLD_AT_ONCE)
 end
 
 function verbs.view(known, statuses)

@@ -13,7 +13,7 @@ local function notice_standstill()
   for _, node in ipairs(call('ZRANGEBYSCORE', nodes, '(' .. string.format('%.0f', awake), 'inf')) do
     call('ZADD', nodes, now + NODE_LIFE, node)
   end
-  call('SET', shard('awake'), string.format('%.0f', now))
+  call('SET', shard('awake'), NOW)
 end
 
 local function is_alive(node)

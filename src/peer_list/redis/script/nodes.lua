@@ -33,7 +33,7 @@ local function bury(node, reason)
         end
       else
         if is_here then
-          peer:set_number('seen', now)
+          peer:set('seen', NOW)
           peer:move(nil, peer.is.link)
         end
         peer:store()
@@ -68,9 +68,9 @@ function verbs.live(highest, highest_in_rooms, elsewhere)
   notice_standstill()
   skip_lost_ids('', highest)
   skip_lost_ids('any', highest_in_rooms)
-  call('SET', shard('awake'), string.format('%.0f', now))
+  call('SET', shard('awake'), NOW)
   call('SETNX', shard('event'), begin_events())
-  call('SETNX', shard('created'), string.format('%.0f', now))
+  call('SETNX', shard('created'), NOW)
   call('SETNX', shard('schema'), SCHEMA)
   call('SETNX', shard('shards'), SHARDS)
   if SHARDS > 1 then

@@ -20,7 +20,7 @@ function Peer:member()
 end
 
 function Peer:set(field, value)
-  if value ~= nil then
+  if value ~= nil and type(value) ~= 'string' then
     value = tostring(value)
   end
   if self.is[field] ~= value then
@@ -72,6 +72,14 @@ function Peer:stale_at()
   return math.min(at, tonumber(self.is.leaving) or math.huge)
 end
 
+-- Whether a node that has asked for the STATUS of all peers within the last LINGER ms knows
+-- that of this one all the same, when its entry in the set `linger` changes: such a node
+-- shows peers as connected that it was told nothing of.
+local function is_foreseen(before, after)
+  local was_connected = not before or before == 'none' or tonumber(before) > now
+  return was_connected and (after == 'none' or tonumber(after) >= now + LINGER)
+end
+
 -- Writes what has changed, and the entries of the peer in the sets.
 function Peer:store()
   local stale = self:stale_at()
@@ -81,11 +89,15 @@ function Peer:store()
   if self.is.name and not (self:is_open() or self.is.link) then
     linger = self.is.linger or '0'
   end
+  local shown = self.is.shown
   self:set('shown', linger)
   if self.changed.stale then
     call('ZADD', shard('stale'), stale, self:member())
   end
   if self.changed.shown then
+    if self.is.name and not is_foreseen(shown, linger) then
+      call('INCR', key('statuses'))
+    end
     if linger == 'none' then
       call('ZREM', key('linger'), self.id)
     else
@@ -160,10 +172,11 @@ function Peer:move(node, link)
 end
 
 -- A request of it has come, on this link ('': its connection does not stay open).
--- `lingers`: its client closes the connection, and will be back.
-function Peer:request(link, lingers)
-  self:move(self.is.node, link ~= '' and NODE .. ' ' .. link or nil)
-  self:set_number('seen', now)
+-- `lingers`: its client closes the connection, and will be back. `node`: where the request
+-- waits, if it does.
+function Peer:request(link, lingers, node)
+  self:move(node or self.is.node, link ~= '' and NODE .. ' ' .. link or nil)
+  self:set('seen', NOW)
   if lingers == '1' then
     self:set_number('linger', now + LINGER)
   end
@@ -239,13 +252,6 @@ function Peer:refuses(token)
   return nil
 end
 
--- `next_news` may have removed the peer, which must not be created again.
-local function store_if_there(peer)
-  if call('EXISTS', key('p:', peer.id)) == 1 then
-    peer:store()
-  end
-end
-
 local LARGEST_ID = 2147483647
 
 -- Rooms share their ids, so that an id does not come again when a room begins anew.
@@ -282,7 +288,7 @@ local function count_peer(by)
   end
   local peers = call('HINCRBY', shard('rooms'), ROOM, by)
   if peers > 0 then
-    call('HSETNX', shard('rooms:since'), ROOM, string.format('%.0f', now))
+    call('HSETNX', shard('rooms:since'), ROOM, NOW)
   else
     call('HDEL', shard('rooms'), ROOM)
     call('HDEL', shard('rooms:since'), ROOM)
@@ -291,7 +297,7 @@ local function count_peer(by)
     if version > (tonumber(call('GET', shard('room_version'))) or 0) then
       call('SET', shard('room_version'), string.format('%.0f', version))
     end
-    call('DEL', key('version'), key('log'), key('copies'))
+    call('DEL', key('version'), key('statuses'), key('log'), key('copies'))
   end
 end
 
@@ -300,10 +306,10 @@ local function new_peer(door, dialect, token, highest)
   peer:set('door', door)
   peer:set('dialect', dialect)
   peer:set('token', token)
-  peer:set_number('since', now)
-  peer:set_number('seen', now)
+  peer:set('since', NOW)
+  peer:set('seen', NOW)
   -- Above every session of a lost peer with the same id.
-  peer:set_number('session', now)
+  peer:set('session', NOW)
   count_peer(1)
   return peer
 end

@@ -20,7 +20,7 @@ verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, pr
   end
   local peer = known_id and find(known_id)
   if peer then
-    return { 'ok', peer.id, current() }
+    return { 'ok', peer.id, moment() }
   end
   local full = refused_as_full()
   if full then
@@ -36,7 +36,7 @@ verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, pr
   peer:store()
   -- Kept for as long as it may be given up.
   remember(op, peer.id)
-  return { 'ok', peer.id, current() }
+  return { 'ok', peer.id, moment() }
 end)
 
 -- The client of this sign-in was refused: the sign-in is undone, or never done.
@@ -60,9 +60,10 @@ verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect)
     return refused
   end
   if done_before(op) then
-    return { 'ok', id, current() }
+    return { 'ok', id, moment() }
   end
   peer:begin_session()
+  call('ZREM', key('bare'), id)
   peer:move(nil, peer.is.link)
   peer:set('socket', nil)
   peer:set('door', door)
@@ -77,15 +78,15 @@ verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect)
   end
   set_heard(peer, current())
   peer:set_number('linger', now + LINGER)
-  peer:set_number('seen', now)
+  peer:set('seen', NOW)
   if peer.is.beat then
     -- Counts as a heartbeat.
-    peer:set_number('beat', now)
+    peer:set('beat', NOW)
   end
   event('reconnect', '-', peer)
   peer:store()
   remember(op, '1', before)
-  return { 'ok', id, current() }
+  return { 'ok', id, moment() }
 end)
 
 function verbs.check_token(id, token)
@@ -161,7 +162,7 @@ end
 
 function verbs.heartbeat(id, token, link, lingers)
   return answer_request(id, token, link, lingers, function(peer)
-    peer:set_number('beat', now)
+    peer:set('beat', NOW)
     if now >= peer:number('said') + LATE_REQUEST then
       peer:come_back()
     end
@@ -184,7 +185,7 @@ end
 function verbs.signed_in(id, link, lingers)
   local peer = find(id)
   if peer and not peer.is.by_socket_only then
-    peer:set_number('linger', now)
+    peer:set('linger', NOW)
     peer:request(link, lingers)
     peer:store()
   end

@@ -11,6 +11,7 @@ end
 local function remove(peer, reason)
   local is = peer.is
   reason = is.doomed or reason
+  peer.is_removed = true
   call('DEL', key('p:', peer.id), key('m:', peer.id))
   call('SET', key('gone:', peer.id), reason, 'PX', GONE_LIFE)
   call('ZREM', shard('stale'), peer:member())
@@ -44,7 +45,7 @@ function verbs.sign_out_later(id, grace)
   local peer = find(id)
   local at = now + tonumber(grace)
   if peer and (tonumber(peer.is.leaving) or math.huge) > at then
-    peer:set_number('said', now)
+    peer:set('said', NOW)
     peer:set_number('leaving', at)
     -- The page may be frozen, or may have been reloaded before this request came.
     peer:ask()

@@ -16,7 +16,7 @@ verbs.open_socket = in_time(function(_, opening, id, resumes)
     peer:set('resumes', '1')
   end
   peer:move(NODE, nil)
-  peer:set_number('seen', now)
+  peer:set('seen', NOW)
   peer:store()
   return { 'ok', peer.is.session, peer.is.dialect == 's' and '-' or peer.is.heard }
 end)
@@ -43,9 +43,9 @@ local function close_socket(peer, session, reason)
   peer:add('session', 1)
   peer:unlend()
   peer:set('handed', nil)
-  peer:set_number('seen', now)
+  peer:set('seen', NOW)
   if peer.is.beat then
-    peer:set_number('beat', now)
+    peer:set('beat', NOW)
   end
   peer:move(nil, nil)
   peer:store()

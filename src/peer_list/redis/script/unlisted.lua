@@ -12,7 +12,7 @@ end
 
 local function returned(op, before, peer, token)
   if not done_before(op) then
-    peer:set_number('seen', now)
+    peer:set('seen', NOW)
     peer:set_number('linger', now + LINGER)
     if peer.is.name then
       event('reconnect', '-', peer)
@@ -107,7 +107,7 @@ function verbs.list_peer(op, id, name, card, hello, farewell)
     return push_to(audience(id, channels_of(id)), 'p', hello)
   end)
   if answer[1] == 'ok' then
-    answer[3] = current()
+    answer[3], answer[4] = moment()
   end
   return answer
 end

@@ -13,7 +13,7 @@ end
 local function lend(peer, lease, number)
   peer:set('lent', lease)
   peer:set('lent_by', NODE)
-  peer:set_number('lent_at', now)
+  peer:set('lent_at', NOW)
   peer:set('lent_number', number)
 end
 
@@ -33,8 +33,9 @@ local function next_news(peer, lease, told)
   local silent = is.dialect == 's'
   local knows = peer:number('heard')
   -- A node may know versions that this server has lost.
-  told = math.min(tonumber(told), current())
-  local raw = call('LINDEX', key('m:', peer.id), handed)
+  local version, statuses = moment()
+  told = math.min(tonumber(told), version)
+  local raw = peer:number('bytes') > 0 and call('LINDEX', key('m:', peer.id), handed)
   if raw then
     local kind, from, needs, header = string.match(raw, '^(%S+) (%S+) (%S+)()')
     if silent or tonumber(needs) <= knows then
@@ -55,9 +56,9 @@ local function next_news(peer, lease, told)
     lend(peer, lease)
     -- The list shows that it waits.
     peer:store()
-    return { 'list', string.format('%.0f', knows), current() }
+    return { 'list', string.format('%.0f', knows), version, statuses }
   end
-  local behind = current() - knows
+  local behind = version - knows
   local line = behind > 0 and behind <= call('LLEN', key('log')) and call('LINDEX', key('log'), -behind)
   if not line then
     remove(peer, 'timed_out')
@@ -78,7 +79,7 @@ local function is_over(wait, ended)
 end
 
 -- `name`: of the wait. `lingers`: the wait was answered.
-local function end_wait(peer, name, is_newest, lingers)
+local function answered(peer, name, lingers)
   if lingers == '1' and name ~= peer.is.goodbye then
     if name == peer.is.late then
       -- If it polls again, it still runs.
@@ -87,10 +88,14 @@ local function end_wait(peer, name, is_newest, lingers)
       peer:come_back()
     end
   end
-  peer:set_number('seen', now)
+  peer:set('seen', NOW)
   if lingers == '1' then
     peer:set_number('linger', now + LINGER)
   end
+end
+
+local function end_wait(peer, name, is_newest, lingers)
+  answered(peer, name, lingers)
   if is_newest then
     -- Earlier waits of the peer are given nothing any more.
     peer:set('wait', nil)
@@ -98,6 +103,11 @@ local function end_wait(peer, name, is_newest, lingers)
       peer:move(nil, peer.is.link)
     end
   end
+end
+
+-- A peer has heard the list up to this version, which this server may have lost.
+local function note_heard(peer, version)
+  set_heard(peer, math.max(peer:number('heard'), math.min(tonumber(version), current())))
 end
 
 -- In ms: the clocks of nodes, which follow this server's, differ by less.
@@ -110,7 +120,8 @@ local function newest_began(peer)
   return began <= now + 1000 and began or 0
 end
 
-function verbs.wait(began, wait, id, token, link, acknowledged, told)
+-- `before`: a wait that its node has told of the list, up to the version `heard` ('': none).
+function verbs.wait(began, wait, id, token, link, acknowledged, told, before, heard)
   local peer, refused = polled(id, token)
   if not peer then
     return refused
@@ -124,9 +135,15 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told)
     peer:store()
     return { 'ok', { 'outdated' }, peer.is.dialect, '-' }
   end
+  if before ~= '' and peer.is.wait == before then
+    answered(peer, before, '1')
+    note_heard(peer, heard)
+  end
+  if peer.is.wait and peer.is.node and peer.is.node ~= NODE then
+    tell(peer.is.node, 'o' .. peer:member() .. ' ' .. peer.is.wait)
+  end
   peer:set_number('began', math.max(tonumber(began), newest_began(peer)))
-  peer:request(link, '0')
-  peer:move(NODE, peer.is.link)
+  peer:request(link, '0', NODE)
   peer:set('wait', wait)
   if peer.is.leaving and tonumber(began) < peer:number('said') + LATE_REQUEST then
     peer:set('late', wait)
@@ -136,7 +153,9 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told)
     acknowledge(peer, tonumber(acknowledged))
   end
   local news = next_news(peer, wait, told)
-  store_if_there(peer)
+  if not peer.is_removed then
+    peer:store()
+  end
   return { 'ok', news, peer.is.dialect, peer.is.dialect == 's' and '-' or peer.is.heard }
 end
 
@@ -179,7 +198,9 @@ function verbs.take(began, id, lease, acknowledged, told)
     acknowledge(peer, tonumber(acknowledged))
   end
   local news = next_news(peer, lease, told)
-  store_if_there(peer)
+  if not peer.is_removed then
+    peer:store()
+  end
   return news
 end
 
@@ -196,15 +217,14 @@ function verbs.done(id, lease, hears, number, ends, lingers)
     if hears == 'message' then
       local up_to = tonumber(number) - peer:number('gone')
       peer:set_number('delivered', math.max(peer:number('delivered'), tonumber(number)))
-      peer:set_number('given', now)
+      peer:set('given', NOW)
       if peer.is.acks then
         peer:set_number('handed', math.max(peer:number('handed'), up_to))
       elseif up_to >= 1 then
         pop(peer)
       end
     elseif hears == 'version' then
-      local version = math.min(tonumber(number), current())
-      set_heard(peer, math.max(peer:number('heard'), version))
+      note_heard(peer, number)
     end
   end
   if ends == '1' then
@@ -213,6 +233,22 @@ function verbs.done(id, lease, hears, number, ends, lingers)
   if is_lent and peer.is.wait ~= lease then
     peer:wake()
   end
+  peer:store()
+  return { 'ok' }
+end
+
+-- Its node has told a wait of the list, up to this version (0: the client has not got it), and
+-- the wait is over.
+function verbs.heard(id, wait, version, lingers)
+  local peer = find(id)
+  if not peer or peer.is.doomed then
+    return { 'gone' }
+  end
+  local is_newest = peer.is.wait == wait
+  if is_newest then
+    note_heard(peer, version)
+  end
+  end_wait(peer, wait, is_newest, lingers)
   peer:store()
   return { 'ok' }
 end
@@ -234,5 +270,5 @@ function verbs.end_wait(id, wait, lingers)
     peer:wake()
   end
   peer:store()
-  return { 'ok', current() }
+  return { 'ok', moment() }
 end

@@ -8,8 +8,14 @@ function verbs.peer_info(id)
   return { info(peer, peer:is_connected()) }
 end
 
-function verbs.listed()
-  return call('HKEYS', key('listed'))
+-- Some ids of the list. The first value is where to go on; '0' is the end.
+function verbs.listed(cursor)
+  local some = call('HSCAN', key('listed'), cursor, 'COUNT', TOLD_AT_ONCE)
+  local ids = {}
+  for at = 1, #some[2], 2 do
+    ids[#ids + 1] = some[2][at]
+  end
+  return { some[1], ids }
 end
 
 function verbs.peer_infos(...)

@@ -1,0 +1,148 @@
+//! What peers are being given here: each one thing at a time.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+use super::library::LEASE;
+use crate::peer_list::PeerId;
+
+/// The deliveries that go on here.
+#[derive(Default)]
+pub(super) struct DeliveriesHere(Mutex<HashMap<PeerId, Vec<Arc<Entry>>>>);
+
+struct Entry {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+enum State {
+    /// Redis has lent it, and keeps the peer from being given more.
+    Lent,
+    /// The peer is told the list from this node's copy, and Redis does not know.
+    FromCopy,
+    /// The peer has heard the list: this is to be reported.
+    Heard(Heard),
+    /// It is being reported, by a call of its own.
+    Reported,
+    /// The next wait of the peer reports it.
+    Taken,
+}
+
+/// A wait that has ended with the list, up to this version.
+#[derive(Clone)]
+pub(super) struct Heard {
+    /// Its name in Redis.
+    pub wait: String,
+    pub version: u64,
+}
+
+/// A delivery goes on, until Redis knows how it ended.
+pub(super) struct Going {
+    all: Arc<DeliveriesHere>,
+    id: PeerId,
+    entry: Arc<Entry>,
+}
+
+impl DeliveriesHere {
+    /// Begins one that Redis has lent.
+    pub fn begin_lent(self: &Arc<Self>, id: PeerId) -> Going {
+        self.begin(id, State::Lent)
+    }
+
+    /// Begins one from this node's copy of the list. None: another goes on.
+    pub fn begin_from_copy(self: &Arc<Self>, id: PeerId) -> Option<Going> {
+        let goes_on = self.0.lock().contains_key(&id);
+        (!goes_on).then(|| self.begin(id, State::FromCopy))
+    }
+
+    fn begin(self: &Arc<Self>, id: PeerId, state: State) -> Going {
+        let entry = Arc::new(Entry {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        });
+        self.0.lock().entry(id).or_default().push(entry.clone());
+        let all = self.clone();
+        Going { all, id, entry }
+    }
+
+    /// Waits while the peer is told the list from the copy, and it is not known whether it
+    /// hears it; at most as long as a loan of Redis lasts.
+    pub async fn settled(&self, id: PeerId) {
+        let end = Instant::now() + LEASE;
+        while let Some(entry) = self.unknown_to_redis(id) {
+            let mut changed = Box::pin(entry.changed.notified());
+            changed.as_mut().enable();
+            let is_settled = matches!(*entry.state.lock(), State::Heard(_));
+            // It may have ended before.
+            let goes_on = self
+                .unknown_to_redis(id)
+                .is_some_and(|now| Arc::ptr_eq(&now, &entry));
+            if is_settled || goes_on && timeout_at(end, changed).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What the next wait of a peer has to report.
+    pub fn take_heard(&self, id: PeerId) -> Option<Heard> {
+        self.unknown_to_redis(id)?.take()
+    }
+
+    fn unknown_to_redis(&self, id: PeerId) -> Option<Arc<Entry>> {
+        let all = self.0.lock();
+        let mut entries = all.get(&id)?.iter();
+        let is_unknown = |entry: &&Arc<Entry>| {
+            let state = entry.state.lock();
+            matches!(*state, State::FromCopy | State::Heard(_) | State::Reported)
+        };
+        entries.find(is_unknown).cloned()
+    }
+}
+
+impl Entry {
+    fn take(&self) -> Option<Heard> {
+        let mut state = self.state.lock();
+        let State::Heard(heard) = &*state else {
+            return None;
+        };
+        let heard = heard.clone();
+        *state = State::Taken;
+        Some(heard)
+    }
+}
+
+impl Going {
+    /// The peer has heard the list. Returns whether a call of its own has to report it: this is
+    /// asked when it is the turn of that call.
+    pub fn heard(&self, heard: Heard) -> impl Fn() -> bool + Send + Sync + 'static {
+        let entry = self.entry.clone();
+        *entry.state.lock() = State::Heard(heard);
+        entry.changed.notify_waiters();
+        move || {
+            let mut state = entry.state.lock();
+            if let State::Heard(_) = *state {
+                *state = State::Reported;
+            }
+            matches!(*state, State::Reported)
+        }
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock();
+        if let Some(entries) = all.get_mut(&self.id) {
+            entries.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
+            if entries.is_empty() {
+                all.remove(&self.id);
+            }
+        }
+        drop(all);
+        self.entry.changed.notify_waiters();
+    }
+}
