@@ -122,7 +122,12 @@ impl Client {
 
     /// Signs in and returns the id.
     pub async fn sign_in(&mut self, name: &str) -> u32 {
-        let reply = self.get(&format!("/sign_in?peer_name={name}")).await;
+        self.sign_in_to("", name).await
+    }
+
+    /// As [`Client::sign_in`], to the room with this path.
+    pub async fn sign_in_to(&mut self, room: &str, name: &str) -> u32 {
+        let reply = self.get(&format!("{room}/sign_in?peer_name={name}")).await;
         assert_eq!(reply.status, 200);
         reply.pragma
     }
@@ -130,8 +135,13 @@ impl Client {
 
 /// The bytes of a request to send a message.
 pub fn message(from: u32, to: u32, body: &[u8]) -> Vec<u8> {
+    message_in("", from, to, body)
+}
+
+/// As [`message`], in the room with this path.
+pub fn message_in(room: &str, from: u32, to: u32, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "POST /message?peer_id={from}&to={to} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+        "POST {room}/message?peer_id={from}&to={to} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()
@@ -139,5 +149,10 @@ pub fn message(from: u32, to: u32, body: &[u8]) -> Vec<u8> {
 
 /// The bytes of a request to wait.
 pub fn wait(id: u32) -> Vec<u8> {
-    format!("GET /wait?peer_id={id} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
+    wait_in("", id)
+}
+
+/// As [`wait`], in the room with this path.
+pub fn wait_in(room: &str, id: u32) -> Vec<u8> {
+    format!("GET {room}/wait?peer_id={id} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
 }

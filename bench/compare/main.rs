@@ -8,6 +8,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod burst;
+mod change;
 mod churn;
 mod client;
 mod figures;
@@ -15,6 +17,7 @@ mod floor;
 mod nodes;
 mod park;
 mod push;
+mod redis;
 mod relay;
 mod report;
 mod rooms;

@@ -15,16 +15,16 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, message, wait},
+    client::{Client, message, message_in, wait, wait_in},
     figures::{Figures, body, micros, percentile},
     server::Running,
 };
 
 /// Lets a peer hear of all that happened, so that the wait that it leaves
 /// open is parked.
-async fn settle(client: &mut Client, id: u32) {
+async fn settle(client: &mut Client, room: &str, id: u32) {
     loop {
-        client.send(&wait(id)).await;
+        client.send(&wait_in(room, id)).await;
         if timeout(Duration::from_millis(100), client.reply())
             .await
             .is_err()
@@ -38,53 +38,63 @@ async fn settle(client: &mut Client, id: u32) {
 /// delivery.
 pub async fn relay(server: &Running, pairs: u32, messages: u32) -> Figures {
     let address = [server.address];
-    relay_between(&address, pairs, messages, || server.cpu()).await
+    relay_between(&address, pairs, messages, false, || server.cpu()).await
 }
 
 /// Each sender and its receiver are at different nodes, if there are more than
-/// one. `cpu`: of all nodes.
+/// one. `in_rooms`: each pair has a room. `cpu`: of all nodes.
 pub async fn relay_between(
     nodes: &[SocketAddr],
     pairs: u32,
     messages: u32,
+    in_rooms: bool,
     cpu: impl Fn() -> Duration,
 ) -> Figures {
     let node = |number: u32| nodes[number as usize % nodes.len()];
+    let room = |pair: u32| match in_rooms {
+        true => format!("/rooms/pair{pair}"),
+        false => String::new(),
+    };
     let mut senders = Vec::new();
     let mut receivers = Vec::new();
     for pair in 0..pairs {
         let mut sender = Client::connect(node(pair)).await;
-        let from = sender.sign_in(&format!("sender{pair}")).await;
+        let from = sender
+            .sign_in_to(&room(pair), &format!("sender{pair}"))
+            .await;
         senders.push((sender, from));
     }
     for pair in 0..pairs {
         let mut receiver = Client::connect(node(pair + 1)).await;
-        let to = receiver.sign_in(&format!("receiver{pair}")).await;
-        receivers.push((receiver, to));
+        let room = room(pair);
+        let to = receiver.sign_in_to(&room, &format!("receiver{pair}")).await;
+        receivers.push((receiver, to, room));
     }
     // All at once, so that nobody is idle for long: Node closes a connection
     // after five seconds.
     sleep(Duration::from_millis(200)).await;
-    let settles = receivers.iter_mut().map(|(client, id)| settle(client, *id));
+    let settles = receivers
+        .iter_mut()
+        .map(|(client, id, room)| settle(client, room, *id));
     join_all(settles).await;
     let before = cpu();
     let started = Instant::now();
     let latencies = Rc::new(RefCell::new(Vec::with_capacity(messages as usize)));
     let faults = Rc::new(Cell::new(0u32));
     let local = LocalSet::new();
-    for ((mut sender, from), (mut receiver, to)) in senders.into_iter().zip(receivers) {
+    for ((mut sender, from), (mut receiver, to, room)) in senders.into_iter().zip(receivers) {
         let (latencies, faults) = (latencies.clone(), faults.clone());
         local.spawn_local(async move {
             for number in 0..messages / pairs {
                 let expected = body(number);
-                let request = message(from, to, &expected);
+                let request = message_in(&room, from, to, &expected);
                 let sent = Instant::now();
                 let delivery = async {
                     loop {
                         let reply = receiver.reply().await;
                         if reply.pragma == to {
                             // A list, where peers still hear of changes.
-                            receiver.send(&wait(to)).await;
+                            receiver.send(&wait_in(&room, to)).await;
                             continue;
                         }
                         let took = sent.elapsed();
@@ -101,7 +111,7 @@ pub async fn relay_between(
                     faults.set(faults.get() + 1);
                 }
                 latencies.borrow_mut().push(took);
-                receiver.send(&wait(to)).await;
+                receiver.send(&wait_in(&room, to)).await;
             }
         });
     }

@@ -1,9 +1,9 @@
 //! The loads.
 
-use std::pin::Pin;
+use std::{pin::Pin, slice};
 
 use crate::{
-    churn,
+    burst, change, churn,
     figures::Figures,
     nodes, park, push, relay, rooms,
     server::{Kind, Running},
@@ -100,6 +100,28 @@ pub const SCENARIOS: &[Scenario] = &[
         rounds: 1,
         run: |s| Box::pin(churn::sleepers(s)),
     },
+    Scenario {
+        name: "18,000 peers in 36 rooms",
+        servers: OURS,
+        original: SIGNAL_HTTP,
+        rounds: 1,
+        run: |s| Box::pin(rooms::memory(s, 36, 500)),
+    },
+    long_poll("3,000 sign-ins at once", OURS, |s| {
+        Box::pin(burst::burst(s.address, 3_000))
+    }),
+    long_poll("3,000 sign-ins at once, Redis", OURS, |_| {
+        Box::pin(nodes::burst(0, 3_000))
+    }),
+    long_poll("200 sign-ins at once, 20,000 listed, Redis", OURS, |_| {
+        Box::pin(nodes::burst(20_000, 200))
+    }),
+    long_poll("a change, 2,000 waiting", OURS, |s| {
+        Box::pin(change::change(slice::from_ref(&s.address), || s.cpu()))
+    }),
+    long_poll("a change, 2,000 waiting, 2 nodes and Redis", OURS, |_| {
+        Box::pin(nodes::change())
+    }),
     long_poll("relay, 64 pairs, 1 node and Redis", OURS, |_| {
         Box::pin(nodes::relay(1))
     }),
@@ -109,6 +131,16 @@ pub const SCENARIOS: &[Scenario] = &[
     long_poll("relay, 64 pairs, 3 nodes and Redis", OURS, |_| {
         Box::pin(nodes::relay(3))
     }),
+    long_poll(
+        "relay, 64 pairs in a room each, 2 nodes, 1 Redis",
+        OURS,
+        |_| Box::pin(nodes::relay_in_rooms(1)),
+    ),
+    long_poll(
+        "relay, 64 pairs in a room each, 2 nodes, 3 masters",
+        OURS,
+        |_| Box::pin(nodes::relay_in_rooms(3)),
+    ),
     Scenario {
         name: "2,000 WebSocket peers",
         servers: &[Kind::Ours, Kind::Original],
