@@ -356,10 +356,9 @@ export async function cuttableWire(t, server) {
   wire.listen(0, '127.0.0.1');
   await once(wire, 'listening');
   atEnd(t, () => wire.close());
-  const cut = () => {
-    for (const both of open) both.forEach((socket) => socket.resetAndDestroy());
-  };
-  atEnd(t, cut);
+  const all = () => [...open].flat().filter((socket) => !socket.destroyed);
+  const cut = () => all().forEach((socket) => socket.resetAndDestroy());
+  atEnd(t, () => all().forEach((socket) => socket.destroy()));
   const away = async (ms) => {
     isAway = true;
     cut();
