@@ -141,18 +141,26 @@ impl RedisEngine {
 
     /// Every peer in the list, from this node's copy.
     async fn known_cards(&self) -> Result<Vec<Card>, Refusal> {
-        let unknown = self.list.cached.lock().without_card();
-        for ids in unknown.chunks(CARDS_AT_ONCE) {
-            let asked = self.list.run(verbs::cards_of(ids), Some(PATIENCE));
+        loop {
+            let unknown = {
+                let cached = self.list.cached.lock();
+                let mut unknown = cached.without_card();
+                if unknown.is_empty() {
+                    return Ok(cached.cards());
+                }
+                // After a reconnect the copy is made anew, without cards: all is asked again.
+                unknown.truncate(CARDS_AT_ONCE);
+                unknown
+            };
+            let asked = self.list.run(verbs::cards_of(&unknown), Some(PATIENCE));
             let Cards(shown) = asked.await?;
             let mut cached = self.list.cached.lock();
-            for (id, shown) in ids.iter().zip(shown) {
+            for (id, shown) in unknown.iter().zip(shown) {
                 // A peer that came in unlisted and shows no card has an empty one.
                 let card = shown.map(|card| Some(card).filter(|card| !card.is_empty()));
                 cached.set_card(*id, card);
             }
         }
-        Ok(self.list.cached.lock().cards())
     }
 
     /// A peer that has come in unlisted.
