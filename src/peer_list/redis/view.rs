@@ -270,7 +270,8 @@ impl Cached {
     /// As [`Cached::wants_statuses`]; if so, also notes that the question is asked, so
     /// that callers before its answer need not ask too.
     pub fn asks_for_statuses(&mut self) -> bool {
-        let asks = self.wants_statuses();
+        // A list that comes anew says nothing of them.
+        let asks = !self.is_known || self.wants_statuses();
         if asks {
             self.statuses_at = Some(Instant::now());
         }
@@ -295,6 +296,9 @@ impl Cached {
                 self.cards.clear();
                 self.lingering.clear();
                 self.statuses_are = None;
+                if view.lingering.is_none() {
+                    self.statuses_at = None;
+                }
                 for change in &view.changes {
                     self.roster.continue_at(change.joined - 1);
                     self.change(change);
