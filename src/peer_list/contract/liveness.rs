@@ -42,6 +42,15 @@ async fn a_client_that_closes_its_connection_after_an_answer_counts_for_two_seco
     assert_eq!(list.lines().await, "a,1,0\n");
 }
 
+async fn a_peer_that_was_away_is_connected_in_the_list_that_it_is_told(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    list.pass_secs(10).await;
+    assert_eq!(list.lines().await, "a,1,0\n");
+    sign_in(&list, "b").await;
+    assert_eq!(take(&list, a).await, status("b,2,1\na,1,1\n"));
+}
+
 async fn a_peer_that_polls_again_within_two_seconds_stays_connected_for_all(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
@@ -243,6 +252,7 @@ every_list! {
     after_all_stood_still_no_peer_is_collected_for_one_timeout,
     a_peer_that_joined_counts_as_connected_only_in_the_update_that_announces_it,
     a_client_that_closes_its_connection_after_an_answer_counts_for_two_seconds_more,
+    a_peer_that_was_away_is_connected_in_the_list_that_it_is_told,
     a_peer_that_polls_again_within_two_seconds_stays_connected_for_all,
     an_open_connection_counts_for_the_last_peer_that_used_it,
     the_collector_removes_the_stale_and_the_others_hear_of_it,

@@ -22,7 +22,7 @@ use super::{
     connection::Connection,
     explain::{OLDEST, explain, is_forbidden, is_untrusted, too_old},
     hearing::Hearing,
-    library::{Library, Permit, is_unknown_function},
+    library::{Function, Library, is_unknown_function},
     link::{ChannelNames, Health, ShardLink},
     queue::CallQueue,
     row::{Answer, Row},
@@ -141,7 +141,7 @@ impl Connecting<'_> {
             .set_push_sender(sender)
             .set_automatic_resubscription()
             .set_number_of_retries(usize::MAX);
-        let queue = |permit| CallQueue::new(library, permit, &prefix, node);
+        let queue = |function| CallQueue::new(library, function, &prefix, node);
         let link = ShardLink {
             number: opts.is_sharded().then_some(number),
             channels: ChannelNames {
@@ -151,8 +151,8 @@ impl Connecting<'_> {
             library: library.clone(),
             node: node.clone(),
             commands: Arc::new(commands),
-            growing: queue(Permit::IfRoom),
-            others: queue(Permit::Always),
+            growing: queue(Function::Growing),
+            others: queue(Function::Other),
             subscription: Connection::connect(place.clone(), &prefix, listening).await?,
             prefix,
             hearing: Hearing::default(),

@@ -62,17 +62,17 @@ const LIGHT: [&str; 15] = [
 
 /// Through which function of the library a verb is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Permit {
+pub(super) enum Function {
     /// Redis refuses it while Redis is out of memory.
-    IfRoom,
-    Always,
+    Growing,
+    Other,
 }
 
-impl Permit {
+impl Function {
     pub fn of(verb: &str) -> Self {
         match GROWING.contains(&verb) {
-            true => Self::IfRoom,
-            false => Self::Always,
+            true => Self::Growing,
+            false => Self::Other,
         }
     }
 }
@@ -139,15 +139,15 @@ impl Library {
     /// key, it refuses that (ASK): so no verb is carried out while some keys of the shard are
     /// at one master and some at another.
     pub fn call(&self, verb: &str, prefix: &str) -> Cmd {
-        self.call_through(Permit::of(verb), prefix)
+        self.call_through(Function::of(verb), prefix)
     }
 
-    /// As [`Library::call`], for any verbs of this permit.
-    pub fn call_through(&self, permit: Permit, prefix: &str) -> Cmd {
+    /// As [`Library::call`], for any verbs of this function.
+    pub fn call_through(&self, function: Function, prefix: &str) -> Cmd {
         let mut call = redis::cmd("FCALL");
-        call.arg(match permit {
-            Permit::IfRoom => &self.growing,
-            Permit::Always => &self.name,
+        call.arg(match function {
+            Function::Growing => &self.growing,
+            Function::Other => &self.name,
         });
         call.arg(1).arg(prefix);
         call

@@ -17,7 +17,7 @@ use super::{
     connection::{Connection, Watched, late},
     explain::{explain, is_moved, is_moving},
     hearing::{ECHO, Hearing},
-    library::{Library, Permit, is_light, is_unknown_function},
+    library::{Function, Library, is_light, is_unknown_function},
     queue::CallQueue,
     retry,
     row::{Answer, Row},
@@ -213,9 +213,9 @@ impl ShardLink {
     ) -> Result<Row, Refusal> {
         let asking = async || {
             if is_light(words.verb) {
-                let queue = match Permit::of(words.verb) {
-                    Permit::IfRoom => &self.growing,
-                    Permit::Always => &self.others,
+                let queue = match Function::of(words.verb) {
+                    Function::Growing => &self.growing,
+                    Function::Other => &self.others,
                 };
                 queue.ask(&self.commands, room, words, until).await
             } else {

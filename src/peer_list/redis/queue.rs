@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     connection::{Connection, late},
-    library::{Library, Permit},
+    library::{Function, Library},
     verbs::{Wanted, Words},
 };
 
@@ -25,7 +25,7 @@ const COMMANDS: usize = 2;
 /// Calls to one shard that go through one function.
 pub(super) struct CallQueue {
     library: Arc<Library>,
-    permit: Permit,
+    function: Function,
     /// What all keys of the shard begin with.
     prefix: String,
     node: String,
@@ -53,10 +53,10 @@ struct QueuedCall {
 }
 
 impl CallQueue {
-    pub fn new(library: &Arc<Library>, permit: Permit, prefix: &str, node: &str) -> Arc<Self> {
+    pub fn new(library: &Arc<Library>, function: Function, prefix: &str, node: &str) -> Arc<Self> {
         Arc::new(Self {
             library: library.clone(),
-            permit,
+            function,
             prefix: prefix.to_owned(),
             node: node.to_owned(),
             state: Mutex::default(),
@@ -127,7 +127,7 @@ impl CallQueue {
     }
 
     async fn send_together(&self, connection: &Connection, calls: Vec<Waiting>) {
-        let mut command = self.library.call_through(self.permit, &self.prefix);
+        let mut command = self.library.call_through(self.function, &self.prefix);
         let is_alone = calls.len() == 1;
         if !is_alone {
             command.arg("all").arg(&self.node).arg("");

@@ -421,13 +421,17 @@ impl Cached {
         end
     }
 
-    /// Shows a peer that waits here as connected, even if Redis was away and could not
-    /// say so. Returns the list.
-    pub fn show_waiting(&mut self, id: PeerId) -> Lines {
+    /// Shows a peer that waits here as connected, even if Redis has not said so. Returns what
+    /// the peer has to hear that has heard this version (None: nothing).
+    pub fn list_for_waiting(&mut self, id: PeerId, heard: Option<u64>) -> Lines {
         if let Some(place) = self.peers.get(&id) {
             self.roster.set_connected(place.joined, Connected::Yes);
         }
-        self.roster.list(Instant::now())
+        let now = Instant::now();
+        match heard {
+            Some(heard) => self.roster.update(heard, now),
+            None => self.roster.list(now),
+        }
     }
 
     /// The list, with this peer's line first.

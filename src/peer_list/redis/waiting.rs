@@ -53,7 +53,7 @@ impl Looking {
             Next::List { heard, moment } => {
                 self.list.sync_to(moment, None).await?;
                 let mut cached = self.list.cached.lock();
-                let list = cached.roster.update(heard, Instant::now());
+                let list = cached.list_for_waiting(self.id, Some(heard));
                 let version = Hears::Version(cached.roster.current());
                 Found::Lent(News::Status(list), 0, version)
             }
@@ -240,7 +240,7 @@ impl Wait {
         let mut cached = list.cached.lock();
         let version = cached.roster.current();
         let lease = Lease::from_copy(list, here, *id, &self.name, version)?;
-        let news = News::Status(cached.roster.update(heard, Instant::now()));
+        let news = News::Status(cached.list_for_waiting(*id, Some(heard)));
         Some(Delivery::lent(news, 0, lease))
     }
 
@@ -315,7 +315,7 @@ impl Wait {
         Ok(Delivery::last(News::Nothing(match dialect {
             Dialect::Bare => "\n".into(),
             Dialect::Silent => "".into(),
-            Dialect::Listed => cached.show_waiting(*id),
+            Dialect::Listed => cached.list_for_waiting(*id, None),
         })))
     }
 }

@@ -33,7 +33,7 @@ local function next_news(peer, lease, told)
   local silent = is.dialect == 's'
   local knows = peer:number('heard')
   -- A node may know versions that this server has lost.
-  local version, statuses = moment()
+  local version = current()
   told = math.min(tonumber(told), version)
   local raw = peer:number('bytes') > 0 and call('LINDEX', key('m:', peer.id), handed)
   if raw then
@@ -56,7 +56,7 @@ local function next_news(peer, lease, told)
     lend(peer, lease)
     -- The list shows that it waits.
     peer:store()
-    return { 'list', string.format('%.0f', knows), version, statuses }
+    return { 'list', string.format('%.0f', knows), moment() }
   end
   local behind = version - knows
   local line = behind > 0 and behind <= call('LLEN', key('log')) and call('LINDEX', key('log'), -behind)
