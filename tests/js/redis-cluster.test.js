@@ -22,6 +22,12 @@ async function startCluster(t) {
   const isReady = async (server) => /cluster_state:ok/.test(await server.cli('cluster', 'info'))
     && (await field(server, 'role') === 'master' || await field(server, 'master_link_status') === 'up');
   for (const server of servers) await until(() => isReady(server));
+  // Each knows of each master and its replica.
+  const knowsAll = async (server) => {
+    const slots = JSON.parse(await server.cli('--json', 'cluster', 'slots'));
+    return slots.length === 3 && slots.every(([, , ...found]) => found.length === 2);
+  };
+  for (const server of servers) await until(() => knowsAll(server));
   const byPort = (port) => servers.find((server) => server.port === Number(port));
   return {
     servers,
