@@ -25,7 +25,7 @@ for (const acknowledges of [true, false]) {
       await nodes.end(0, 'SIGKILL');
       await more(50);
       await nodes.end(0, 'SIGKILL');
-    }, 2);
+    }, {repeats: 2});
   });
 
   test(`${how}, nothing is lost when all nodes are restarted one after the other`, async (t) => {

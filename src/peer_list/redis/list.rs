@@ -11,7 +11,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{
+    sync::MutexGuard,
+    time::{Instant, timeout},
+};
 use tracing::warn;
 
 use super::{
@@ -59,6 +62,23 @@ struct ChangesAsked {
     begun: AtomicU64,
     /// The last of them that was answered.
     answered: AtomicU64,
+}
+
+impl ChangesAsked {
+    /// Waits until no question is open. Returns how much of the patience is left: the question
+    /// before may be of somebody who waits for Redis however long that takes.
+    async fn turn(
+        &self,
+        patience: Option<Duration>,
+    ) -> Result<(MutexGuard<'_, ()>, Option<Duration>), Refusal> {
+        let Some(patience) = patience else {
+            return Ok((self.alone.lock().await, None));
+        };
+        let began = Instant::now();
+        let turn = timeout(patience, self.alone.lock()).await;
+        let turn = turn.map_err(|_| Refusal::Unavailable)?;
+        Ok((turn, Some(patience.saturating_sub(began.elapsed()))))
+    }
 }
 
 impl List {
@@ -158,7 +178,7 @@ impl List {
         if is_done() {
             return Ok(());
         }
-        let _alone = self.changes.alone.lock().await;
+        let (_alone, patience) = self.changes.turn(patience).await?;
         if is_done() {
             return Ok(());
         }
@@ -167,7 +187,7 @@ impl List {
 
     /// Brings the copy up to date. `patience`: how long this is tried.
     pub async fn sync(&self, patience: Option<Duration>) -> Result<(), Refusal> {
-        let _alone = self.changes.alone.lock().await;
+        let (_alone, patience) = self.changes.turn(patience).await?;
         self.ask_for_changes(patience).await
     }
 
@@ -175,7 +195,7 @@ impl List {
     /// question is open share the next one.
     pub async fn sync_now(&self, patience: Option<Duration>) -> Result<(), Refusal> {
         let begun = self.changes.begun.load(Ordering::Acquire);
-        let _alone = self.changes.alone.lock().await;
+        let (_alone, patience) = self.changes.turn(patience).await?;
         if self.changes.answered.load(Ordering::Acquire) > begun {
             return Ok(());
         }
