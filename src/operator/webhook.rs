@@ -1,4 +1,4 @@
-//! The webhook: POSTs each event to the operator's application, in order, and repeats it
+//! The webhook: POSTs each event to the operator's application, those of a room in order, and repeats it
 //! until it is accepted. Nothing else waits for it: it reads the kept events at its own
 //! pace, and misses some if the receiver is too slow.
 

@@ -71,9 +71,11 @@ async function load(nodes, acknowledges) {
 function nothingIsLost({accepted, doubtful, arrived}, acknowledges, {repeats, lost}) {
   assert.ok(accepted.length >= 100, `only ${accepted.length} messages`);
   if (acknowledges) {
-    const missing = accepted.filter((number) => !arrived.includes(number));
-    assert.ok(missing.length <= lost, `lost: ${missing}`);
-    assert.deepEqual(arrived, accepted.filter((number) => arrived.includes(number)));
+    // Where Redis loses a message, it loses what was acknowledged, too, and that comes again.
+    const once = arrived.filter((number, index) => arrived.indexOf(number) === index);
+    assert.ok(arrived.length - once.length <= lost, `${arrived}`);
+    assert.ok(accepted.length - once.length <= lost, `${arrived}`);
+    assert.deepEqual(once, accepted.filter((number) => once.includes(number)));
     return;
   }
   const known = arrived.filter((number) => !doubtful.has(number));

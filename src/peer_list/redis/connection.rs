@@ -23,7 +23,7 @@ const SUSPICION: Duration = Duration::from_millis(1000);
 const ASK_PAUSE: Duration = Duration::from_millis(250);
 
 /// A Redis that works answers a new connection within this time.
-const PROBE_PATIENCE: Duration = Duration::from_millis(500);
+const PROBE_PATIENCE: Duration = Duration::from_millis(1000);
 
 /// A connection that can be replaced. The redis crate reconnects after a cut, but stays
 /// for ever with a connection that is refused when it reconnects (a password that is
@@ -67,7 +67,8 @@ impl Wire {
     pub async fn ask(&self, call: &Cmd) -> RedisResult<Value> {
         let mut connection = self.connection.clone();
         let answer = tokio::select! {
-            answer = call.query_async::<Value>(&mut connection) => answer,
+            // An error within an answer is that of one of several calls.
+            answer = connection.send_packed_command(call) => answer.and_then(whole),
             () = self.replaced.cancelled() => Err(late()),
         };
         if answer.is_ok() {
@@ -132,15 +133,14 @@ impl Connection {
 
     /// Replaces this connection if the primary is at another address. Returns whether it was
     /// replaced.
-    pub async fn follow(&self) -> bool {
+    pub async fn follow(&self) -> RedisResult<bool> {
         let wire = self.wire();
-        match self.source.client(&self.key).await {
-            Ok(client) if wire.address != address_of(&client) => {
-                self.replace(&wire, client);
-                true
-            }
-            _ => false,
+        let client = self.source.client(&self.key).await?;
+        let is_moved = wire.address != address_of(&client);
+        if is_moved {
+            self.replace(&wire, client);
         }
+        Ok(is_moved)
     }
 
     /// Rises when the primary may have moved.
@@ -193,6 +193,14 @@ impl Connection {
             true => Watched::Silent,
             false => Watched::Replaced,
         }
+    }
+}
+
+/// An answer, unless it is an error as a whole.
+pub(super) fn whole(answer: Value) -> RedisResult<Value> {
+    match answer {
+        Value::ServerError(error) => Err(error.into()),
+        answer => Ok(answer),
     }
 }
 

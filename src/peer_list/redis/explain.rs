@@ -36,8 +36,8 @@ pub(super) fn explain(error: &RedisError) -> String {
             "the cluster moves a part of the list to another server".to_owned()
         }
         ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot) => {
-            "another server of the Redis Cluster has this part of the list (WEBRTC_REDIS_URL has to \
-             begin with redis+cluster://)"
+            "another server of the Redis Cluster has this part of the list (a WEBRTC_REDIS_URL of a \
+             cluster begins with redis+cluster://)"
                 .to_owned()
         }
         // The crate has no variant for this.
@@ -47,11 +47,6 @@ pub(super) fn explain(error: &RedisError) -> String {
         ErrorKind::Server(_) if !detail.is_empty() => detail.to_owned(),
         _ => text.lines().next().unwrap_or_default().to_owned(),
     }
-}
-
-/// Whether the user lacks a permission.
-pub(super) fn is_forbidden(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
 /// Whether another server of the cluster has the shard.

@@ -60,6 +60,10 @@ const LIGHT: [&str; 15] = [
     "wait",
 ];
 
+/// Of the light verbs those that may remove a peer, whose farewell many others hear. They keep
+/// their turn, and go to Redis alone.
+const ALONE: [&str; 2] = ["close_socket", "leave"];
+
 /// Through which function of the library a verb is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Function {
@@ -75,6 +79,11 @@ impl Function {
             false => Self::Other,
         }
     }
+}
+
+/// Whether no other call may go together with this verb.
+pub(super) fn goes_alone(verb: &str) -> bool {
+    ALONE.contains(&verb)
 }
 
 /// Whether many calls of this verb may go together.

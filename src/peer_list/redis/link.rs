@@ -112,10 +112,13 @@ impl ShardLink {
             self.hearing.sent_echo();
         }
         let switches = self.commands.switches();
-        if self.switches.swap(switches, Ordering::Relaxed) != switches {
-            let (_, is_moved) = tokio::join!(self.commands.follow(), self.subscription.follow());
-            if is_moved {
-                self.hearing.set_lost();
+        if self.switches.load(Ordering::Relaxed) != switches {
+            let followed = tokio::join!(self.commands.follow(), self.subscription.follow());
+            if let (Ok(_), Ok(is_moved)) = followed {
+                self.switches.store(switches, Ordering::Relaxed);
+                if is_moved {
+                    self.hearing.set_lost();
+                }
             }
         }
         if self.hearing.take_lost() {

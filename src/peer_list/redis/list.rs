@@ -204,6 +204,14 @@ impl List {
 
     async fn ask_for_changes(&self, patience: Option<Duration>) -> Result<(), Refusal> {
         let question = self.changes.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        // A list in parts is that of its first part: it has changed while the others came.
+        while self.ask_for_view(patience).await? {}
+        self.changes.answered.store(question, Ordering::Release);
+        Ok(())
+    }
+
+    /// Returns whether the list came in parts.
+    async fn ask_for_view(&self, patience: Option<Duration>) -> Result<bool, Refusal> {
         let (known, statuses) = {
             let mut cached = self.cached.lock();
             (cached.known(), cached.asks_for_statuses())
@@ -232,15 +240,7 @@ impl List {
         if is_older {
             self.lost_changes();
         }
-        if is_in_parts {
-            // The list has changed while its parts came.
-            let known = Known(self.cached.lock().known());
-            let asked = self.run(verbs::view(known, false), patience);
-            let view = asked.await?.for_one_at(known.0);
-            self.cached.lock().apply(view);
-        }
-        self.changes.answered.store(question, Ordering::Release);
-        Ok(())
+        Ok(is_in_parts)
     }
 
     pub fn lost_changes(&self) {

@@ -79,7 +79,8 @@ const READY_PATIENCE: Duration = Duration::from_millis(500);
 pub struct ClusterOpts {
     /// The URL of Redis: `redis://` or `rediss://`, with user, password and database as
     /// usual; or `redis+sentinel://HOST:PORT,HOST:PORT/NAME/DATABASE`, the primary that
-    /// Sentinels know by that name (with TLS: `rediss+sentinel://`).
+    /// Sentinels know by that name (with TLS: `rediss+sentinel://`); or
+    /// `redis+cluster://HOST:PORT,HOST:PORT`, servers of a Redis Cluster (`rediss+cluster://`).
     pub url: SecretString,
     /// What all keys begin with, so that several lists can be in one Redis.
     pub prefix: String,

@@ -10,8 +10,8 @@ use redis::{RedisError, RedisResult, Value};
 use tokio::sync::oneshot;
 
 use super::{
-    connection::{Connection, late},
-    library::{Function, Library},
+    connection::{Connection, late, whole},
+    library::{Function, Library, goes_alone},
     verbs::{Wanted, Words},
 };
 
@@ -112,11 +112,19 @@ impl CallQueue {
             if waiting.answer.is_closed() {
                 continue;
             }
+            let goes_alone = goes_alone(waiting.call.verb);
+            if goes_alone && !next.is_empty() {
+                state.waiting.push_front(waiting);
+                break;
+            }
             match &waiting.call.is_wanted {
                 Some(is_wanted) if !is_wanted() => {
                     let _ = waiting.answer.send(Ok(Value::Array(Vec::new())));
                 }
                 _ => next.push(waiting),
+            }
+            if goes_alone {
+                break;
             }
         }
         if next.is_empty() {
@@ -146,7 +154,7 @@ impl CallQueue {
         let answers = match answer {
             _ if is_alone => vec![answer],
             Ok(Value::Array(answers)) if answers.len() == calls.len() => {
-                answers.into_iter().map(own).collect()
+                answers.into_iter().map(whole).collect()
             }
             Ok(_) => vec![Err(unexpected()); calls.len()],
             Err(error) => vec![Err(error); calls.len()],
@@ -155,14 +163,6 @@ impl CallQueue {
             // Its caller may have left.
             let _ = to.send(answer);
         }
-    }
-}
-
-/// The answer to one of several calls.
-fn own(answer: Value) -> RedisResult<Value> {
-    match answer {
-        Value::ServerError(error) => Err(error.into()),
-        answer => Ok(answer),
     }
 }
 

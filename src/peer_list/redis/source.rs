@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::select_ok;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::{
     Client, ClientTlsConfig, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResult,
     TlsCertificates, io::tcp::TcpSettings,
@@ -92,14 +92,38 @@ impl Source {
             Place::Sentinels(sentinels) => &sentinels.hosts,
             Place::Cluster(cluster) => &cluster.hosts,
         };
-        // All are asked at once. One that hangs, or knows nothing, does not count.
-        let asked = hosts.addresses().iter().map(|address| {
-            Box::pin(async move {
-                let answered = timeout(ASKED_PATIENCE, self.ask(address, key)).await;
-                answered.unwrap_or_else(|_| Err(late()))
-            })
+        // All are asked at once, and what more than half of them say is believed: one that is cut
+        // off from the others may not know that another primary has followed.
+        let addresses = hosts.addresses();
+        let asked = addresses.iter().map(|address| async move {
+            let answered = timeout(ASKED_PATIENCE, self.ask(address, key)).await;
+            answered.unwrap_or_else(|_| Err(late()))
         });
-        let (info, _) = select_ok(asked).await?;
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut said: Vec<(ConnectionInfo, usize)> = Vec::new();
+        let mut failure = late();
+        while let Some(answer) = asked.next().await {
+            let info = match answer {
+                Ok(info) => info,
+                Err(error) => {
+                    failure = error;
+                    continue;
+                }
+            };
+            let address = info.addr().to_string();
+            match said
+                .iter_mut()
+                .find(|(other, _)| other.addr().to_string() == address)
+            {
+                Some((_, count)) => *count += 1,
+                None => said.push((info, 1)),
+            }
+            if said.iter().any(|(_, count)| 2 * count > addresses.len()) {
+                break;
+            }
+        }
+        let most = said.into_iter().max_by_key(|(_, count)| *count);
+        let (info, _) = most.ok_or(failure)?;
         self.open(info)
     }
 

@@ -255,7 +255,7 @@ impl Cached {
     pub fn is_at(&self, moment: Moment) -> bool {
         let are_known = self
             .statuses_are
-            .is_some_and(|(counter, end)| counter == moment.statuses && Instant::now() < end);
+            .is_some_and(|(counter, end)| counter >= moment.statuses && Instant::now() < end);
         let has_changes = self.known().is_some_and(|known| known >= moment.version);
         has_changes && (are_known || !self.wants_statuses())
     }

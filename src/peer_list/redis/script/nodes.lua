@@ -58,7 +58,7 @@ local function bury(node, reason)
 end
 
 -- The number of the stored form. A version that cannot read the earlier form raises it.
-local SCHEMA = '3'
+local SCHEMA = '4'
 
 -- This node lives, and these are the highest ids that it has seen in the root list and in
 -- rooms. `elsewhere`: how many peers the other shards have. Returns whether it is new to the

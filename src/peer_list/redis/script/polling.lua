@@ -1,6 +1,7 @@
 -- Sign-ins and requests of peers.
 
--- The peer that a request acts as, if its token ('': none) allows it.
+-- The peer that a request acts as, if its token ('': none) allows it. Else the refusal, and
+-- the peer, if there is one.
 local function polled(id, token)
   local peer = find(id)
   if not peer or peer.is.by_socket_only or peer.is.doomed then
@@ -8,7 +9,7 @@ local function polled(id, token)
   end
   local refused = peer:refuses(token)
   if refused then
-    return nil, refused
+    return nil, refused, peer
   end
   return peer
 end

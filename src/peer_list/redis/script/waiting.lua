@@ -122,8 +122,14 @@ end
 
 -- `before`: a wait that its node has told of the list, up to the version `heard` ('': none).
 function verbs.wait(began, wait, id, token, link, acknowledged, told, before, heard)
-  local peer, refused = polled(id, token)
+  local peer, refused, of = polled(id, token)
   if not peer then
+    if of and before ~= '' and of.is.wait == before then
+      -- This is the node's report, whoever asks.
+      note_heard(of, heard)
+      end_wait(of, before, true, '1')
+      of:store()
+    end
     return refused
   end
   if peer.is.socket then
@@ -253,8 +259,7 @@ function verbs.heard(id, wait, version, lingers)
   return { 'ok' }
 end
 
--- A wait that was given nothing is over; if it was not answered (`lingers` is '0'), so
--- are earlier waits of its node.
+-- A wait that was given nothing is over, and so are earlier waits of its node.
 function verbs.end_wait(id, wait, lingers)
   local peer = find(id)
   if not peer or peer.is.doomed then
@@ -264,7 +269,7 @@ function verbs.end_wait(id, wait, lingers)
   if was_lent then
     peer:unlend()
   end
-  local is_newest = peer.is.wait == wait or lingers == '0' and is_over(peer.is.wait, wait)
+  local is_newest = peer.is.wait == wait or is_over(peer.is.wait, wait)
   end_wait(peer, wait, is_newest, lingers)
   if was_lent and peer.is.wait ~= wait then
     peer:wake()

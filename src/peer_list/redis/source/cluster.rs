@@ -75,7 +75,8 @@ fn master_of(slot: u16, range: Value) -> Option<(Option<String>, u16)> {
     let mut master = master.into_iter();
     let host = Option::<String>::from_redis_value(master.next()?).ok()?;
     let port = u16::from_redis_value(master.next()?).ok()?;
-    Some((host.filter(|host| !host.is_empty()), port))
+    // A server whose name the cluster does not know is `?`.
+    Some((host.filter(|host| !host.is_empty() && host != "?"), port))
 }
 
 #[cfg(test)]
