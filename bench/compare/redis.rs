@@ -1,7 +1,9 @@
 //! A Redis of the benchmark's own, or a cluster of them.
 
 use std::{
+    env, fs,
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -14,6 +16,8 @@ use crate::server::cpu_of;
 pub struct Redis {
     process: Child,
     port: u16,
+    /// Where it keeps what it knows of its cluster.
+    nodes: Option<PathBuf>,
 }
 
 impl Redis {
@@ -32,7 +36,11 @@ impl Redis {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server");
-        let redis = Self { process, port };
+        let redis = Self {
+            process,
+            port,
+            nodes: None,
+        };
         while redis.try_ask::<Value>(&cmd("PING")).is_none() {
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -43,8 +51,13 @@ impl Redis {
     pub fn start_cluster(masters: usize) -> (Vec<Self>, String) {
         let all: Vec<_> = (0..masters)
             .map(|_| {
-                let nodes = format!("/tmp/bench-nodes-{:016x}.conf", fastrand::u64(..));
-                Self::start_with(&["--cluster-enabled", "yes", "--cluster-config-file", &nodes])
+                let name = format!("bench-nodes-{:016x}.conf", fastrand::u64(..));
+                let nodes = env::temp_dir().join(name);
+                let file = nodes.to_str().expect("a path in UTF-8");
+                let options = ["--cluster-enabled", "yes", "--cluster-config-file", file];
+                let mut redis = Self::start_with(&options);
+                redis.nodes = Some(nodes.clone());
+                redis
             })
             .collect();
         let addresses: Vec<_> = all
@@ -166,5 +179,8 @@ impl Drop for Redis {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if let Some(nodes) = &self.nodes {
+            let _ = fs::remove_file(nodes);
+        }
     }
 }

@@ -205,25 +205,11 @@ mod tests {
     use tokio_test::{assert_pending, assert_ready_eq, task};
 
     use super::*;
-    use crate::peer_list::{PeerId, PeerInfo};
+    use crate::peer_list::events::test_event as event;
 
     /// A log whose numbers begin at 1, which is easier to read.
     fn log() -> Arc<EventLog> {
         EventLog::beginning_at(SystemTime::UNIX_EPOCH)
-    }
-
-    fn event(id: u32) -> PeerEvent {
-        PeerEvent::PeerAdded(PeerInfo {
-            room: None,
-            id: PeerId::new(id).unwrap(),
-            name: "a".into(),
-            door: "http".into(),
-            connected: true,
-            since: SystemTime::UNIX_EPOCH,
-            last_seen: SystemTime::UNIX_EPOCH,
-            heartbeat: false,
-            capacity: None,
-        })
     }
 
     #[test]

@@ -100,3 +100,19 @@ impl fmt::Display for Reason {
         f.write_str(name.unwrap_or_default())
     }
 }
+
+/// An event of some peer, for tests.
+#[cfg(test)]
+pub(super) fn test_event(id: u32) -> PeerEvent {
+    PeerEvent::PeerAdded(PeerInfo {
+        room: None,
+        id: PeerId::new(id).unwrap(),
+        name: "a".into(),
+        door: "http".into(),
+        connected: true,
+        since: SystemTime::UNIX_EPOCH,
+        last_seen: SystemTime::UNIX_EPOCH,
+        heartbeat: false,
+        capacity: None,
+    })
+}

@@ -93,21 +93,7 @@ mod tests {
     use tokio_test::{assert_pending, assert_ready_eq, task};
 
     use super::*;
-    use crate::peer_list::{PeerId, PeerInfo};
-
-    fn event(id: u32) -> PeerEvent {
-        PeerEvent::PeerAdded(PeerInfo {
-            room: None,
-            id: PeerId::new(id).unwrap(),
-            name: "a".into(),
-            door: "http".into(),
-            connected: true,
-            since: SystemTime::UNIX_EPOCH,
-            last_seen: SystemTime::UNIX_EPOCH,
-            heartbeat: false,
-            capacity: None,
-        })
-    }
+    use crate::peer_list::events::test_event as event;
 
     /// Logs whose numbers begin at 1, 101 and so on.
     fn logs(count: u64) -> Vec<Arc<EventLog>> {

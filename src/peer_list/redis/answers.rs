@@ -14,7 +14,7 @@ use crate::peer_list::{PeerId, Refusal};
 
 pub(super) use waits::{BegunWait, EndedWait, Next, OpenedSocket};
 pub(super) use watching::{
-    Cards, ClaimedHere, EventLines, Libraries, Life, Part, Readiness, SentLast, SomeRooms, Turn,
+    Cards, ClaimedHere, EventLines, Libraries, Life, Readiness, SentLast, SomeRooms, Turn,
 };
 
 /// Reads the first word of an answer, which says whether the verb was carried out, and

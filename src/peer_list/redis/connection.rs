@@ -10,7 +10,10 @@ use redis::{
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{retry, source::Source};
+use super::{
+    retry::{self, late},
+    source::Source,
+};
 
 /// How often the connections are checked.
 pub(super) const WATCH_PERIOD: Duration = Duration::from_millis(250);
@@ -206,9 +209,4 @@ pub(super) fn whole(answer: Value) -> RedisResult<Value> {
 
 fn address_of(client: &Client) -> String {
     client.get_connection_info().addr().to_string()
-}
-
-/// An answer that did not come in time.
-pub(super) fn late() -> redis::RedisError {
-    redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))
 }

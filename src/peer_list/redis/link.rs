@@ -14,12 +14,12 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::{
-    connection::{Connection, Watched, late},
+    connection::{Connection, Watched},
     explain::{explain, is_moved, is_moving},
     hearing::{ECHO, Hearing},
     library::{Function, Library, is_light, is_unknown_function},
     queue::CallQueue,
-    retry,
+    retry::{self, late},
     row::{Answer, Row},
     verbs::{Call, TimedCall, Words},
 };

@@ -28,6 +28,7 @@ mod moment;
 mod node;
 mod open;
 mod opened;
+mod part;
 mod peers;
 mod push;
 mod queue;

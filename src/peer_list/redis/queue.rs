@@ -10,8 +10,9 @@ use redis::{RedisError, RedisResult, Value};
 use tokio::sync::oneshot;
 
 use super::{
-    connection::{Connection, late, whole},
+    connection::{Connection, whole},
     library::{Function, Library, goes_alone},
+    retry::late,
     verbs::{Wanted, Words},
 };
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use redis::RedisError;
 use tokio::time::sleep;
 
 /// The longest pause. Also how long a new connection is kept at least.
@@ -31,4 +32,9 @@ where
         }
         sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
     }
+}
+
+/// An answer that did not come in time.
+pub(super) fn late() -> RedisError {
+    RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))
 }

@@ -12,9 +12,10 @@ use tracing::warn;
 
 use super::{
     INFOS_AT_ONCE, PATIENCE,
-    answers::{EventLines, Part, SomeRooms},
+    answers::{EventLines, SomeRooms},
     events::read_event,
     link::ShardLink,
+    part::Part,
     verbs,
 };
 use crate::peer_list::{PeerInfo, Refusal, RoomInfo, event_log::EventLog};

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use self::{cluster::Cluster, sentinels::Sentinels};
-use super::{ClientIdentity, ClusterOpts, ConnectError, connection::late};
+use super::{ClientIdentity, ClusterOpts, ConnectError, retry::late};
 
 /// A connection that acknowledges nothing for this long is dead; a silent connection is
 /// probed at the same interval.

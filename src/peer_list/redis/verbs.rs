@@ -8,10 +8,11 @@ use bytes::Bytes;
 use super::{
     answers::{
         Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, EndedWait, EventLines, Left,
-        Libraries, Life, Next, OpenedSocket, Owed, Part, Pushed, Readiness, RemovedSome, SentLast,
+        Libraries, Life, Next, OpenedSocket, Owed, Pushed, Readiness, RemovedSome, SentLast,
         SignedInAs, SomeRooms, Space, SpaceAfterAll, Turn, WasRemoved,
     },
     hash_token,
+    part::Part,
     view::{View, dialect_letter},
 };
 use crate::peer_list::{Dialect, PeerId, PeerInfo, PeerToken, Proof, Reason};

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    answers::Part,
     moment::Moment,
+    part::Part,
     row::{Answer, Row},
 };
 use crate::peer_list::{

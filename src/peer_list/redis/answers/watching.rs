@@ -37,23 +37,6 @@ impl Answer for Vec<PeerInfo> {
     }
 }
 
-/// A part of something that is told in parts.
-pub(in crate::peer_list::redis) struct Part {
-    /// Where to go on. None: this is the last part.
-    pub next: Option<String>,
-    pub texts: Vec<String>,
-}
-
-impl Answer for Part {
-    fn read(mut row: Row) -> Result<Self, Refusal> {
-        let next = needed(row.text())?;
-        Ok(Self {
-            next: Some(next).filter(|next| next != "0"),
-            texts: row.row().map(Row::texts).unwrap_or_default(),
-        })
-    }
-}
-
 /// Some of the rooms.
 pub(in crate::peer_list::redis) struct SomeRooms {
     /// Where to go on; `0` is the end.
