@@ -5,71 +5,25 @@ import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
 import {once} from 'node:events';
 import {readFileSync, writeFileSync} from 'node:fs';
-import net from 'node:net';
 import path from 'node:path';
 import {createInterface} from 'node:readline';
 import {test} from 'node:test';
 
 import {underLoad} from './load.js';
-import {directory, inAMinute, inRoom, persistentRedis, startNodes, startWire} from './nodes.js';
+import {abandonWait, testManyNodes} from './many-nodes.js';
+import {directory, persistentRedis, startNodes, startWire} from './nodes.js';
 import {
-  atEnd, eventStream, freePort, pause, pollingPeer, readyClient, startNode, startRedis, until, webSocketPeer,
+  atEnd, freePort, pause, pollingPeer, readyClient, startNode, startRedis, until, webSocketPeer,
 } from './support.js';
+
+testManyNodes('on one Redis', async (t) => {
+  const redis = await persistentRedis(t);
+  return {...redis, masters: () => [redis], stillness: 3000};
+}, [true, false]);
 
 for (const acknowledges of [true, false]) {
   const how = acknowledges ? 'with acknowledgements' : 'without acknowledgements';
-  test(`${how}, nothing is lost when a node is killed`, async (t) => {
-    const redis = await persistentRedis(t);
-    const nodes = await startNodes(t, redis.url, 3);
-    await underLoad(nodes, acknowledges, async (more) => {
-      await nodes.end(0, 'SIGKILL');
-      await more(50);
-      await nodes.end(0, 'SIGKILL');
-    }, {repeats: 2});
-  });
-
-  test(`${how}, nothing is lost when all nodes are restarted one after the other`, async (t) => {
-    const redis = await persistentRedis(t);
-    const nodes = await startNodes(t, redis.url);
-    await underLoad(nodes, acknowledges, async (more) => {
-      for (let number = 0; number < 2; number += 1) {
-        await nodes.start();
-        await nodes.end(0, 'SIGTERM');
-        await more(50);
-      }
-    });
-  });
-
-  test(`${how}, nothing is lost when Redis is restarted`, async (t) => {
-    const redis = await persistentRedis(t);
-    const nodes = await startNodes(t, redis.url);
-    await underLoad(nodes, acknowledges, async () => {
-      for (const signal of ['SIGTERM', 'SIGKILL']) {
-        await redis.kill(signal);
-        await redis.restart();
-      }
-    });
-  });
-
-  test(`${how}, nothing is lost when Redis stands still for 3 s, and no client notices`, async (t) => {
-    const redis = await persistentRedis(t);
-    const nodes = await startNodes(t, redis.url);
-    const refused = [];
-    const ask = nodes.ask;
-    nodes.ask = async (...request) => {
-      const answer = await ask(...request);
-      if (answer.status === 503) refused.push(request);
-      return answer;
-    };
-    await underLoad(nodes, acknowledges, async () => {
-      redis.process.kill('SIGSTOP');
-      await pause(3000);
-      redis.process.kill('SIGCONT');
-    });
-    assert.deepEqual(refused, []);
-  });
-
-  test(`${how}, nothing is lost when the connections to Redis are cut`, async (t) => {
+  test(`${how}, nothing is lost when the wire to Redis is cut, or away for a while`, async (t) => {
     const redis = await persistentRedis(t);
     const wire = await startWire(t, redis.port);
     const nodes = await startNodes(t, wire.url);
@@ -134,53 +88,6 @@ test('while Redis is away waits are held, others are refused, and all go on afte
   assert.equal((await ask('/message?peer_id=1&to=2', {method: 'POST', body: 'ho'})).status, 200);
   assert.equal(await parked, 'hi');
   assert.equal(await begun, 'ho');
-});
-
-test('a dead node\'s sockets are gone for the others, and a stopped one\'s at once', async (t) => {
-  const redis = await persistentRedis(t);
-  const nodes = await startNodes(t, redis.url, 3);
-  const [killed, stopped, left] = nodes.all;
-  await webSocketPeer(t, killed, '?peer_name=killed');
-  await webSocketPeer(t, stopped, '?peer_name=stopped');
-  const watcher = await webSocketPeer(t, left, '?peer_name=watcher&events=true');
-  const names = async () => (await left.peers()).map(({name}) => name);
-  await until(async () => (await names()).length === 3);
-  stopped.process.kill('SIGTERM');
-  await until(async () => (await names()).length === 2);
-  killed.process.kill('SIGKILL');
-  await until(async () => (await names()).length === 1);
-  assert.deepEqual(await names(), ['watcher']);
-  for (;;) {
-    const {peers} = JSON.parse(await watcher.frames.next());
-    if (peers.length === 1) break;
-  }
-});
-
-test('each removal is told once, also by nodes whose clocks differ by a minute', async (t) => {
-  const redis = await persistentRedis(t);
-  const settings = {
-    WEBRTC_REDIS_URL: redis.url, WEBRTC_ADMIN_LISTEN: '127.0.0.1:0',
-    WEBRTC_HEARTBEAT_MS: '500', WEBRTC_HEARTBEAT_GC_MS: '50',
-  };
-  const nodes = [
-    await startNode(t, settings),
-    await startNode(t, {...settings, ...inAMinute()}),
-  ];
-  const times = nodes.map(({log}) => Date.parse(log.find(({address}) => address).timestamp));
-  assert.ok(times[1] - times[0] > 50_000, 'the clocks do not differ');
-  const told = await Promise.all(nodes.map((node) => eventStream(t, node)));
-  const count = 200;
-  for (let number = 0; number < count; number += 1) {
-    await (await fetch(`${nodes[number % 2].http}/sign_in?peer_name=x`)).text();
-  }
-  for (const events of told) {
-    const all = (await events.take(2 * count)).map(({data}) => data);
-    const removed = all.filter(({event}) => event === 'disconnect');
-    assert.equal(new Set(removed.map(({peer}) => peer.id)).size, count);
-    assert.equal(removed.length, count);
-    assert.ok(removed.every(({reason}) => reason === 'timed_out'));
-    all.forEach(({sequence}, index) => assert.equal(sequence, all[0].sequence + index));
-  }
 });
 
 /** The nginx of deploy/, before nodes on these ports. */
@@ -275,35 +182,6 @@ test('behind the nginx of deploy/ a thousand waits are open at once', async (t) 
   for (const {text} of await Promise.all(told)) assert.equal(text, 'hi');
   await sender.send(sender.id, 'bye');
   await parked;
-});
-
-/** A client that leaves some turns after its wait began: anywhere on the way to Redis and back. */
-async function abandonWait(node, id, turns) {
-  const client = net.connect(node.port, '127.0.0.1');
-  client.on('error', () => {});
-  await once(client, 'connect');
-  client.write(`GET /wait?peer_id=${id} HTTP/1.1\r\nHost: x\r\n\r\n`);
-  for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
-  client.resetAndDestroy();
-  await once(client, 'close');
-}
-
-test('a client that leaves while its wait begins leaves nothing behind', async (t) => {
-  const redis = await startRedis(t, '--save', '');
-  const {all: [a, b]} = await startNodes(t, redis.url);
-  const peer = await pollingPeer(a, 'peer');
-  for (let number = 0; number < 40; number += 1) {
-    assert.equal(await peer.send(peer.id, String(number)), 200);
-    await abandonWait(a, peer.id, number % 8);
-    // What it was given and did not get is given to it at the other node,
-    // unless it was written already.
-    const answer = await fetch(`${b.http}/wait?peer_id=${peer.id}&limit=3000`);
-    const text = await answer.text();
-    assert.ok(text === String(number) || text.startsWith('peer,'), text);
-  }
-  // Nobody is left there.
-  const {status} = await fetch(`${b.http}/heartbeat?peer_id=${peer.id}`);
-  assert.equal(status, 200);
 });
 
 test('a client that leaves while its wait begins leaves no connection behind', async (t) => {

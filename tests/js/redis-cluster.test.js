@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import {test} from 'node:test';
 
 import {underLoad} from './load.js';
+import {testManyNodes} from './many-nodes.js';
 import {directory, inRoom, insist, signIn, startInVain, startNodes} from './nodes.js';
 import {startRedis, until} from './support.js';
 
@@ -29,9 +30,16 @@ async function startCluster(t) {
   };
   for (const server of servers) await until(() => knowsAll(server));
   const byPort = (port) => servers.find((server) => server.port === Number(port));
+  const masters = async () => {
+    const slots = JSON.parse(await first.cli('--json', 'cluster', 'slots'));
+    return slots.map(([, , [, port]]) => byPort(port));
+  };
   return {
     servers,
     url: `redis+cluster://${addresses.join(',')}`,
+    settings: {WEBRTC_REDIS_SHARDS: SHARDS},
+    masters,
+    stillness: 500,
     /** The master that has a key, and its replicas, as another server knows them. */
     serversOf: async (key, asked = first) => {
       const slot = Number(await asked.cli('cluster', 'keyslot', key));
@@ -89,6 +97,14 @@ const ways = {
     await master.kill();
     await untilTakenOver(cluster, 0, master, replica);
   },
+  'a master hangs, and comes back when its replica has taken over': async (cluster) => {
+    const {master, replicas: [replica]} = await cluster.serversOf(ofShard(0));
+    console.error(Date.now()%100000, 'STOP', master.port, replica.port);
+    master.process.kill('SIGSTOP');
+    await untilTakenOver(cluster, 0, master, replica);
+    console.error(Date.now()%100000, 'CONT', master.port);
+    master.process.kill('SIGCONT');
+  },
   'a master hangs': async (cluster) => {
     const {master, replicas: [replica]} = await cluster.serversOf(ofShard(0));
     master.process.kill('SIGSTOP');
@@ -99,15 +115,17 @@ const ways = {
 for (const [what, happens] of Object.entries(ways)) {
   test(`with a Redis Cluster nothing is lost when ${what}`, async (t) => {
     const cluster = await startCluster(t);
-    const nodes = await startNodes(t, cluster.url, 2, {WEBRTC_REDIS_SHARDS: SHARDS});
+    const nodes = await startNodes(t, cluster.url, 2, cluster.settings);
     await underLoad(nodes, true, (more) => happens(cluster, more));
   });
 }
 
+testManyNodes('on a Redis Cluster', startCluster, [true]);
+
 test('a wait goes on when its shard has moved, and hears of what comes there', async (t) => {
   const cluster = await startCluster(t);
   // Without a limit, a wait ends only by what Redis pushes to its node.
-  const nodes = await startNodes(t, cluster.url, 2, {WEBRTC_REDIS_SHARDS: SHARDS, WEBRTC_WAIT_MS: '0'});
+  const nodes = await startNodes(t, cluster.url, 2, {...cluster.settings, WEBRTC_WAIT_MS: '0'});
   const [from, to] = [await signIn(nodes, 'from'), await signIn(nodes, 'to')];
   const wait = (id) => insist(nodes, `/wait?peer_id=${id}`);
   assert.match((await wait(from)).text, /^to,/);
@@ -120,7 +138,7 @@ test('a wait goes on when its shard has moved, and hears of what comes there', a
 
 test('a shard that is away leaves the rooms of the others as they are', async (t) => {
   const cluster = await startCluster(t);
-  const nodes = await startNodes(t, cluster.url, 2, {WEBRTC_REDIS_SHARDS: SHARDS});
+  const nodes = await startNodes(t, cluster.url, 2, cluster.settings);
   const {master, replicas} = await cluster.serversOf(ofShard(0));
   for (const server of cluster.servers) await server.cli('config', 'set', 'cluster-require-full-coverage', 'no');
   const others = [];

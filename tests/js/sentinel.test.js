@@ -8,6 +8,7 @@ import path from 'node:path';
 import {test} from 'node:test';
 
 import {underLoad} from './load.js';
+import {testManyNodes} from './many-nodes.js';
 import {directory, inRoom, insist, signIn, startNodes} from './nodes.js';
 import {freePort, killAtEnd, startRedis, until} from './support.js';
 
@@ -42,7 +43,12 @@ async function startSentinels(t, count, ...options) {
   const url = `redis+sentinel://${ports.map((port) => `127.0.0.1:${port}`).join(',')}/main`;
   const primaryPort = async () => Number((await ask('sentinel', 'get-master-addr-by-name', 'main')).split('\n')[1]);
   const untilTakenOver = () => until(async () => ![primary.port, NaN].includes(await primaryPort()));
-  return {primary, ask, url, untilTakenOver};
+  const servers = [primary, ...replicas];
+  const masters = async () => {
+    const port = await primaryPort();
+    return servers.filter((server) => server.port === port);
+  };
+  return {primary, ask, url, untilTakenOver, masters, stillness: 500};
 }
 
 /** Passes a message from one peer to another, through any node. */
@@ -84,8 +90,9 @@ for (const [how, goes] of Object.entries(ways)) {
   });
 
   // A primary that was told to hand over goes on until it is told that another has followed. If
-  // it has no replica left then, it accepts nothing more than what it is just accepting.
-  const [replicas, lost] = how === 'is told to hand over' ? [1, 1] : [2, 0];
+  // it has no replica left then, it accepts nothing more; but what it had sent to the replica,
+  // and that had not read yet, is lost.
+  const [replicas, lost] = how === 'is told to hand over' ? [1, 20] : [2, 0];
   test(`behind Sentinels no more is lost than Redis loses when the primary ${how}`, async (t) => {
     const sentinels = await startSentinels(t, replicas, '--min-replicas-to-write', '1');
     const nodes = await startNodes(t, sentinels.url);
@@ -95,6 +102,18 @@ for (const [how, goes] of Object.entries(ways)) {
     }, {lost});
   });
 }
+
+testManyNodes('behind Sentinels', (t) => startSentinels(t, 2, '--min-replicas-to-write', '1', '--appendonly', 'yes'), [true]);
+
+test('behind Sentinels nothing is lost when a primary that hung comes back after another has followed', async (t) => {
+  const {url, primary, untilTakenOver} = await startSentinels(t, 2, '--min-replicas-to-write', '1');
+  const nodes = await startNodes(t, url);
+  await underLoad(nodes, true, async () => {
+    primary.process.kill('SIGSTOP');
+    await untilTakenOver();
+    primary.process.kill('SIGCONT');
+  });
+});
 
 test('nodes leave a primary that was told to hand over before it knows', async (t) => {
   const sentinels = await startSentinels(t, 1);

@@ -75,11 +75,14 @@ impl ModelPeer {
 
     /// Looks what its waits are given.
     async fn poll(&mut self, list: &TestList, peers: &BTreeSet<PeerId>) {
-        let mut index = 0;
-        while index < self.waits.len() {
+        let waits = self.waits.len();
+        // An older wait may have to look what becomes of a newer one.
+        for index in (0..waits).chain((0..waits).rev()) {
             let newest = self.has_newest && index + 1 == self.waits.len();
-            let Some((delivery, request)) = list.try_now(&mut self.waits[index]).await else {
-                index += 1;
+            let Some(wait) = self.waits.get_mut(index) else {
+                continue;
+            };
+            let Some((delivery, request)) = list.try_now(wait).await else {
                 continue;
             };
             assert!(newest, "an older wait was given something");

@@ -118,6 +118,12 @@ const LISTED: SignInOpts = SignInOpts {
     protected: false,
 };
 
+/// Its requests have to show its token.
+const PROTECTED: SignInOpts = SignInOpts {
+    protected: true,
+    ..LISTED
+};
+
 const BARE: SignInOpts = SignInOpts {
     dialect: Dialect::Bare,
     ..LISTED

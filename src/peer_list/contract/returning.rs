@@ -159,11 +159,7 @@ async fn a_peer_that_has_shown_its_token_is_protected_from_then_on(engine: Engin
         Refusal::MissingToken
     );
     // And one that asked for it at its sign-in.
-    let opts = SignInOpts {
-        protected: true,
-        ..LISTED
-    };
-    let c = list.add_peer(Some("c"), opts).await.unwrap();
+    let c = added(&list, "c", PROTECTED).await;
     assert_eq!(
         request(&list, c.id, None).await.unwrap_err(),
         Refusal::MissingToken

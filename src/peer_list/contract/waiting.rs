@@ -71,6 +71,69 @@ async fn every_open_wait_of_a_removed_peer_ends_at_once(engine: EngineKind) {
     assert_eq!(late.unwrap_err(), Refusal::UnknownPeer);
 }
 
+async fn waits_that_came_while_a_peer_was_told_end_when_it_signs_out(engine: EngineKind) {
+    for has_heard in [true, false] {
+        end_when_it_signs_out(engine, has_heard).await;
+    }
+}
+
+/// `has_heard`: the peer has heard what it was told, before it signs out.
+async fn end_when_it_signs_out(engine: EngineKind, has_heard: bool) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let mut polls = wait(&list, a);
+    assert!(list.is_open(&mut polls).await);
+    let b = sign_in(&list, "b").await;
+    let told = list.now(&mut polls).await.unwrap();
+    let mut waits = [wait(&list, a), wait(&list, a)];
+    for wait in &mut waits {
+        assert!(list.is_open(wait).await);
+    }
+    if has_heard {
+        told.done();
+        for newest_first in [1, 0] {
+            assert!(list.is_open(&mut waits[newest_first]).await);
+        }
+    }
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
+    for wait in &mut waits {
+        let end = list.now(wait).await.unwrap();
+        assert_eq!(*end.news(), News::Nothing(format!("b,{b},1\n").into()));
+    }
+}
+
+async fn a_wait_that_is_refused_while_the_peer_is_told_takes_nothing_from_its_own(
+    engine: EngineKind,
+) {
+    let list = engine.default_list().await;
+    let a = added(&list, "a", PROTECTED).await;
+    let of_a = |proof| {
+        let caller = Caller {
+            proof,
+            ..caller(a.id, None)
+        };
+        let request = list.open_request(caller);
+        Box::pin(async move { request?.wait(WaitOpts::default()).await })
+    };
+    let mut polls = of_a(Proof::Token(a.token));
+    assert!(list.is_open(&mut polls).await);
+    sign_in(&list, "b").await;
+    let told = list.now(&mut polls).await.unwrap();
+    let mut own = of_a(Proof::Token(a.token));
+    assert!(list.is_open(&mut own).await);
+    let mut of_another: Waiting = of_a(Proof::Nothing);
+    if engine.is_in_redis() {
+        assert!(list.is_open(&mut of_another).await);
+    }
+    told.done();
+    assert!(list.is_open(&mut own).await);
+    let refused = list.now(&mut of_another).await;
+    assert_eq!(refused.unwrap_err(), Refusal::MissingToken);
+    say(&list, a.id, a.id, "hi").await;
+    let given = list.now(&mut own).await.unwrap();
+    assert_eq!(*given.news(), message(a.id, "hi"));
+}
+
 async fn at_the_end_every_open_wait_is_answered_and_none_parks_any_more(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
@@ -169,6 +232,8 @@ every_list! {
     only_the_newest_wait_receives_and_an_older_one_ends_at_its_own_time,
     while_a_delivery_is_on_loan_no_other_wait_is_given_it_and_a_dropped_one_is_first_again,
     every_open_wait_of_a_removed_peer_ends_at_once,
+    waits_that_came_while_a_peer_was_told_end_when_it_signs_out,
+    a_wait_that_is_refused_while_the_peer_is_told_takes_nothing_from_its_own,
     at_the_end_every_open_wait_is_answered_and_none_parks_any_more,
     a_full_mailbox_refuses_and_keeps_what_it_has,
     a_message_that_is_sent_again_with_its_number_is_delivered_once,

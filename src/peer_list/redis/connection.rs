@@ -1,6 +1,12 @@
 //! A connection to Redis that can be replaced.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use redis::{
@@ -42,13 +48,17 @@ pub(super) struct Connection {
     asked: Mutex<Instant>,
 }
 
-/// A connection, and the time of its last answer.
+/// A connection, and the time of its last answer that was believed.
 pub(super) struct Wire {
     pub connection: ConnectionManager,
     /// Where it leads.
     address: String,
     made: Instant,
     heard: Mutex<Instant>,
+    /// Whether an answer was believed.
+    is_believed: AtomicBool,
+    /// Locked while it is asked whether its server is still the primary.
+    doubted: tokio::sync::Mutex<()>,
     /// Cancelled when another connection has taken its place: open questions are asked
     /// there.
     replaced: CancellationToken,
@@ -62,22 +72,27 @@ impl Wire {
             address,
             made: now,
             heard: Mutex::new(now),
+            is_believed: AtomicBool::new(false),
+            doubted: tokio::sync::Mutex::default(),
             replaced: CancellationToken::new(),
         })
     }
 
     /// Asks on this connection until it is replaced.
-    pub async fn ask(&self, call: &Cmd) -> RedisResult<Value> {
+    async fn ask(&self, call: &Cmd) -> RedisResult<Value> {
         let mut connection = self.connection.clone();
-        let answer = tokio::select! {
+        tokio::select! {
+            biased;
+            () = self.replaced.cancelled() => Err(late()),
             // An error within an answer is that of one of several calls.
             answer = connection.send_packed_command(call) => answer.and_then(whole),
-            () = self.replaced.cancelled() => Err(late()),
-        };
-        if answer.is_ok() {
-            *self.heard.lock() = Instant::now();
         }
-        answer
+    }
+
+    /// Whether its next answer may be that of a server that hung, or whose connection was made
+    /// before that.
+    fn is_doubtful(&self) -> bool {
+        !self.is_believed.load(Ordering::Relaxed) || !self.has_answered()
     }
 
     /// Whether it has answered recently.
@@ -115,6 +130,36 @@ impl Connection {
 
     pub fn wire(&self) -> Arc<Wire> {
         self.current.lock().clone()
+    }
+
+    /// Asks the primary.
+    pub async fn ask(&self, call: &Cmd) -> RedisResult<Value> {
+        let wire = self.wire();
+        let answer = wire.ask(call).await?;
+        self.believe(&wire).await?;
+        Ok(answer)
+    }
+
+    /// Believes an answer, unless the server has hung, and another has taken over meanwhile: then
+    /// the connection is replaced.
+    async fn believe(&self, wire: &Arc<Wire>) -> RedisResult<()> {
+        if self.source.may_move() && wire.is_doubtful() {
+            // One asks for all.
+            let _alone = wire.doubted.lock().await;
+            if wire.is_doubtful()
+                && !wire.replaced.is_cancelled()
+                && let Ok(client) = self.source.client(&self.key).await
+                && wire.address != address_of(&client)
+            {
+                self.replace(wire, client);
+            }
+            if wire.replaced.is_cancelled() {
+                return Err(late());
+            }
+        }
+        *wire.heard.lock() = Instant::now();
+        wire.is_believed.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Replaces this connection by a new one to where the primary is now. One to the same
@@ -178,7 +223,12 @@ impl Connection {
     pub async fn watch(&self, question: &Cmd) -> Watched {
         let wire = self.wire();
         match timeout(WATCH_PERIOD, wire.ask(question)).await {
-            Ok(Ok(_)) => return Watched::Answers,
+            Ok(Ok(_)) => {
+                return match self.believe(&wire).await {
+                    Ok(()) => Watched::Answers,
+                    Err(_) => Watched::Replaced,
+                };
+            }
             // A cut connection, which the crate makes again, to the same address.
             Ok(Err(_)) if !self.source.may_move() => return Watched::Silent,
             _ if wire.has_answered() => return Watched::Silent,

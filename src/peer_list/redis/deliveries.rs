@@ -16,6 +16,8 @@ use crate::peer_list::PeerId;
 pub(super) struct DeliveriesHere(Mutex<HashMap<PeerId, Vec<Arc<Entry>>>>);
 
 struct Entry {
+    /// When it can no longer be known whether the peer hears it, as with a loan of Redis.
+    end: Instant,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -62,6 +64,7 @@ impl DeliveriesHere {
 
     fn begin(self: &Arc<Self>, id: PeerId, state: State) -> Going {
         let entry = Arc::new(Entry {
+            end: Instant::now() + LEASE,
             state: Mutex::new(state),
             changed: Notify::new(),
         });
@@ -71,18 +74,16 @@ impl DeliveriesHere {
     }
 
     /// Waits while the peer is told the list from the copy, and it is not known whether it
-    /// hears it; at most as long as a loan of Redis lasts.
+    /// hears it.
     pub async fn settled(&self, id: PeerId) {
-        let end = Instant::now() + LEASE;
         while let Some(entry) = self.unknown_to_redis(id) {
-            let mut changed = Box::pin(entry.changed.notified());
-            changed.as_mut().enable();
+            let changed = entry.changed.notified();
             let is_settled = matches!(*entry.state.lock(), State::Heard(_));
             // It may have ended before.
             let goes_on = self
                 .unknown_to_redis(id)
                 .is_some_and(|now| Arc::ptr_eq(&now, &entry));
-            if is_settled || goes_on && timeout_at(end, changed).await.is_err() {
+            if is_settled || goes_on && timeout_at(entry.end, changed).await.is_err() {
                 return;
             }
         }

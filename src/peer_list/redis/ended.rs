@@ -4,7 +4,11 @@ use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::future::join_all;
 
-use super::{here::Ended, list::List, verbs};
+use super::{
+    here::{Ended, OpenHere},
+    list::List,
+    verbs,
+};
 use crate::peer_list::PeerId;
 
 /// At most this many peers are reported at once.
@@ -14,16 +18,28 @@ const OVER_AT_ONCE: usize = 100;
 /// the last, or one of the first if it has been away since.
 const LINKS_KEPT: usize = 4;
 
+impl Ended {
+    /// Whether Redis can be told of it while these are open. The end of a wait is also the
+    /// end of those before it.
+    fn leaves_alone(&self, open: &[Arc<OpenHere>]) -> bool {
+        let number = self.wait.unwrap_or(0);
+        self.links.is_empty() && open.iter().all(|here| here.is_outdated_or_after(number))
+    }
+}
+
 impl List {
-    /// Some of the peers with ended waits or connections here, and nothing else open.
+    /// Some of the peers of which Redis can be told what has ended here.
     fn over_now(&self) -> Vec<PeerId> {
         let open = self.open.lock();
         let ended = self.ended.peers.lock();
-        let now = ended.keys().filter(|id| !open.contains_key(id));
-        now.take(OVER_AT_ONCE).copied().collect()
+        let now = ended.iter().filter(|(id, ended)| {
+            let open = open.get(id);
+            open.is_none_or(|open| ended.leaves_alone(open))
+        });
+        now.take(OVER_AT_ONCE).map(|(id, _)| *id).collect()
     }
 
-    /// Takes what has ended of some peers that have nothing open here.
+    /// Takes what has ended of some of these peers.
     fn take_ended(&self) -> Vec<(PeerId, Ended)> {
         let some = self.over_now();
         let mut ended = self.ended.peers.lock();

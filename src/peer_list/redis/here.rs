@@ -16,6 +16,8 @@ pub(super) struct OpenHere {
     pub news: Notify,
     /// Notified when it may be over.
     pub end: Notify,
+    /// Notified when it is decided whether it may wait.
+    decided: Notify,
     /// Locked until Redis knows that the peer has what it was given.
     handing: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<OpenState>,
@@ -38,6 +40,10 @@ struct OpenState {
     is_over: bool,
     /// Its number, if it is a wait.
     wait: Option<u64>,
+    /// If it is a wait, Redis has accepted or refused it, or has not answered in time.
+    is_decided: bool,
+    /// If it is a wait, a newer one has taken over.
+    is_outdated: bool,
     /// Redis has said that there may be news, such as a message, beside changes of the list.
     has_news: bool,
 }
@@ -47,6 +53,7 @@ impl OpenHere {
         Arc::new(Self {
             news: Notify::new(),
             end: Notify::new(),
+            decided: Notify::new(),
             handing: Arc::default(),
             state: Mutex::default(),
         })
@@ -61,6 +68,33 @@ impl OpenHere {
     /// It is the wait with this number.
     pub fn set_wait(&self, number: u64) {
         self.state.lock().wait = Some(number);
+    }
+
+    /// Whether it is a wait that began after that with this number, of which it is not known
+    /// whether it may wait.
+    pub fn is_undecided_after(&self, number: u64) -> bool {
+        let state = self.state.lock();
+        !state.is_decided && state.wait.is_some_and(|own| own > number)
+    }
+
+    /// Whether it is a wait that is outdated, or that began after that with this number.
+    pub fn is_outdated_or_after(&self, number: u64) -> bool {
+        let state = self.state.lock();
+        state.is_outdated || state.wait.is_some_and(|own| own > number)
+    }
+
+    /// Waits until it is known whether this wait may wait.
+    pub async fn decided(&self) {
+        let decided = self.decided.notified();
+        let is_decided = self.state.lock().is_decided;
+        if !is_decided {
+            decided.await;
+        }
+    }
+
+    fn decide(&self) {
+        self.state.lock().is_decided = true;
+        self.decided.notify_waiters();
     }
 
     /// There may be a message for its peer.
@@ -118,6 +152,17 @@ impl OpenHere {
         self.state.lock().removed
     }
 
+    /// Waits until its peer is removed.
+    pub async fn until_removed(&self) -> Reason {
+        loop {
+            let end = self.end.notified();
+            if let Some(reason) = self.removed() {
+                return reason;
+            }
+            end.await;
+        }
+    }
+
     pub fn is_over(&self) -> bool {
         self.state.lock().is_over
     }
@@ -156,15 +201,35 @@ impl OpenHere {
 
     /// A newer wait has taken over: changes of the list do not wake this one any more.
     pub fn set_outdated(&self) {
-        self.state.lock().heard = None;
+        self.state.lock().set_outdated();
+    }
+
+    pub fn is_outdated(&self) -> bool {
+        self.state.lock().is_outdated
     }
 
     /// A wait that began after that with this number has taken over.
     pub fn set_outdated_up_to(&self, number: u64) {
         let mut state = self.state.lock();
         if state.wait.is_some_and(|own| own <= number) {
-            state.heard = None;
+            state.set_outdated();
         }
+    }
+}
+
+impl OpenState {
+    fn set_outdated(&mut self) {
+        self.heard = None;
+        self.is_outdated = true;
+    }
+}
+
+/// A wait of which it is not known whether it may wait, until this is dropped.
+pub(super) struct Undecided(pub Arc<OpenHere>);
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        self.0.decide();
     }
 }
 

@@ -223,7 +223,7 @@ impl ShardLink {
                 queue.ask(&self.commands, room, words, until).await
             } else {
                 let command = self.command(room, words, until);
-                self.commands.wire().ask(&command).await
+                self.commands.ask(&command).await
             }
         };
         let end = patience.and_then(|patience| Instant::now().checked_add(patience));

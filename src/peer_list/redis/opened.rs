@@ -51,6 +51,17 @@ impl List {
         newest.is_some_and(|newest| Arc::ptr_eq(newest, here))
     }
 
+    /// Waits until it is known of all later waits of a peer here whether they may wait. A wait
+    /// that comes meanwhile is not waited for: a client that is refused again and again holds
+    /// up nobody.
+    pub async fn later_are_decided(&self, id: PeerId, number: u64) {
+        for here in self.open_of(id) {
+            if here.is_undecided_after(number) {
+                here.decided().await;
+            }
+        }
+    }
+
     /// The waits of a peer here up to that with this number are told nothing any more.
     pub fn set_outdated(&self, id: PeerId, number: u64) {
         for here in self.open_of(id) {

@@ -151,7 +151,7 @@ impl CallQueue {
             };
             command.arg(args);
         }
-        let answer = connection.wire().ask(&command).await;
+        let answer = connection.ask(&command).await;
         let answers = match answer {
             _ if is_alone => vec![answer],
             Ok(Value::Array(answers)) if answers.len() == calls.len() => {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod hosts;
+mod said;
 mod sentinels;
 
 use std::{
@@ -14,27 +15,20 @@ use std::{
     time::Duration,
 };
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::{
     Client, ClientTlsConfig, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResult,
-    TlsCertificates, io::tcp::TcpSettings,
+    TlsCertificates, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use secrecy::ExposeSecret;
 use socket2::TcpKeepalive;
-use tokio::{
-    task::AbortHandle,
-    time::{sleep, timeout},
-};
+use tokio::{task::AbortHandle, time::sleep};
 
-use self::{cluster::Cluster, sentinels::Sentinels};
-use super::{ClientIdentity, ClusterOpts, ConnectError, retry::late};
+use self::{cluster::Cluster, said::newest, sentinels::Sentinels};
+use super::{ClientIdentity, ClusterOpts, ConnectError};
 
 /// A connection that acknowledges nothing for this long is dead; a silent connection is
 /// probed at the same interval.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
-
-/// A server that works says within this time where the primary is.
-const ASKED_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The pause before a Sentinel that could not be reached is tried again.
 const LISTENING_PAUSE: Duration = Duration::from_secs(1);
@@ -87,64 +81,32 @@ impl Source {
 
     /// A client of the primary that has this key, as it is known now.
     pub async fn client(&self, key: &str) -> RedisResult<Client> {
-        let hosts = match &self.place {
-            Place::Address(info) => return self.open(info.clone()),
-            Place::Sentinels(sentinels) => &sentinels.hosts,
-            Place::Cluster(cluster) => &cluster.hosts,
-        };
-        // All are asked at once, and what more than half of them say is believed: one that is cut
-        // off from the others may not know that another primary has followed.
-        let addresses = hosts.addresses();
-        let asked = addresses.iter().map(|address| async move {
-            let answered = timeout(ASKED_PATIENCE, self.ask(address, key)).await;
-            answered.unwrap_or_else(|_| Err(late()))
-        });
-        let mut asked: FuturesUnordered<_> = asked.collect();
-        let mut said: Vec<(ConnectionInfo, usize)> = Vec::new();
-        let mut failure = late();
-        while let Some(answer) = asked.next().await {
-            let info = match answer {
-                Ok(info) => info,
-                Err(error) => {
-                    failure = error;
-                    continue;
-                }
-            };
-            let address = info.addr().to_string();
-            match said
-                .iter_mut()
-                .find(|(other, _)| other.addr().to_string() == address)
-            {
-                Some((_, count)) => *count += 1,
-                None => said.push((info, 1)),
-            }
-            if said.iter().any(|(_, count)| 2 * count > addresses.len()) {
-                break;
-            }
-        }
-        let most = said.into_iter().max_by_key(|(_, count)| *count);
-        let (info, _) = most.ok_or(failure)?;
-        self.open(info)
-    }
-
-    /// Asks the server at this address where the primary is.
-    async fn ask(&self, address: &str, key: &str) -> RedisResult<ConnectionInfo> {
-        let connect = async |url: String| {
-            let client = self.open(url.into_connection_info()?)?;
-            client.get_multiplexed_async_connection().await
-        };
-        match &self.place {
-            Place::Address(info) => Ok(info.clone()),
+        let primary = match &self.place {
+            Place::Address(info) => info.clone(),
             Place::Sentinels(sentinels) => {
-                // The password is that of the primary.
-                let url = sentinels.hosts.without_user(address);
-                sentinels.ask(connect(url).await?).await
+                let addresses = sentinels.hosts.addresses().iter();
+                newest(addresses.map(async |address| {
+                    // The password is that of the primary.
+                    let url = sentinels.hosts.without_user(address);
+                    sentinels.ask(self.connect(url).await?).await
+                }))
+                .await?
             }
             Place::Cluster(cluster) => {
-                let url = cluster.hosts.with_user(address, 0);
-                cluster.ask(address, connect(url).await?, key).await
+                let addresses = cluster.hosts.addresses().iter();
+                newest(addresses.map(async |address| {
+                    let url = cluster.hosts.with_user(address, 0);
+                    cluster.ask(address, self.connect(url).await?, key).await
+                }))
+                .await?
             }
-        }
+        };
+        self.open(primary)
+    }
+
+    async fn connect(&self, url: String) -> RedisResult<MultiplexedConnection> {
+        let client = self.open(url.into_connection_info()?)?;
+        client.get_multiplexed_async_connection().await
     }
 
     /// Rises when Sentinels have said that another server is the primary.

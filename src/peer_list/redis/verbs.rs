@@ -109,10 +109,10 @@ verbs! {
     now unlink(id: PeerId, link: u64) -> Anything;
 
     // Waits and deliveries.
-    /// `before`: a wait that its node has told of the list, up to the version `heard`, or
-    /// nothing.
+    /// `began`: in ms. None: a newer wait of its node has overtaken it. `before`: a wait that
+    /// its node has told of the list, up to the version `heard`, or nothing.
     now wait(
-        began: u64, wait: &str, id: PeerId, token: &Proof, link: Option<u64>,
+        began: Option<u64>, wait: &str, id: PeerId, token: &Proof, link: Option<u64>,
         acknowledged: Option<u64>, told: u64, before: &str, heard: u64,
     ) -> BegunWait;
     now take(began: u64, id: PeerId, lease: &str, acknowledged: Option<u64>, told: u64) -> Next;

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{
     answers::{BegunWait, EndedWait, Next},
-    here::OpenHere,
+    here::{OpenHere, Undecided},
     lease::{Hears, Lease},
     link_of,
     list::List,
@@ -105,7 +105,7 @@ struct Wait {
     /// None: it lasts until there is news.
     end: Option<Instant>,
     /// How its client is told of changes; the peer's own dialect may change later. None:
-    /// Redis has not said.
+    /// Redis has not accepted the wait, as far as this node knows.
     dialect: Option<Dialect>,
     /// Whether Redis knows of it, or may know.
     is_open: bool,
@@ -164,23 +164,26 @@ impl Wait {
         let Looking { list, id, here } = &self.looking;
         let told = list.told();
         here.set_acknowledged(acknowledged);
+        let undecided = Undecided(here.clone());
         // Redis may have it even if the answer is lost.
         self.is_open = true;
         let (token, link) = (&caller.proof, link_of(caller));
         let asked = async {
-            list.deliveries.settled(*id).await;
-            if !list.is_newest(*id, here) {
-                // A newer wait has begun meanwhile.
-                return Ok(BegunWait::outdated());
+            tokio::select! {
+                biased;
+                () = list.deliveries.settled(*id) => {}
+                reason = here.until_removed() => return Ok(BegunWait::of_gone(reason)),
             }
+            list.later_are_decided(*id, self.number).await;
             let before = list.deliveries.take_heard(*id);
             let (before, heard) = before
                 .as_ref()
                 .map_or(("", 0), |before| (&*before.wait, before.version));
-            let (began, name) = (self.began, &self.name);
+            // Redis does not keep which wait was the newest when that is over.
+            let began = (!here.is_outdated()).then_some(self.began);
             let wait = verbs::wait(
                 began,
-                name,
+                &self.name,
                 *id,
                 token,
                 link,
@@ -213,6 +216,7 @@ impl Wait {
             // Earlier waits of the peer here are told nothing any more.
             list.set_outdated(*id, self.number - 1);
         }
+        drop(undecided);
         // A push came while Redis answered, when the peer was not known to be behind.
         let is_behind = heard.is_some_and(|heard| heard < list.told());
         let found = match next {
@@ -325,7 +329,9 @@ impl Drop for Wait {
         let Looking { list, id, here } = &self.looking;
         if self.is_open {
             list.close(*id, here);
-            list.set_outdated(*id, self.number);
+            if self.dialect.is_some() {
+                list.set_outdated(*id, self.number);
+            }
             list.wait_is_over(*id, self.number);
         }
     }

@@ -86,11 +86,11 @@ pub(in crate::peer_list::redis) struct BegunWait {
 }
 
 impl BegunWait {
-    /// A newer wait has begun.
-    pub fn outdated() -> Self {
+    /// The peer was removed while it was told the whole list at another wait.
+    pub fn of_gone(reason: Reason) -> Self {
         Self {
-            next: Some(Next::Outdated),
-            dialect: None,
+            next: Some(Next::Gone(Some(reason))),
+            dialect: Some(Dialect::Listed),
             heard: None,
         }
     }

@@ -69,12 +69,12 @@ local function next_news(peer, lease, told)
 end
 
 -- A wait is `NODE.NUMBER`. Whether one is of the same node as another, and before it.
-local function is_over(wait, ended)
-  if not wait then
+local function is_before(wait, other)
+  if not wait or not other then
     return false
   end
   local node, number = string.match(wait, '^(.*)%.(%d+)$')
-  local same, last = string.match(ended, '^(.*)%.(%d+)$')
+  local same, last = string.match(other, '^(.*)%.(%d+)$')
   return node == same and is_after(last, number)
 end
 
@@ -120,7 +120,8 @@ local function newest_began(peer)
   return began <= now + 1000 and began or 0
 end
 
--- `before`: a wait that its node has told of the list, up to the version `heard` ('': none).
+-- `began`: '' if a newer wait of its node has overtaken it. `before`: a wait that its node has
+-- told of the list, up to the version `heard` ('': none).
 function verbs.wait(began, wait, id, token, link, acknowledged, told, before, heard)
   local peer, refused, of = polled(id, token)
   if not peer then
@@ -136,8 +137,10 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, before, he
     peer:store()
     return { 'unknown' }
   end
-  if peer.is.wait and newest_began(peer) > tonumber(began) + CLOCKS_DIFFER then
-    -- A newer wait at another node has overtaken it.
+  local is_overtaken = began == ''
+    or peer.is.wait and newest_began(peer) > tonumber(began) + CLOCKS_DIFFER
+    or peer.is.wait ~= before and is_before(wait, peer.is.wait)
+  if is_overtaken then
     peer:store()
     return { 'ok', { 'outdated' }, peer.is.dialect, '-' }
   end
@@ -269,7 +272,7 @@ function verbs.end_wait(id, wait, lingers)
   if was_lent then
     peer:unlend()
   end
-  local is_newest = peer.is.wait == wait or is_over(peer.is.wait, wait)
+  local is_newest = peer.is.wait == wait or is_before(peer.is.wait, wait)
   end_wait(peer, wait, is_newest, lingers)
   if was_lent and peer.is.wait ~= wait then
     peer:wake()

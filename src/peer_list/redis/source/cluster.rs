@@ -5,11 +5,13 @@
 //! while some of its keys are here and some there.
 
 use redis::{
-    ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisResult, Value,
-    aio::MultiplexedConnection,
+    ErrorKind, FromRedisValue, IntoConnectionInfo, RedisResult, Value, aio::MultiplexedConnection,
 };
 
-use super::hosts::{Hosts, address_of};
+use super::{
+    hosts::{Hosts, address_of},
+    said::Said,
+};
 
 const PORT: u16 = 6379;
 
@@ -32,13 +34,15 @@ impl Cluster {
         address: &str,
         mut server: MultiplexedConnection,
         key: &str,
-    ) -> RedisResult<ConnectionInfo> {
-        let (slot, ranges): (u16, Vec<Value>) = redis::pipe()
+    ) -> RedisResult<Said> {
+        let (slot, ranges, nodes): (u16, Vec<Value>, String) = redis::pipe()
             .cmd("CLUSTER")
             .arg("KEYSLOT")
             .arg(key)
             .cmd("CLUSTER")
             .arg("SLOTS")
+            .cmd("CLUSTER")
+            .arg("NODES")
             .query_async(&mut server)
             .await?;
         let master = ranges.into_iter().find_map(|range| master_of(slot, range));
@@ -46,20 +50,38 @@ impl Cluster {
             ErrorKind::Client,
             "no master of the cluster has this part of the keys",
         );
-        let (host, port) = master.ok_or(nobody)?;
+        let Master { host, port, id } = master.ok_or(nobody)?;
         // Without a name the master is where the answer came from.
         let asked = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let address = match host {
             Some(host) => address_of(&host, port),
             None => format!("{asked}:{port}"),
         };
-        self.hosts.with_user(&address, 0).into_connection_info()
+        let primary = self.hosts.with_user(&address, 0);
+        Ok(Said {
+            primary: primary.into_connection_info()?,
+            epoch: epoch_of(&id, &nodes),
+        })
     }
 }
 
-/// The host (if it says one) and the port of a master, from `FIRST LAST (HOST PORT ..) ..`,
-/// if this slot is in that range.
-fn master_of(slot: u16, range: Value) -> Option<(Option<String>, u16)> {
+#[derive(Debug, PartialEq, Eq)]
+struct Master {
+    host: Option<String>,
+    port: u16,
+    id: String,
+}
+
+/// The epoch in which a server became the master of its slots, from lines of
+/// `ID ADDRESS FLAGS MASTER PING PONG EPOCH ..`.
+fn epoch_of(id: &str, nodes: &str) -> Option<u64> {
+    let mut lines = nodes.lines().map(|line| line.split(' '));
+    let mut line = lines.find_map(|mut line| (line.next() == Some(id)).then_some(line))?;
+    line.nth(5)?.parse().ok()
+}
+
+/// A master, from `FIRST LAST (HOST PORT ID ..) ..`, if this slot is in that range.
+fn master_of(slot: u16, range: Value) -> Option<Master> {
     let Value::Array(range) = range else {
         return None;
     };
@@ -75,8 +97,13 @@ fn master_of(slot: u16, range: Value) -> Option<(Option<String>, u16)> {
     let mut master = master.into_iter();
     let host = Option::<String>::from_redis_value(master.next()?).ok()?;
     let port = u16::from_redis_value(master.next()?).ok()?;
-    // A server whose name the cluster does not know is `?`.
-    Some((host.filter(|host| !host.is_empty() && host != "?"), port))
+    let id = String::from_redis_value(master.next()?).ok()?;
+    Some(Master {
+        // A server whose name the cluster does not know is `?`.
+        host: host.filter(|host| !host.is_empty() && host != "?"),
+        port,
+        id,
+    })
 }
 
 #[cfg(test)]
@@ -114,16 +141,28 @@ mod tests {
                 server(text("replica"), 8),
             ])
         };
-        assert_eq!(
-            master_of(5, range(text("a"))),
-            Some((Some("a".to_owned()), 7))
-        );
-        assert_eq!(master_of(9, range(Value::Nil)), Some((None, 7)));
-        assert_eq!(master_of(9, range(text(""))), Some((None, 7)));
+        let master = |host: Option<&str>| {
+            let host = host.map(str::to_owned);
+            let id = "id".to_owned();
+            Some(Master { host, port: 7, id })
+        };
+        assert_eq!(master_of(5, range(text("a"))), master(Some("a")));
+        assert_eq!(master_of(9, range(Value::Nil)), master(None));
+        assert_eq!(master_of(9, range(text(""))), master(None));
         for other in [4, 10] {
             assert_eq!(master_of(other, range(text("a"))), None);
         }
         assert_eq!(master_of(5, Value::Array(vec![])), None);
         assert_eq!(master_of(5, Value::Nil), None);
+    }
+
+    #[test]
+    fn the_epoch_of_a_master_is_in_its_line() {
+        let nodes = "a 10.0.0.1:1@2,host myself,master - 0 17 3 connected 0-5460\n\
+                     b 10.0.0.2:1@2 slave a 0 17 12 connected\n";
+        assert_eq!(epoch_of("a", nodes), Some(3));
+        assert_eq!(epoch_of("b", nodes), Some(12));
+        assert_eq!(epoch_of("c", nodes), None);
+        assert_eq!(epoch_of("a", "a x"), None);
     }
 }

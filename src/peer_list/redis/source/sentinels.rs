@@ -1,11 +1,14 @@
 //! Sentinels, and the primary that they watch.
 
-use futures_util::StreamExt;
-use redis::{
-    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisResult, aio::MultiplexedConnection,
-};
+use std::collections::HashMap;
 
-use super::hosts::{Hosts, address_of};
+use futures_util::StreamExt;
+use redis::{Client, ErrorKind, IntoConnectionInfo, RedisResult, aio::MultiplexedConnection};
+
+use super::{
+    hosts::{Hosts, address_of},
+    said::Said,
+};
 
 const PORT: u16 = 26379;
 
@@ -36,23 +39,28 @@ impl Sentinels {
     }
 
     /// Asks one of them where the primary is.
-    pub async fn ask(&self, mut sentinel: MultiplexedConnection) -> RedisResult<ConnectionInfo> {
-        let mut ask = redis::cmd("SENTINEL");
-        ask.arg("get-master-addr-by-name").arg(&self.name);
-        let found: Option<(String, u16)> = ask.query_async(&mut sentinel).await?;
+    pub async fn ask(&self, mut sentinel: MultiplexedConnection) -> RedisResult<Said> {
+        let (found, all): (Option<(String, u16)>, HashMap<String, String>) = redis::pipe()
+            .cmd("SENTINEL")
+            .arg("get-master-addr-by-name")
+            .arg(&self.name)
+            .cmd("SENTINEL")
+            .arg("master")
+            .arg(&self.name)
+            .query_async(&mut sentinel)
+            .await?;
         let unknown = (
             ErrorKind::MasterNameNotFoundBySentinel,
             "the Sentinels do not know that name",
         );
         let (host, port) = found.ok_or(unknown)?;
-        let address = address_of(&host, port);
-        self.hosts
-            .with_user(&address, self.db)
-            .into_connection_info()
+        let address = self.hosts.with_user(&address_of(&host, port), self.db);
+        Ok(Said {
+            primary: address.into_connection_info()?,
+            epoch: all.get("config-epoch").and_then(|epoch| epoch.parse().ok()),
+        })
     }
-}
 
-impl Sentinels {
     /// Listens to one of them until it is cut off. Tells of each primary that has followed
     /// another, and once at the beginning: one may have before.
     pub async fn listen(&self, sentinel: &Client, is_switched: impl Fn()) -> RedisResult<()> {
