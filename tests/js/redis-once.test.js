@@ -24,6 +24,21 @@ test('a wait that is overtaken on its way to Redis takes nothing from the one th
   assert.equal((await take('newer', 1, now)).at(-1), 'hi');
 });
 
+test('a wait that comes to Redis later than its own end is not open', async (t) => {
+  const redis = await inMemory(t);
+  const {all: [node]} = await startNodes(t, redis.url, 1);
+  const peer = await pollingPeer(node, 'a');
+  const {wait, end} = waits(redis, peer.id);
+  const field = (name) => redis.cli('hget', `{signal}:p:${peer.id}`, name);
+  await end('a', 2);
+  for (const number of [1, 2]) {
+    assert.deepEqual((await wait('a', number)).slice(0, 2), ['ok', 'outdated']);
+  }
+  assert.equal(await field('wait'), '');
+  assert.deepEqual((await wait('a', 3)).slice(0, 2), ['ok', 'none']);
+  assert.equal(await field('wait'), 'a.3');
+});
+
 test('of waits that began almost at once the newest stays the newest', async (t) => {
   const redis = await inMemory(t);
   const {all: [node]} = await startNodes(t, redis.url, 1);

@@ -25,6 +25,92 @@ async fn a_copy_that_waits_for_room_is_delivered_though_its_sender_comes_back_me
     nothing_for(&list, &*b).await;
 }
 
+/// More than are pushed to at once.
+const MANY: usize = 600;
+
+/// Peers in the channel, each with a socket.
+async fn many(list: &TestList) -> Vec<(PeerId, Box<dyn OpenSocket>)> {
+    let mut all = Vec::new();
+    for _ in 0..MANY {
+        all.push(unlisted(list, None).await);
+    }
+    all
+}
+
+/// Takes what each of them has, which is to be this, in this order.
+async fn each_hears(list: &TestList, all: &[(PeerId, Box<dyn OpenSocket>)], words: &[&str]) {
+    list.settle().await;
+    for (_, socket) in all {
+        for word in words {
+            let delivery = list.now(socket.wait()).await;
+            assert_eq!(
+                *delivery.news(),
+                News::Published(Bytes::copy_from_slice(word.as_bytes()))
+            );
+            delivery.done();
+        }
+    }
+    list.settle().await;
+    for (_, socket) in all {
+        nothing_for(list, &**socket).await;
+    }
+}
+
+async fn each_of_many_hears_each_message_once_and_in_order(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let all = many(&list).await;
+    let (a, _a) = unlisted(&list, None).await;
+    for (number, word) in [(1, "one"), (2, "two")] {
+        list.publish(a, &[CHANNEL], word.into(), Some(number))
+            .await
+            .unwrap();
+    }
+    publish(&list, a, "three").await;
+    each_hears(&list, &all, &["one", "two", "three"]).await;
+    // Its sender hears nothing of it when it leaves, and the channel goes on.
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
+    publish(&list, all[0].0, "four").await;
+    each_hears(&list, &all[1..], &["four"]).await;
+}
+
+async fn what_many_hear_of_one_that_leaves_comes_before_what_is_said_later(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let all = many(&list).await;
+    let (a, a_socket) = unlisted(&list, None).await;
+    let (b, b_socket) = unlisted(&list, None).await;
+    list.list_peer(a, listing("a")).await.unwrap();
+    each_hears(&list, &all, &["hello"]).await;
+    a_socket.leave(Reason::Closed).await;
+    list.list_peer(b, listing("b")).await.unwrap();
+    publish(&list, b, "here I am").await;
+    each_hears(&list, &all, &["farewell", "hello", "here I am"]).await;
+    // Also if nothing is said later.
+    b_socket.leave(Reason::Closed).await;
+    each_hears(&list, &all, &["farewell"]).await;
+}
+
+async fn all_who_wait_for_a_name_hear_it_however_many(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let all = many(&list).await;
+    for (id, _) in &all {
+        list.watch_for(*id, "name").await.unwrap();
+    }
+    let (a, _a) = unlisted(&list, None).await;
+    list.announce(a, "name").await.unwrap();
+    list.settle().await;
+    for (_, socket) in &all {
+        let (_, news) = take_from(&list, &**socket).await;
+        assert_eq!(news, News::Announced("name".into()));
+    }
+    // They wait no more.
+    list.remove_peer(a, Reason::SignedOut).await.unwrap();
+    let (b, _b) = unlisted(&list, None).await;
+    list.announce(b, "name").await.unwrap();
+    for (_, socket) in &all {
+        nothing_for(&list, &**socket).await;
+    }
+}
+
 async fn an_alias_has_one_holder_and_is_an_address(engine: EngineKind) {
     let list = engine.default_list().await;
     let (a, socket) = unlisted(&list, None).await;
@@ -155,6 +241,9 @@ async fn the_names_of_a_peer_are_bounded_like_a_mailbox(engine: EngineKind) {
 }
 
 every_list! {
+    each_of_many_hears_each_message_once_and_in_order,
+    what_many_hear_of_one_that_leaves_comes_before_what_is_said_later,
+    all_who_wait_for_a_name_hear_it_however_many,
     a_copy_that_waits_for_room_is_delivered_though_its_sender_comes_back_meanwhile,
     an_alias_has_one_holder_and_is_an_address,
     an_alias_is_free_when_the_socket_of_its_holder_has_been_closed_for_long,

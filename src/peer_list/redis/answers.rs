@@ -102,6 +102,8 @@ impl Answer for CameIn {
 pub(super) struct Owed {
     /// The peers that had none.
     pub full: Vec<PeerId>,
+    /// It is still to be pushed to others: of those only a last answer tells.
+    pub has_more: bool,
     /// When the list has the peer, if the verb has listed it.
     pub moment: Option<Moment>,
 }
@@ -112,8 +114,18 @@ impl Answer for Owed {
         let full = row.row().map(Row::texts).unwrap_or_default();
         Ok(Self {
             full: full.iter().filter_map(|id| PeerId::parse(id)).collect(),
+            has_more: row.kind() == "1",
             moment: Moment::read(&mut row),
         })
+    }
+}
+
+/// Whether there is more to be done.
+pub(super) struct More(pub bool);
+
+impl Answer for More {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        Ok(Self(row.kind() == "1"))
     }
 }
 

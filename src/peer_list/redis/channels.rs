@@ -7,8 +7,10 @@ use tracing::info;
 
 use super::{
     LONG_PATIENCE, PATIENCE, RedisEngine,
-    answers::{CameIn, Cards, Owed, Pushed},
-    hash, op,
+    answers::{CameIn, Cards, More, Owed, Pushed},
+    hash,
+    list::List,
+    op,
     peers::SignIn,
     verbs::{self, Call},
 };
@@ -55,11 +57,11 @@ impl Channels for RedisEngine {
         let op = op();
         let (card, hello, farewell) = (&listing.card, &listing.hello, &listing.farewell);
         let list = verbs::list_peer(&op, id, &listed, card, hello, farewell);
-        let Owed { full, moment } = self.list.run(list, None).await?;
+        let owed = self.list.run(list, None).await?;
         let room = self.list.room.as_ref().map(tracing::field::display);
         info!(peer_id = id.get(), room, name = &*listed, "peer signed in");
-        let moment = moment.ok_or(Refusal::Unavailable)?;
-        self.push_owed(&op, id, None, full, HELLO, listing.hello)
+        let moment = owed.moment.ok_or(Refusal::Unavailable)?;
+        self.push_owed(&op, id, None, owed, HELLO, listing.hello)
             .await;
         self.list.sync_to(moment, None).await?;
         let mut cards = self.known_cards().await?;
@@ -81,12 +83,12 @@ impl Channels for RedisEngine {
         let op = op();
         let send = verbs::send_to_alias(&op, from, scope, name, &body);
         let sent = self.list.run(send, Some(LONG_PATIENCE)).await;
-        let Owed { full, .. } = sent.map_err(|refusal| match refusal {
+        let owed = sent.map_err(|refusal| match refusal {
             Refusal::UnknownPeer => Refusal::UnknownReceiver,
             other => other,
         })?;
-        let owed = self.push_owed(&op, from, None, full, PUBLISHED, body);
-        match owed.await.pop() {
+        let pushed = self.push_owed(&op, from, None, owed, PUBLISHED, body);
+        match pushed.await.pop() {
             Some(refusal) => Err(refusal),
             None => Ok(()),
         }
@@ -109,8 +111,8 @@ impl Channels for RedisEngine {
     ) -> Result<(), Refusal> {
         let op = op();
         let publish = verbs::publish(&op, from, number, &body, channels);
-        let Owed { full, .. } = self.list.run(publish, None).await?;
-        self.push_owed(&op, from, number, full, PUBLISHED, body)
+        let owed = self.list.run(publish, None).await?;
+        self.push_owed(&op, from, number, owed, PUBLISHED, body)
             .await;
         Ok(())
     }
@@ -130,6 +132,13 @@ impl Channels for RedisEngine {
     async fn cards(&self) -> Result<Vec<Card>, Refusal> {
         self.list.sync_now(Some(PATIENCE)).await?;
         self.known_cards().await
+    }
+}
+
+impl List {
+    /// Publishes farewells that many are to hear, until no more are left.
+    pub async fn say_farewells(&self) {
+        while let Ok(More(true)) = self.run(verbs::say_farewells(), None).await {}
     }
 }
 
@@ -186,24 +195,31 @@ impl RedisEngine {
         id: PeerId,
         name: &str,
     ) -> Result<(), Refusal> {
-        let Owed { full, .. } = self.list.run(announcement, None).await?;
+        let owed = self.list.run(announcement, None).await?;
         let word = Bytes::copy_from_slice(name.as_bytes());
-        self.push_owed(op, id, None, full, ANNOUNCED, word).await;
+        self.push_owed(op, id, None, owed, ANNOUNCED, word).await;
         Ok(())
     }
 
-    /// Waits for room in the mailboxes that were full, and pushes the message there.
-    /// Returns a refusal for each peer that it did not reach.
+    /// Pushes a message to all who have not got it yet: first to those who only have to wait
+    /// for their turn, then, when there is room, to those who had none. Returns a refusal for each peer that it did not reach.
     async fn push_owed(
         &self,
         op: &str,
         from: PeerId,
         number: Option<u64>,
-        full: Vec<PeerId>,
+        mut owed: Owed,
         kind: &'static str,
         body: Bytes,
     ) -> Vec<Refusal> {
-        let full = full.into_iter();
+        while owed.has_more {
+            let push = verbs::push_more(op, from, number, kind, &body);
+            owed = match self.list.run(push, None).await {
+                Ok(owed) => owed,
+                Err(refusal) => return vec![refusal],
+            };
+        }
+        let full = owed.full.into_iter();
         // Tried side by side, so that many receivers that do not read take no longer than
         // one.
         let pushed = full.map(|id| self.push_patiently(op, from, number, id, kind, body.clone()));

@@ -139,8 +139,7 @@ impl Connecting<'_> {
         let (sender, pushes) = unbounded_channel();
         let listening = config
             .set_push_sender(sender)
-            .set_automatic_resubscription()
-            .set_number_of_retries(usize::MAX);
+            .set_automatic_resubscription();
         let queue = |function| CallQueue::new(library, function, &prefix, node);
         let link = ShardLink {
             number: opts.is_sharded().then_some(number),

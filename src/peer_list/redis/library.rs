@@ -26,7 +26,7 @@ pub(super) const LEASE: Duration = Duration::from_secs(15);
 const OP_LIFE: Duration = Duration::from_secs(40);
 
 /// Verbs that are refused while Redis is out of memory. The others make room.
-const GROWING: [&str; 11] = [
+const GROWING: [&str; 12] = [
     "add_peer",
     "add_unlisted",
     "announce",
@@ -34,6 +34,7 @@ const GROWING: [&str; 11] = [
     "join",
     "list_peer",
     "publish",
+    "push_more",
     "push_owed",
     "send",
     "send_to_alias",

@@ -121,6 +121,8 @@ enum Push {
     Replaced(Member, u64),
     /// The peer was removed, or its door should remove it.
     Removed(Member, Reason),
+    /// Farewells in this room are still to be published.
+    Farewells(Option<RoomName>),
     /// What this node has pushed to itself.
     Echo,
 }
@@ -134,8 +136,8 @@ impl Push {
         let whom = words.next().and_then(Member::read);
         let word = words.next().unwrap_or_default();
         Some(match letter {
-            "v" if rest.is_empty() => Self::Changed(None),
-            "v" => Self::Changed(Some(rest.parse().ok()?)),
+            "v" => Self::Changed(read_room(rest)?),
+            "f" => Self::Farewells(read_room(rest)?),
             "e" => Self::Event,
             ECHO => Self::Echo,
             "w" => Self::Wake(whom?),
@@ -145,6 +147,18 @@ impl Push {
             "r" => Self::Removed(whom?, Reason::read(word).unwrap_or(Reason::TimedOut)),
             _ => return None,
         })
+    }
+}
+
+/// A room, or the root list (an inner None).
+#[allow(
+    clippy::option_option,
+    reason = "the outer one says whether it can be read"
+)]
+fn read_room(text: &str) -> Option<Option<RoomName>> {
+    match text {
+        "" => Some(None),
+        name => name.parse().ok().map(Some),
     }
 }
 
@@ -163,6 +177,12 @@ fn hear(lists: &Arc<Lists>, shard: &Arc<Shard>, push: Push) {
             tokio::spawn(async move {
                 retry::until_answered(|| shard.sync_events(false, None)).await;
             });
+        }
+        Push::Farewells(room) => {
+            // If nothing of the room is used here any more, the collector goes on.
+            if let Some(list) = lists.used_list(room.as_ref()) {
+                tokio::spawn(async move { list.say_farewells().await });
+            }
         }
         Push::Echo => shard.link.hearing.heard_echo(),
         Push::Wake(whom) => lists.open_of(&whom, OpenHere::wake),
@@ -204,6 +224,7 @@ mod tests {
             ("v", Some(Push::Changed(None))),
             ("va-room", Some(Push::Changed(Some(room)))),
             ("va/room", None),
+            ("f", Some(Push::Farewells(None))),
             ("e", Some(Push::Event)),
             (ECHO, Some(Push::Echo)),
             ("w7", Some(Push::Wake(root.clone()))),

@@ -45,6 +45,13 @@ struct Waiting {
     answer: oneshot::Sender<RedisResult<Value>>,
 }
 
+impl Waiting {
+    /// Whether its caller has left.
+    fn is_left(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
 /// A verb, the room as the script names it, and the arguments.
 struct QueuedCall {
     verb: &'static str,
@@ -85,6 +92,10 @@ impl CallQueue {
         };
         {
             let mut state = self.state.lock();
+            // While Redis hangs, what nobody waits for any more is not kept.
+            while state.waiting.front().is_some_and(Waiting::is_left) {
+                state.waiting.pop_front();
+            }
             state.waiting.push_back(Waiting { call, answer });
             if state.sending < COMMANDS {
                 state.sending += 1;
@@ -110,7 +121,7 @@ impl CallQueue {
         while next.len() < TOGETHER
             && let Some(waiting) = state.waiting.pop_front()
         {
-            if waiting.answer.is_closed() {
+            if waiting.is_left() {
                 continue;
             }
             let goes_alone = goes_alone(waiting.call.verb);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{
     answers::{
         Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, EndedWait, EventLines, Left,
-        Libraries, Life, Next, OpenedSocket, Owed, Pushed, Readiness, RemovedSome, SentLast,
+        Libraries, Life, More, Next, OpenedSocket, Owed, Pushed, Readiness, RemovedSome, SentLast,
         SignedInAs, SomeRooms, Space, SpaceAfterAll, Turn, WasRemoved,
     },
     hash_token,
@@ -146,10 +146,14 @@ verbs! {
     now join(id: PeerId, channel: &str) -> ();
     now leave_channel(id: PeerId, channel: &str) -> ();
     now publish(op: &str, id: PeerId, number: Option<u64>, body: &Bytes, channels: &[&str]) -> Owed;
+    /// Pushes what was said to more of those who are to hear it.
+    now push_more(op: &str, from: PeerId, number: Option<u64>, kind: &str, body: &Bytes) -> Owed;
     now push_owed(
         op: &str, from: PeerId, number: Option<u64>, id: PeerId, kind: &str, body: &Bytes,
     ) -> Pushed;
     now announce(op: &str, id: PeerId, name: &str) -> Owed;
+    /// Publishes farewells that many are to hear.
+    now say_farewells() -> More;
     now watch_for(op: &str, id: PeerId, name: &str) -> Owed;
 
     // The list as it is now.

@@ -41,7 +41,8 @@ function verbs.claim(id, scope, name)
 end
 
 function verbs.send_to_alias(op, id, scope, name, body)
-  return say(op, id, '', function()
+  return say(op, id, '', function(_, rest)
+    call('DEL', rest)
     local to = call('HGET', key('aliases:', scope), name)
     local full, none = push_to({ to }, 'p', body)
     if none then

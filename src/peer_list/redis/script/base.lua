@@ -21,6 +21,7 @@
 --   id, room_id          counters: the last id of the root list, and of the rooms
 --   event                a counter: the last event
 --   stale                sorted set: when each peer (`ID` or `ROOM/ID`) is stale
+--   farewell_rooms       set: rooms in which farewells are still to be published
 --   rooms                hash: the number of peers of each room, including unlisted ones
 --   rooms:since          hash: when each room began
 --   events               list: the last events; the newest is `event`
@@ -69,6 +70,11 @@
 --   p:ID:owed, p:ID:owed:numbered
 --                        sets: the peers to which a peer owes its last message, or its
 --                        last numbered one
+--   p:ID:rest, p:ID:rest:numbered
+--                        sets: the peers to which that is still to be pushed
+--   farewells            list: removed peers whose farewells are still to be published
+--   farewell:ID, farewell:ID:rest
+--                        the farewell, and a set: the peers that are still to hear it
 --
 -- The fields of a peer:
 --   name, joined, door, dialect, protected, since, capacity
@@ -81,6 +87,7 @@
 --                        wait, and whether a socket is open
 --   began, opening       when the newest wait began, by its node; the name of the last
 --                        attempt to open a socket
+--   over                 a wait that ended, and may not have begun
 --   link                 `NODE number`: the connection of its last request
 --   lent, lent_by, lent_at, lent_number
 --                        what is on loan: the lease, its node, since when, the number

@@ -99,6 +99,9 @@ function verbs.collect(here, skip)
   if call('EXISTS', shard('grace')) == 1 then
     return { removed, '0', skip }
   end
+  if not say_all_farewells() then
+    return { removed, '1', skip }
+  end
   local stale = call('ZRANGEBYSCORE', shard('stale'), '-inf', now, 'LIMIT', skip, COLLECTED_AT_ONCE)
   for _, whom in ipairs(stale) do
     if pushed >= PUSHED_AT_ONCE then

@@ -91,7 +91,7 @@ function verbs.cards_of(...)
 end
 
 function verbs.list_peer(op, id, name, card, hello, farewell)
-  local answer = say(op, id, '', function(peer)
+  local answer = say(op, id, '', function(peer, rest)
     if peer.is.doomed then
       return nil, { 'unknown' }
     end
@@ -104,10 +104,10 @@ function verbs.list_peer(op, id, name, card, hello, farewell)
     set_heard(peer, change('+', peer))
     event('connect', '-', peer)
     peer:store()
-    return push_to(audience(id, channels_of(id)), 'p', hello)
+    return push_to_channels(rest, id, channels_of(id), 'p', hello)
   end)
   if answer[1] == 'ok' then
-    answer[3], answer[4] = moment()
+    answer[4], answer[5] = moment()
   end
   return answer
 end

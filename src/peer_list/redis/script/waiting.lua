@@ -120,8 +120,8 @@ local function newest_began(peer)
   return began <= now + 1000 and began or 0
 end
 
--- `began`: '' if a newer wait of its node has overtaken it. `before`: a wait that its node has
--- told of the list, up to the version `heard` ('': none).
+-- `began`: '' if a newer wait of its node has overtaken it. (Its own end may have, too.)
+-- `before`: a wait that its node has told of the list, up to the version `heard` ('': none).
 function verbs.wait(began, wait, id, token, link, acknowledged, told, before, heard)
   local peer, refused, of = polled(id, token)
   if not peer then
@@ -137,7 +137,7 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, before, he
     peer:store()
     return { 'unknown' }
   end
-  local is_overtaken = began == ''
+  local is_overtaken = began == '' or wait == peer.is.over or is_before(wait, peer.is.over)
     or peer.is.wait and newest_began(peer) > tonumber(began) + CLOCKS_DIFFER
     or peer.is.wait ~= before and is_before(wait, peer.is.wait)
   if is_overtaken then
@@ -154,6 +154,7 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, before, he
   peer:set_number('began', math.max(tonumber(began), newest_began(peer)))
   peer:request(link, '0', NODE)
   peer:set('wait', wait)
+  peer:set('over', nil)
   if peer.is.leaving and tonumber(began) < peer:number('said') + LATE_REQUEST then
     peer:set('late', wait)
   end
@@ -273,6 +274,10 @@ function verbs.end_wait(id, wait, lingers)
     peer:unlend()
   end
   local is_newest = peer.is.wait == wait or is_before(peer.is.wait, wait)
+  if peer.is.wait ~= wait then
+    -- It may come later than this.
+    peer:set('over', wait)
+  end
   end_wait(peer, wait, is_newest, lingers)
   if was_lent and peer.is.wait ~= wait then
     peer:wake()
