@@ -40,7 +40,10 @@ pub use webhook::{Webhook, send_events};
 
 use crate::{
     doors::kit::{RequestError, only, query::Query, reply::reply},
-    peer_list::{PeerEvents, PeerId, PeerInfo, Reason, RoomName, TimeoutPeerList},
+    peer_list::{
+        EVENTS_KEPT, Missed, PeerEvent, PeerEvents, PeerId, PeerInfo, Reason, RoomName,
+        TimeoutPeerList,
+    },
 };
 
 /// How often something is written to a silent event stream: proxies cut after 30 s or
@@ -175,8 +178,12 @@ fn room_in_query(name: &str) -> Result<RoomName, RequestError> {
 }
 
 impl Operator {
-    /// The list that the path names: `/rooms/NAME/..`, or else the root list.
+    /// The list that the path names: `/rooms/NAME/..`, or else the root list. A room in the query
+    /// is refused: otherwise the peer with the same id in the root list would be meant.
     fn list_in(&self, request: &Request) -> Result<TimeoutPeerList, RequestError> {
+        if Query::of(request).text("room")?.is_some() {
+            return Err(RequestError::Unfit("room"));
+        }
         let path = request.uri().path().strip_prefix("/rooms/");
         let Some(name) = path.and_then(|path| path.split('/').next()) else {
             return Ok(self.peer_list.clone());
@@ -291,34 +298,52 @@ fn sent(
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     // Headers go out with the first bytes, and a client waits for them.
     let hello = stream::once(async { Ok(Event::default().comment("events follow")) });
-    let next = async |events: &mut PeerEvents, room: &Option<RoomName>| loop {
-        match events.next().await {
-            Ok((_, event)) if room.is_some() && event.peer().room != *room => {}
-            next => return next,
-        }
-    };
     hello.chain(stream::unfold(
         (events, room, stop),
         move |(mut events, room, stop)| async move {
             let next = tokio::select! {
                 biased;
-                next = next(&mut events, &room) => next,
+                next = next_of(&mut events, room.as_ref()) => next,
                 () = stop.cancelled() => return None,
             };
+            let heard = Event::default().id(events.cursor().to_string());
             let event = match next {
-                Ok((number, event)) => {
+                Next::Event(number, event) => {
                     let (name, json) = json::event(number, &event);
-                    let event = Event::default().id(events.cursor().to_string());
-                    event.event(name).data(json)
+                    heard.event(name).data(json)
                 }
-                Err(missed) => {
+                Next::Gap(missed) => {
                     let json = format!(r#"{{"event":"gap","after":{}}}"#, missed.after);
-                    Event::default().event("gap").data(json)
+                    heard.event("gap").data(json)
                 }
+                Next::OthersOnly => heard,
             };
             Some((Ok(event), (events, room, stop)))
         },
     ))
+}
+
+/// What a subscriber is sent next.
+enum Next {
+    Event(u64, PeerEvent),
+    Gap(Missed),
+    /// Nothing but how far it has heard: there were many events in other rooms.
+    OthersOnly,
+}
+
+/// After this many events in other rooms a subscriber is told how far it has heard. Otherwise
+/// it would find a gap when it comes back, although nothing happened in its room.
+const OTHERS: usize = EVENTS_KEPT / 10;
+
+async fn next_of(events: &mut PeerEvents, room: Option<&RoomName>) -> Next {
+    for _ in 0..OTHERS {
+        match events.next().await {
+            Ok((_, event)) if room.is_some() && event.peer().room.as_ref() != room => {}
+            Ok((number, event)) => return Next::Event(number, event),
+            Err(missed) => return Next::Gap(missed),
+        }
+    }
+    Next::OthersOnly
 }
 
 fn json_reply(json: String) -> Response {

@@ -99,10 +99,8 @@ const ways = {
   },
   'a master hangs, and comes back when its replica has taken over': async (cluster) => {
     const {master, replicas: [replica]} = await cluster.serversOf(ofShard(0));
-    console.error(Date.now()%100000, 'STOP', master.port, replica.port);
     master.process.kill('SIGSTOP');
     await untilTakenOver(cluster, 0, master, replica);
-    console.error(Date.now()%100000, 'CONT', master.port);
     master.process.kill('SIGCONT');
   },
   'a master hangs': async (cluster) => {

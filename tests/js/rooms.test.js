@@ -69,10 +69,9 @@ test('clients of every door in two rooms and in none at once see and reach only 
     assert.deepEqual([frame.hello, frame.senderId], [hello, String(page.id)]);
     ws.send({receiverId: poll.id, hello});
     assert.equal((await poll.message()).from, ws.id);
-    const [, second] = ['one', sockets[2]];
-    sockets[4].socket.emit('messageOne', {from: sockets[4].name, target: second.name, hello});
+    sockets[4].socket.emit('messageOne', {from: sockets[4].name, target: sockets[2].name, hello});
     let message;
-    do [message] = await second.message.next(); while (message.action);
+    do [message] = await sockets[2].message.next(); while (message.action);
     assert.equal(message.hello, hello);
     await until(() => page.peers.length === names.length - 1);
     assert.deepEqual(page.peers.map((peer) => peer.name).sort(), names.filter((other) => !other.startsWith('page')));
@@ -226,6 +225,10 @@ test('the operator sees rooms, their peers and their events, and removes a peer 
   const purged = await fetch(`${server.operator}/rooms/two/purge`, {method: 'POST'});
   assert.deepEqual(await purged.json(), {removed: []});
   assert.equal((await remove('/rooms/%6f/peers/1')).status, 404);
+  for (const [method, path] of [['DELETE', `/peers/${root.id}`], ['GET', `/peers/${root.id}`], ['POST', '/purge']]) {
+    // The root list is not taken for the room that somebody means.
+    assert.equal((await fetch(`${server.operator}${path}?room=two`, {method})).status, 400, path);
+  }
   for (const path of ['/peers?room=*&after=a', '/peers?after=a%20b/1', '/peers?after=a/x', '/rooms/two/peers?room=one', '/peers?room=.', '/events?room=a/b']) {
     assert.equal((await fetch(`${server.operator}${path}`)).status, 400, path);
   }
@@ -235,4 +238,32 @@ test('the operator sees rooms, their peers and their events, and removes a peer 
     ['disconnect', ids[2], 'kicked', 'one'],
   ]);
   assert.deepEqual((await one.take(2)).map(told), [['connect', ids[2]], ['disconnect', ids[2], 'kicked']]);
+});
+
+test('who hears of one room finds no gap after much has happened in others', async (t) => {
+  const server = await startServer(t, OPERATED);
+  const quiet = inRoom(server, 'quiet');
+  const answer = await fetch(`${server.operator}/events?room=quiet`);
+  for (let number = 0; number < 550; number += 1) {
+    const {id} = await signIn(inRoom(server, 'busy'), 'x');
+    assert.equal((await fetch(`${server.http}/rooms/busy/sign_out?peer_id=${id}`)).status, 200);
+  }
+  // It has heard only how far it is.
+  let text = '';
+  let heard = [];
+  for await (const chunk of answer.body.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    heard = [...text.matchAll(/^id: ?(\S+)\n\n/gm)];
+    if (heard.length === 11) break;
+  }
+  assert.ok(!text.includes('event:'), text);
+  const events = await eventStream(t, server, heard.at(-1)[1], '?room=quiet');
+  const {id} = await signIn(quiet, 'a');
+  assert.deepEqual(told(await events.next()), ['connect', id]);
+  // A gap is told once (for each shard).
+  const late = await eventStream(t, server, 'of another server', '?room=quiet');
+  let gap;
+  for (let event = await late.next(); event.event === 'gap'; event = await late.next()) gap = event;
+  const again = await eventStream(t, server, gap.id, '?room=quiet');
+  assert.deepEqual(told(await again.next()), ['connect', id]);
 });

@@ -18,7 +18,6 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    LONG_PATIENCE,
     deliveries::DeliveriesHere,
     here::{EndedHere, OpenHere},
     moment::Moment,
@@ -264,7 +263,7 @@ impl List {
 impl Drop for List {
     fn drop(&mut self) {
         if self.room.is_some() && self.is_known.load(Ordering::Relaxed) {
-            self.later(verbs::forget_room(), Some(LONG_PATIENCE));
+            self.later(verbs::forget_room(), None);
         }
     }
 }

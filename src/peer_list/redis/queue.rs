@@ -19,6 +19,14 @@ use super::{
 /// At most this many calls go together, so that Redis is not busy with one command for long.
 const TOGETHER: usize = 64;
 
+/// Calls with more than this many bytes between them do not go together. The script ends a
+/// command when it has moved as much to mailboxes, or from them.
+const TOGETHER_BYTES: usize = 64 * 1024;
+
+/// The code of the script's answer to a call that it has not begun, because those before it took
+/// enough time.
+const NOT_BEGUN: &str = "TURN";
+
 /// At most this many commands of a queue are on their way, so that Redis always has one to
 /// begin with when it has carried out another.
 const COMMANDS: usize = 2;
@@ -46,6 +54,10 @@ struct Waiting {
 }
 
 impl Waiting {
+    fn bytes(&self) -> usize {
+        self.call.args.iter().map(Vec::len).sum()
+    }
+
     /// Whether its caller has left.
     fn is_left(&self) -> bool {
         self.answer.is_closed()
@@ -118,6 +130,7 @@ impl CallQueue {
     fn take(&self) -> Option<Vec<Waiting>> {
         let mut state = self.state.lock();
         let mut next = Vec::new();
+        let mut bytes = 0;
         while next.len() < TOGETHER
             && let Some(waiting) = state.waiting.pop_front()
         {
@@ -125,7 +138,8 @@ impl CallQueue {
                 continue;
             }
             let goes_alone = goes_alone(waiting.call.verb);
-            if goes_alone && !next.is_empty() {
+            bytes += waiting.bytes();
+            if (goes_alone || bytes > TOGETHER_BYTES) && !next.is_empty() {
                 state.waiting.push_front(waiting);
                 break;
             }
@@ -171,9 +185,17 @@ impl CallQueue {
             Ok(_) => vec![Err(unexpected()); calls.len()],
             Err(error) => vec![Err(error); calls.len()],
         };
-        for (Waiting { answer: to, .. }, answer) in calls.into_iter().zip(answers) {
-            // Its caller may have left.
-            let _ = to.send(answer);
+        let mut not_begun = Vec::new();
+        for (waiting, answer) in calls.into_iter().zip(answers) {
+            match answer {
+                Err(error) if error.code() == Some(NOT_BEGUN) => not_begun.push(waiting),
+                // Its caller may have left.
+                answer => drop(waiting.answer.send(answer)),
+            }
+        }
+        let mut state = self.state.lock();
+        for waiting in not_begun.into_iter().rev() {
+            state.waiting.push_front(waiting);
         }
     }
 }

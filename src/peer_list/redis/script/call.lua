@@ -9,14 +9,18 @@ local function carry_out_in(named_room, verb, ...)
 end
 
 -- Several verbs, each given as its name, the room, the number of its arguments, and these. One
--- that fails does not hold up the others.
+-- that fails does not hold up the others. When enough bytes are moved, the others are not begun.
 local function carry_out_all(args)
   local answers = {}
   local at = 4
   while args[at] do
     local last = at + 2 + args[at + 2]
-    local ok, answer = pcall(carry_out_in, args[at + 1], args[at], unpack(args, at + 3, last))
-    answers[#answers + 1] = ok and answer or redis.error_reply(answer.err or tostring(answer))
+    if moved > MOVED_AT_ONCE then
+      answers[#answers + 1] = redis.error_reply('TURN not begun')
+    else
+      local ok, answer = pcall(carry_out_in, args[at + 1], args[at], unpack(args, at + 3, last))
+      answers[#answers + 1] = ok and answer or redis.error_reply(answer.err or tostring(answer))
+    end
     at = last + 1
   end
   return answers
@@ -28,6 +32,7 @@ local function carry_out(keys, args)
   time = call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
   NOW = string.format('%.0f', now)
+  moved = 0
   if args[1] == 'all' then
     return carry_out_all(args)
   end

@@ -38,6 +38,12 @@ end
 local PUSHED_AT_ONCE = 250
 local pushed
 
+-- To how many more a message can be pushed in this call.
+local function can_push(body)
+  local by_bytes = math.ceil((MOVED_AT_ONCE - moved) / (#body + 1))
+  return math.max(math.min(PUSHED_AT_ONCE - pushed, by_bytes), 0)
+end
+
 -- Pushes to all of them, except peers that are about to be removed. Returns those that have
 -- no room, and whether there was none to push to.
 local function push_to(peers, kind, body)
@@ -133,7 +139,7 @@ end
 -- Pushes a message to some of those in `rest`. Returns those that have no room. One that has
 -- waited for an announcement waits no more.
 local function push_rest(rest, from, kind, body)
-  local some = call('SPOP', rest, math.max(PUSHED_AT_ONCE - pushed, 0))
+  local some = call('SPOP', rest, can_push(body))
   for _, id in ipairs(kind == 'a' and some or {}) do
     local watcher = id ~= from and find(id)
     if watcher then
@@ -151,11 +157,12 @@ local function say_farewells()
     if not id then
       return true
     end
-    if pushed >= PUSHED_AT_ONCE then
+    local text, rest = key('farewell:', id), key('farewell:', id .. ':rest')
+    local farewell = call('GET', text)
+    if can_push(farewell) == 0 then
       return false
     end
-    local text, rest = key('farewell:', id), key('farewell:', id .. ':rest')
-    for _, other_id in ipairs(push_rest(rest, id, 'p', call('GET', text))) do
+    for _, other_id in ipairs(push_rest(rest, id, 'p', farewell)) do
       local other = find(other_id)
       if other and doom(other) then
         other:store()
@@ -191,7 +198,7 @@ local function push_to_channels(rest, id, channels, kind, body)
     count = count + call('SCARD', set)
   end
   call('DEL', rest)
-  if say_farewells() and pushed + count <= PUSHED_AT_ONCE then
+  if say_farewells() and count <= can_push(body) then
     return (push_to(audience(id, channels), kind, body))
   end
   store_audience(rest, id, channels)
@@ -232,7 +239,7 @@ local function drop_names(peer)
       call('RPUSH', key('farewells'), id)
       call('SADD', shard('farewell_rooms'), ROOM)
     end
-    if count > PUSHED_AT_ONCE or not say_farewells() then
+    if count > can_push(is.farewell) or not say_farewells() then
       tell(NODE, 'f' .. ROOM)
     end
   end

@@ -1,5 +1,10 @@
 -- The mailbox of a peer.
 
+-- How many bytes the current call has moved to mailboxes, or from them; and about how many
+-- one call moves at most: other calls wait meanwhile.
+local moved
+local MOVED_AT_ONCE = 64 * 1024
+
 -- Puts a message last in line. False if there is no room.
 local function push(peer, kind, from, needs, body)
   local bytes = peer:number('bytes') + #body + OVERHEAD
@@ -8,6 +13,7 @@ local function push(peer, kind, from, needs, body)
   end
   call('RPUSH', key('m:', peer.id), string.format('%s %s %s\n', kind, from, needs) .. body)
   peer:set_number('bytes', bytes)
+  moved = moved + #body
   if not peer.is.lent then
     peer:wake()
   end

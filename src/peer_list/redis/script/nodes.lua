@@ -160,8 +160,6 @@ end
 -- Whether this server can write and publish, and whether this version can read the stored
 -- form.
 function verbs.ready()
-  call('SET', shard('ready'), '1')
-  call('SPUBLISH', shard(DB .. ':ready'), '')
   local stored = call('GET', shard('schema'))
   if not stored and call('EXISTS', shard('created')) == 1 then
     -- The first form had no number.
@@ -174,5 +172,8 @@ function verbs.ready()
   if shards and tonumber(shards) ~= SHARDS then
     return { 'shards', shards }
   end
+  -- A node that is refused leaves nothing.
+  call('SET', shard('ready'), '1')
+  call('SPUBLISH', shard(DB .. ':ready'), '')
   return { 'ok' }
 end

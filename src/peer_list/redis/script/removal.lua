@@ -104,7 +104,7 @@ function verbs.collect(here, skip)
   end
   local stale = call('ZRANGEBYSCORE', shard('stale'), '-inf', now, 'LIMIT', skip, COLLECTED_AT_ONCE)
   for _, whom in ipairs(stale) do
-    if pushed >= PUSHED_AT_ONCE then
+    if can_push('') == 0 then
       return { removed, '1', string.format('%.0f', skipped) }
     end
     local id = enter_for(whom)

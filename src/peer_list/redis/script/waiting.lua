@@ -45,6 +45,7 @@ local function next_news(peer, lease, told)
       if is_repeat and is.acks and not is.socket and left > 0 then
         return { 'later', string.format('%.0f', left) }
       end
+      moved = moved + #raw
       lend(peer, lease, number)
       peer:set_number('offered', math.max(peer:number('offered'), tonumber(number)))
       return { 'message', number, kind, from, string.sub(raw, header + 1) }
