@@ -167,7 +167,17 @@ pub(super) fn rooms(value: &str) -> Result<AllowedRooms, String> {
     }
     let names: Result<Vec<RoomName>, _> =
         value.split(',').map(|name| name.trim().parse()).collect();
-    names.map(AllowedRooms::Named).map_err(|_| {
+    // A room that is named so is rather a slip.
+    let is_slip = |name: &RoomName| {
+        ["any", "none"]
+            .iter()
+            .any(|word| name.as_str().eq_ignore_ascii_case(word))
+    };
+    let names = names
+        .ok()
+        .filter(|names| !names.iter().any(is_slip))
+        .map(AllowedRooms::Named);
+    names.ok_or_else(|| {
         "any, none or a comma-separated list of names, each of 1 to 64 of A-Z a-z 0-9 . _ ~ -"
             .into()
     })
@@ -245,7 +255,7 @@ mod tests {
         assert_eq!(rooms(" none "), Ok(AllowedRooms::None));
         let names = ["lobby", "a.b"].map(|name| name.parse().unwrap());
         assert_eq!(rooms("lobby, a.b"), Ok(AllowedRooms::Named(names.to_vec())));
-        for bad in ["", "lobby,", "a b", ".."] {
+        for bad in ["", "lobby,", "a b", "..", "ANY", "any,none"] {
             assert!(rooms(bad).unwrap_err().contains("any, none or"), "{bad}");
         }
     }

@@ -32,6 +32,22 @@ async fn an_id_does_not_come_again_when_a_room_begins_anew(engine: EngineKind) {
     assert_eq!(resumed.await.unwrap_err(), Refusal::UnknownPeer);
 }
 
+async fn a_room_that_begins_anew_has_existed_since_then(engine: EngineKind) {
+    let root = engine.default_list().await;
+    let room = root.in_room("a");
+    for seconds in [0, 100] {
+        root.pass_secs(seconds).await;
+        let began = root.system_time();
+        let id = sign_in(&room, "a").await;
+        let since = root.rooms().await.unwrap()[0].since;
+        // In Redis it is a whole number of ms, and time passes as the test says.
+        let early = began.duration_since(since).unwrap_or_default();
+        let exact = if engine.is_in_redis() { 1 } else { 0 };
+        assert!(early <= Duration::from_millis(exact), "after {seconds} s");
+        room.remove_peer(id, Reason::SignedOut).await.unwrap();
+    }
+}
+
 async fn a_peer_of_another_room_is_unknown(engine: EngineKind) {
     let root = engine.default_list().await;
     let (here, there) = (root.in_room("here"), root.in_room("there"));
@@ -268,6 +284,7 @@ every_engine! {
     a_node_hears_of_a_room_that_begins_anew,
     a_peer_that_polls_another_node_is_told_what_it_has_missed,
     rooms_share_their_ids_and_the_root_list_has_its_own,
+    a_room_that_begins_anew_has_existed_since_then,
     an_id_does_not_come_again_when_a_room_begins_anew,
     a_peer_of_another_room_is_unknown,
     channels_aliases_announcements_and_keys_are_of_one_room,

@@ -132,14 +132,14 @@ impl MemoryEngine {
     /// Called with the roster locked.
     fn put_on_map(&self, peer: Arc<Peer>) {
         self.shared.peers.insert(self.key(peer.id), peer);
-        self.room.peers.fetch_add(1, Ordering::Relaxed);
+        self.room.has_come();
     }
 
     /// False if the map does not have the peer.
     fn take_off_map(&self, id: PeerId) -> bool {
         let taken = self.shared.peers.remove(&self.key(id)).is_some();
         if taken {
-            self.room.peers.fetch_sub(1, Ordering::Relaxed);
+            self.room.has_gone();
             self.shared.count.fetch_sub(1, Ordering::Relaxed);
         }
         taken
@@ -217,7 +217,7 @@ impl fmt::Debug for MemoryEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryEngine")
             .field("room", &self.room.name)
-            .field("peers", &self.room.peers)
+            .field("peers", &self.room.peers())
             .finish_non_exhaustive()
     }
 }

@@ -19,13 +19,13 @@ use crate::peer_list::{RoomInfo, RoomName, roster::Roster, telling::Updates};
 /// A room, or (without a name) the root list.
 pub(super) struct Room {
     pub name: Option<RoomName>,
-    since: SystemTime,
+    /// When it last began to have peers.
+    since: Mutex<SystemTime>,
     pub roster: Mutex<Roster>,
     /// Locked before a map shard, and under no other lock.
     pub names: Mutex<Names>,
     pub updates: Updates,
-    /// How many peers it has, including unlisted ones.
-    pub peers: AtomicUsize,
+    peers: AtomicUsize,
     shared: Weak<Shared>,
 }
 
@@ -33,7 +33,7 @@ impl Room {
     pub fn new(name: Option<RoomName>, shared: &Arc<Shared>) -> Self {
         Self {
             name,
-            since: SystemTime::now(),
+            since: Mutex::new(SystemTime::now()),
             roster: Mutex::new(Roster::new()),
             names: Mutex::new(Names::new(shared.opts.max_pending_bytes)),
             updates: Updates::default(),
@@ -59,13 +59,30 @@ impl Room {
         }
     }
 
+    /// It has one more peer.
+    pub fn has_come(&self) {
+        if self.peers.fetch_add(1, Ordering::Relaxed) == 0 {
+            *self.since.lock() = SystemTime::now();
+        }
+    }
+
+    /// It has one peer less.
+    pub fn has_gone(&self) {
+        self.peers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many peers it has, including unlisted ones.
+    pub fn peers(&self) -> usize {
+        self.peers.load(Ordering::Relaxed)
+    }
+
     /// The room as others see it. None if it is the root list, or has no peer.
     pub fn info(&self) -> Option<RoomInfo> {
-        let has_peers = self.peers.load(Ordering::Relaxed) > 0;
+        let has_peers = self.peers() > 0;
         Some(RoomInfo {
             name: self.name.clone().filter(|_| has_peers)?,
             peers: self.roster.lock().len(),
-            since: self.since,
+            since: *self.since.lock(),
         })
     }
 }

@@ -32,10 +32,7 @@ impl Watching for MemoryEngine {
             return Err(Refusal::Full);
         }
         let max = opts.max_room_peers.filter(|_| self.room.name.is_some());
-        if !has_space(
-            self.room.peers.load(Ordering::Relaxed),
-            max.unwrap_or(usize::MAX),
-        ) {
+        if !has_space(self.room.peers(), max.unwrap_or(usize::MAX)) {
             return Err(Refusal::RoomFull);
         }
         Ok(())

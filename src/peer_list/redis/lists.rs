@@ -102,7 +102,10 @@ impl Lists {
     /// Called now and then: drops the lists of rooms that nobody has used for a while.
     pub fn drop_unused(&self) {
         let is_unused = |list: &mut Arc<List>| {
-            let is_unused = Arc::strong_count(list) == 1 && list.unused_for() > UNUSED_LIFE;
+            if Arc::strong_count(list) > 1 {
+                list.use_now();
+            }
+            let is_unused = list.unused_for() > UNUSED_LIFE;
             list.is_kept.store(!is_unused, Ordering::Release);
             is_unused
         };

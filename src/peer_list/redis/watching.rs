@@ -1,6 +1,9 @@
 //! The list as it is now, and the end of the server.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::{
@@ -40,12 +43,14 @@ impl Watching for RedisEngine {
     }
 
     fn has_space(&self, coming: usize) -> Result<(), Refusal> {
-        // The script knows those in rooms that are not used here, too, and refuses what is
-        // too much.
+        // By what each shard last told. The script knows better, and refuses what is too much.
         let opts = self.opts();
-        let lists = self.lists.used_lists().into_iter();
-        let known: usize = lists.map(|list| list.cached.lock().roster.len()).sum();
-        if known.saturating_add(coming) >= opts.max_peers {
+        let told = self
+            .shards()
+            .iter()
+            .map(|shard| shard.peers.load(Ordering::Relaxed));
+        let told = usize::try_from(told.sum::<u64>()).unwrap_or(usize::MAX);
+        if self.len().max(told).saturating_add(coming) >= opts.max_peers {
             return Err(Refusal::Full);
         }
         let max = opts.max_room_peers.filter(|_| self.list.room.is_some());
