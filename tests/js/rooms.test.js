@@ -135,10 +135,15 @@ test('a socket comes back to its room only', async (t) => {
 });
 
 /** The status and the text of an answer, for a path that is sent as it is. */
-function ask(server, path) {
+/** What a client of a WebSocket asks for. */
+const UPGRADE = {
+  connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': 'MDEyMzQ1Njc4OUFCQ0RFRg==',
+};
+
+function ask(server, path, headers = {}) {
   return new Promise((resolve, reject) => {
     const {hostname, port} = new URL(server.http);
-    const asked = request({hostname, port, path}, async (answer) => {
+    const asked = request({hostname, port, path, headers}, async (answer) => {
       let text = '';
       for await (const chunk of answer) text += chunk;
       resolve([answer.statusCode, text]);
@@ -157,10 +162,16 @@ test('what is no name of a room is a 404 that says what is one', async (t) => {
     '', '.', '..', `${longest}x`, '%61', 'a%2Fb', '%2e%2e', 'a%00', 'a+b', 'a*b', 'a:b', 'a@b', "a'b", 'a;b', '%C3%A9',
     'a%20b', '~%', 'a,b',
   ];
+  const ofDoors = [
+    ['/sign_in?peer_name=a'], ['/client.js'], ['/reliable-signaler/signaler.js'], ['/socket.io/?EIO=4&transport=polling'],
+    ['/socket.io/?EIO=4&transport=websocket', UPGRADE], ['/ws?peer_name=a', UPGRADE], ['/?peer_name=a', UPGRADE],
+  ];
   for (const name of wrong) {
-    const [status, text] = await ask(server, `/rooms/${name}/sign_in?peer_name=a`);
-    assert.equal(status, 404, name);
-    assert.match(text, /^a room's name is 1 to 64 of A-Z a-z 0-9 \. _ ~ - /, name);
+    for (const [path, headers] of ofDoors) {
+      const [status, text] = await ask(server, `/rooms/${name}${path}`, headers);
+      assert.equal(status, 404, name + path);
+      assert.match(text, /^a room's name is 1 to 64 of A-Z a-z 0-9 \. _ ~ - /, name + path);
+    }
   }
   for (const path of ['/rooms', '/rooms/a/b/sign_in?peer_name=a', '/rooms/a/rooms/b/sign_in?peer_name=a', '/rooms/a/healthz']) {
     assert.deepEqual(await ask(server, path), [404, 'this path does not exist\n'], path);
