@@ -65,8 +65,8 @@ impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
         let (way_out, status) = match &error {
             BindError::Connect(ConnectError::Unreachable { .. }) => (
-                "; check that it runs, and that WEBRTC_REDIS_URL has its address and the right scheme, \
-                 redis:// or rediss://",
+                "; check that it runs, and that WEBRTC_REDIS_URL has its address and the right scheme \
+                 (rediss:// for TLS)",
                 ExitCode::FAILURE,
             ),
             BindError::Connect(ConnectError::Unusable { .. }) => ("", ExitCode::from(UNUSABLE)),

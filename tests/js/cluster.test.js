@@ -129,6 +129,12 @@ test('behind the nginx of deploy/ peers of all doors meet, at any node', async (
   }
   socketIo.socket.emit('messageOne', {target: String(polling.id), text: 'hi'});
   assert.equal(JSON.parse((await polling.message()).text).text, 'hi');
+  const inRooms = await Promise.all(['a', 'b'].map((name) => readyClient(t, server, name, {path: '/rooms/lobby/socket.io/'})));
+  const [a, b] = inRooms;
+  a.socket.emit('messageOne', {from: 'a', target: 'b', text: 'in a room'});
+  let message;
+  do [message] = await b.message.next(); while (message.action);
+  assert.equal(message.text, 'in a room');
 });
 
 test('behind the nginx of deploy/ requests succeed while each node is restarted in turn', async (t) => {

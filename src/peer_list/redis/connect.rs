@@ -254,10 +254,12 @@ fn is_passing(error: &RedisError, may_move: bool) -> bool {
             ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::TryAgain
         )
     );
-    // The crate has no variant for a script that runs for too long.
+    // The crate has no variants for a script that runs for too long, and for replicas that have
+    // not come back.
     has_failed_over && may_move
         || is_busy
         || error.code() == Some("BUSY")
+        || error.code() == Some("NOREPLICAS")
         || error.is_io_error() && !is_refused
 }
 

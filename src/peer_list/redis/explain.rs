@@ -20,6 +20,11 @@ pub(super) fn explain(error: &RedisError) -> String {
         Some("WRONGPASS") => {
             return "the user or the password in WEBRTC_REDIS_URL is wrong".to_owned();
         }
+        Some("NOREPLICAS") => {
+            return "it has fewer replicas than its min-replicas-to-write, and accepts nothing until \
+                    it has them"
+                .to_owned();
+        }
         Some("OOM") => return "it is out of memory: raise its maxmemory".to_owned(),
         _ => {}
     }

@@ -251,9 +251,11 @@ impl ShardLink {
                         }
                     }
                     Err(error) => {
-                        self.set_away(Some(&error));
+                        // A cluster that moves a shard is no fault.
                         if is_moved(&error) {
                             self.hearing.set_lost();
+                        } else {
+                            self.set_away(Some(&error));
                         }
                         // Another Redis may have taken over the address, or the shard: a
                         // new connection leads to that one.
