@@ -40,21 +40,18 @@ impl Sentinels {
 
     /// Asks one of them where the primary is.
     pub async fn ask(&self, mut sentinel: MultiplexedConnection) -> RedisResult<Said> {
-        let (found, all): (Option<(String, u16)>, HashMap<String, String>) = redis::pipe()
-            .cmd("SENTINEL")
-            .arg("get-master-addr-by-name")
-            .arg(&self.name)
-            .cmd("SENTINEL")
-            .arg("master")
-            .arg(&self.name)
-            .query_async(&mut sentinel)
-            .await?;
+        let mut ask = redis::cmd("SENTINEL");
+        ask.arg("get-master-addr-by-name").arg(&self.name);
+        let found: Option<(String, u16)> = ask.query_async(&mut sentinel).await?;
         let unknown = (
             ErrorKind::MasterNameNotFoundBySentinel,
             "the Sentinels do not know that name",
         );
         let (host, port) = found.ok_or(unknown)?;
         let address = self.hosts.with_user(&address_of(&host, port), self.db);
+        let mut ask = redis::cmd("SENTINEL");
+        ask.arg("master").arg(&self.name);
+        let all: HashMap<String, String> = ask.query_async(&mut sentinel).await?;
         Ok(Said {
             primary: address.into_connection_info()?,
             epoch: all.get("config-epoch").and_then(|epoch| epoch.parse().ok()),
