@@ -11,7 +11,7 @@ async fn main() -> std::io::Result<()> {
         .route("/new-endpoint", axum::routing::get(async || "hello"))
         .merge(signaling);
 
-    let mut events = peer_list.subscribe(None);
+    let mut events = peer_list.subscribe(None).await;
     tokio::spawn(async move {
         loop {
             match events.next().await {

@@ -268,7 +268,7 @@ async fn events(State(operator): State<Operator>, request: Request) -> Answer {
         Some(room) => Some(room_in_query(room)?),
     };
     let events = match request.headers().get("last-event-id") {
-        None => operator.peer_list.subscribe(None),
+        None => operator.peer_list.subscribe(None).await,
         Some(last) => {
             let last = last.to_str().ok().and_then(|last| last.trim().parse().ok());
             // Anything other than a cursor of this server is a gap. A browser that is
@@ -276,6 +276,7 @@ async fn events(State(operator): State<Operator>, request: Request) -> Answer {
             operator
                 .peer_list
                 .subscribe(Some(&last.unwrap_or_default()))
+                .await
         }
     };
     let stream = sent(events, room, operator.stop);

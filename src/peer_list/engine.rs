@@ -288,7 +288,7 @@ pub trait Watching {
 
     /// The events of the peers of all rooms that sign in, come back or are removed, in
     /// order: from now on, or all that followed what the cursor has and are still kept.
-    fn subscribe(&self, after: Option<&EventCursor>) -> PeerEvents;
+    async fn subscribe(&self, after: Option<&EventCursor>) -> PeerEvents;
 
     /// The events to send to the webhook, of each log: those from now on; or, if several
     /// servers share the list, those that none of them has sent yet.

@@ -85,6 +85,13 @@ impl EventLog {
         kept.trim(*self.newest.borrow());
     }
 
+    /// Whether anybody wants to hear of events.
+    #[cfg(feature = "redis")]
+    pub fn has_subscribers(&self) -> bool {
+        let kept = self.kept.lock();
+        kept.taken.iter().any(|taken| taken.strong_count() > 0)
+    }
+
     /// The number of the newest event.
     #[cfg(feature = "redis")]
     pub fn newest(&self) -> u64 {

@@ -24,6 +24,18 @@ pub enum Proof {
     Trusted,
 }
 
+impl Proof {
+    /// Whether both show the same, in constant time for tokens.
+    #[cfg(feature = "redis")]
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Nothing, Self::Nothing) | (Self::Trusted, Self::Trusted) => true,
+            (Self::Token(own), Self::Token(other)) => own.is(other),
+            _ => false,
+        }
+    }
+}
+
 impl From<Option<PeerToken>> for Proof {
     fn from(token: Option<PeerToken>) -> Self {
         token.map_or(Self::Nothing, Self::Token)

@@ -1,13 +1,10 @@
 //! A subscription to the events of all rooms, and what it has heard so far.
 
-use std::{fmt, pin::Pin, str::FromStr, sync::Arc};
+use std::{fmt, pin::Pin, str::FromStr};
 
 use futures_util::future::select_all;
 
-use super::{
-    Missed, PeerEvent,
-    event_log::{EventLog, LogEvents},
-};
+use super::{Missed, PeerEvent, event_log::LogEvents};
 
 /// What a subscriber has heard: the number of the last event of each log. As text it is
 /// these numbers with dots between them; with one log, it is that number.
@@ -17,7 +14,7 @@ pub struct EventCursor(Vec<u64>);
 impl EventCursor {
     /// The number of the last event that was heard of this log. 0, which no event has: the
     /// cursor is of a server with another number of logs.
-    fn in_log(&self, log: usize, logs: usize) -> u64 {
+    pub(super) fn in_log(&self, log: usize, logs: usize) -> u64 {
         let is_ours = self.0.len() == logs;
         self.0.get(log).filter(|_| is_ours).copied().unwrap_or(0)
     }
@@ -52,16 +49,9 @@ pub struct PeerEvents {
 }
 
 impl PeerEvents {
-    /// The events of these logs after what the cursor has, or (None) from now on.
-    pub(super) fn of(logs: &[Arc<EventLog>], after: Option<&EventCursor>) -> Self {
-        let subscribed = logs.iter().enumerate().map(|(number, log)| {
-            let after = after.map(|cursor| cursor.in_log(number, logs.len()));
-            log.subscribe(after)
-        });
-        Self {
-            logs: subscribed.collect(),
-            first: 0,
-        }
+    /// The events of several logs.
+    pub(super) fn of(logs: Vec<LogEvents>) -> Self {
+        Self { logs, first: 0 }
     }
 
     /// Waits for the next event of any log. Errors: as [`LogEvents::next`].
@@ -88,12 +78,15 @@ impl fmt::Debug for PeerEvents {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::{
+        sync::Arc,
+        time::{Duration, SystemTime},
+    };
 
     use tokio_test::{assert_pending, assert_ready_eq, task};
 
     use super::*;
-    use crate::peer_list::events::test_event as event;
+    use crate::peer_list::{event_log::EventLog, events::test_event as event};
 
     /// Logs whose numbers begin at 1, 101 and so on.
     fn logs(count: u64) -> Vec<Arc<EventLog>> {
@@ -102,10 +95,17 @@ mod tests {
         starts.map(EventLog::beginning_at).collect()
     }
 
+    fn subscribe(logs: &[Arc<EventLog>], after: Option<&EventCursor>) -> PeerEvents {
+        let subscribed = logs.iter().enumerate().map(|(number, log)| {
+            log.subscribe(after.map(|cursor| cursor.in_log(number, logs.len())))
+        });
+        PeerEvents::of(subscribed.collect())
+    }
+
     #[test]
     fn a_busy_log_does_not_hold_up_another() {
         let logs = logs(2);
-        let mut events = PeerEvents::of(&logs, None);
+        let mut events = subscribe(&logs, None);
         for id in 1..=3 {
             logs[0].add(event(id));
         }
@@ -121,11 +121,11 @@ mod tests {
     #[test]
     fn one_that_comes_back_hears_what_it_missed_of_each_log() {
         let logs = logs(2);
-        let before = PeerEvents::of(&logs, None);
+        let before = subscribe(&logs, None);
         let cursor: EventCursor = before.cursor().to_string().parse().unwrap();
         logs[0].add(event(1));
         logs[1].add(event(2));
-        let mut again = PeerEvents::of(&logs, Some(&cursor));
+        let mut again = subscribe(&logs, Some(&cursor));
         let next = |events: &mut PeerEvents| task::spawn(events.next()).poll();
         assert_ready_eq!(next(&mut again), Ok((1, event(1))));
         assert_ready_eq!(next(&mut again), Ok((101, event(2))));
@@ -136,7 +136,7 @@ mod tests {
         let logs = logs(2);
         let other: EventCursor = "1".parse().unwrap();
         logs[1].add(event(2));
-        let mut events = PeerEvents::of(&logs, Some(&other));
+        let mut events = subscribe(&logs, Some(&other));
         let missed = Missed { after: 0 };
         assert_ready_eq!(task::spawn(events.next()).poll(), Err(missed));
         assert_ready_eq!(task::spawn(events.next()).poll(), Ok((101, event(2))));

@@ -44,7 +44,7 @@ async fn a_bound_server_answers_when_it_runs_and_ends_when_it_is_told_to() {
     let server = server.await.unwrap();
     let port = server.local_addr().unwrap().port();
     let operator = server.operator_addr().unwrap().port();
-    let mut events = server.peer_list().subscribe(None);
+    let mut events = server.peer_list().subscribe(None).await;
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));
 

@@ -146,13 +146,13 @@ test('when Redis loses all, no old socket or wait takes the messages of a new pe
     await pause(5);
     if (count === 0) await redis.cli('flushall');
   }
-  const take = (lease, at) => verb('take', at, '1', lease, '', '0', '-1', '0');
+  const take = (lease, at) => verb('take', at, '1', lease, '', '0', '');
   assert.deepEqual(await take(`s${sockets[0]}`, '0'), ['outdated']);
-  assert.deepEqual(await take(`s${sockets[1]}`, '0'), ['none']);
+  assert.equal((await take(`s${sockets[1]}`, '0'))[0], 'none');
   await redis.cli('hdel', '{signal}:p:1', 'socket');
   assert.deepEqual(await take('node.1', began), ['outdated']);
   // A socket that opened in the second that is lost.
-  assert.deepEqual(await take(`s${Number(sockets[1]) + 1}`, '0'), ['none']);
+  assert.equal((await take(`s${Number(sockets[1]) + 1}`, '0'))[0], 'none');
 });
 
 test('when Redis loses all, no peer gets the id of an unlisted socket', async (t) => {
@@ -176,7 +176,7 @@ test('a wait that Redis has lost goes on, and one that is over does not', async 
   await wait('a', 1, {began: now});
   await end('a', 1);
   assert.deepEqual(await take('a', 1, now), ['outdated']);
-  assert.deepEqual(await take('b', 1, now + 1), ['none']);
+  assert.equal((await take('b', 1, now + 1))[0], 'none');
   assert.equal(await redis.cli('hget', `{signal}:p:${peer.id}`, 'wait'), 'b.1');
 });
 
@@ -189,7 +189,7 @@ test('to acknowledge never holds Redis up, whatever became of the mailbox', asyn
   const [, session] = await verb('open_socket', soon(), 'attempt', '2', '1');
   const lease = `s${session}`;
   for (const op of ['one', 'two']) await verb('publish', op, '1', '', 'x'.repeat(1000), 'channel');
-  assert.equal((await verb('take', '0', '2', lease, '', '0', '-1', '0'))[1], '1');
+  assert.equal((await verb('take', '0', '2', lease, '', '0', ''))[1], '1');
   await verb('done', '2', lease, 'message', '1', '0', '1');
   const full = await redis.cli('hget', '{signal}:p:2', 'bytes');
   assert.deepEqual(await verb('give_up', '2', '1000', '0'), ['ok'], `it has taken one: ${full}`);

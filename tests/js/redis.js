@@ -27,11 +27,11 @@ export async function script(redis, node, verb, ...args) {
 export function waits(redis, id) {
   return {
     wait: (node, number, {began = Date.now(), ack = ''} = {}) => script(
-      redis, node, 'wait', String(began), `${node}.${number}`, id, '', '', ack, '0', '', '0'),
+      redis, node, 'wait', String(began), `${node}.${number}`, id, '', '', ack, '0', '', '', ''),
     take: (node, number, began, ack = '') => script(
-      redis, node, 'take', String(began), id, `${node}.${number}`, ack, '0'),
+      redis, node, 'take', String(began), id, `${node}.${number}`, ack, '0', ''),
     done: (node, number, message) => script(
       redis, node, 'done', id, `${node}.${number}`, 'message', String(message), '1', '1'),
-    end: (node, number) => script(redis, node, 'end_wait', id, `${node}.${number}`, '1'),
+    end: (node, number) => script(redis, node, 'end_wait', id, `${node}.${number}`, '1', ''),
   };
 }

@@ -56,7 +56,7 @@ async fn an_unlisted_peer_that_came_back_is_told_of_as_connected(engine: EngineK
 async fn every_node_tells_the_same_events_with_the_same_numbers(engine: EngineKind) {
     let list = engine.default_list().await;
     let other = list.another_node().await;
-    let [mut here, mut there] = [list.subscribe().await, other.subscribe(None)];
+    let [mut here, mut there] = [list.subscribe().await, other.subscribe(None).await];
     let a = sign_in(&list, "a").await;
     let b = other.add_peer(Some("b"), LISTED).await.unwrap().id;
     list.remove_peer(b, Reason::SignedOut).await.unwrap();
@@ -71,9 +71,68 @@ async fn every_node_tells_the_same_events_with_the_same_numbers(engine: EngineKi
         first.get_or_insert(here.cursor());
     }
     // One that comes back to the other node hears what it missed, each once.
-    let mut again = other.subscribe(first.as_ref());
+    let mut again = other.subscribe(first.as_ref()).await;
     assert_eq!(all_told(&list, &mut again).await, ["+ 2", "- 2 signed_out"]);
     assert_eq!(list.ids().await, [a]);
+}
+
+async fn a_node_hears_of_events_while_somebody_wants_them(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let other = list.another_node().await;
+    sign_in(&list, "1").await;
+    for round in 0..2 {
+        let mut events = other.subscribe(None).await;
+        let a = sign_in(&list, "a").await;
+        list.remove_peer(a, Reason::SignedOut).await.unwrap();
+        let told = all_told(&list, &mut events).await;
+        assert_eq!(told.len(), 2, "round {round}: {told:?}");
+        let cursor = events.cursor();
+        drop(events);
+        // Until the node has noticed that nobody does.
+        list.pass_secs(5).await;
+        let b = sign_in(&list, "b").await;
+        let mut again = other.subscribe(Some(&cursor)).await;
+        assert_eq!(all_told(&list, &mut again).await, [format!("+ {b}")]);
+        drop(again);
+        list.pass_secs(5).await;
+        sign_in(&list, "c").await;
+    }
+}
+
+/// How many commands Redis carries out for a sign-in.
+async fn cost_of_a_sign_in(list: &TestList) -> u64 {
+    let before = list.asked_of_redis().await;
+    sign_in(list, "a").await;
+    list.asked_of_redis().await - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_where_nobody_wants_events_does_not_ask_for_them() {
+    let list = EngineKind::Redis.default_list().await;
+    let events = list.subscribe().await;
+    // The first one of a list costs more.
+    cost_of_a_sign_in(&list).await;
+    let told = cost_of_a_sign_in(&list).await;
+    drop(events);
+    list.pass_secs(5).await;
+    let quiet = cost_of_a_sign_in(&list).await;
+    assert!(
+        quiet < told,
+        "{quiet} commands, and {told} with a subscriber"
+    );
+}
+
+async fn a_subscriber_hears_all_of_a_burst(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let mut events = list.subscribe().await;
+    let count = EVENTS_KEPT + 500;
+    for number in 0..count {
+        list.add_peer(Some(&number.to_string()), LISTED)
+            .await
+            .unwrap();
+    }
+    let told = all_told(&list, &mut events).await;
+    assert_eq!(told.len(), count);
 }
 
 async fn the_webhook_is_sent_each_event_by_one_node(engine: EngineKind) {
@@ -101,6 +160,8 @@ every_list! {
     when_the_server_stops_every_peer_that_is_only_here_is_told_of_as_removed,
     an_unlisted_peer_that_came_back_is_told_of_as_connected,
     every_node_tells_the_same_events_with_the_same_numbers,
+    a_node_hears_of_events_while_somebody_wants_them,
+    a_subscriber_hears_all_of_a_burst,
     the_webhook_is_sent_each_event_by_one_node,
 }
 

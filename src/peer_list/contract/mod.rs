@@ -12,6 +12,7 @@ mod farewell;
 mod interleavings;
 mod list;
 mod liveness;
+mod polling_on;
 mod returning;
 mod rooms;
 mod sockets;

@@ -221,6 +221,14 @@ impl TestList {
         }
     }
 
+    /// How many commands Redis has carried out.
+    pub async fn asked_of_redis(&self) -> u64 {
+        match &self.around.redis {
+            Some(redis) => redis.carried_out().await,
+            None => 0,
+        }
+    }
+
     /// What a future has at once, or as soon as Redis is asked again.
     pub async fn now<T>(&self, future: impl Future<Output = T>) -> T {
         let limit = match &self.around.redis {
@@ -277,7 +285,7 @@ impl TestList {
     /// A subscriber, from now on.
     pub async fn subscribe(&self) -> PeerEvents {
         self.settle().await;
-        self.list.subscribe(None)
+        self.list.subscribe(None).await
     }
 
     /// The time, as the engine has it.

@@ -1,7 +1,6 @@
 //! The list as it is now, and the end of the server.
 
 use std::{
-    slice,
     sync::{Arc, atomic::Ordering},
     task::Waker,
 };
@@ -60,8 +59,9 @@ impl Watching for MemoryEngine {
         Ok(infos)
     }
 
-    fn subscribe(&self, after: Option<&EventCursor>) -> PeerEvents {
-        PeerEvents::of(slice::from_ref(&self.shared.events), after)
+    async fn subscribe(&self, after: Option<&EventCursor>) -> PeerEvents {
+        let after = after.map(|cursor| cursor.in_log(0, 1));
+        PeerEvents::of(vec![self.shared.events.subscribe(after)])
     }
 
     async fn webhook_events(&self) -> Vec<LogEvents> {

@@ -60,7 +60,7 @@ impl Lists {
         for list in self.used_lists_of(shard) {
             list.sync(Some(PATIENCE)).await?;
         }
-        shard.sync_events(true, Some(PATIENCE)).await
+        Ok(())
     }
 
     /// Tells the other nodes of a shard that this one lives, and removes those that do not.
@@ -133,6 +133,7 @@ impl Lists {
             let shard = shard.clone();
             every(sign_period(&self.node.opts), lists, async move |lists| {
                 let _ = lists.live(&shard).await;
+                let _ = shard.listen_if_needed().await;
             })
         };
         let period = self.node.opts.gc_interval;

@@ -1,15 +1,19 @@
 //! What peers are being given here: each one thing at a time.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
-use super::library::LEASE;
+use super::{library::LEASE, open_wait::OpenWait};
 use crate::peer_list::PeerId;
+
+/// A client that was told the list polls again within this time. Only after it Redis is told
+/// that the wait is over: most clients have polled again, and Redis need not know.
+const POLLS_AGAIN_WITHIN: Duration = Duration::from_millis(500);
 
 /// The deliveries that go on here.
 #[derive(Default)]
@@ -20,6 +24,8 @@ struct Entry {
     end: Instant,
     state: Mutex<State>,
     changed: Notify,
+    /// Notified when Redis is to be told at once, or need not be told.
+    due: Notify,
 }
 
 enum State {
@@ -31,16 +37,23 @@ enum State {
     Heard(Heard),
     /// It is being reported, by a call of its own.
     Reported,
-    /// The next wait of the peer reports it.
+    /// The next wait of the peer goes on with it, or reports it.
     Taken,
 }
 
-/// A wait that has ended with the list, up to this version.
+/// A wait that was answered with the list, up to this version.
 #[derive(Clone)]
 pub(super) struct Heard {
-    /// Its name in Redis.
-    pub wait: String,
+    pub wait: Arc<OpenWait>,
     pub version: u64,
+    pub at: Instant,
+}
+
+impl Heard {
+    /// For how long the wait has been over, in ms.
+    pub fn ago(&self) -> u64 {
+        u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// A delivery goes on, until Redis knows how it ended.
@@ -67,6 +80,7 @@ impl DeliveriesHere {
             end: Instant::now() + LEASE,
             state: Mutex::new(state),
             changed: Notify::new(),
+            due: Notify::new(),
         });
         self.0.lock().entry(id).or_default().push(entry.clone());
         let all = self.clone();
@@ -89,9 +103,33 @@ impl DeliveriesHere {
         }
     }
 
-    /// What the next wait of a peer has to report.
+    /// What the next wait of a peer has to go on with, or to report.
     pub fn take_heard(&self, id: PeerId) -> Option<Heard> {
-        self.unknown_to_redis(id)?.take()
+        let entry = self.unknown_to_redis(id)?;
+        let heard = entry.take()?;
+        self.remove(id, &entry);
+        entry.due.notify_one();
+        Some(heard)
+    }
+
+    /// Redis asks what a peer has heard here. Returns whether a report will say so.
+    pub fn will_report(&self, id: PeerId) -> bool {
+        let all = self.0.lock();
+        let entries = all.get(&id);
+        for entry in entries.into_iter().flatten() {
+            entry.due.notify_one();
+        }
+        entries.is_some()
+    }
+
+    fn remove(&self, id: PeerId, entry: &Arc<Entry>) {
+        let mut all = self.0.lock();
+        if let Some(entries) = all.get_mut(&id) {
+            entries.retain(|other| !Arc::ptr_eq(other, entry));
+            if entries.is_empty() {
+                all.remove(&id);
+            }
+        }
     }
 
     fn unknown_to_redis(&self, id: PeerId) -> Option<Arc<Entry>> {
@@ -118,12 +156,22 @@ impl Entry {
 }
 
 impl Going {
-    /// The peer has heard the list. Returns whether a call of its own has to report it: this is
-    /// asked when it is the turn of that call.
-    pub fn heard(&self, heard: Heard) -> impl Fn() -> bool + Send + Sync + 'static {
+    /// The peer has heard the list.
+    pub fn heard(&self, heard: Heard) {
+        *self.entry.state.lock() = State::Heard(heard);
+        self.entry.changed.notify_waiters();
+    }
+
+    /// Waits until Redis has to be told of that. Returns whether it still has to.
+    pub async fn is_due(&self) -> bool {
+        let _ = timeout(POLLS_AGAIN_WITHIN, self.entry.due.notified()).await;
+        matches!(*self.entry.state.lock(), State::Heard(_))
+    }
+
+    /// Whether a call of its own has to report it: this is asked when it is the turn of that
+    /// call.
+    pub fn is_to_report(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let entry = self.entry.clone();
-        *entry.state.lock() = State::Heard(heard);
-        entry.changed.notify_waiters();
         move || {
             let mut state = entry.state.lock();
             if let State::Heard(_) = *state {
@@ -136,14 +184,7 @@ impl Going {
 
 impl Drop for Going {
     fn drop(&mut self) {
-        let mut all = self.all.0.lock();
-        if let Some(entries) = all.get_mut(&self.id) {
-            entries.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
-            if entries.is_empty() {
-                all.remove(&self.id);
-            }
-        }
-        drop(all);
+        self.all.remove(self.id, &self.entry);
         self.entry.changed.notify_waiters();
     }
 }

@@ -46,6 +46,10 @@ struct OpenState {
     is_outdated: bool,
     /// Redis has said that there may be news, such as a message, beside changes of the list.
     has_news: bool,
+    /// If it is a wait, the next request of its client has to ask Redis whether it may wait.
+    is_last: bool,
+    /// It is a wait with which a further request goes on, of which Redis does not know.
+    goes_on: bool,
 }
 
 impl OpenHere {
@@ -63,6 +67,32 @@ impl OpenHere {
     pub fn recheck(&self) {
         self.wake();
         self.end.notify_waiters();
+    }
+
+    /// If it is a wait, the next request of its client has to ask Redis whether it may wait.
+    pub fn set_last(&self) {
+        self.state.lock().is_last = true;
+    }
+
+    /// Whether the next request of the client that had this wait can go on with it, without
+    /// asking Redis.
+    pub fn can_go_on(&self) -> bool {
+        let state = self.state.lock();
+        let is_ended = state.is_over || state.is_outdated || state.removed.is_some();
+        !state.is_last && !is_ended
+    }
+
+    /// Another request goes on with this wait.
+    pub fn go_on(&self) {
+        self.state.lock().goes_on = true;
+    }
+
+    /// The number of this wait, and what its peer has heard, if it began before that with this
+    /// number.
+    pub fn heard_before_wait(&self, number: u64) -> Option<(u64, Option<u64>)> {
+        let state = self.state.lock();
+        let own = state.wait.filter(|own| *own < number)?;
+        Some((own, state.heard))
     }
 
     /// It is the wait with this number.
@@ -122,6 +152,13 @@ impl OpenHere {
         self.recheck();
     }
 
+    /// Whether Redis has to be asked, because it has said that there are news, or because its
+    /// peer has not heard this version of the list.
+    pub fn has_to_look(&self, version: u64) -> bool {
+        let state = self.state.lock();
+        state.has_news || state.heard.is_some_and(|heard| heard < version)
+    }
+
     /// Ends it if it is a wait.
     pub fn end_wait(&self) {
         self.state.lock().is_over = true;
@@ -172,7 +209,14 @@ impl OpenHere {
     }
 
     pub fn set_heard(&self, heard: Option<u64>) {
-        self.state.lock().heard = heard;
+        let mut state = self.state.lock();
+        if !state.is_outdated {
+            state.heard = heard;
+        }
+    }
+
+    pub fn heard(&self) -> Option<u64> {
+        self.state.lock().heard
     }
 
     pub fn set_acknowledged(&self, number: Option<u64>) {
@@ -208,6 +252,21 @@ impl OpenHere {
         self.state.lock().is_outdated
     }
 
+    /// Redis has given what this wait was to hear to another, if it is that with this number or
+    /// began before. Returns what its peer has heard.
+    pub fn taken_over(&self, number: u64) -> Option<u64> {
+        let mut state = self.state.lock();
+        state.wait.filter(|own| *own <= number)?;
+        let heard = state.heard;
+        state.set_outdated();
+        if state.goes_on {
+            // Its request may have come later than the other: the client has to ask again.
+            state.is_over = true;
+            self.news.notify_one();
+        }
+        heard
+    }
+
     /// A wait that began after that with this number has taken over.
     pub fn set_outdated_up_to(&self, number: u64) {
         let mut state = self.state.lock();
@@ -224,6 +283,23 @@ impl OpenState {
     }
 }
 
+/// Something is open at this node until this is dropped, which then does this.
+pub(super) struct Registered(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Registered {
+    pub fn new(close: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(close)))
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some(close) = self.0.take() {
+            close();
+        }
+    }
+}
+
 /// A wait of which it is not known whether it may wait, until this is dropped.
 pub(super) struct Undecided(pub Arc<OpenHere>);
 
@@ -236,8 +312,8 @@ impl Drop for Undecided {
 /// What of a peer has ended here.
 #[derive(Default)]
 pub(super) struct Ended {
-    /// Its waits, up to the one with this number.
-    pub wait: Option<u64>,
+    /// Its waits, up to the one with this number; and what it has heard there of the list.
+    pub wait: Option<(u64, Option<u64>)>,
     /// Connections that it used. Redis has at most one of them: the last, or one of the
     /// first if it has been away since.
     pub links: Vec<u64>,

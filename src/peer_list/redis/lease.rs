@@ -1,20 +1,20 @@
-//! News on loan: what Redis is told when they are handed over, or not.
+//! What Redis is told when news are handed over, or not.
 
 use std::{fmt, sync::Arc};
 
-use tokio::{runtime::Handle, sync::OwnedMutexGuard};
+use tokio::{runtime::Handle, sync::OwnedMutexGuard, time::Instant};
 
 use super::{
-    answers::Anything,
     deliveries::{Going, Heard},
     here::OpenHere,
     list::List,
-    verbs::{self, Call},
+    open_wait::OpenWait,
+    verbs,
 };
-use crate::peer_list::{PeerId, Receipt, delivery};
+use crate::peer_list::{PeerId, Receipt, delivery::Lease};
 
-/// A loan, of which Redis is told whether the news were handed over.
-pub(super) struct Lease {
+/// News that Redis has lent. Redis is told whether they were handed over.
+pub(super) struct Lent {
     list: Arc<List>,
     here: Arc<OpenHere>,
     id: PeerId,
@@ -22,10 +22,7 @@ pub(super) struct Lease {
     /// socket.
     name: String,
     hears: Hears,
-    /// The node has told the list from its copy. Otherwise Redis has lent the news.
-    is_from_copy: bool,
     going: Option<Going>,
-    is_settled: bool,
 }
 
 /// What a peer has heard once the news are handed over.
@@ -37,13 +34,13 @@ pub(super) enum Hears {
     Version(u64),
 }
 
-impl fmt::Debug for Lease {
+impl fmt::Debug for Lent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lease({}, {})", self.id, self.name)
+        write!(f, "Lent({}, {})", self.id, self.name)
     }
 }
 
-impl Lease {
+impl Lent {
     pub(super) fn new(
         list: &Arc<List>,
         here: &Arc<OpenHere>,
@@ -57,74 +54,30 @@ impl Lease {
             id,
             name: name.to_owned(),
             hears,
-            is_from_copy: false,
             going: Some(list.deliveries.begin_lent(id)),
-            is_settled: false,
         }
-    }
-
-    /// The list, up to this version, for the wait of this name, which Redis was not asked
-    /// about. None: the peer is being given something.
-    pub(super) fn from_copy(
-        list: &Arc<List>,
-        here: &Arc<OpenHere>,
-        id: PeerId,
-        name: &str,
-        version: u64,
-    ) -> Option<Self> {
-        Some(Self {
-            list: list.clone(),
-            here: here.clone(),
-            id,
-            name: name.to_owned(),
-            hears: Hears::Version(version),
-            is_from_copy: true,
-            going: Some(list.deliveries.begin_from_copy(id)?),
-            is_settled: false,
-        })
     }
 
     fn is_of_socket(&self) -> bool {
         self.name.starts_with('s')
     }
 
-    /// The call that tells Redis whether the news were handed over.
-    fn done(&self, is_done: bool) -> Call<Anything> {
-        let (hears, number) = match self.hears {
-            Hears::Message(number) => ("message", number),
-            Hears::Version(version) => ("version", version),
-        };
-        if self.is_from_copy {
-            let version = if is_done { number } else { 0 };
-            return verbs::heard(self.id, &self.name, version, is_done);
-        }
-        let hears = if is_done { hears } else { "" };
-        verbs::done(
-            self.id,
-            &self.name,
-            hears,
-            number,
-            !self.is_of_socket(),
-            is_done,
-        )
-    }
-
     /// Tells Redis in the background. `handing` is dropped when Redis knows.
     fn settle(&mut self, is_done: bool, handing: Option<OwnedMutexGuard<()>>) {
-        if std::mem::replace(&mut self.is_settled, true) {
+        let Some(going) = self.going.take() else {
             return;
-        }
+        };
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        let (list, mut done) = (self.list.clone(), self.done(is_done));
-        let going = self.going.take();
-        if let (true, true, Hears::Version(version), Some(going)) =
-            (self.is_from_copy, is_done, self.hears, &going)
-        {
-            let wait = self.name.clone();
-            done.words.is_wanted = Some(Arc::new(going.heard(Heard { wait, version })));
-        }
+        let (hears, number) = match self.hears {
+            _ if !is_done => ("", 0),
+            Hears::Message(number) => ("message", number),
+            Hears::Version(version) => ("version", version),
+        };
+        let ends = !self.is_of_socket();
+        let done = verbs::done(self.id, &self.name, hears, number, ends, is_done);
+        let list = self.list.clone();
         runtime.spawn(async move {
             let _ = list.run(done, None).await;
             drop((handing, going));
@@ -132,7 +85,7 @@ impl Lease {
     }
 }
 
-impl delivery::Lease for Lease {
+impl Lease for Lent {
     /// The socket has the news. Redis is told in the background; until Redis knows, the
     /// socket is given nothing more, but stays open.
     fn commit(mut self: Box<Self>) {
@@ -150,8 +103,91 @@ impl delivery::Lease for Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for Lent {
     fn drop(&mut self) {
         self.settle(false, None);
+    }
+}
+
+/// The list, which this node has told a wait from its copy: Redis does not know.
+pub(super) struct Told {
+    list: Arc<List>,
+    id: PeerId,
+    wait: Arc<OpenWait>,
+    version: u64,
+    going: Option<Going>,
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Told({}, {})", self.id, self.version)
+    }
+}
+
+impl Told {
+    /// The list, up to this version. None: the peer is being given something.
+    pub(super) fn new(
+        list: &Arc<List>,
+        id: PeerId,
+        wait: &Arc<OpenWait>,
+        version: u64,
+    ) -> Option<Self> {
+        let going = Some(list.deliveries.begin_from_copy(id)?);
+        Some(Self {
+            list: list.clone(),
+            id,
+            wait: wait.clone(),
+            version,
+            going,
+        })
+    }
+
+    /// The client has it. Redis is told, unless the client soon polls again.
+    fn is_done(&mut self) {
+        let (Some(going), Ok(runtime)) = (self.going.take(), Handle::try_current()) else {
+            return;
+        };
+        let (list, id, wait, version) =
+            (self.list.clone(), self.id, self.wait.clone(), self.version);
+        wait.here.set_heard(Some(version));
+        let heard = Heard {
+            wait,
+            version,
+            at: Instant::now(),
+        };
+        going.heard(heard.clone());
+        runtime.spawn(async move {
+            if going.is_due().await {
+                let name = &heard.wait.name;
+                let mut report = verbs::heard(id, name, Some(version), true, heard.ago());
+                report.words.is_wanted = Some(Arc::new(going.is_to_report()));
+                let _ = list.run(report, None).await;
+            }
+        });
+    }
+}
+
+impl Lease for Told {
+    fn commit(mut self: Box<Self>) {
+        self.is_done();
+    }
+
+    fn into_receipt(mut self: Box<Self>) -> Option<Receipt> {
+        Some(Receipt::new(move || self.is_done()))
+    }
+}
+
+impl Drop for Told {
+    /// The client has not got it, and its wait is over.
+    fn drop(&mut self) {
+        let (Some(going), Ok(runtime)) = (self.going.take(), Handle::try_current()) else {
+            return;
+        };
+        let (list, wait) = (self.list.clone(), self.wait.clone());
+        let report = verbs::heard(self.id, &wait.name, None, false, 0);
+        runtime.spawn(async move {
+            let _ = list.run(report, None).await;
+            drop((wait, going));
+        });
     }
 }

@@ -43,7 +43,7 @@ const GROWING: [&str; 12] = [
 
 /// Verbs that concern one peer or two, and take little time: many of them go to Redis
 /// together.
-const LIGHT: [&str; 15] = [
+const LIGHT: [&str; 16] = [
     "acknowledge",
     "add_peer",
     "check_token",
@@ -51,6 +51,7 @@ const LIGHT: [&str; 15] = [
     "done",
     "end_wait",
     "heard",
+    "heard_before",
     "heartbeat",
     "leave",
     "seen",

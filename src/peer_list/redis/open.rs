@@ -15,10 +15,12 @@ use tokio::time::timeout;
 use super::{
     LONG_PATIENCE, PATIENCE, READY_PATIENCE, RedisEngine,
     answers::{ClosedSocket, OpenedSocket},
+    here::Registered,
     link_of,
     list::List,
+    looking::{Found, Looking},
     op, verbs,
-    waiting::{Found, Looking, wait},
+    waiting::wait,
 };
 use crate::peer_list::{
     Caller, Delivery, News, OpenRequest, OpenSocket, PeerId, Presence, Reason, Refusal, SendOpts,
@@ -179,6 +181,8 @@ impl Drop for Opening<'_> {
 /// The open socket of a peer at this node.
 struct Socket {
     looking: Looking,
+    /// Keeps it open at this node.
+    _open: Registered,
     session: u64,
     /// Why the socket is closed.
     reason: Reason,
@@ -194,20 +198,27 @@ impl fmt::Debug for Socket {
 
 impl Socket {
     async fn open(engine: &RedisEngine, id: PeerId, resumes: bool) -> Result<Self, Refusal> {
-        let looking = Looking::new(&engine.list, id);
+        engine.list.ask_next_time(id);
+        let (here, open) = engine.list.open(id);
+        let looking = Looking {
+            list: engine.list.clone(),
+            here,
+            id,
+        };
         let name = op();
-        let open = verbs::open_socket(&name, id, resumes);
+        let ask = verbs::open_socket(&name, id, resumes);
         let mut opening = Opening {
             engine,
             id,
             name: Some(name),
         };
-        let OpenedSocket { session, heard } = engine.list.run_in_time(open, PATIENCE).await?;
+        let OpenedSocket { session, heard } = engine.list.run_in_time(ask, PATIENCE).await?;
         opening.name = None;
         looking.here.set_session(session);
         looking.here.set_heard(heard);
         Ok(Self {
             looking,
+            _open: open,
             session,
             reason: Reason::Closed,
             has_left: false,

@@ -2,16 +2,20 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{here::OpenHere, list::List};
+use super::{
+    here::{OpenHere, Registered},
+    list::List,
+};
 use crate::peer_list::PeerId;
 
 impl List {
     /// A wait or socket of a peer is open here from now on.
-    pub fn open(&self, id: PeerId) -> Arc<OpenHere> {
+    pub fn open(self: &Arc<Self>, id: PeerId) -> (Arc<OpenHere>, Registered) {
         let here = OpenHere::new();
         let mut open = self.open.lock();
         open.entry(id).or_default().push(here.clone());
-        here
+        let (list, closed) = (self.clone(), here.clone());
+        (here, Registered::new(move || list.close(id, &closed)))
     }
 
     pub fn close(self: &Arc<Self>, id: PeerId, here: &Arc<OpenHere>) {
@@ -49,6 +53,22 @@ impl List {
         let open = self.open.lock();
         let newest = open.get(&id).and_then(|all| all.last());
         newest.is_some_and(|newest| Arc::ptr_eq(newest, here))
+    }
+
+    /// The next request of a peer that waits has to ask Redis whether it may: the peer is about
+    /// to leave or to come back.
+    pub fn ask_next_time(&self, id: PeerId) {
+        self.open_of(id).iter().for_each(|here| here.set_last());
+    }
+
+    /// The last wait of a peer that began here before that with this number, and what the peer
+    /// has heard there.
+    pub fn last_before(&self, id: PeerId, number: u64) -> Option<(u64, Option<u64>)> {
+        let open = self.open_of(id);
+        let before = open
+            .iter()
+            .filter_map(|here| here.heard_before_wait(number));
+        before.max()
     }
 
     /// Waits until it is known of all later waits of a peer here whether they may wait. A wait

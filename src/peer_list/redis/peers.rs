@@ -62,6 +62,7 @@ impl Peers for RedisEngine {
         let name = name.map(name_for_list);
         let name = name.as_deref().unwrap_or_default();
         let resume = verbs::resume_peer(&op(), id, token, name, opts.door, opts.dialect);
+        self.list.ask_next_time(id);
         let resumed = self.list.run_in_time(resume, PATIENCE).await?;
         let room = self.list.room.as_ref().map(tracing::field::display);
         info!(peer_id = id.get(), room, "peer came back");
@@ -78,6 +79,7 @@ impl Peers for RedisEngine {
     }
 
     async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Refusal> {
+        self.list.ask_next_time(id);
         let remove = verbs::remove_peer(&op(), id, reason);
         let WasRemoved { was_there, peer } = self.list.run(remove, Some(PATIENCE)).await?;
         if let Some(peer) = peer {
@@ -88,6 +90,7 @@ impl Peers for RedisEngine {
 
     async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Refusal> {
         let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.list.ask_next_time(id);
         let later = verbs::sign_out_later(id, ms);
         self.list.run(later, Some(PATIENCE)).await?;
         // Held, so that the list of a room is there when the grace is over.

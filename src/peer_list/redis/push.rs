@@ -12,9 +12,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     PATIENCE, hearing::ECHO, here::OpenHere, list::List, lists::Lists, member::Member, retry,
-    shard::Shard,
+    shard::Shard, verbs,
 };
-use crate::peer_list::{Reason, Refusal, RoomName};
+use crate::peer_list::{PeerId, Reason, Refusal, RoomName};
 
 /// After a lost connection, the lists of so many rooms are asked for at a time.
 const ROOMS_AT_ONCE: usize = 16;
@@ -76,7 +76,7 @@ impl Lists {
         for root in roots.collect::<Vec<_>>() {
             root.find_out().await?;
         }
-        shard.sync_events(false, Some(PATIENCE)).await?;
+        shard.sync_events(Some(PATIENCE)).await?;
         self.deny(shard).await?;
         // Some at a time, and each goes on as soon as it can.
         let found_out = stream::iter(rooms)
@@ -87,6 +87,16 @@ impl Lists {
 }
 
 impl List {
+    /// Redis has given the wait with this number to another, and asks what its peer has heard.
+    fn taken_over(self: &Arc<Self>, id: PeerId, number: u64) {
+        let open = self.open_of(id);
+        let heard = open.iter().filter_map(|here| here.taken_over(number)).max();
+        if !self.deliveries.will_report(id) {
+            let heard = verbs::heard_before(id, &self.wait_name(number), heard);
+            self.later(heard, Some(PATIENCE));
+        }
+    }
+
     /// Redis may have lost changes, and may have given their versions to other changes.
     async fn find_out(self: &Arc<Self>) -> Result<(), Refusal> {
         let version = self.cached.lock().forget();
@@ -113,8 +123,10 @@ enum Push {
     Event,
     /// There may be news for this peer.
     Wake(Member),
-    /// A wait of this peer has begun at another node, after that of this name here.
+    /// Another wait of this peer, or a session, has taken over from that of this name here.
     Outdated(Member, String),
+    /// This peer is protected from now on: its wait here may be of somebody else.
+    Protected(Member),
     /// The wait of this peer ends: it has to poll again.
     EndWait(Member),
     /// The session with this number has taken the peer over.
@@ -142,6 +154,7 @@ impl Push {
             ECHO => Self::Echo,
             "w" => Self::Wake(whom?),
             "o" => Self::Outdated(whom?, word.to_owned()),
+            "p" => Self::Protected(whom?),
             "b" => Self::EndWait(whom?),
             "x" => Self::Replaced(whom?, word.parse().ok()?),
             "r" => Self::Removed(whom?, Reason::read(word).unwrap_or(Reason::TimedOut)),
@@ -175,7 +188,7 @@ fn hear(lists: &Arc<Lists>, shard: &Arc<Shard>, push: Push) {
             }
             let shard = shard.clone();
             tokio::spawn(async move {
-                retry::until_answered(|| shard.sync_events(false, None)).await;
+                retry::until_answered(|| shard.sync_events(None)).await;
             });
         }
         Push::Farewells(room) => {
@@ -187,10 +200,12 @@ fn hear(lists: &Arc<Lists>, shard: &Arc<Shard>, push: Push) {
         Push::Echo => shard.link.hearing.heard_echo(),
         Push::Wake(whom) => lists.open_of(&whom, OpenHere::wake),
         Push::Outdated(whom, wait) => {
-            if let Some(number) = lists.node.number_of(&wait) {
-                lists.open_of(&whom, |here| here.set_outdated_up_to(number));
+            let list = lists.used_list(whom.room.as_ref());
+            if let (Some(list), Some(number)) = (list, lists.node.number_of(&wait)) {
+                list.taken_over(whom.id, number);
             }
         }
+        Push::Protected(whom) => lists.open_of(&whom, OpenHere::set_last),
         Push::EndWait(whom) => lists.open_of(&whom, OpenHere::end_wait),
         Push::Replaced(whom, session) => lists.open_of(&whom, |here| here.replaced_by(session)),
         Push::Removed(whom, reason) => lists.open_of(&whom, |here| here.set_removed(reason)),
@@ -209,7 +224,6 @@ impl Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer_list::PeerId;
 
     #[test]
     fn what_redis_tells_is_read_and_what_another_version_tells_is_passed_over() {
@@ -231,6 +245,7 @@ mod tests {
             ("wa-room/7", Some(Push::Wake(in_room.clone()))),
             ("wa room/7", None),
             ("o7 x.9", Some(Push::Outdated(root.clone(), "x.9".into()))),
+            ("p7", Some(Push::Protected(root.clone()))),
             ("b7", Some(Push::EndWait(root.clone()))),
             ("x7 12", Some(Push::Replaced(root.clone(), 12))),
             (

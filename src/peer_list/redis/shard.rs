@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
@@ -18,7 +19,7 @@ use super::{
     part::Part,
     verbs,
 };
-use crate::peer_list::{PeerInfo, Refusal, RoomInfo, event_log::EventLog};
+use crate::peer_list::{LogEvents, PeerInfo, Refusal, RoomInfo, event_log::EventLog};
 
 /// A shard, as this node sees it.
 pub(super) struct Shard {
@@ -40,6 +41,8 @@ pub(super) struct EventsAsked {
     alone: tokio::sync::Mutex<()>,
     /// A task is about to ask.
     pub is_next: AtomicBool,
+    /// Redis tells this node when there are events, or may do so.
+    is_listening: AtomicBool,
 }
 
 impl Shard {
@@ -59,28 +62,87 @@ impl Shard {
         self.highest_room_id.fetch_max(id, Ordering::Relaxed);
     }
 
-    /// Asks for the events that have happened. `all`: also for those that were kept
-    /// before this node started. `patience`: how long this is tried.
-    pub async fn sync_events(&self, all: bool, patience: Option<Duration>) -> Result<(), Refusal> {
+    /// Subscribes to its events after the one with this number, or (None) from now on. While
+    /// nobody does, Redis does not tell this node of any. If Redis is away, the subscriber
+    /// hears of a gap when it is back.
+    pub async fn subscribe(&self, after: Option<u64>) -> LogEvents {
+        let alone = timeout(PATIENCE, self.events_asked.alone.lock()).await;
+        if alone.is_ok() {
+            let _ = self.listen(Some(PATIENCE)).await;
+        }
+        self.events.subscribe(after)
+    }
+
+    /// Asks for the events that were kept before this node began to listen, if it does not.
+    async fn listen(&self, patience: Option<Duration>) -> Result<(), Refusal> {
+        if self.events_asked.is_listening.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.ask_for_events(0, patience).await
+    }
+
+    /// Called now and then: begins to listen for a subscriber that came while Redis was away,
+    /// and ends that when nobody subscribes any more.
+    pub async fn listen_if_needed(&self) -> Result<(), Refusal> {
+        let asked = &self.events_asked;
+        let _alone = asked.alone.lock().await;
+        if self.events.has_subscribers() {
+            return self.listen(Some(PATIENCE)).await;
+        }
+        if asked.is_listening.swap(false, Ordering::AcqRel) {
+            let ended = self.link.run(verbs::hear_no_events(), Some(PATIENCE)).await;
+            // Tried again later.
+            asked.is_listening.store(ended.is_err(), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Asks for the events that have happened, if this node listens. `patience`: how long this
+    /// is tried.
+    pub async fn sync_events(&self, patience: Option<Duration>) -> Result<(), Refusal> {
         let _alone = self.events_asked.alone.lock().await;
         // Events from now on need another question.
         self.events_asked.is_next.store(false, Ordering::Release);
-        let known = if all { 0 } else { self.events.newest() };
-        let EventLines { newest, lines } = self.link.run(verbs::events(known), patience).await?;
-        let first = newest + 1 - lines.len() as u64;
-        for (number, line) in (first..).zip(&lines) {
-            self.events.go_on_at(number);
-            let event = read_event(line);
-            if event.is_none() {
-                warn!(
-                    line,
-                    "skipped an event in Redis, which a newer version has written"
-                );
-            }
-            self.events.add(event);
+        if !self.events_asked.is_listening.load(Ordering::Acquire) {
+            return Ok(());
         }
-        self.events.go_on_at(newest + 1);
-        Ok(())
+        self.ask_for_events(self.events.newest(), patience).await
+    }
+
+    /// `known`: the number of the last event that is known here. 0: the last ones are asked for.
+    async fn ask_for_events(
+        &self,
+        mut known: u64,
+        patience: Option<Duration>,
+    ) -> Result<(), Refusal> {
+        loop {
+            let asked = self.link.run(verbs::events(known), patience);
+            let EventLines {
+                last,
+                lines,
+                has_more,
+            } = asked.await?;
+            self.events_asked
+                .is_listening
+                .store(true, Ordering::Release);
+            let first = last + 1 - lines.len() as u64;
+            for (number, line) in (first..).zip(&lines) {
+                self.events.go_on_at(number);
+                let event = read_event(line);
+                if event.is_none() {
+                    warn!(
+                        line,
+                        "skipped an event in Redis, which a newer version has written"
+                    );
+                }
+                self.events.add(event);
+            }
+            self.events.go_on_at(last + 1);
+            if !has_more {
+                return Ok(());
+            }
+            known = last;
+        }
     }
 
     /// Its rooms, in any order. One may be named twice while rooms come and go.

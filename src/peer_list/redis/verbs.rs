@@ -109,18 +109,26 @@ verbs! {
     now unlink(id: PeerId, link: u64) -> Anything;
 
     // Waits and deliveries.
-    /// `began`: in ms. None: a newer wait of its node has overtaken it. `before`: a wait that
-    /// its node has told of the list, up to the version `heard`, or nothing.
+    /// `began`: in ms. None: a newer wait of its node has overtaken it. `before`: the last wait
+    /// of the peer here (or nothing), where it has heard the version `heard`, and that is over
+    /// since `ago` ms, or still open.
     now wait(
         began: Option<u64>, wait: &str, id: PeerId, token: &Proof, link: Option<u64>,
-        acknowledged: Option<u64>, told: u64, before: &str, heard: u64,
+        acknowledged: Option<u64>, told: u64, before: &str, heard: Option<u64>,
+        ago: Option<u64>,
     ) -> BegunWait;
-    now take(began: u64, id: PeerId, lease: &str, acknowledged: Option<u64>, told: u64) -> Next;
+    now take(
+        began: u64, id: PeerId, lease: &str, acknowledged: Option<u64>, told: u64,
+        heard: Option<u64>,
+    ) -> Next;
     /// `hears`: `message`, `version`, or nothing if the news were not handed over.
     now done(id: PeerId, lease: &str, hears: &str, number: u64, ends: bool, lingers: bool) -> Anything;
-    /// The wait was told of the list up to this version by its node (0: in vain), and ends.
-    now heard(id: PeerId, wait: &str, version: u64, lingers: bool) -> Anything;
-    now end_wait(id: PeerId, wait: &str, lingers: bool) -> EndedWait;
+    /// The wait was told of the list up to this version by its node (None: in vain), and is over
+    /// since `ago` ms.
+    now heard(id: PeerId, wait: &str, version: Option<u64>, lingers: bool, ago: u64) -> Anything;
+    /// What the peer has heard at a wait that was taken over from.
+    now heard_before(id: PeerId, wait: &str, version: Option<u64>) -> Anything;
+    now end_wait(id: PeerId, wait: &str, lingers: bool, heard: Option<u64>) -> EndedWait;
     now acknowledge(id: PeerId, number: u64) -> Anything;
     now has_space(id: PeerId, bytes: usize) -> Space;
     /// `before`: how many messages the peer had taken.
@@ -166,7 +174,9 @@ verbs! {
     now peer_info(id: PeerId) -> Option<PeerInfo>;
     now peer_infos(ids: &[String]) -> Vec<PeerInfo>;
     now listed(cursor: &str) -> Part;
+    /// This node listens from now on.
     now events(known: u64) -> EventLines;
+    now hear_no_events() -> Anything;
     now webhook(number: u64) -> Turn;
     now webhook_sent(number: u64) -> Anything;
     now webhook_sent_last() -> SentLast;

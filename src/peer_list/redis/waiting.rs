@@ -6,102 +6,25 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{
     answers::{BegunWait, EndedWait, Next},
-    here::{OpenHere, Undecided},
-    lease::{Hears, Lease},
+    deliveries::Heard,
+    here::Undecided,
+    lease::Told,
     link_of,
     list::List,
-    retry, verbs,
+    looking::{Found, Looking, gone},
+    open_wait::{FirstRequest, OpenWait},
+    verbs,
 };
-use crate::peer_list::{Caller, Delivery, Dialect, News, PeerId, Reason, Refusal, WaitOpts};
+use crate::peer_list::{Caller, Delivery, Dialect, News, Reason, Refusal, WaitOpts};
 
 /// How long the end of a wait waits for Redis before the wait is answered from the node's
 /// copy; and how long its beginning does, however short the wait is to be.
 const END_PATIENCE: Duration = Duration::from_millis(500);
 
-/// The result of a look for news.
-pub(super) enum Found {
-    Lent(News, u64, Hears),
-    Nothing,
-    /// An older wait is being given something, or something was given just now: look
-    /// again after this time.
-    Later(Duration),
-    /// A newer wait, or another socket, is given the news.
-    Outdated,
-    Removed(Reason),
-}
-
-/// An open wait or socket that looks for news.
-pub(super) struct Looking {
-    pub list: Arc<List>,
-    pub here: Arc<OpenHere>,
-    pub id: PeerId,
-}
-
-impl Looking {
-    pub fn new(list: &Arc<List>, id: PeerId) -> Self {
-        Self {
-            list: list.clone(),
-            here: list.open(id),
-            id,
-        }
-    }
-
-    /// Finds what the script names, which may have to be asked for.
-    async fn find(&self, next: Next) -> Result<Found, Refusal> {
-        Ok(match next {
-            Next::Message { number, news } => Found::Lent(news, number, Hears::Message(number)),
-            Next::List { heard, moment } => {
-                self.list.sync_to(moment, None).await?;
-                let mut cached = self.list.cached.lock();
-                let list = cached.list_for_waiting(self.id, Some(heard));
-                let version = Hears::Version(cached.roster.current());
-                Found::Lent(News::Status(list), 0, version)
-            }
-            Next::Line { version, line } => {
-                Found::Lent(News::Status(line), 0, Hears::Version(version))
-            }
-            Next::Nothing => Found::Nothing,
-            Next::Later(left) => Found::Later(left),
-            Next::Outdated => Found::Outdated,
-            Next::Gone(told) => Found::Removed(gone(&self.here, told)),
-        })
-    }
-
-    /// Looks for news under a lease, and waits for Redis as long as it takes. `began`:
-    /// when the wait began, by Redis' clock in ms (a socket: 0).
-    pub async fn look(&self, lease: &str, began: u64) -> Found {
-        retry::until_answered(|| async {
-            self.here.looks();
-            let told = self.list.told();
-            let acknowledged = self.here.acknowledged();
-            let take = verbs::take(began, self.id, lease, acknowledged, told);
-            // An error: a node of another version may have written what this one cannot
-            // read.
-            self.find(self.list.run(take, None).await?).await
-        })
-        .await
-    }
-
-    pub fn lend(&self, lease: &str, news: News, number: u64, hears: Hears) -> Delivery {
-        let lease = Lease::new(&self.list, &self.here, self.id, lease, hears);
-        Delivery::lent(news, number, lease)
-    }
-}
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        self.list.close(self.id, &self.here);
-    }
-}
-
 /// A wait of a peer that polls. Dropping it tells Redis that it is over.
 struct Wait {
     looking: Looking,
-    number: u64,
-    /// Its name in Redis.
-    name: String,
-    /// When it began, by Redis' clock in ms.
-    began: u64,
+    open: Arc<OpenWait>,
     /// None: it lasts until there is news.
     end: Option<Instant>,
     /// How its client is told of changes; the peer's own dialect may change later. None:
@@ -120,16 +43,29 @@ enum Begun {
 }
 
 impl Wait {
-    fn new(list: &Arc<List>, id: PeerId, end: Option<Instant>) -> Self {
+    fn new(list: &Arc<List>, caller: &Caller, end: Option<Instant>) -> Self {
         let (number, name) = list.next_wait();
         // Registered before Redis is asked, so that no push in between is missed.
-        let looking = Looking::new(list, id);
-        looking.here.set_wait(number);
-        Self {
-            looking,
+        let (here, open) = list.open(caller.id);
+        here.set_wait(number);
+        let open = OpenWait {
+            here: here.clone(),
             number,
             name,
             began: list.shard.link.clock_in(Duration::ZERO),
+            first: FirstRequest {
+                proof: caller.proof.clone(),
+                link: link_of(caller),
+            },
+            _open: open,
+        };
+        Self {
+            looking: Looking {
+                list: list.clone(),
+                here,
+                id: caller.id,
+            },
+            open: Arc::new(open),
             end,
             dialect: None,
             is_open: false,
@@ -155,45 +91,49 @@ impl Wait {
         }
     }
 
-    /// Tells Redis of the wait. It stays open while Redis is away.
+    /// Goes on with a wait of which Redis knows, or tells Redis of this one. It stays open while
+    /// Redis is away.
     async fn begin(
         &mut self,
         caller: &Caller,
         acknowledged: Option<u64>,
     ) -> Result<Begun, Refusal> {
-        let Looking { list, id, here } = &self.looking;
-        let told = list.told();
+        let open = self.open.clone();
+        let Looking { list, id, here } = &self.looking.clone();
         here.set_acknowledged(acknowledged);
         let undecided = Undecided(here.clone());
-        // Redis may have it even if the answer is lost.
-        self.is_open = true;
-        let (token, link) = (&caller.proof, link_of(caller));
-        let asked = async {
+        let settled = async {
             tokio::select! {
                 biased;
-                () = list.deliveries.settled(*id) => {}
-                reason = here.until_removed() => return Ok(BegunWait::of_gone(reason)),
+                () = list.deliveries.settled(*id) => None,
+                reason = here.until_removed() => Some(reason),
             }
-            list.later_are_decided(*id, self.number).await;
-            let before = list.deliveries.take_heard(*id);
-            let (before, heard) = before
-                .as_ref()
-                .map_or(("", 0), |before| (&*before.wait, before.version));
-            // Redis does not keep which wait was the newest when that is over.
-            let began = (!here.is_outdated()).then_some(self.began);
-            let wait = verbs::wait(
-                began,
-                &self.name,
-                *id,
-                token,
-                link,
-                acknowledged,
-                told,
-                before,
-                heard,
-            );
-            list.run(wait, None).await
         };
+        match self.in_time(END_PATIENCE, settled).await {
+            None => return Ok(Begun::TooLate),
+            Some(None) => {}
+            Some(Some(reason)) => {
+                // While it was told the list at another wait.
+                self.dialect = Some(Dialect::Listed);
+                return Ok(Begun::With(Found::Removed(reason)));
+            }
+        }
+        let answered = list.deliveries.take_heard(*id);
+        if let Some(answered) = &answered
+            && acknowledged.is_none()
+            && self.can_go_on_with(&answered.wait)
+        {
+            self.go_on_with(&answered.wait);
+            return Ok(Begun::With(Found::Nothing));
+        }
+        // From now on Redis may have it, even if the answer is lost.
+        self.is_open = true;
+        for other in list.open_of(*id) {
+            if !Arc::ptr_eq(&other, here) {
+                other.set_last();
+            }
+        }
+        let asked = self.ask(caller, acknowledged, answered.as_ref());
         // News that are there already go even to the shortest wait, and also while the
         // node stops.
         let Some(begun) = self.in_time(END_PATIENCE, asked).await else {
@@ -205,28 +145,75 @@ impl Wait {
         {
             self.is_open = false;
         }
-        let BegunWait {
-            next,
-            dialect,
-            heard,
-        } = begun?;
+        let BegunWait { next, dialect } = begun?;
         self.dialect = dialect;
-        here.set_heard(heard);
         if !matches!(next, Some(Next::Outdated)) {
             // Earlier waits of the peer here are told nothing any more.
-            list.set_outdated(*id, self.number - 1);
+            list.set_outdated(*id, open.number - 1);
         }
         drop(undecided);
-        // A push came while Redis answered, when the peer was not known to be behind.
-        let is_behind = heard.is_some_and(|heard| heard < list.told());
         let found = match next {
             Some(next) => self.looking.find(next).await.ok(),
             None => None,
         };
-        Ok(match found {
-            Some(found) if !is_behind || !matches!(found, Found::Nothing) => Begun::With(found),
-            _ => Begun::With(self.look().await),
-        })
+        Ok(Begun::With(match found {
+            Some(found) => found,
+            None => self.look().await,
+        }))
+    }
+
+    /// Whether this request can go on with a wait that was answered.
+    fn can_go_on_with(&self, answered: &OpenWait) -> bool {
+        let Looking { list, id, .. } = &self.looking;
+        self.open.first.is_like(&answered.first)
+            && answered.here.can_go_on()
+            // Redis may know of another wait, or of the end of one.
+            && list.open_of(*id).len() == 2
+            && !list.ended.has(*id)
+    }
+
+    fn go_on_with(&mut self, answered: &Arc<OpenWait>) {
+        answered.here.go_on();
+        self.looking.here = answered.here.clone();
+        self.open = answered.clone();
+        self.is_open = true;
+        self.dialect = Some(Dialect::Listed);
+    }
+
+    /// Asks Redis for news, with what this node knows of the wait before.
+    async fn ask(
+        &self,
+        caller: &Caller,
+        acknowledged: Option<u64>,
+        answered: Option<&Heard>,
+    ) -> Result<BegunWait, Refusal> {
+        let Looking { list, id, here } = &self.looking;
+        let number = self.open.number;
+        list.later_are_decided(*id, number).await;
+        let last = list.last_before(*id, number);
+        let (before, heard, ago) = match (answered, last) {
+            (Some(answered), _) => {
+                let before = answered.wait.name.clone();
+                (before, Some(answered.version), Some(answered.ago()))
+            }
+            (None, Some((before, heard))) => (list.wait_name(before), heard, None),
+            (None, None) => (String::new(), None, None),
+        };
+        // Redis does not keep which wait was the newest when that is over.
+        let began = (!here.is_outdated()).then_some(self.open.began);
+        let wait = verbs::wait(
+            began,
+            &self.open.name,
+            *id,
+            &caller.proof,
+            link_of(caller),
+            acknowledged,
+            list.told(),
+            &before,
+            heard,
+            ago,
+        );
+        list.run(wait, None).await
     }
 
     /// The list, if nothing but its changes is to be told: this node has them, and Redis is
@@ -243,13 +230,14 @@ impl Wait {
         let heard = here.heard_before(list.told())?;
         let mut cached = list.cached.lock();
         let version = cached.roster.current();
-        let lease = Lease::from_copy(list, here, *id, &self.name, version)?;
+        let told = Told::new(list, *id, &self.open, version)?;
         let news = News::Status(cached.list_for_waiting(*id, Some(heard)));
-        Some(Delivery::lent(news, 0, lease))
+        Some(Delivery::lent(news, 0, told))
     }
 
     async fn look(&self) -> Found {
-        let look = self.looking.look(&self.name, self.began);
+        let OpenWait { name, began, .. } = &*self.open;
+        let look = self.looking.look(name, *began);
         let looked = self.in_time(Duration::ZERO, look).await;
         looked.unwrap_or(Found::Nothing)
     }
@@ -275,11 +263,11 @@ impl Wait {
 
     /// The time of the wait is over, and no news came.
     async fn nothing(mut self) -> Result<Delivery, Refusal> {
-        let Looking { list, id, here } = &self.looking;
+        let Looking { list, id, here } = &self.looking.clone();
         if let Some(reason) = here.removed() {
             return self.removed(reason).await;
         }
-        let end = verbs::end_wait(*id, &self.name, true);
+        let end = verbs::end_wait(*id, &self.open.name, true, here.heard());
         let ended = list.run(end, Some(END_PATIENCE));
         if let Ok(ended) = ended.await {
             self.is_open = false;
@@ -327,12 +315,14 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         let Looking { list, id, here } = &self.looking;
+        let number = self.open.number;
         if self.is_open {
+            let heard = here.heard();
             list.close(*id, here);
             if self.dialect.is_some() {
-                list.set_outdated(*id, self.number);
+                list.set_outdated(*id, number);
             }
-            list.wait_is_over(*id, self.number);
+            list.wait_is_over(*id, number, heard);
         }
     }
 }
@@ -345,39 +335,44 @@ pub(super) async fn wait(
 ) -> Result<Delivery, Refusal> {
     let limit = opts.limit;
     let end = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let mut wait = Wait::new(list, caller.id, end);
+    let mut wait = Wait::new(list, caller, end);
+    let mut asked_for = list.told();
     let mut found = match wait.begin(caller, opts.acknowledged).await? {
         Begun::With(found) => found,
         Begun::TooLate => return wait.nothing().await,
     };
     loop {
+        let here = wait.looking.here.clone();
         let mut left = None;
         match found {
             Found::Lent(news, message, hears) => {
-                return Ok(wait.with(|wait| wait.looking.lend(&wait.name, news, message, hears)));
+                return Ok(
+                    wait.with(|wait| wait.looking.lend(&wait.open.name, news, message, hears))
+                );
             }
             Found::Removed(reason) => return wait.removed(reason).await,
-            Found::Outdated => wait.looking.here.set_outdated(),
+            Found::Outdated => here.set_outdated(),
             Found::Later(soon) => left = Some(soon),
             Found::Nothing => {}
         }
-        if let Some(reason) = wait.looking.here.removed() {
+        if let Some(reason) = here.removed() {
             return wait.removed(reason).await;
         }
-        if wait.looking.here.is_over() || !wait.until_news(left).await {
+        // A push came while Redis answered, when the peer was not known to be behind.
+        let is_behind = list.told() > asked_for && here.is_behind(list.told());
+        if here.is_over() || !is_behind && !wait.until_news(left).await {
             return wait.nothing().await;
         }
         if let Some(delivery) = wait.list_from_copy() {
             return Ok(wait.with(|_| delivery));
         }
-        // A wait that was replaced only waits for its end.
-        if !matches!(found, Found::Outdated) {
-            found = wait.look().await;
-        }
+        asked_for = list.told();
+        let is_listed = wait.dialect == Some(Dialect::Listed);
+        found = match found {
+            // A wait that was replaced only waits for its end.
+            Found::Outdated => Found::Outdated,
+            Found::Nothing if is_listed && !here.has_to_look(asked_for) => Found::Nothing,
+            _ => wait.look().await,
+        };
     }
-}
-
-/// Why a peer is gone: as its node was told, or as the script says.
-fn gone(here: &OpenHere, told: Option<Reason>) -> Reason {
-    here.removed().or(told).unwrap_or(Reason::TimedOut)
 }

@@ -76,16 +76,19 @@ impl Watching for RedisEngine {
         self.list.shard.infos_in(self.list.words()).await
     }
 
-    fn subscribe(&self, after: Option<&EventCursor>) -> PeerEvents {
-        let logs = self.shards().iter().map(|shard| shard.events.clone());
-        PeerEvents::of(&logs.collect::<Vec<_>>(), after)
+    async fn subscribe(&self, after: Option<&EventCursor>) -> PeerEvents {
+        let shards = self.shards();
+        let logs = shards.iter().enumerate().map(|(log, shard)| {
+            shard.subscribe(after.map(|cursor| cursor.in_log(log, shards.len())))
+        });
+        PeerEvents::of(join_all(logs).await)
     }
 
     async fn webhook_events(&self) -> Vec<LogEvents> {
         let asked = self.shards().iter().map(|shard| async {
             let asked = shard.link.run(verbs::webhook_sent_last(), Some(PATIENCE));
             let last = asked.await.ok().and_then(|SentLast(number)| number);
-            shard.events.subscribe(last)
+            shard.subscribe(last).await
         });
         join_all(asked).await
     }
@@ -211,6 +214,6 @@ impl Shard {
         };
         let _ = timeout(STOP_PATIENCE, stopping).await;
         // Subscribers of this node are told of the removals.
-        let _ = timeout(STOP_PATIENCE, self.sync_events(false, None)).await;
+        let _ = timeout(STOP_PATIENCE, self.sync_events(None)).await;
     }
 }

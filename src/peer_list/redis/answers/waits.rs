@@ -28,7 +28,8 @@ pub(in crate::peer_list::redis) enum Next {
         version: u64,
         line: Lines,
     },
-    Nothing,
+    /// Nothing; and the version of the list that its peer has heard, if it hears of any.
+    Nothing(Option<u64>),
     /// An older wait is being given something, or something was given just now.
     Later(Duration),
     /// A newer wait, or another socket, is given the news.
@@ -63,7 +64,7 @@ impl Answer for Next {
                 version: needed(row.number())?,
                 line: needed(row.text().and_then(|line| bare_line(&line)))?,
             },
-            "none" => Self::Nothing,
+            "none" => Self::Nothing(row.number()),
             "later" => Self::Later(Duration::from_millis(needed(row.number())?)),
             "outdated" => Self::Outdated,
             "gone" => Self::Gone(read_reason(&mut row)),
@@ -81,19 +82,6 @@ pub(in crate::peer_list::redis) struct BegunWait {
     /// None: it cannot be read, and has to be asked for again.
     pub next: Option<Next>,
     pub dialect: Option<Dialect>,
-    /// The version of the list that its peer has heard, if it hears of any.
-    pub heard: Option<u64>,
-}
-
-impl BegunWait {
-    /// The peer was removed while it was told the whole list at another wait.
-    pub fn of_gone(reason: Reason) -> Self {
-        Self {
-            next: Some(Next::Gone(Some(reason))),
-            dialect: Some(Dialect::Listed),
-            heard: None,
-        }
-    }
 }
 
 impl Answer for BegunWait {
@@ -102,7 +90,6 @@ impl Answer for BegunWait {
         Ok(Self {
             next: Next::read(needed(row.row())?).ok(),
             dialect: row.text().and_then(|letter| read_dialect(&letter)),
-            heard: row.number(),
         })
     }
 }

@@ -66,15 +66,17 @@ impl Answer for SomeRooms {
 /// Events.
 pub(in crate::peer_list::redis) struct EventLines {
     /// The number of the last of them.
-    pub newest: u64,
+    pub last: u64,
     pub lines: Vec<String>,
+    pub has_more: bool,
 }
 
 impl Answer for EventLines {
     fn read(mut row: Row) -> Result<Self, Refusal> {
         Ok(Self {
-            newest: needed(row.number())?,
+            last: needed(row.number())?,
             lines: row.row().map(Row::texts).unwrap_or_default(),
+            has_more: row.kind() == "1",
         })
     }
 }

@@ -25,6 +25,7 @@
 --   rooms                hash: the number of peers of each room, including unlisted ones
 --   rooms:since          hash: when each room began
 --   events               list: the last events; the newest is `event`
+--   listeners            set: the nodes that are told when there are events
 --   room_version         the highest version that the list of a room had that has ended
 --   copies:NODE          set: the rooms of whose lists a node has a copy
 --   nodes                sorted set: until when each node counts as alive
@@ -88,6 +89,9 @@
 --   began, opening       when the newest wait began, by its node; the name of the last
 --                        attempt to open a socket
 --   over                 a wait that ended, and may not have begun
+--   previous, previous_at
+--                        the wait that the newest one, or a session, took over from, and
+--                        when: its node soon says what the peer has heard there
 --   link                 `NODE number`: the connection of its last request
 --   lent, lent_by, lent_at, lent_number
 --                        what is on loan: the lease, its node, since when, the number

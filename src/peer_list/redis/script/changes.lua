@@ -29,7 +29,9 @@ local function event(kind, reason, peer)
   local connected = kind ~= 'disconnect' and peer:is_connected()
   local line = string.format('%.0f %s %s %s', number, kind, reason, info(peer, connected))
   keep(shard('events'), line, EVENTS_QUEUED)
-  tell_all('e')
+  for _, node in ipairs(call('SMEMBERS', shard('listeners'))) do
+    tell(node, 'e')
+  end
 end
 
 -- The entry of a peer in the log.

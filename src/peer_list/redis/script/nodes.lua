@@ -7,6 +7,7 @@ local BURIED_AT_ONCE = 100
 local function bury(node, reason)
   -- If the node lives after all, it has to report again what is open there.
   call('SREM', shard('announced'), node)
+  call('SREM', shard('listeners'), node)
   local removed = {}
   local buried, whom = 0, nil
   while buried < BURIED_AT_ONCE and pushed < PUSHED_AT_ONCE do
@@ -58,7 +59,7 @@ local function bury(node, reason)
 end
 
 -- The number of the stored form. A version that cannot read the earlier form raises it.
-local SCHEMA = '4'
+local SCHEMA = '5'
 
 -- This node lives, and these are the highest ids that it has seen in the root list and in
 -- rooms. `elsewhere`: how many peers the other shards have. Returns whether it is new to the

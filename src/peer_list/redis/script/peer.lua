@@ -197,11 +197,26 @@ function Peer:wake()
   end
 end
 
+-- Its wait is given nothing any more. The node of the wait is asked what the peer has heard
+-- there: it tells waits of the list by itself.
+function Peer:take_over()
+  if not self.is.wait or not self.is.node then
+    return
+  end
+  tell(self.is.node, 'o' .. self:member() .. ' ' .. self.is.wait)
+  if self.is.dialect == 'l' then
+    self:set('previous', self.is.wait)
+    self:set('previous_at', NOW)
+  end
+end
+
 -- Begins a session: its earlier waits are given nothing any more.
 function Peer:begin_session()
   if self.is.socket then
     -- Ends the sockets of earlier sessions.
     tell(self.is.node, string.format('x%s %.0f', self:member(), self:number('session') + 1))
+  else
+    self:take_over()
   end
   -- Not even a server that has lost its last data gives a session number twice.
   self:set_number('session', math.max(self:number('session') + 1, now))
@@ -246,6 +261,10 @@ function Peer:refuses(token)
   end
   if not is.protected then
     self:set('protected', '1')
+    if self.is.wait and self.is.node then
+      -- The wait there may be of somebody who has not shown it.
+      tell(self.is.node, 'p' .. self:member())
+    end
     -- Before it was protected, anybody may have numbered messages.
     self:set('sent', nil)
   end

@@ -17,6 +17,20 @@ local function lend(peer, lease, number)
   peer:set('lent_number', number)
 end
 
+-- In ms: a node that is asked what a peer has heard there has answered by then, unless it is
+-- dead.
+local HEARD_WITHIN = 300
+
+-- The node of an earlier wait may have told more of the list than this server knows. Returns
+-- for how many ms to wait for its answer.
+local function unheard_for(peer, version)
+  if not peer.is.previous or peer:number('heard') >= version then
+    return 0
+  end
+  local left = peer:number('previous_at') + HEARD_WITHIN - now
+  return math.max(math.min(left, HEARD_WITHIN), 0)
+end
+
 -- The next thing that a peer should hear, lent under `lease`.
 local function next_news(peer, lease, told)
   local is = peer.is
@@ -50,8 +64,15 @@ local function next_news(peer, lease, told)
       peer:set_number('offered', math.max(peer:number('offered'), tonumber(number)))
       return { 'message', number, kind, from, string.sub(raw, header + 1) }
     end
-  elseif silent or knows >= told then
-    return { 'none' }
+  elseif silent then
+    return { 'none', '-' }
+  end
+  local unheard = unheard_for(peer, version)
+  if unheard > 0 then
+    return { 'later', string.format('%.0f', unheard) }
+  end
+  if not raw and knows >= told then
+    return { 'none', string.format('%.0f', knows) }
   end
   if is.dialect ~= 'b' then
     lend(peer, lease)
@@ -79,8 +100,10 @@ local function is_before(wait, other)
   return node == same and is_after(last, number)
 end
 
--- `name`: of the wait. `lingers`: the wait was answered.
-local function answered(peer, name, lingers)
+-- `name`: of the wait. `lingers`: the wait was answered. `at`: when it was over, in ms (nil:
+-- now).
+local function answered(peer, name, lingers, at)
+  at = at or now
   if lingers == '1' and name ~= peer.is.goodbye then
     if name == peer.is.late then
       -- If it polls again, it still runs.
@@ -88,15 +111,18 @@ local function answered(peer, name, lingers)
     else
       peer:come_back()
     end
+  elseif lingers == '1' and at < peer:number('said') then
+    -- It was over before it could be ended for that.
+    peer:set('asked', nil)
   end
-  peer:set('seen', NOW)
+  peer:set_number('seen', math.max(math.min(peer:number('seen'), now), at))
   if lingers == '1' then
-    peer:set_number('linger', now + LINGER)
+    peer:set_number('linger', math.max(math.min(peer:number('linger'), now + LINGER), at + LINGER))
   end
 end
 
-local function end_wait(peer, name, is_newest, lingers)
-  answered(peer, name, lingers)
+local function end_wait(peer, name, is_newest, lingers, at)
+  answered(peer, name, lingers, at)
   if is_newest then
     -- Earlier waits of the peer are given nothing any more.
     peer:set('wait', nil)
@@ -111,6 +137,18 @@ local function note_heard(peer, version)
   set_heard(peer, math.max(peer:number('heard'), math.min(tonumber(version), current())))
 end
 
+-- A peer has heard this version ('': none) at a wait.
+local function note_heard_at(peer, wait, version)
+  local is_previous = wait == peer.is.previous
+  if version ~= '' and (is_previous or wait == peer.is.wait) then
+    note_heard(peer, version)
+  end
+  if is_previous then
+    peer:set('previous', nil)
+    peer:wake()
+  end
+end
+
 -- In ms: the clocks of nodes, which follow this server's, differ by less.
 local CLOCKS_DIFFER = 100
 
@@ -122,14 +160,16 @@ local function newest_began(peer)
 end
 
 -- `began`: '' if a newer wait of its node has overtaken it. (Its own end may have, too.)
--- `before`: a wait that its node has told of the list, up to the version `heard` ('': none).
-function verbs.wait(began, wait, id, token, link, acknowledged, told, before, heard)
+-- `before`: the last wait of the peer at this node ('': none), where it has heard the version
+-- `heard`, if any. `ago`: since when that wait is over, in ms ('': it is not).
+function verbs.wait(began, wait, id, token, link, acknowledged, told, before, heard, ago)
+  local over_at = ago ~= '' and now - tonumber(ago)
   local peer, refused, of = polled(id, token)
   if not peer then
-    if of and before ~= '' and of.is.wait == before then
+    if of and before ~= '' and over_at then
       -- This is the node's report, whoever asks.
-      note_heard(of, heard)
-      end_wait(of, before, true, '1')
+      note_heard_at(of, before, heard)
+      end_wait(of, before, of.is.wait == before, '1', over_at)
       of:store()
     end
     return refused
@@ -145,12 +185,14 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, before, he
     peer:store()
     return { 'ok', { 'outdated' }, peer.is.dialect, '-' }
   end
-  if before ~= '' and peer.is.wait == before then
-    answered(peer, before, '1')
-    note_heard(peer, heard)
+  if before ~= '' then
+    if over_at and peer.is.wait == before then
+      answered(peer, before, '1', over_at)
+    end
+    note_heard_at(peer, before, heard)
   end
-  if peer.is.wait and peer.is.node and peer.is.node ~= NODE then
-    tell(peer.is.node, 'o' .. peer:member() .. ' ' .. peer.is.wait)
+  if peer.is.node ~= NODE then
+    peer:take_over()
   end
   peer:set_number('began', math.max(tonumber(began), newest_began(peer)))
   peer:request(link, '0', NODE)
@@ -167,12 +209,13 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, before, he
   if not peer.is_removed then
     peer:store()
   end
-  return { 'ok', news, peer.is.dialect, peer.is.dialect == 's' and '-' or peer.is.heard }
+  return { 'ok', news, peer.is.dialect }
 end
 
 -- Looks again for news. `lease` is the name of a wait, or `s` and a session.
--- `acknowledged`: the highest number that its client has acknowledged there.
-function verbs.take(began, id, lease, acknowledged, told)
+-- `acknowledged`: the highest number that its client has acknowledged there. `heard`: the
+-- version of the list that the peer has heard at its waits there ('': none).
+function verbs.take(began, id, lease, acknowledged, told, heard)
   local peer = find(id)
   if not peer then
     return { 'gone', why_gone(id) }
@@ -204,6 +247,7 @@ function verbs.take(began, id, lease, acknowledged, told)
     peer:set('wait', lease)
     peer:set_number('began', math.max(tonumber(began), peer:number('began')))
     peer:move(NODE, peer.is.link)
+    note_heard_at(peer, lease, heard)
   end
   if acknowledged ~= '' and tonumber(acknowledged) > peer:number('offered') then
     acknowledge(peer, tonumber(acknowledged))
@@ -239,6 +283,7 @@ function verbs.done(id, lease, hears, number, ends, lingers)
     end
   end
   if ends == '1' then
+    note_heard_at(peer, lease, '')
     end_wait(peer, lease, peer.is.wait == lease, lingers)
   end
   if is_lent and peer.is.wait ~= lease then
@@ -248,24 +293,33 @@ function verbs.done(id, lease, hears, number, ends, lingers)
   return { 'ok' }
 end
 
--- Its node has told a wait of the list, up to this version (0: the client has not got it), and
--- the wait is over.
-function verbs.heard(id, wait, version, lingers)
+-- Its node has told a wait of the list, up to this version ('': the client has not got it),
+-- and the wait is over since `ago` ms.
+function verbs.heard(id, wait, version, lingers, ago)
   local peer = find(id)
   if not peer or peer.is.doomed then
     return { 'gone' }
   end
   local is_newest = peer.is.wait == wait
-  if is_newest then
-    note_heard(peer, version)
-  end
-  end_wait(peer, wait, is_newest, lingers)
+  note_heard_at(peer, wait, version)
+  end_wait(peer, wait, is_newest, lingers, now - tonumber(ago))
   peer:store()
   return { 'ok' }
 end
 
--- A wait that was given nothing is over, and so are earlier waits of its node.
-function verbs.end_wait(id, wait, lingers)
+-- The wait was taken over from: this is the version that the peer has heard there ('': none).
+function verbs.heard_before(id, wait, version)
+  local peer = find(id)
+  if peer and peer.is.previous == wait then
+    note_heard_at(peer, wait, version)
+    peer:store()
+  end
+  return { 'ok' }
+end
+
+-- A wait that was given nothing is over, and so are earlier waits of its node. `heard`: the
+-- version of the list that the peer has heard there ('': none).
+function verbs.end_wait(id, wait, lingers, heard)
   local peer = find(id)
   if not peer or peer.is.doomed then
     return { 'gone', peer and peer.is.doomed or why_gone(id) }
@@ -275,6 +329,7 @@ function verbs.end_wait(id, wait, lingers)
     peer:unlend()
   end
   local is_newest = peer.is.wait == wait or is_before(peer.is.wait, wait)
+  note_heard_at(peer, wait, heard)
   if peer.is.wait ~= wait then
     -- It may come later than this.
     peer:set('over', wait)

@@ -56,17 +56,26 @@ function verbs.rooms(cursor)
   return { some[1], rooms }
 end
 
--- The kept events after the one with this number (after 0: the last ones, for a new
--- node).
+-- The kept events after the one with this number (after 0: the last ones, for a node that
+-- begins to listen), up to EVENTS_KEPT of them; the number of the last of these, and whether
+-- there are more. The node is told of events from now on.
 function verbs.events(known)
+  call('SADD', shard('listeners'), NODE)
   local newest = tonumber(call('GET', shard('event'))) or 0
   local missing = newest - tonumber(known)
   if tonumber(known) == 0 or missing < 0 then
     missing = EVENTS_KEPT
   end
   missing = math.min(missing, call('LLEN', shard('events')))
-  local lines = missing > 0 and call('LRANGE', shard('events'), -missing, -1) or {}
-  return { string.format('%.0f', newest), lines }
+  local left = math.max(missing - EVENTS_KEPT, 0)
+  local lines = missing > 0 and call('LRANGE', shard('events'), -missing, -left - 1) or {}
+  return { string.format('%.0f', newest - left), lines, left > 0 and '1' or '0' }
+end
+
+-- Nobody at this node wants to hear of events any more.
+function verbs.hear_no_events()
+  call('SREM', shard('listeners'), NODE)
+  return { 'ok' }
 end
 
 -- The number of the last event that the webhook was sent ('': none).
