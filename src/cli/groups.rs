@@ -248,6 +248,11 @@ impl Redis {
         ca.or(cert.map(|_| "WEBRTC_REDIS_CERT (--redis-cert)"))
     }
 
+    /// Whether there are to be several shards, and no Redis that has them.
+    pub fn has_shards_of_nothing(&self) -> bool {
+        self.redis_url.is_none() && self.redis_shards.get() > 1
+    }
+
     /// Whether the URL is that of a Redis Cluster, and all lists would be on one of its masters.
     pub fn is_cluster_of_one(&self) -> bool {
         let url = self.redis_url.as_ref().map(ExposeSecret::expose_secret);

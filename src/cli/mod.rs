@@ -173,6 +173,13 @@ impl Settings {
                 "{setting} has no effect without TLS: set WEBRTC_REDIS_URL to a rediss:// URL too"
             )));
         }
+        if self.redis.has_shards_of_nothing() {
+            return Err(ConfigError(
+                "WEBRTC_REDIS_SHARDS (--redis-shards) has no effect without Redis: set \
+                 WEBRTC_REDIS_URL too"
+                    .into(),
+            ));
+        }
         if self.redis.is_cluster_of_one() {
             return Err(ConfigError(
                 "with redis+cluster:// in WEBRTC_REDIS_URL, set WEBRTC_REDIS_SHARDS to several \

@@ -65,6 +65,18 @@ test('a Redis that would not keep its word ends the start', async (t) => {
   await refused(/it is a read-only replica/);
 });
 
+test('several shards need a Redis, and a cluster needs several', async (t) => {
+  const refused = [
+    [{WEBRTC_REDIS_SHARDS: '4'}, /^WEBRTC_REDIS_SHARDS .*set WEBRTC_REDIS_URL too$/],
+    [{WEBRTC_REDIS_URL: 'redis+cluster://127.0.0.1'}, /set WEBRTC_REDIS_SHARDS to several times/],
+  ];
+  for (const [settings, why] of refused) {
+    const [status, line] = await startInVain(settings);
+    assert.equal(status, 2, line);
+    assert.match(line, why);
+  }
+});
+
 test('a list of another version ends the start', async (t) => {
   const redis = await inMemory(t);
   const refused = async (why) => {
@@ -169,7 +181,7 @@ test('the log warns of nodes with other settings', async (t) => {
   const settings = {WEBRTC_REDIS_URL: redis.url};
   const same = [await startNode(t, settings), await startNode(t, settings)];
   const other = await startNode(t, {...settings, WEBRTC_HEARTBEAT_MS: '20000'});
-  const warnings = ({log}) => log.filter(({message}) => /other settings/.test(message));
+  const warnings = ({log}) => log.filter(({message}) => /other nodes have another/.test(message));
   await until(() => warnings(other).length === 1);
   for (const node of same) assert.deepEqual(warnings(node), []);
 });

@@ -62,7 +62,7 @@ impl RoomDoors {
 
     /// The route `/` of these also as `/rooms/NAME/`. (`/rooms/NAME` is a route already.)
     pub fn with_slash(&self, routes: Router) -> Router {
-        let in_room = self.enter(routes).fallback(not_found);
+        let in_room = self.enter(routes);
         let in_room = in_room.map_request(|mut request: Request| {
             let original = request.uri().clone();
             let root = match original.query() {

@@ -36,11 +36,12 @@ impl ShardLink {
             return;
         };
         let differed = self.health.differ.swap(differ, Ordering::Relaxed);
-        if differ && !differed {
+        // All nodes use all shards, and one warning is enough.
+        if differ && !differed && self.number == 0 {
             warn!(
-                shard = self.number,
-                "other nodes use this list with another version or other settings: give all nodes \
-                 the same settings"
+                "other nodes have another version, or another value of WEBRTC_HEARTBEAT_MS, \
+                 WEBRTC_HEARTBEAT_ANY_REQUEST, WEBRTC_MAX_PEERS, WEBRTC_MAX_ROOM_PEERS or \
+                 WEBRTC_MAX_PENDING_BYTES: give all nodes the same"
             );
         }
         for old in old {
