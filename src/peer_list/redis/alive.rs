@@ -37,7 +37,7 @@ impl ShardLink {
         };
         let differed = self.health.differ.swap(differ, Ordering::Relaxed);
         // All nodes use all shards, and one warning is enough.
-        if differ && !differed && self.number == 0 {
+        if differ && !differed && self.number.unwrap_or(0) == 0 {
             warn!(
                 "other nodes have another version, or another value of WEBRTC_HEARTBEAT_MS, \
                  WEBRTC_HEARTBEAT_ANY_REQUEST, WEBRTC_MAX_PEERS, WEBRTC_MAX_ROOM_PEERS or \
