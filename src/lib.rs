@@ -14,6 +14,7 @@
 //!   every setting.
 //! - [`doors`] are how clients come in, one door for each protocol. Beside them,
 //!   [`operator`] has the operator's API, the stream of events and the webhook.
+//!   [`access`] says who may come in.
 //! - [`peer_list`] is the domain: which peers are signed in, what waits for them, and
 //!   which are stale.
 //!
@@ -23,6 +24,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod access;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod doors;

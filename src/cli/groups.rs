@@ -8,8 +8,12 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::filter::Targets;
 
-use super::values::{self, Doors, WaitLimit, in_milliseconds};
+use super::{
+    ConfigError,
+    values::{self, Doors, WaitLimit, in_milliseconds},
+};
 use crate::{
+    access::Access,
     doors::http::{AllowedRooms, Cors, SignalOpts},
     operator::Webhook,
     peer_list::{ClientIdentity, ClusterOpts, HeartbeatOpts},
@@ -125,16 +129,16 @@ pub(super) struct Clients {
     #[arg(long, env = "WEBRTC_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value_t = SignalOpts::default().max_message_bytes, value_parser = values::bytes)]
     pub max_message_bytes: usize,
 
-    /// Whether each request has to show the token of its peer
+    /// Whether each request has to show the token of its peer: optional or required
+    /// [default: optional; with access control it is required]
     #[arg(
         long,
         env = "WEBRTC_PEER_TOKENS",
         value_name = "WHEN",
-        default_value = "optional",
         ignore_case = true,
         hide_possible_values = true
     )]
-    peer_tokens: PeerTokens,
+    peer_tokens: Option<PeerTokens>,
 
     /// The token that Socket.IO clients must send as `auth.token` [default: none]
     #[arg(long, env = "TOKEN", hide_env_values = true, value_parser = values::secret)]
@@ -142,19 +146,41 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub fn opts(&self, heartbeat_interval: Option<Duration>) -> AppOpts {
+    /// `access`: who may come in.
+    pub fn opts(&self, heartbeat_interval: Option<Duration>, access: &Access) -> AppOpts {
+        let required = self.peer_tokens == Some(PeerTokens::Required);
         AppOpts {
             signal: SignalOpts {
                 enable_cors: self.cors.clone(),
                 wait_timeout: self.wait_ms.0,
-                require_tokens: self.peer_tokens == PeerTokens::Required,
+                // Ids can be guessed, so that a check at the sign-in alone would guard nothing.
+                require_tokens: required || !access.is_open(),
                 heartbeat_interval,
                 max_message_bytes: self.max_message_bytes,
                 rooms: Arc::new(self.rooms.clone()),
+                access: access.clone(),
             },
             doors: self.doors.0.clone(),
             token: self.token.clone(),
         }
+    }
+
+    /// Checks what cannot be beside access control. `way`: the setting that says who may come
+    /// in.
+    pub fn check_beside(&self, way: &str) -> Result<(), ConfigError> {
+        if self.peer_tokens == Some(PeerTokens::Optional) {
+            return Err(ConfigError(format!(
+                "WEBRTC_PEER_TOKENS (--peer-tokens) is optional, but with {way} the tokens of peers \
+                 are required: unset it"
+            )));
+        }
+        if self.token.is_some() {
+            return Err(ConfigError(format!(
+                "TOKEN (--token) and {way} are both set, and one has to say who may come in: unset \
+                 TOKEN"
+            )));
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The settings. Each is an environment variable and a flag with the same meaning, and
 //! the flag counts if both are set.
 
+mod access;
 mod explain;
 mod groups;
 mod host_variable;
@@ -16,9 +17,11 @@ use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 use crate::{
+    access::Access,
     peer_list::MESSAGE_OVERHEAD_BYTES,
     server::{Host, ServerOpts},
 };
+use access::AccessOpts;
 use explain::{explain, unknown, unreadable};
 use host_variable::means_something_else;
 
@@ -44,6 +47,13 @@ pub struct Settings {
 
     #[command(flatten)]
     clients: groups::Clients,
+
+    #[command(flatten)]
+    access: AccessOpts,
+
+    /// Who may come in, by these.
+    #[arg(skip)]
+    admits: Access,
 
     #[command(flatten)]
     operator: groups::Operator,
@@ -136,7 +146,11 @@ impl Settings {
     }
 
     /// Checks rules between several settings.
-    fn check(self) -> Result<Self, ConfigError> {
+    fn check(mut self) -> Result<Self, ConfigError> {
+        self.admits = self.access.access()?;
+        if let Some(way) = self.access.way() {
+            self.clients.check_beside(way)?;
+        }
         let needed = self.clients.max_message_bytes + MESSAGE_OVERHEAD_BYTES;
         if self.peers.max_pending_bytes < needed {
             return Err(ConfigError(format!(
@@ -203,7 +217,9 @@ impl Settings {
             port: self.listening.port,
             heartbeat: self.peers.opts(),
             cluster: self.redis.opts(),
-            app: self.clients.opts(self.peers.heartbeat_interval_ms),
+            app: self
+                .clients
+                .opts(self.peers.heartbeat_interval_ms, &self.admits),
             serve: self.listening.serve_opts(),
             operator: self.operator.opts(),
             webhook: self.operator.webhook(),

@@ -23,6 +23,10 @@ pub(super) struct Peer<'a> {
     heartbeat: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     capacity: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
 }
 
 fn text<S: Serializer>(time: &Rfc3339Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
@@ -42,6 +46,8 @@ impl<'a> From<&'a PeerInfo> for Peer<'a> {
             last_seen: time(info.last_seen),
             heartbeat: info.heartbeat,
             capacity: info.capacity,
+            user: info.identity.user.as_deref(),
+            address: info.identity.address.map(|address| address.to_string()),
         }
     }
 }
@@ -123,6 +129,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::peer_list::Identity;
 
     #[test]
     fn an_event_is_one_line_of_json_with_the_peer_as_it_was() {
@@ -137,13 +144,17 @@ mod tests {
             last_seen: time + Duration::from_secs(60),
             heartbeat: true,
             capacity: Some(3),
+            identity: Identity {
+                user: Some("u-1".into()),
+                address: "127.0.0.1".parse().ok(),
+            },
         };
         let reason = Reason::TimedOut;
         let (name, json) = event(12, &PeerEvent::PeerRemoved { peer, reason });
         assert_eq!(name, "disconnect");
         assert_eq!(
             json,
-            r#"{"event":"disconnect","sequence":12,"peer":{"id":7,"room":"lobby","name":"a \"b\"","door":"http","connected":false,"since":"1970-01-01T00:00:01.500Z","lastSeen":"1970-01-01T00:01:01.500Z","heartbeat":true,"capacity":3},"reason":"timed_out"}"#
+            r#"{"event":"disconnect","sequence":12,"peer":{"id":7,"room":"lobby","name":"a \"b\"","door":"http","connected":false,"since":"1970-01-01T00:00:01.500Z","lastSeen":"1970-01-01T00:01:01.500Z","heartbeat":true,"capacity":3,"user":"u-1","address":"127.0.0.1"},"reason":"timed_out"}"#
         );
     }
 }

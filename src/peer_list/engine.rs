@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Added, Caller, Card, Delivery, EventCursor, HeartbeatOpts, Lines, Listing, LogEvents,
+    Added, Caller, Card, Delivery, EventCursor, HeartbeatOpts, Identity, Lines, Listing, LogEvents,
     PeerEvents, PeerId, PeerInfo, PeerToken, Reason, Refusal, RoomInfo, RoomName, SignInOpts,
     SignedIn, Unlisted,
 };
@@ -157,7 +157,12 @@ pub trait Channels {
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
     /// [`WrongToken`](Refusal::WrongToken).
-    async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal>;
+    async fn resume_unlisted(
+        &self,
+        id: PeerId,
+        token: &PeerToken,
+        identity: &Identity,
+    ) -> Result<Added, Refusal>;
 
     /// Puts a peer that came in unlisted into the list, tells the others, and publishes its
     /// hello. Returns the other peers in the list. Of two peers that are listed at the same

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
-use super::{PeerId, RoomName};
+use super::{Identity, PeerId, RoomName};
 
 /// A peer as it was at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct PeerInfo {
     /// How many more viewers it can serve, if it has said so (the capacity extension of
     /// 3DStreamingToolkit).
     pub capacity: Option<u64>,
+    /// Who is behind it.
+    pub identity: Identity,
 }
 
 /// What subscribers of the list hear.
@@ -114,5 +116,6 @@ pub(super) fn test_event(id: u32) -> PeerEvent {
         last_seen: SystemTime::UNIX_EPOCH,
         heartbeat: false,
         capacity: None,
+        identity: Identity::default(),
     })
 }

@@ -11,13 +11,18 @@ use super::{Engine, HeartbeatOpts, RoomName, memory::MemoryEngine};
 ///
 /// ```
 /// use signal_http_heartbeat::{HeartbeatOpts, TimeoutPeerList};
-/// use signal_http_heartbeat::peer_list::{Dialect, Refusal, SignInOpts};
+/// use signal_http_heartbeat::peer_list::{Dialect, Identity, Refusal, SignInOpts};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Refusal> {
 /// let list = TimeoutPeerList::new(HeartbeatOpts::default());
 /// assert!(list.is_empty());
-/// let opts = SignInOpts { door: "mine", dialect: Dialect::Listed, protected: false };
+/// let opts = SignInOpts {
+///     door: "mine",
+///     dialect: Dialect::Listed,
+///     protected: false,
+///     identity: Identity::default(),
+/// };
 /// let alice = list.add_peer(Some("alice"), opts).await?;
 /// assert_eq!(list.peer_ids(), [alice.id]);
 /// assert_eq!(list.format(), "alice,1,1\n");

@@ -43,7 +43,8 @@ pub use event_log::{EVENTS_KEPT, LogEvents, Missed};
 pub use events::{PeerEvent, PeerInfo, Reason};
 pub use lines::Lines;
 pub use list::TimeoutPeerList;
-pub use peer::{Dialect, MAX_NAME_BYTES, PeerId, SignInOpts};
+pub(crate) use peer::name_for_list;
+pub use peer::{Dialect, Identity, MAX_NAME_BYTES, PeerId, SignInOpts};
 #[cfg(feature = "redis")]
 pub use redis::{ClientIdentity, ClusterOpts, ConnectError};
 pub use refusal::Refusal;

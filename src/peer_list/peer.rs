@@ -1,6 +1,6 @@
 //! What every list says of a peer: its id, its name, and how it comes in.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 /// The longest name a peer can have, in bytes; longer ones are cut.
 pub const MAX_NAME_BYTES: usize = 512;
@@ -63,8 +63,17 @@ impl Dialect {
     }
 }
 
+/// Who is behind a peer, as the server knows it beside what the peer says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The user that access control has found. A peer comes back only for the same user.
+    pub user: Option<Arc<str>>,
+    /// The address of its client.
+    pub address: Option<IpAddr>,
+}
+
 /// How a peer signs in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignInOpts {
     /// The name of its door, as events and the operator's API show it. It has no spaces.
     pub door: &'static str,
@@ -73,13 +82,15 @@ pub struct SignInOpts {
     /// Whether each request that acts as the peer has to show its token from the start.
     /// (After a request has shown it, each has to in any case.)
     pub protected: bool,
+    /// Who is behind it.
+    pub identity: Identity,
 }
 
 /// A name as it may stand in a line of the list: commas, control characters, line
 /// separators and controls of the direction of writing become `_`, and it is cut to
 /// [`MAX_NAME_BYTES`] on a character boundary. Without this a name could forge a
 /// line, or look like another.
-pub(super) fn name_for_list(name: &str) -> Arc<str> {
+pub(crate) fn name_for_list(name: &str) -> Arc<str> {
     let mut clean = String::with_capacity(name.len().min(MAX_NAME_BYTES));
     for c in name.chars() {
         let c = if is_misleading(c) { '_' } else { c };

@@ -33,6 +33,9 @@ pub enum Refusal {
     /// The token does not belong to the peer.
     #[error("the token does not belong to the peer")]
     WrongToken,
+    /// The peer belongs to another user, so that this one cannot come back as it.
+    #[error("the peer belongs to another user")]
+    OtherUser,
     /// The peer is protected, and its token was not shown.
     #[error("the peer is protected, and its token was not shown")]
     MissingToken,

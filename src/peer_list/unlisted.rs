@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{PeerId, PeerToken};
+use super::{Identity, PeerId, PeerToken};
 
 /// A peer that is about to come in unlisted.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,8 @@ pub struct Unlisted<'a> {
     pub door: &'static str,
     /// The channels that it is in from the start, at no cost.
     pub channels: &'a [&'a str],
+    /// Who is behind it.
+    pub identity: &'a Identity,
 }
 
 /// A peer that came in unlisted, as

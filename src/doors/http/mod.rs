@@ -30,7 +30,7 @@ use tower::{service_fn, util::option_layer};
 pub use super::kit::{AllowedRooms, Cors, SignalOpts};
 
 use super::kit::{
-    RequestError, RoomDoors, Transport, body, cors_layer, guard, list_of_room,
+    Coming, Gate, RequestError, RoomDoors, Transport, body, cors_layer, guard, list_of_room,
     log::names_peer,
     only,
     query::Query,
@@ -70,6 +70,7 @@ pub fn signal_router(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
 pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
     let door = Door {
         peer_list,
+        gate: Gate::new(opts.access.clone(), DOOR),
         opts: Arc::new(opts),
     };
     let waiting = door.clone();
@@ -95,6 +96,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
 #[derive(Clone)]
 struct Door {
     peer_list: TimeoutPeerList,
+    gate: Gate,
     opts: Arc<SignalOpts>,
 }
 
@@ -151,11 +153,7 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
     only(&[Method::GET], &request)?;
     let query = Query::of(&request);
     let (name, dialect) = query.name()?;
-    let opts = SignInOpts {
-        door: DOOR,
-        dialect,
-        protected: query.text("resume")?.is_some_and(|resume| resume == "true"),
-    };
+    let protected = query.text("resume")?.is_some_and(|resume| resume == "true");
     let claim = if query.has("peer_id") {
         let id = query.peer_id("peer_id")?;
         door.token(&request)?.map(|token| (id, token))
@@ -165,11 +163,26 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
         query.token(request.headers())?;
         None
     };
+    let admitted = door.gate.admit(Coming {
+        list: &door.peer_list,
+        uri: request.uri(),
+        headers: request.headers(),
+        name: Some(&name),
+        token: None,
+    });
+    let admitted = admitted.await?;
+    let opts = SignInOpts {
+        door: DOOR,
+        dialect,
+        protected,
+        identity: admitted.identity().clone(),
+    };
     let resumed = match &claim {
         Some((id, token)) => {
-            door.peer_list
-                .resume_peer(*id, token, Some(&name), opts)
-                .await
+            let resumed = door
+                .peer_list
+                .resume_peer(*id, token, Some(&name), opts.clone());
+            resumed.await
         }
         None => Err(Refusal::UnknownPeer),
     };

@@ -1,12 +1,12 @@
 //! The reasons for which a request can be refused, and the status and text of each.
 
-#[cfg(feature = "operator")]
-use axum::http::header::WWW_AUTHENTICATE;
 use axum::{
     extract::Request,
     http::{
         Method, StatusCode,
-        header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION},
+        header::{
+            ALLOW, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
+        },
     },
     response::{IntoResponse, Response},
 };
@@ -14,7 +14,10 @@ use axum::{
 use tracing::debug;
 
 use super::reply::{self, reply};
-use crate::peer_list::{Refusal, RoomNameError};
+use crate::{
+    access::Denied,
+    peer_list::{Refusal, RoomNameError},
+};
 
 /// Why a request was refused. A refused request has changed nothing, except that what was
 /// asked of a list that cannot be reached may have been done ([`Refusal::Unavailable`]).
@@ -39,6 +42,10 @@ pub(crate) enum RequestError {
     MissingToken,
     /// The token does not belong to the peer.
     WrongToken,
+    /// The peer belongs to another user.
+    OtherUser,
+    /// Access control does not let the client in.
+    Denied(Denied),
     Repeated(&'static str),
     /// The named parameter is the id of a peer that is not signed in.
     NotSignedIn(&'static str),
@@ -110,7 +117,16 @@ impl RequestError {
             | Self::BadRoomName
             | Self::NoSuchRoom
             | Self::OnlyWebSockets => StatusCode::NOT_FOUND,
-            Self::ForeignOrigin | Self::MissingToken | Self::WrongToken => StatusCode::FORBIDDEN,
+            Self::ForeignOrigin | Self::MissingToken | Self::WrongToken | Self::OtherUser => {
+                StatusCode::FORBIDDEN
+            }
+            Self::Denied(denied) => match denied {
+                Denied::Missing | Denied::Invalid | Denied::Expired | Denied::TooEarly => {
+                    StatusCode::UNAUTHORIZED
+                }
+                Denied::Room | Denied::Name | Denied::Refused => StatusCode::FORBIDDEN,
+                Denied::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            },
             #[cfg(feature = "operator")]
             Self::MalformedRoom(_) | Self::Unfit(_) => StatusCode::BAD_REQUEST,
             #[cfg(feature = "operator")]
@@ -161,6 +177,10 @@ impl RequestError {
                 "the token does not belong to the peer: sign in again, without peer_id and token"
                     .into()
             }
+            Self::OtherUser => {
+                "the peer belongs to another user: sign in again, without peer_id and token".into()
+            }
+            Self::Denied(denied) => format!("{denied}: {}", way_out(*denied)),
             Self::Repeated(name) => format!("{name} is given more than once: send it once"),
             Self::NotSignedIn(name) => format!("the peer in {name} is not signed in"),
             Self::ServerFull => "the server is full: try again later".into(),
@@ -237,6 +257,10 @@ impl RequestError {
             }
             #[cfg(feature = "operator")]
             Self::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Self::Denied(Denied::Unavailable) => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::Denied(_) if self.status() == StatusCode::UNAUTHORIZED => {
+                Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+            }
             Self::WebSocketVersion => Some((SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))),
             Self::MethodNotAllowed(allowed) => {
                 let allowed = HeaderValue::try_from(names(allowed, ", "));
@@ -244,6 +268,19 @@ impl RequestError {
             }
             _ => None,
         }
+    }
+}
+
+/// What a client can do that may not come in.
+fn way_out(denied: Denied) -> &'static str {
+    match denied {
+        Denied::Missing => "send Authorization: Bearer TOKEN, or access_token=TOKEN in the query",
+        Denied::Invalid | Denied::Expired => "get another one",
+        Denied::TooEarly => "wait, or set the clock",
+        Denied::Room => "use a room that it names",
+        Denied::Name => "use the name that it names",
+        Denied::Refused => "ask whoever runs it",
+        Denied::Unavailable => "try again soon",
     }
 }
 
@@ -282,6 +319,7 @@ impl From<Refusal> for RequestError {
             Refusal::UnknownPeer => Self::NotSignedIn("`peer_id`"),
             Refusal::UnknownReceiver => Self::NotSignedIn("`to`"),
             Refusal::WrongToken => Self::WrongToken,
+            Refusal::OtherUser => Self::OtherUser,
             Refusal::MissingToken => Self::MissingToken,
             Refusal::MailboxFull => Self::MailboxFull,
             Refusal::OutOfOrder => Self::OutOfOrder,

@@ -1,6 +1,7 @@
 //! What doors are built from: the parameters, replies and errors of requests, the check
 //! of origins, peers that are told their news through a socket, and WebSockets.
 
+mod admission;
 pub(crate) mod body;
 mod cors;
 mod error;
@@ -17,6 +18,7 @@ pub(crate) mod talk;
 mod transport;
 pub(crate) mod upgrade;
 
+pub(crate) use admission::{Coming, Gate};
 pub(crate) use cors::cors_layer;
 #[cfg(feature = "socketio")]
 pub(crate) use cors::cors_layer_with_credentials;

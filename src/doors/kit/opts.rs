@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{AllowedRooms, Cors};
+use crate::access::Access;
 
 /// How the doors answer. Sockets follow what concerns them: origins, tokens and sizes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SignalOpts {
     /// Which pages of other origins may use the server. Default: all.
     pub enable_cors: Cors,
@@ -30,6 +31,11 @@ pub struct SignalOpts {
     pub max_message_bytes: usize,
     /// Which rooms clients may use. Default: all.
     pub rooms: Arc<AllowedRooms>,
+    /// Who may come in. Default: everybody. If not everybody may, [`require_tokens`] should be
+    /// set: ids can be guessed.
+    ///
+    /// [`require_tokens`]: SignalOpts::require_tokens
+    pub access: Access,
 }
 
 impl Default for SignalOpts {
@@ -41,6 +47,7 @@ impl Default for SignalOpts {
             heartbeat_interval: None,
             max_message_bytes: 512 * 1024,
             rooms: Arc::default(),
+            access: Access::default(),
         }
     }
 }

@@ -19,14 +19,18 @@ use super::{
     packet::{self, Told},
 };
 use crate::{
-    doors::kit::push::{End, PushPeer, Return},
+    access::{Admitted, Denied},
+    doors::kit::{
+        Coming, Gate,
+        push::{End, PushPeer, Return},
+    },
     peer_list::{Added, Delivery, News, PeerToken, Reason, Refusal, TimeoutPeerList, Unlisted},
 };
 
 mod said;
 
 /// The name of this door, as events and the operator's API show it.
-const DOOR: &str = "socketio";
+pub(super) const DOOR: &str = "socketio";
 
 /// The scope of the names that clients give in `ready`.
 const SCOPE: &str = "socketio";
@@ -85,6 +89,7 @@ const MAX_QUESTIONS: usize = 1024;
 pub(super) struct Members {
     /// The token that clients have to show, if one is set.
     pub token: Option<SecretString>,
+    pub gate: Gate,
     pub connections: Arc<Connections>,
 }
 
@@ -127,7 +132,12 @@ impl Members {
         let auth: Auth = serde_json::from_slice(&shown).unwrap_or_default();
         drop(shown);
         let joined = Box::pin(self.join(session, &handshake, &auth)).await;
-        let (peer, added, back) = match joined {
+        let Joined {
+            peer,
+            added,
+            back,
+            admitted,
+        } = match joined {
             Ok(Some(joined)) => joined,
             Ok(None) => return,
             Err(refused) => {
@@ -151,6 +161,7 @@ impl Members {
             public_id,
             is_numbered,
             token: back.resumes.then_some(added.token),
+            admitted,
             family: Mutex::new(Family::of(&added.channels)),
             name: Mutex::new(added.alias),
             is_greeted: Mutex::new(false),
@@ -177,6 +188,25 @@ impl Members {
             .await;
     }
 
+    /// Asks until it can be found out whether the client may come in: one that is sent away would
+    /// not come back.
+    async fn admit(&self, handshake: &Handshake, auth: &Auth) -> Result<Admitted, Refused> {
+        loop {
+            let admitted = self.gate.admit(Coming {
+                list: &handshake.list,
+                uri: &handshake.uri,
+                headers: &handshake.headers,
+                // It says its name later.
+                name: None,
+                token: auth.token(),
+            });
+            match admitted.await {
+                Err(Denied::Unavailable) => sleep(UNAVAILABLE_PAUSE).await,
+                admitted => return admitted.map_err(|_| Refused::Token),
+            }
+        }
+    }
+
     /// None if the socket has closed. While the list cannot be reached the socket stays
     /// open: a client that is sent away would not come back.
     async fn join(
@@ -184,21 +214,27 @@ impl Members {
         session: &Session,
         handshake: &Handshake,
         auth: &Auth,
-    ) -> Result<Option<(PushPeer, Added, Return)>, Refused> {
+    ) -> Result<Option<Joined>, Refused> {
         if !auth.shows(self.token.as_ref()) {
             return Err(Refused::Token);
         }
         let back = Return::of(&handshake.uri, &handshake.headers);
         let back = back.map_err(|_| Refused::PeerToken)?;
         let key = auth.session_key();
-        let gone = session.gone();
+        let joining = async {
+            let admitted = self.admit(handshake, auth).await?;
+            let (peer, added) = join_list(&handshake.list, key, &back, &admitted).await?;
+            Ok(Joined {
+                peer,
+                added,
+                back,
+                admitted,
+            })
+        };
         tokio::select! {
             biased;
-            () = gone => Ok(None),
-            joined = join_list(&handshake.list, key, &back) => {
-                let (peer, added) = joined?;
-                Ok(Some((peer, added, back)))
-            }
+            () = session.gone() => Ok(None),
+            joined = joining => joined.map(Some),
         }
     }
 }
@@ -207,15 +243,18 @@ async fn join_list(
     list: &TimeoutPeerList,
     key: Option<&str>,
     back: &Return,
+    admitted: &Admitted,
 ) -> Result<(PushPeer, Added), Refused> {
+    let identity = admitted.identity();
     let coming = Unlisted {
         key,
         door: DOOR,
         channels: &Family::CHANNELS,
+        identity,
     };
     loop {
         let claimed = match &back.claim {
-            Some((id, token)) => list.resume_unlisted(*id, token).await,
+            Some((id, token)) => list.resume_unlisted(*id, token, identity).await,
             None => Err(Refusal::UnknownPeer),
         };
         let added = match claimed {
@@ -232,12 +271,20 @@ async fn join_list(
             Ok(joined) => return Ok(joined),
             Err(Refusal::Full) => return Err(Refused::Full),
             Err(Refusal::RoomFull) => return Err(Refused::RoomFull),
-            Err(Refusal::WrongToken) => return Err(Refused::PeerToken),
+            Err(Refusal::WrongToken | Refusal::OtherUser) => return Err(Refused::PeerToken),
             // A peer that comes back may be collected in between.
             Err(Refusal::UnknownPeer) => {}
             Err(_) => sleep(UNAVAILABLE_PAUSE).await,
         }
     }
+}
+
+/// A socket whose peer is in the list.
+struct Joined {
+    peer: PushPeer,
+    added: Added,
+    back: Return,
+    admitted: Admitted,
 }
 
 /// How the session of a socket ended.
@@ -272,6 +319,8 @@ struct Member {
     public_id: String,
     /// Messages are numbered in both directions.
     is_numbered: bool,
+    /// What access control has found.
+    admitted: Admitted,
     /// The token, for a client that can come back with it.
     token: Option<PeerToken>,
     family: Mutex<Option<Family>>,

@@ -33,13 +33,13 @@ use subtle::ConstantTimeEq;
 use tower::service_fn;
 
 use super::kit::{
-    Cors, RequestError, body, guard, list_of, only,
+    Coming, Cors, Gate, RequestError, body, guard, list_of, only,
     reply::{self, reply},
 };
-use crate::peer_list::TimeoutPeerList;
+use crate::{access::Access, peer_list::TimeoutPeerList};
 use connections::Connections;
 use engineio::{EngineIo, Handshake, Serve, Session, Unconnected};
-use member::Members;
+use member::{DOOR, Members};
 
 /// Our own small client, for pages that have none.
 const CLIENT: &str = include_str!("client.js");
@@ -60,11 +60,14 @@ pub(crate) fn routes(
     peer_list: TimeoutPeerList,
     max_message_bytes: usize,
     token: Option<SecretString>,
+    access: Access,
     cors: &Cors,
 ) -> Routes {
     let told = Arc::new(Connections::default());
+    let gate = Gate::new(access, DOOR);
     let members = Members {
         token,
+        gate: gate.clone(),
         connections: told.clone(),
     };
     let engine = EngineIo::new(peer_list.clone(), max_message_bytes, members);
@@ -82,7 +85,7 @@ pub(crate) fn routes(
             "/reliable-signaler/signaler.js",
             any(async |r| script(r, SIGNALER)),
         )
-        .with_state((peer_list, told));
+        .with_state((peer_list, gate, told));
     Routes { transport, others }
 }
 
@@ -108,6 +111,11 @@ impl Auth {
         key.filter(|key| (16..=64).contains(&key.len()))
     }
 
+    /// The access token, if the client shows it by the means of Socket.IO.
+    fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     fn shows(&self, wanted: Option<&SecretString>) -> bool {
         let Some(wanted) = wanted else { return true };
         let wanted = wanted.expose_secret();
@@ -118,11 +126,21 @@ impl Auth {
 }
 
 async fn connections(
-    State((peer_list, told)): State<(TimeoutPeerList, Arc<Connections>)>,
+    State((peer_list, gate, told)): State<(TimeoutPeerList, Gate, Arc<Connections>)>,
     request: Request,
 ) -> Result<Response, RequestError> {
     only(&[Method::GET], &request)?;
-    let cards = list_of(&request, &peer_list).cards().await?;
+    let list = list_of(&request, &peer_list);
+    // They name peers.
+    let admitted = gate.admit(Coming {
+        list: &list,
+        uri: request.uri(),
+        headers: request.headers(),
+        name: None,
+        token: None,
+    });
+    admitted.await?;
+    let cards = list.cards().await?;
     let mut response = reply(body::parts(told.list(&cards)));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
@@ -162,7 +180,7 @@ mod tests {
             max_peers: 1,
             ..HeartbeatOpts::default()
         });
-        let door = routes(list, 1000, None, &Cors::AnyOrigin).transport;
+        let door = routes(list, 1000, None, Access::default(), &Cors::AnyOrigin).transport;
         let (status, hello) = ask(&door, Method::GET, "", "").await;
         assert_eq!(status, 200);
         let hello: Value = serde_json::from_str(&hello[1..]).unwrap();

@@ -29,12 +29,13 @@ use tracing::debug;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::kit::{
-    RequestError, SignalOpts, guard, list_of, only,
+    Coming, Gate, RequestError, SignalOpts, guard, list_of, only,
     push::{End, PushPeer, Return, ping_interval},
     query::Query,
     talk::{Life, Lost, Talk, WebSocket},
     upgrade::{self, Stream, Upgrade},
 };
+use crate::access::Admitted;
 use crate::peer_list::{
     Delivery, Dialect, Lines, News, PeerId, PeerToken, Reason, Refusal, SendOpts, SignInOpts,
     SignedIn, TimeoutPeerList,
@@ -58,6 +59,7 @@ const REPLACED: CloseCode = CloseCode::Library(4001);
 #[derive(Clone)]
 struct Door {
     peer_list: TimeoutPeerList,
+    gate: Gate,
     max_message_bytes: usize,
     /// Whether a `senderId` must be the sender's own id.
     senders_are_proved: bool,
@@ -69,6 +71,7 @@ struct Door {
 pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
     let door = Door {
         peer_list,
+        gate: Gate::new(opts.access.clone(), DOOR),
         max_message_bytes: opts.max_message_bytes,
         senders_are_proved: opts.require_tokens,
         peers: Arc::default(),
@@ -111,16 +114,24 @@ async fn upgrade(
     }
     let joining = Joining::of(&request)?;
     let upgrade = Upgrade::of(&mut request)?;
+    let admitted = door.gate.admit(Coming {
+        list: &door.peer_list,
+        uri: request.uri(),
+        headers: request.headers(),
+        name: joining.name.as_deref(),
+        token: None,
+    });
+    let admitted = admitted.await?;
     if let Some((id, token)) = &joining.back.claim {
         door.peer_list.check_token(*id, Some(token)).await?;
     } else {
         door.peer_list.has_space(0)?;
     }
-    Ok(upgrade.accept(move |stream| serve(door, joining, stream)))
+    Ok(upgrade.accept(move |stream| serve(door, joining, admitted, stream)))
 }
 
 /// Serves a WebSocket: its peer is signed in while the socket is open.
-async fn serve(door: Door, joining: Joining, stream: Stream) {
+async fn serve(door: Door, joining: Joining, admitted: Admitted, stream: Stream) {
     let mut socket = WebSocket::new(stream, door.max_message_bytes);
     let dialect = if joining.events {
         Dialect::Listed
@@ -131,8 +142,11 @@ async fn serve(door: Door, joining: Joining, stream: Stream) {
         door: DOOR,
         dialect,
         protected: joining.back.resumes,
+        identity: admitted.identity().clone(),
     };
-    let SignedIn { id, token, list } = match sign_in(&door.peer_list, &joining, opts).await {
+    let name = admitted.fixed_name().or(joining.name.as_deref());
+    let signed_in = sign_in(&door.peer_list, name, &joining.back, opts).await;
+    let SignedIn { id, token, list } = match signed_in {
         Ok(signed_in) => signed_in,
         Err((code, reason)) => return socket.close(code, reason).await,
     };
@@ -164,15 +178,16 @@ const UNAVAILABLE: (CloseCode, &str) = (CloseCode::Again, "try again soon");
 /// list still holds it. An error says how to close the socket.
 async fn sign_in(
     list: &TimeoutPeerList,
-    joining: &Joining,
+    name: Option<&str>,
+    back: &Return,
     opts: SignInOpts,
 ) -> Result<SignedIn, (CloseCode, &'static str)> {
-    let name = joining.name.as_deref();
-    if let Some((id, token)) = &joining.back.claim {
-        match list.resume_peer(*id, token, name, opts).await {
+    if let Some((id, token)) = &back.claim {
+        match list.resume_peer(*id, token, name, opts.clone()).await {
             Ok(signed_in) => return Ok(signed_in),
             Err(Refusal::UnknownPeer) => {}
             Err(Refusal::WrongToken) => return Err((CloseCode::Policy, "not your token")),
+            Err(Refusal::OtherUser) => return Err((CloseCode::Policy, "not your peer")),
             Err(_) => return Err(UNAVAILABLE),
         }
     }

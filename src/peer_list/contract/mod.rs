@@ -113,10 +113,17 @@ use every_engine_in_any_case;
 
 type Waiting = Pin<Box<dyn Future<Output = Result<Delivery, Refusal>>>>;
 
+/// Of whom nothing is known.
+const NOBODY: Identity = Identity {
+    user: None,
+    address: None,
+};
+
 const LISTED: SignInOpts = SignInOpts {
     door: "http",
     dialect: Dialect::Listed,
     protected: false,
+    identity: NOBODY,
 };
 
 /// Its requests have to show its token.
@@ -134,6 +141,7 @@ const SOCKET: SignInOpts = SignInOpts {
     door: "websocket",
     dialect: Dialect::Silent,
     protected: false,
+    identity: NOBODY,
 };
 
 /// A request of a peer that waits until it is given something.
@@ -190,8 +198,9 @@ fn text(lines: &Lines) -> String {
 
 /// Signs a peer in, as a door does.
 async fn added(list: &TestList, name: &str, opts: SignInOpts) -> SignedIn {
+    let dialect = opts.dialect;
     let added = list.add_peer(Some(name), opts).await.unwrap();
-    if opts.dialect != Dialect::Silent {
+    if dialect != Dialect::Silent {
         let request = list.open_request(old_caller(added.id)).unwrap();
         request.answered();
         list.settle().await;
@@ -297,6 +306,7 @@ async fn come(list: &TimeoutPeerList, key: Option<&str>) -> Added {
         key,
         door: "relay",
         channels: &[CHANNEL],
+        identity: &NOBODY,
     };
     list.add_unlisted(coming).await.unwrap()
 }

@@ -82,6 +82,59 @@ async fn no_peer_comes_back_with_a_wrong_token_or_after_removal(engine: EngineKi
     assert_eq!(gone.unwrap_err(), Refusal::UnknownPeer);
 }
 
+/// Who is behind a peer.
+fn user(name: &str, address: &str) -> Identity {
+    Identity {
+        user: Some(name.into()),
+        address: Some(address.parse().unwrap()),
+    }
+}
+
+async fn a_peer_comes_back_only_for_its_own_user(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let mine = user("me, 100%", "192.0.2.7");
+    let opts = |identity: &Identity| SignInOpts {
+        identity: identity.clone(),
+        ..LISTED
+    };
+    let a = added(&list, "a", opts(&mine)).await;
+    let info = list.peer_info(a.id).await.unwrap().unwrap();
+    assert_eq!(info.identity, mine);
+    let another = user("another", "192.0.2.7");
+    for other in [&another, &NOBODY] {
+        let resumed = list.resume_peer(a.id, &a.token, None, opts(other));
+        assert_eq!(resumed.await.unwrap_err(), Refusal::OtherUser);
+    }
+    let elsewhere = user("me, 100%", "2001:db8::7");
+    let mut events = list.subscribe().await;
+    let resumed = list.resume_peer(a.id, &a.token, None, opts(&elsewhere));
+    assert_eq!(resumed.await.unwrap().id, a.id);
+    let (_, event) = list.now(events.next()).await.unwrap();
+    assert_eq!(event.peer().identity, elsewhere);
+}
+
+async fn an_unlisted_peer_comes_back_only_for_its_own_user(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let (mine, another) = (user("me", "192.0.2.7"), user("another", "192.0.2.8"));
+    let come = async |identity: &Identity| {
+        let coming = Unlisted {
+            key: Some(KEY),
+            door: "relay",
+            channels: &[CHANNEL],
+            identity,
+        };
+        list.add_unlisted(coming).await
+    };
+    let a = come(&mine).await.unwrap();
+    assert_eq!(come(&another).await.unwrap_err(), Refusal::OtherUser);
+    let resumed = list.resume_unlisted(a.id, &a.token, &another).await;
+    assert_eq!(resumed.unwrap_err(), Refusal::OtherUser);
+    list.list_peer(a.id, listing("a")).await.unwrap();
+    assert_eq!(come(&mine).await.unwrap().id, a.id);
+    let info = list.peer_info(a.id).await.unwrap().unwrap();
+    assert_eq!(info.identity, mine);
+}
+
 async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = added(&list, "a", SOCKET).await;
@@ -190,6 +243,8 @@ every_list! {
     a_wait_from_before_is_given_nothing_and_ends_in_its_own_time,
     what_was_lent_to_an_earlier_connection_is_given_to_the_peer_that_came_back,
     no_peer_comes_back_with_a_wrong_token_or_after_removal,
+    a_peer_comes_back_only_for_its_own_user,
+    an_unlisted_peer_comes_back_only_for_its_own_user,
     a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round,
     a_replaced_socket_that_waits_again_does_not_come_before_the_poll,
     a_poll_that_a_socket_replaced_ends_in_the_form_that_its_client_knows,

@@ -69,6 +69,7 @@ async fn unlisted_peers_count_against_the_bound_of_peers(engine: EngineKind) {
         key: None,
         door: "relay",
         channels: &[],
+        identity: &NOBODY,
     };
     let full = list.add_unlisted(coming).await;
     assert_eq!(full.unwrap_err(), Refusal::Full);
@@ -173,7 +174,7 @@ async fn a_peer_that_is_away_for_too_much_is_removed_rather_than_given_a_part(en
     assert!(!come(&list, Some(KEY)).await.resumed);
     list.pass_secs(20).await;
     assert!(list.open_socket(a, false).await.is_err());
-    let gone = list.resume_unlisted(a, &again.token).await;
+    let gone = list.resume_unlisted(a, &again.token, &NOBODY).await;
     assert_eq!(
         gone.unwrap_err(),
         Refusal::UnknownPeer,

@@ -15,8 +15,9 @@ use super::{
     removal::Removal,
 };
 use crate::peer_list::{
-    Added, Card, Channels, Dialect, Listing, PeerEvent, PeerId, PeerToken, Reason, Refusal,
-    SignInOpts, Unlisted, Watching, page::Connected, peer::name_for_list, rules::NAME_KEPT,
+    Added, Card, Channels, Dialect, Identity, Listing, PeerEvent, PeerId, PeerToken, Reason,
+    Refusal, SignInOpts, Unlisted, Watching, page::Connected, peer::name_for_list,
+    rules::NAME_KEPT,
 };
 
 #[async_trait]
@@ -26,12 +27,13 @@ impl Channels for MemoryEngine {
             key,
             door,
             channels,
+            identity,
         } = unlisted;
         let known = key.and_then(|key| self.room.names.lock().with_key(key));
         if let Some(peer) = known.and_then(|id| self.peer(id).ok())
             && peer.state.lock().removed.is_none()
         {
-            return Ok(self.returned(&peer));
+            return self.returned_for(&peer, identity);
         }
         let peer = {
             let roster = self.room.roster.lock();
@@ -42,6 +44,7 @@ impl Channels for MemoryEngine {
                 door,
                 dialect,
                 protected: key.is_some(),
+                identity: identity.clone(),
             };
             let mut peer = Peer::new(id, &self.room, opts, roster.current(), presence);
             peer.by_socket_only = true;
@@ -62,7 +65,7 @@ impl Channels for MemoryEngine {
             let lives = |first: &Arc<Peer>| first.state.lock().removed.is_none();
             if let Some(first) = self.peer(first).ok().filter(lives) {
                 self.take_off_map(peer.id);
-                return Ok(self.returned(&first));
+                return self.returned_for(&first, identity);
             }
             self.room.names.lock().forget_key(first);
         }
@@ -72,7 +75,12 @@ impl Channels for MemoryEngine {
         Ok(self.added(&peer, false))
     }
 
-    async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
+    async fn resume_unlisted(
+        &self,
+        id: PeerId,
+        token: &PeerToken,
+        identity: &Identity,
+    ) -> Result<Added, Refusal> {
         let peer = self.peer(id)?;
         if !peer.by_socket_only {
             return Err(Refusal::UnknownPeer);
@@ -81,7 +89,7 @@ impl Channels for MemoryEngine {
         if peer.state.lock().removed.is_some() {
             return Err(Refusal::UnknownPeer);
         }
-        Ok(self.returned(&peer))
+        self.returned_for(&peer, identity)
     }
 
     async fn list_peer(&self, id: PeerId, listing: Listing<'_>) -> Result<Vec<Card>, Refusal> {
@@ -216,6 +224,13 @@ impl MemoryEngine {
         let mut names = self.room.names.lock();
         self.peer(id)?;
         change(&mut names)
+    }
+
+    /// A peer comes back, if it is of the same user.
+    fn returned_for(&self, peer: &Peer, identity: &Identity) -> Result<Added, Refusal> {
+        peer.is_of(identity)?;
+        peer.state.lock().sign_in.identity = identity.clone();
+        Ok(self.returned(peer))
     }
 
     fn returned(&self, peer: &Peer) -> Added {

@@ -7,7 +7,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{mailbox::Mailbox, room::Room};
 use crate::peer_list::{
-    HeartbeatOpts, PeerId, PeerInfo, PeerToken, Reason, Refusal, SignInOpts,
+    HeartbeatOpts, Identity, PeerId, PeerInfo, PeerToken, Reason, Refusal, SignInOpts,
     page::Connected,
     rules::{LINGER, patience},
 };
@@ -61,7 +61,6 @@ impl Peer {
             publishing: tokio::sync::Mutex::default(),
             state: Mutex::new(PeerState {
                 mailbox: Mailbox::default(),
-                sign_in: opts,
                 heard: opts.dialect.knows(heard),
                 lent: false,
                 removed: None,
@@ -72,6 +71,7 @@ impl Peer {
                 resumes: false,
                 leaving: None,
                 protected: opts.protected,
+                sign_in: opts,
                 capacity: None,
                 acknowledges: false,
                 last_given: None,
@@ -104,6 +104,15 @@ impl Peer {
             *last_sent = 0;
         }
         Ok(())
+    }
+
+    /// Whether it can come back for this user.
+    pub fn is_of(&self, identity: &Identity) -> Result<(), Refusal> {
+        if self.state.lock().sign_in.identity.user == identity.user {
+            Ok(())
+        } else {
+            Err(Refusal::OtherUser)
+        }
     }
 
     /// Its entry in the list.
@@ -141,6 +150,7 @@ impl Peer {
             last_seen: present.checked_sub(unseen).unwrap_or(present),
             heartbeat: presence.last_heartbeat.is_some(),
             capacity: state.capacity,
+            identity: state.sign_in.identity.clone(),
         })
     }
 }

@@ -58,6 +58,7 @@ impl Peers for MemoryEngine {
         if peer.admit(Some(token)).is_err() {
             return Err(Refusal::WrongToken);
         }
+        peer.is_of(&opts.identity)?;
         let now = Instant::now();
         let (list, renamed, wakers) = {
             let mut state = peer.state.lock();
@@ -80,8 +81,8 @@ impl Peers for MemoryEngine {
                 roster.set_connected(listed.joined, state.presence.shown);
             }
             let wakers = state.begin_session(false);
-            state.sign_in = opts;
             state.heard = opts.dialect.knows(roster.current());
+            state.sign_in = opts;
             if let Some(peer) = peer.info(&state) {
                 self.shared.events.add(PeerEvent::PeerReconnected(peer));
             }

@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::peer_list::{
-    Caller, Delivery, Dialect, HeartbeatOpts, Link, News, PeerId, Proof, Reason, Refusal, SendOpts,
-    SignInOpts, TimeoutPeerList, WaitOpts,
+    Caller, Delivery, Dialect, HeartbeatOpts, Identity, Link, News, PeerId, Proof, Reason, Refusal,
+    SendOpts, SignInOpts, TimeoutPeerList, WaitOpts,
 };
 
 async fn sign_in(list: &TimeoutPeerList, dialect: Dialect) -> PeerId {
@@ -19,6 +19,7 @@ async fn sign_in(list: &TimeoutPeerList, dialect: Dialect) -> PeerId {
         door: "http",
         dialect,
         protected: false,
+        identity: Identity::default(),
     };
     list.add_peer(Some("peer"), opts).await.unwrap().id
 }

@@ -27,6 +27,7 @@ fn accepted(row: &mut Row) -> Result<(), Refusal> {
         "gone" | "sender" | "unknown" => Refusal::UnknownPeer,
         "receiver" => Refusal::UnknownReceiver,
         "wrong" => Refusal::WrongToken,
+        "user" => Refusal::OtherUser,
         "token" => Refusal::MissingToken,
         "mailbox" => Refusal::MailboxFull,
         "order" => Refusal::OutOfOrder,

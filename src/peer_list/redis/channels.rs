@@ -8,6 +8,7 @@ use tracing::info;
 use super::{
     LONG_PATIENCE, PATIENCE, RedisEngine,
     answers::{CameIn, Cards, More, Owed, Pushed},
+    events::words_of,
     hash,
     list::List,
     op,
@@ -15,7 +16,8 @@ use super::{
     verbs::{self, Call},
 };
 use crate::peer_list::{
-    Added, Card, Channels, Listing, PeerId, PeerToken, Refusal, Unlisted, peer::name_for_list,
+    Added, Card, Channels, Identity, Listing, PeerId, PeerToken, Refusal, Unlisted,
+    peer::name_for_list,
 };
 
 /// At most this many cards are asked for at once: other calls wait meanwhile.
@@ -35,10 +37,13 @@ impl Channels for RedisEngine {
         let mut asking = SignIn::new(&self.list, &op);
         let secret = unlisted.key.map(hash).unwrap_or_default();
         let Unlisted { door, channels, .. } = unlisted;
+        let (user, address) = words_of(unlisted.identity);
         let highest = self.list.highest_id();
-        let add = verbs::add_unlisted(&op, &secret, door, &token, highest, channels);
+        let add = verbs::add_unlisted(
+            &op, &secret, door, &token, highest, &user, &address, channels,
+        );
         let added = self.list.run_in_time(add, PATIENCE).await;
-        if let Err(Refusal::Full | Refusal::RoomFull) = added {
+        if let Err(Refusal::Full | Refusal::RoomFull | Refusal::OtherUser) = added {
             asking.is_answered();
         }
         let added = self.added(added?, token);
@@ -46,8 +51,14 @@ impl Channels for RedisEngine {
         Ok(added)
     }
 
-    async fn resume_unlisted(&self, id: PeerId, token: &PeerToken) -> Result<Added, Refusal> {
-        let resume = verbs::resume_unlisted(&op(), id, token);
+    async fn resume_unlisted(
+        &self,
+        id: PeerId,
+        token: &PeerToken,
+        identity: &Identity,
+    ) -> Result<Added, Refusal> {
+        let (user, address) = words_of(identity);
+        let resume = verbs::resume_unlisted(&op(), id, token, &user, &address);
         let came_in = self.list.run_in_time(resume, PATIENCE).await?;
         Ok(self.added(came_in, *token))
     }

@@ -3,23 +3,32 @@
 use std::time::{Duration, SystemTime};
 
 use super::member::Member;
-use crate::peer_list::{PeerEvent, PeerInfo, Reason};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// A peer: `ID DOOR CONNECTED SINCE SEEN HEARTBEAT NAME`, times in ms since 1970. In a room,
-/// ID is `ROOM/ID`. A known
-/// capacity follows HEARTBEAT and a comma; versions that did not know capacities wrote
-/// nothing there.
+use crate::peer_list::{Identity, PeerEvent, PeerInfo, Reason};
+
+/// Who is behind a peer, as Redis has it: the user, percent-encoded, and the address.
+pub(super) fn words_of(identity: &Identity) -> (String, String) {
+    let Identity { user, address } = identity;
+    let user = user.as_deref().unwrap_or_default();
+    let user = utf8_percent_encode(user, NON_ALPHANUMERIC).to_string();
+    let address = address.map(|address| address.to_string());
+    (user, address.unwrap_or_default())
+}
+
+/// A peer: `ID DOOR CONNECTED SINCE SEEN HEARTBEAT CAPACITY ADDRESS USER NAME`, times in ms since
+/// 1970. In a room, ID is `ROOM/ID`. What is not known is `-`.
 pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
-    let mut fields = line.splitn(7, ' ');
+    let mut fields = line.splitn(10, ' ');
     let mut field = || fields.next();
     let Member { room, id } = Member::read(field()?)?;
     let door = field()?.to_owned().into();
     let (connected, since, last_seen) = (field()? == "1", time_of(field()?)?, time_of(field()?)?);
     let heartbeat = field()?;
-    let (heartbeat, capacity) = match heartbeat.split_once(',') {
-        Some((heartbeat, capacity)) => (heartbeat, capacity.parse().ok()),
-        None => (heartbeat, None),
-    };
+    let capacity = field()?.parse().ok();
+    let address = field()?.parse().ok();
+    let user = Some(field()?).filter(|user| *user != "-");
+    let user = user.map(|user| percent_decode_str(user).decode_utf8_lossy().into());
     Some(PeerInfo {
         id,
         room,
@@ -30,6 +39,7 @@ pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
         last_seen,
         heartbeat: heartbeat == "1",
         capacity,
+        identity: Identity { user, address },
     })
 }
 
@@ -61,17 +71,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_in_redis_is_read_with_and_without_a_capacity() {
-        let read = |heartbeat: &str| {
-            let line = format!("7 connect - 3 a-newer-door 1 1000 2000 {heartbeat} a name");
+    fn an_event_in_redis_is_read_with_and_without_what_may_not_be_known() {
+        let read = |known: &str| {
+            let line = format!("7 connect - 3 a-newer-door 1 1000 2000 {known} a name");
             let Some(PeerEvent::PeerAdded(peer)) = read_event(&line) else {
                 panic!("not read: {line}");
             };
             assert_eq!((peer.id.get(), &*peer.name), (3, "a name"));
-            (peer.heartbeat, peer.capacity)
+            (peer.heartbeat, peer.capacity, peer.identity)
         };
-        assert_eq!(read("1"), (true, None));
-        assert_eq!(read("0,12"), (false, Some(12)));
-        assert_eq!(read("1,0"), (true, Some(0)));
+        assert_eq!(read("1 - - -"), (true, None, Identity::default()));
+        assert_eq!(read("0 12 - -"), (false, Some(12), Identity::default()));
+        for user in ["an user", "-", "é/%2"] {
+            let identity = Identity {
+                user: Some(user.into()),
+                address: "2001:db8::7".parse().ok(),
+            };
+            let (user, address) = words_of(&identity);
+            let read = read(&format!("1 0 {address} {user}"));
+            assert_eq!(read, (true, Some(0), identity));
+        }
     }
 }

@@ -9,7 +9,9 @@ use tracing::info;
 use super::{
     LONG_PATIENCE, PATIENCE, RedisEngine,
     answers::{Left, SignedInAs, WasRemoved},
-    caller, link_of,
+    caller,
+    events::words_of,
+    link_of,
     list::List,
     op, verbs,
 };
@@ -28,6 +30,7 @@ impl Peers for RedisEngine {
         let token = PeerToken::random();
         let op = op();
         let mut asking = SignIn::new(&self.list, &op);
+        let (user, address) = words_of(&opts.identity);
         let add = verbs::add_peer(
             &op,
             name.as_deref().unwrap_or_default(),
@@ -36,6 +39,8 @@ impl Peers for RedisEngine {
             &token,
             self.list.highest_id(),
             opts.protected,
+            &user,
+            &address,
         );
         let added = self.list.run_in_time(add, PATIENCE).await;
         if let Err(Refusal::Full | Refusal::RoomFull) = added {
@@ -61,7 +66,17 @@ impl Peers for RedisEngine {
     ) -> Result<SignedIn, Refusal> {
         let name = name.map(name_for_list);
         let name = name.as_deref().unwrap_or_default();
-        let resume = verbs::resume_peer(&op(), id, token, name, opts.door, opts.dialect);
+        let (user, address) = words_of(&opts.identity);
+        let resume = verbs::resume_peer(
+            &op(),
+            id,
+            token,
+            name,
+            opts.door,
+            opts.dialect,
+            &user,
+            &address,
+        );
         self.list.ask_next_time(id);
         let resumed = self.list.run_in_time(resume, PATIENCE).await?;
         let room = self.list.room.as_ref().map(tracing::field::display);

@@ -75,10 +75,11 @@ verbs! {
     // How peers sign in and leave.
     in_time add_peer(
         op: &str, name: &str, door: &str, dialect: Dialect, token: &PeerToken, highest: u32,
-        protected: bool,
+        protected: bool, user: &str, address: &str,
     ) -> SignedInAs;
     in_time resume_peer(
         op: &str, id: PeerId, token: &PeerToken, name: &str, door: &str, dialect: Dialect,
+        user: &str, address: &str,
     ) -> SignedInAs;
     /// The operation with this name was refused: the sign-in is undone, or never done.
     now give_up_sign_in(op: &str) -> Anything;
@@ -142,9 +143,12 @@ verbs! {
     // Unlisted peers, channels, aliases and announcements.
     /// `secret`: the hash of the key by which it may come back, or nothing.
     in_time add_unlisted(
-        op: &str, secret: &str, door: &str, token: &PeerToken, highest: u32, channels: &[&str],
+        op: &str, secret: &str, door: &str, token: &PeerToken, highest: u32, user: &str,
+        address: &str, channels: &[&str],
     ) -> CameIn;
-    in_time resume_unlisted(op: &str, id: PeerId, token: &PeerToken) -> CameIn;
+    in_time resume_unlisted(
+        op: &str, id: PeerId, token: &PeerToken, user: &str, address: &str,
+    ) -> CameIn;
     now list_peer(
         op: &str, id: PeerId, name: &str, card: &Bytes, hello: &Bytes, farewell: &Bytes,
     ) -> Owed;

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::{
     doors::http::SignalOpts,
-    peer_list::{Dialect, HeartbeatOpts, SendOpts, SignInOpts, TimeoutPeerList},
+    peer_list::{Dialect, HeartbeatOpts, Identity, SendOpts, SignInOpts, TimeoutPeerList},
     server::{AppOpts, app},
 };
 
@@ -32,6 +32,7 @@ fn signs_in(dialect: Dialect) -> SignInOpts {
         door: "http",
         dialect,
         protected: false,
+        identity: Identity::default(),
     }
 }
 

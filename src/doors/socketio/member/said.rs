@@ -115,6 +115,7 @@ impl Member {
     async fn ready(&self, arguments: &[&RawValue]) -> Result<(), Ended> {
         let name: Option<String> = arguments.first().and_then(|name| parse(name));
         let name = name.filter(|name| !name.is_empty() && name.len() <= MAX_NAME_BYTES);
+        let name = name.filter(|name| self.admitted.name(Some(name)).is_ok());
         let Some(name) = name else {
             debug!("`ready` without a peer id of 1 to {MAX_NAME_BYTES} bytes");
             return Ok(());

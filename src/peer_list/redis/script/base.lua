@@ -80,6 +80,7 @@
 -- The fields of a peer:
 --   name, joined, door, dialect, protected, since, capacity
 --                        as in the list of one process
+--   user, address        who is behind it; the user without spaces (percent-encoded)
 --   token, key           the hashes of its token, and of the key by which it comes back
 --   seen, beat, linger   its last request, its last heartbeat, and until when it counts
 --                        as connected in any case

@@ -11,8 +11,9 @@ end
 local function info(peer, connected)
   local is = peer.is
   local seen = peer:is_open() and now or math.max(peer:number('seen'), peer:number('beat'))
-  return string.format('%s %s %d %s %.0f %d%s %s', member(peer.id), is.door, connected and 1 or 0,
-    is.since, seen, is.beat and 1 or 0, is.capacity and ',' .. is.capacity or '', is.name)
+  return string.format('%s %s %d %s %.0f %d %s %s %s %s', member(peer.id), is.door,
+    connected and 1 or 0, is.since, seen, is.beat and 1 or 0, is.capacity or '-', is.address or '-',
+    is.user or '-', is.name)
 end
 
 -- The numbers of events begin at a time (in us), as in the list of one process.

@@ -271,6 +271,17 @@ function Peer:refuses(token)
   return nil
 end
 
+-- Who is behind it ('': not known).
+function Peer:identify(user, address)
+  self:set('user', user ~= '' and user or nil)
+  self:set('address', address ~= '' and address or nil)
+end
+
+-- The refusal, if it cannot come back for this user.
+function Peer:refuses_user(user)
+  return (self.is.user or '') ~= user and { 'user' } or nil
+end
+
 local LARGEST_ID = 2147483647
 
 -- Rooms share their ids, so that an id does not come again when a room begins anew.

@@ -14,7 +14,7 @@ local function polled(id, token)
   return peer
 end
 
-verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, protected)
+verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, protected, user, address)
   local known_id = done_before(op)
   if known_id == GIVEN_UP then
     return { 'given up' }
@@ -28,6 +28,7 @@ verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, pr
     return full
   end
   peer = new_peer(door, dialect, token, highest)
+  peer:identify(user, address)
   peer:set('protected', protected == '1' and '1' or nil)
   peer:set('name', name == '' and 'peer_' .. peer.id or name)
   -- Connected until its sign-in is answered.
@@ -51,12 +52,12 @@ function verbs.give_up_sign_in(op)
   return { 'ok' }
 end
 
-verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect)
+verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect, user, address)
   local peer = find(id)
   if not peer or peer.is.by_socket_only or peer.is.doomed then
     return { 'gone' }
   end
-  local refused = peer:refuses(token)
+  local refused = peer:refuses(token) or peer:refuses_user(user)
   if refused then
     return refused
   end
@@ -64,6 +65,7 @@ verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect)
     return { 'ok', id, moment() }
   end
   peer:begin_session()
+  peer:identify(user, address)
   call('ZREM', key('bare'), id)
   peer:move(nil, peer.is.link)
   peer:set('socket', nil)

@@ -10,10 +10,15 @@ local function answer_with(peer, was_known)
   return answer
 end
 
-local function returned(op, before, peer, token)
+local function returned(op, before, peer, token, user, address)
+  local refused = peer:refuses_user(user)
+  if refused then
+    return refused
+  end
   if not done_before(op) then
     peer:set('seen', NOW)
     peer:set_number('linger', now + LINGER)
+    peer:identify(user, address)
     if peer.is.name then
       event('reconnect', '-', peer)
     end
@@ -24,9 +29,9 @@ local function returned(op, before, peer, token)
   return answer_with(peer, '1')
 end
 
--- `secret`: the key by which it may come back ('': none). The other arguments are the
+-- `secret`: the key by which it may come back ('': none). The last arguments are the
 -- channels that it is in from the start.
-verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, ...)
+verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, user, address, ...)
   local done = done_before(op)
   if done == GIVEN_UP then
     return { 'given up' }
@@ -39,13 +44,14 @@ verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, 
   local known_id = secret ~= '' and call('HGET', key('keys'), secret)
   local known = known_id and find(known_id)
   if known and not known.is.doomed then
-    return returned(op, before, known, token)
+    return returned(op, before, known, token, user, address)
   end
   local full = refused_as_full()
   if full then
     return full
   end
   peer = new_peer(door, 's', token, highest)
+  peer:identify(user, address)
   peer:set('by_socket_only', '1')
   peer:set_number('linger', now + LINGER)
   if secret ~= '' then
@@ -66,7 +72,7 @@ verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, 
   return answer_with(peer, '0')
 end)
 
-verbs.resume_unlisted = in_time(function(before, op, id, token)
+verbs.resume_unlisted = in_time(function(before, op, id, token, user, address)
   local peer = find(id)
   if not peer or not peer.is.by_socket_only or peer.is.doomed then
     return { 'gone' }
@@ -75,7 +81,7 @@ verbs.resume_unlisted = in_time(function(before, op, id, token)
   if refused then
     return refused
   end
-  return returned(op, before, peer, token)
+  return returned(op, before, peer, token, user, address)
 end)
 
 -- The cards of these peers, in order: false for peers that did not come in unlisted, ''

@@ -1,0 +1,84 @@
+//! Asking access control before a client comes in.
+
+use std::borrow::Cow;
+
+use axum::http::{
+    HeaderMap, Uri,
+    header::{AUTHORIZATION, HeaderValue},
+};
+use tracing::info;
+
+use super::{RequestError, query::Query};
+use crate::{
+    access::{Access, Admitted, Asking, Denied},
+    peer_list::TimeoutPeerList,
+};
+
+/// A door, as access control is told of it.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    access: Access,
+    door: &'static str,
+}
+
+/// The request by which a client comes in, or asks for what others are told.
+#[derive(Clone, Copy)]
+pub(crate) struct Coming<'a> {
+    pub list: &'a TimeoutPeerList,
+    pub uri: &'a Uri,
+    pub headers: &'a HeaderMap,
+    /// The name that the client gives itself.
+    pub name: Option<&'a str>,
+    /// The token that it shows by the means of its protocol.
+    pub token: Option<&'a str>,
+}
+
+impl Gate {
+    /// `door`: as events and the operator's API show it.
+    pub fn new(access: Access, door: &'static str) -> Self {
+        Self { access, door }
+    }
+
+    /// Decides whether a client may come in.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not.
+    pub async fn admit(&self, coming: Coming<'_>) -> Result<Admitted, Denied> {
+        let shown = match coming.token {
+            Some(token) => Some(Cow::Borrowed(token)),
+            None => token_of(coming.uri, coming.headers),
+        };
+        let asking = Asking {
+            token: shown.as_deref(),
+            room: coming.list.name(),
+            name: coming.name,
+            door: self.door,
+            address: None,
+        };
+        let admitted = self.access.admit(asking).await;
+        if let Err(why) = &admitted {
+            let room = coming.list.name().map(tracing::field::display);
+            info!(door = self.door, room, %why, "a client was not admitted");
+        }
+        admitted
+    }
+}
+
+/// The access token of a request: `Authorization: Bearer TOKEN`; or `access_token` in the query,
+/// because browsers can set no header of a WebSocket.
+fn token_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
+    let bearer = |value: &'a HeaderValue| {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        is_bearer.then(|| Cow::Borrowed(token.trim_start()))
+    };
+    let header = headers.get(AUTHORIZATION).and_then(bearer);
+    header.or_else(|| Query::of_uri(uri).first("access_token"))
+}
+
+impl From<Denied> for RequestError {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
