@@ -8,6 +8,11 @@ use super::HeartbeatOpts;
 /// request over HTTP/1.0: clients close their connection and poll again.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
+/// A peer whose answered wait is told of late still counts as connected for this long: Redis
+/// hears of some when their clients have not polled again for half a second.
+#[cfg(feature = "redis")]
+pub(super) const LINGER_FORESEEN: Duration = Duration::from_millis(1400);
+
 /// Timeouts of at least this long include some grace for late heartbeats.
 const GRACE_FROM: Duration = Duration::from_secs(10);
 

@@ -135,6 +135,31 @@ async fn a_subscriber_hears_all_of_a_burst(engine: EngineKind) {
     assert_eq!(told.len(), count);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_taken_for_dead_hears_of_events_again() {
+    let list = EngineKind::Redis.default_list().await;
+    let mut events = list.subscribe().await;
+    let node = list.nodes().await.remove(0);
+    list.bury(&node).await;
+    list.pass_secs(10).await;
+    sign_in(&list, "a").await;
+    assert_eq!(all_told(&list, &mut events).await, ["+ 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_stopped_is_told_of_no_events() {
+    let list = EngineKind::Redis.default_list().await;
+    let other = list.another_node().await;
+    let events = other.subscribe(None).await;
+    let listeners =
+        async || -> Vec<String> { list.redis(&["SMEMBERS", &list.key("listeners")]).await };
+    assert_eq!(listeners().await.len(), 1);
+    other.stop().await;
+    drop(events);
+    list.settle().await;
+    assert_eq!(listeners().await, Vec::<String>::new());
+}
+
 async fn the_webhook_is_sent_each_event_by_one_node(engine: EngineKind) {
     let list = engine.default_list().await;
     let other = list.another_node().await;

@@ -240,6 +240,226 @@ async fn a_client_that_polls_another_node_is_told_although_the_first_one_died(en
     assert!(matches!(told.unwrap().news(), News::Status(_)));
 }
 
+/// A wait on this connection.
+fn wait_by(list: &TimeoutPeerList, id: PeerId, link: &Arc<Link>) -> Waiting {
+    let request = list.open_request(caller(id, Some(link)));
+    Box::pin(async move { request?.wait(WaitOpts::default()).await })
+}
+
+/// A peer whose node did not hear that it polls another node, or was taken for dead meanwhile, and
+/// that polls the first one again. It hears a message within 10 s.
+async fn hears_a_message_all_the_same(is_dead: bool) {
+    let list = EngineKind::Redis.default_list().await;
+    let node = list.nodes().await.remove(0);
+    let other = list.another_node().await;
+    let a = sign_in(&list, "a").await;
+    told_of(&list, &list, a, "b").await;
+    if is_dead {
+        list.bury(&node).await;
+    } else {
+        list.cut_subscriptions().await;
+    }
+    let mut there = wait(&other, a);
+    let _ = list.try_now(&mut there).await;
+    drop(there);
+    list.settle().await;
+    let mut waiting = wait(&list, a);
+    if list.is_open(&mut waiting).await {
+        list.pass_secs(5).await;
+        say(&list, a, a, "to myself").await;
+    }
+    // A client whose wait ends polls again.
+    let hears = async {
+        loop {
+            let delivery = (&mut waiting).await.unwrap();
+            if *delivery.news() == message(a, "to myself") {
+                return;
+            }
+            delivery.done();
+            waiting = wait(&list, a);
+        }
+    };
+    list.within(Duration::from_secs(10), hears).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_polls_on_hears_messages_although_a_push_was_lost() {
+    hears_a_message_all_the_same(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_polls_on_hears_messages_although_its_node_was_taken_for_dead() {
+    hears_a_message_all_the_same(true).await;
+}
+
+async fn a_short_poll_while_the_list_is_written_makes_the_next_one_not_deaf(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let mut waiting = wait(&list, a);
+    assert!(list.is_open(&mut waiting).await);
+    sign_in(&list, "b").await;
+    let written_late = list.now(&mut waiting).await.unwrap();
+    drop(waiting);
+    let mut short = wait_with(&list, a, limited(Duration::from_secs(2)));
+    let ended = list.within(Duration::from_secs(3), &mut short).await;
+    drop((short, ended));
+    written_late.done();
+    list.settle().await;
+    let mut waiting = wait(&list, a);
+    while let Some(told_again) = list.try_now(&mut waiting).await {
+        told_again.unwrap().done();
+        list.settle().await;
+        waiting = wait(&list, a);
+    }
+    list.pass_secs(60).await;
+    assert_eq!(list.lines().await, "a,1,1\n", "it polls");
+    say(&list, a, a, "to myself").await;
+    let delivery = list.now(wait(&list, a)).await.unwrap();
+    assert_eq!(*delivery.news(), message(a, "to myself"));
+}
+
+async fn a_short_poll_gets_a_message_that_is_there(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    told_of(&list, &list, a, "b").await;
+    say(&list, a, a, "to myself").await;
+    let short = wait_with(&list, a, limited(Duration::ZERO));
+    let delivery = list.now(short).await.unwrap();
+    assert_eq!(*delivery.news(), message(a, "to myself"));
+}
+
+async fn a_client_that_acknowledges_no_more_hears_each_message_once(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let acknowledging = WaitOpts {
+        acknowledged: Some(0),
+        ..WaitOpts::default()
+    };
+    let mut waiting = wait_with(&list, a, acknowledging);
+    assert!(list.is_open(&mut waiting).await);
+    sign_in(&list, "b").await;
+    list.now(&mut waiting).await.unwrap().done();
+    list.settle().await;
+    let mut waiting = wait(&list, a);
+    assert!(list.is_open(&mut waiting).await);
+    say(&list, a, a, "to myself").await;
+    let delivery = list.now(&mut waiting).await.unwrap();
+    assert_eq!(*delivery.news(), message(a, "to myself"));
+    delivery.done();
+    list.settle().await;
+    list.pass(REPEAT_PAUSE).await;
+    assert_nothing(&list, a).await;
+}
+
+async fn the_connection_of_the_last_poll_keeps_a_client_connected(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let (polling, other) = (Arc::new(Link::new()), Arc::new(Link::new()));
+    let told_by = async |name: &str| {
+        let mut waiting = wait_by(&list, a, &polling);
+        if list.is_open(&mut waiting).await {
+            sign_in(&list, name).await;
+        }
+        list.now(&mut waiting).await.unwrap().done();
+        list.settle().await;
+    };
+    told_by("b").await;
+    told_by("c").await;
+    let beat = list.open_request(caller(a, Some(&other))).unwrap();
+    beat.heartbeat().await.unwrap();
+    beat.answered();
+    told_by("d").await;
+    drop(other);
+    list.settle().await;
+    told_by("e").await;
+    list.pass_secs(3).await;
+    assert!(list.lines().await.contains("a,1,1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_polls_on_although_another_connection_of_it_was_closed() {
+    let list = EngineKind::Redis.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let (polling, other) = (Arc::new(Link::new()), Arc::new(Link::new()));
+    let mut asked = Vec::new();
+    let mut other = Some(other);
+    for round in 0..6 {
+        let mut waiting = wait_by(&list, a, &polling);
+        let before = list.asked_of_redis().await;
+        let _ = list.try_now(&mut waiting).await;
+        asked.push(list.asked_of_redis().await - before);
+        sign_in(&list, "b").await;
+        list.now(&mut waiting).await.unwrap().done();
+        if round == 1 {
+            let other = other.take().unwrap();
+            let beat = list.open_request(caller(a, Some(&other))).unwrap();
+            beat.heartbeat().await.unwrap();
+            beat.answered();
+        }
+        list.settle().await;
+    }
+    // The first is told of what was there before; the third comes after the other connection.
+    assert_eq!(asked[1], asked[5], "{asked:?}");
+    assert!(asked[2] > asked[5], "{asked:?}");
+}
+
+async fn a_poll_that_is_aborted_loses_nothing_of_what_was_heard(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let a = sign_in(&list, "a").await;
+    let (one, two) = (Arc::new(Link::new()), Arc::new(Link::new()));
+    let mut waiting = wait_by(&list, a, &one);
+    if list.is_open(&mut waiting).await {
+        sign_in(&list, "b").await;
+    }
+    list.now(&mut waiting).await.unwrap().done();
+    list.settle().await;
+    // Before Redis is asked.
+    let mut aborted = wait_by(&list, a, &two);
+    let _ = futures_util::poll!(&mut aborted);
+    drop(aborted);
+    list.settle().await;
+    let mut waiting = wait_by(&list, a, &two);
+    list.pass(LONG).await;
+    assert!(list.is_open(&mut waiting).await);
+    // And several.
+    let mut second = wait(&list, a);
+    let _ = futures_util::poll!(&mut second);
+    drop((waiting, second));
+    list.settle().await;
+    assert!(list.is_open(&mut wait(&list, a)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_poll_again_late_do_not_make_nodes_ask_for_all_statuses() {
+    let list = EngineKind::Redis.default_list().await;
+    let a = sign_in(&list, "a").await;
+    told_of(&list, &list, a, "b").await;
+    list.pass_secs(5).await;
+    let mut waiting = wait(&list, a);
+    let _ = list.try_now(&mut waiting).await;
+    let changed = async || -> Option<u64> { list.redis(&["GET", &list.key("statuses")]).await };
+    let before = changed().await;
+    sign_in(&list, "c").await;
+    let since = changed().await;
+    list.now(&mut waiting).await.unwrap().done();
+    list.settle().await;
+    list.pass(LONG).await;
+    assert_eq!(changed().await, since, "{before:?}");
+}
+
+async fn a_client_that_was_told_by_one_of_three_nodes_is_not_told_again(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let (second, third) = (list.another_node().await, list.another_node().await);
+    let a = sign_in(&list, "a").await;
+    told_of(&list, &list, a, "b").await;
+    let mut there = wait(&second, a);
+    let _ = futures_util::poll!(&mut there);
+    let mut waiting = wait(&third, a);
+    assert!(list.is_open(&mut waiting).await);
+    list.pass(LONG).await;
+    assert!(list.is_open(&mut waiting).await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn redis_is_not_asked_for_a_client_that_polls_on() {
     let list = EngineKind::Redis.default_list().await;
@@ -266,4 +486,10 @@ every_engine! {
     a_client_that_was_told_and_comes_back_hears_everything,
     a_client_that_was_told_is_connected_for_two_more_seconds,
     a_client_that_polls_another_node_is_told_although_the_first_one_died,
+    a_short_poll_while_the_list_is_written_makes_the_next_one_not_deaf,
+    a_short_poll_gets_a_message_that_is_there,
+    a_client_that_acknowledges_no_more_hears_each_message_once,
+    the_connection_of_the_last_poll_keeps_a_client_connected,
+    a_poll_that_is_aborted_loses_nothing_of_what_was_heard,
+    a_client_that_was_told_by_one_of_three_nodes_is_not_told_again,
 }

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use redis::{Client, Cmd, aio::MultiplexedConnection};
+use redis::{Client, Cmd, FromRedisValue, Value, aio::MultiplexedConnection, from_redis_value};
 use tokio::task::yield_now;
 
 use crate::peer_list::{
@@ -219,6 +219,43 @@ impl TestList {
             }
             before = carried_out;
         }
+    }
+
+    /// Carries out a command in the Redis of this test.
+    pub async fn redis<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let redis = self.around.redis.as_ref().expect("this list is in Redis");
+        let mut command = Cmd::new();
+        command.arg(words);
+        let answer = command.query_async(&mut redis.connection.clone()).await;
+        answer.unwrap()
+    }
+
+    /// The nodes of this list.
+    pub async fn nodes(&self) -> Vec<String> {
+        self.redis(&["SMEMBERS", &self.key("announced")]).await
+    }
+
+    /// A key of the first shard.
+    pub fn key(&self, name: &str) -> String {
+        let redis = self.around.redis.as_ref().expect("this list is in Redis");
+        format!("{}{name}", redis.cluster.prefix_of(0))
+    }
+
+    /// Takes a node for dead, as others do that it has not reported to.
+    pub async fn bury(&self, node: &str) {
+        self.redis::<()>(&["ZADD", &self.key("nodes"), "1", node])
+            .await;
+        let libraries: Vec<Vec<Value>> = self.redis(&["FUNCTION", "LIST"]).await;
+        let library: String = from_redis_value(libraries[0][1].clone()).unwrap();
+        let keys = self.key("");
+        self.redis::<Value>(&["FCALL", &library, "1", &keys, "bury", "another", ""])
+            .await;
+    }
+
+    /// Ends all subscriptions of nodes.
+    pub async fn cut_subscriptions(&self) {
+        self.redis::<Value>(&["CLIENT", "KILL", "TYPE", "PUBSUB"])
+            .await;
     }
 
     /// How many commands Redis has carried out.

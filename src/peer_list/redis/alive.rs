@@ -98,6 +98,7 @@ impl Lists {
                 list.recheck();
                 list.changed();
             }
+            shard.sync_events(Some(PATIENCE)).await?;
         }
         loop {
             let some = shard.link.run(verbs::bury(), Some(PATIENCE)).await?;

@@ -112,7 +112,8 @@ impl DeliveriesHere {
         Some(heard)
     }
 
-    /// Redis asks what a peer has heard here. Returns whether a report will say so.
+    /// Redis asks what a peer has heard here. Returns whether a report will say so: that of what
+    /// it is told, or that what it was lent is over (before that was lent, Redis was told).
     pub fn will_report(&self, id: PeerId) -> bool {
         let all = self.0.lock();
         let entries = all.get(&id);
@@ -120,6 +121,14 @@ impl DeliveriesHere {
             entry.due.notify_one();
         }
         entries.is_some()
+    }
+
+    /// The node stops: no further polls are waited for.
+    pub fn report_all(&self) {
+        let all = self.0.lock();
+        all.values()
+            .flatten()
+            .for_each(|entry| entry.due.notify_one());
     }
 
     fn remove(&self, id: PeerId, entry: &Arc<Entry>) {

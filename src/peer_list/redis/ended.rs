@@ -22,7 +22,7 @@ impl Ended {
     /// Whether Redis can be told of it while these are open. The end of a wait is also the
     /// end of those before it.
     fn leaves_alone(&self, open: &[Arc<OpenHere>]) -> bool {
-        let number = self.wait.map_or(0, |(number, _)| number);
+        let number = self.wait.unwrap_or(0);
         self.links.is_empty() && open.iter().all(|here| here.is_outdated_or_after(number))
     }
 }
@@ -48,12 +48,14 @@ impl List {
             .collect()
     }
 
-    /// A wait of a peer has ended, where it has heard this version, and Redis may not know. While Redis is away only the
-    /// newest wait of each peer is kept: its end is also the end of all earlier ones.
+    /// A wait of a peer has ended, where it has heard this version of the list, and Redis may not
+    /// know. While Redis is away only the newest wait of each peer is kept: its end is also the
+    /// end of all earlier ones.
     pub fn wait_is_over(self: &Arc<Self>, id: PeerId, number: u64, heard: Option<u64>) {
         let mut ended = self.ended.peers.lock();
-        let wait = &mut ended.entry(id).or_default().wait;
-        *wait = (*wait).max(Some((number, heard)));
+        let here = ended.entry(id).or_default();
+        here.wait = here.wait.max(Some(number));
+        here.heard = here.heard.max(heard);
         drop(ended);
         self.start_reporting_ended();
     }
@@ -93,9 +95,9 @@ impl List {
                 continue;
             }
             join_all(some.into_iter().map(async |(id, ended)| {
-                if let Some((number, heard)) = ended.wait {
+                if let Some(number) = ended.wait {
                     let name = self.wait_name(number);
-                    let end = verbs::end_wait(id, &name, false, heard);
+                    let end = verbs::end_wait(id, &name, false, ended.heard);
                     let _ = self.run(end, None).await;
                 }
                 for link in ended.links {

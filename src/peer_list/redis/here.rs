@@ -40,6 +40,8 @@ struct OpenState {
     is_over: bool,
     /// Its number, if it is a wait.
     wait: Option<u64>,
+    /// The connection on which its request came, if it is a wait.
+    link: Option<u64>,
     /// If it is a wait, Redis has accepted or refused it, or has not answered in time.
     is_decided: bool,
     /// If it is a wait, a newer one has taken over.
@@ -47,7 +49,7 @@ struct OpenState {
     /// Redis has said that there may be news, such as a message, beside changes of the list.
     has_news: bool,
     /// If it is a wait, the next request of its client has to ask Redis whether it may wait.
-    is_last: bool,
+    must_ask: bool,
     /// It is a wait with which a further request goes on, of which Redis does not know.
     goes_on: bool,
 }
@@ -70,16 +72,16 @@ impl OpenHere {
     }
 
     /// If it is a wait, the next request of its client has to ask Redis whether it may wait.
-    pub fn set_last(&self) {
-        self.state.lock().is_last = true;
+    pub fn set_must_ask(&self) {
+        self.state.lock().must_ask = true;
     }
 
     /// Whether the next request of the client that had this wait can go on with it, without
-    /// asking Redis.
+    /// asking Redis: nothing has happened to the peer but changes of the list.
     pub fn can_go_on(&self) -> bool {
         let state = self.state.lock();
         let is_ended = state.is_over || state.is_outdated || state.removed.is_some();
-        !state.is_last && !is_ended
+        !state.must_ask && !is_ended && !state.has_news
     }
 
     /// Another request goes on with this wait.
@@ -95,9 +97,28 @@ impl OpenHere {
         Some((own, state.heard))
     }
 
-    /// It is the wait with this number.
-    pub fn set_wait(&self, number: u64) {
-        self.state.lock().wait = Some(number);
+    /// It is the wait with this number, whose request came on this connection.
+    pub fn set_wait(&self, number: u64, link: Option<u64>) {
+        let mut state = self.state.lock();
+        state.wait = Some(number);
+        state.link = link;
+    }
+
+    /// Its peer uses this connection now: if that is another, Redis has to be told when the peer
+    /// waits on this one again.
+    pub fn uses_link(&self, link: Option<u64>) {
+        let mut state = self.state.lock();
+        state.must_ask |= state.link != link;
+    }
+
+    /// What its peer has heard may be of a list that Redis has lost.
+    pub fn forget_heard(&self) {
+        self.state.lock().heard = None;
+    }
+
+    /// Redis has another wait for its peer.
+    pub fn set_refused(&self) {
+        self.state.lock().set_refused();
     }
 
     /// Whether it is a wait that began after that with this number, of which it is not known
@@ -243,11 +264,6 @@ impl OpenHere {
         self.state.lock().session = Some(session);
     }
 
-    /// A newer wait has taken over: changes of the list do not wake this one any more.
-    pub fn set_outdated(&self) {
-        self.state.lock().set_outdated();
-    }
-
     pub fn is_outdated(&self) -> bool {
         self.state.lock().is_outdated
     }
@@ -258,12 +274,9 @@ impl OpenHere {
         let mut state = self.state.lock();
         state.wait.filter(|own| *own <= number)?;
         let heard = state.heard;
-        state.set_outdated();
-        if state.goes_on {
-            // Its request may have come later than the other: the client has to ask again.
-            state.is_over = true;
-            self.news.notify_one();
-        }
+        state.set_refused();
+        drop(state);
+        self.news.notify_one();
         heard
     }
 
@@ -280,6 +293,13 @@ impl OpenState {
     fn set_outdated(&mut self) {
         self.heard = None;
         self.is_outdated = true;
+    }
+
+    /// Redis has another wait for its peer. If a request goes on with this one, it may have come
+    /// later than the other: its client has to ask again.
+    fn set_refused(&mut self) {
+        self.set_outdated();
+        self.is_over |= self.goes_on;
     }
 }
 
@@ -312,8 +332,10 @@ impl Drop for Undecided {
 /// What of a peer has ended here.
 #[derive(Default)]
 pub(super) struct Ended {
-    /// Its waits, up to the one with this number; and what it has heard there of the list.
-    pub wait: Option<(u64, Option<u64>)>,
+    /// Its waits, up to the one with this number.
+    pub wait: Option<u64>,
+    /// The version of the list that it has heard there.
+    pub heard: Option<u64>,
     /// Connections that it used. Redis has at most one of them: the last, or one of the
     /// first if it has been away since.
     pub links: Vec<u64>,
@@ -331,5 +353,11 @@ impl EndedHere {
     /// Whether Redis has to be told something of this peer.
     pub fn has(&self, id: PeerId) -> bool {
         self.peers.lock().contains_key(&id)
+    }
+
+    /// Whether Redis has to be told that a wait of this peer is over.
+    pub fn has_wait(&self, id: PeerId) -> bool {
+        let peers = self.peers.lock();
+        peers.get(&id).is_some_and(|ended| ended.wait.is_some())
     }
 }

@@ -157,6 +157,9 @@ impl Told {
         };
         going.heard(heard.clone());
         runtime.spawn(async move {
+            if list.is_ending() {
+                list.deliveries.report_all();
+            }
             if going.is_due().await {
                 let name = &heard.wait.name;
                 let mut report = verbs::heard(id, name, Some(version), true, heard.ago());

@@ -127,7 +127,10 @@ impl Lists {
 
     pub fn end_waits(&self) {
         self.node.ending.cancel();
-        self.used_lists().iter().for_each(|list| list.recheck());
+        for list in self.used_lists() {
+            list.recheck();
+            list.deliveries.report_all();
+        }
     }
 
     /// Tells a shard what is not open here although the shard has it as open: it has lost

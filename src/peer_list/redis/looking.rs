@@ -63,7 +63,8 @@ impl Looking {
             self.here.looks();
             let told = self.list.told();
             let acknowledged = self.here.acknowledged();
-            let heard = self.here.heard();
+            // A socket reports at once what it has told.
+            let heard = self.here.heard().filter(|_| began > 0);
             let take = verbs::take(began, self.id, lease, acknowledged, told, heard);
             // An error: a node of another version may have written what this one cannot
             // read.

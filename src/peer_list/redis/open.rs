@@ -87,6 +87,14 @@ impl Request {
         told
     }
 
+    /// The connection of this request is that of its peer from now on.
+    fn moves(&self) {
+        let link = link_of(&self.caller);
+        for here in self.engine.list.open_of(self.caller.id) {
+            here.uses_link(link);
+        }
+    }
+
     fn uses_link(&self) {
         let number = Arc::as_ptr(&self.engine.list).addr();
         self.caller.uses_link(number, || {
@@ -108,6 +116,7 @@ impl OpenRequest for Request {
     }
 
     async fn send(&self, to: PeerId, body: Bytes, opts: SendOpts) -> Result<(), Refusal> {
+        self.moves();
         let sending = self
             .engine
             .send_as(&self.caller, to, body, opts.number, true, PATIENCE);
@@ -115,10 +124,12 @@ impl OpenRequest for Request {
     }
 
     async fn heartbeat(&self) -> Result<(), Refusal> {
+        self.moves();
         self.tell(self.engine.heartbeat(&self.caller)).await
     }
 
     async fn set_capacity(&self, capacity: u64) -> Result<(), Refusal> {
+        self.moves();
         let Caller { id, lingers, .. } = self.caller;
         let (token, link) = (&self.caller.proof, link_of(&self.caller));
         let set = verbs::set_capacity(id, token, link, lingers, capacity);
@@ -126,6 +137,7 @@ impl OpenRequest for Request {
     }
 
     async fn seen(&self) -> Result<(), Refusal> {
+        self.moves();
         let Caller { id, lingers, .. } = self.caller;
         let (token, link) = (&self.caller.proof, link_of(&self.caller));
         let seen = verbs::seen(id, token, link, lingers);

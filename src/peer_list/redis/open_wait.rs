@@ -23,11 +23,15 @@ pub(super) struct OpenWait {
 pub(super) struct FirstRequest {
     pub proof: Proof,
     pub link: Option<u64>,
+    /// Whether its client acknowledges messages.
+    pub acknowledges: bool,
 }
 
 impl FirstRequest {
-    /// Whether both can be of the same client.
+    /// Whether another request can go on with the wait of this one: both can be of the same
+    /// client, and neither acknowledges anything, of which Redis would have to be told.
     pub fn is_like(&self, other: &Self) -> bool {
-        self.proof.is(&other.proof) && self.link == other.link
+        let acknowledges = self.acknowledges || other.acknowledges;
+        self.proof.is(&other.proof) && self.link == other.link && !acknowledges
     }
 }

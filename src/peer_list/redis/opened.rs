@@ -58,17 +58,17 @@ impl List {
     /// The next request of a peer that waits has to ask Redis whether it may: the peer is about
     /// to leave or to come back.
     pub fn ask_next_time(&self, id: PeerId) {
-        self.open_of(id).iter().for_each(|here| here.set_last());
+        self.open_of(id).iter().for_each(|here| here.set_must_ask());
     }
 
     /// The last wait of a peer that began here before that with this number, and what the peer
-    /// has heard there.
+    /// has heard there: the last one that Redis is known to have, if there is one.
     pub fn last_before(&self, id: PeerId, number: u64) -> Option<(u64, Option<u64>)> {
         let open = self.open_of(id);
         let before = open
             .iter()
             .filter_map(|here| here.heard_before_wait(number));
-        before.max()
+        before.max_by_key(|(number, heard)| (heard.is_some(), *number))
     }
 
     /// Waits until it is known of all later waits of a peer here whether they may wait. A wait
@@ -89,9 +89,10 @@ impl List {
         }
     }
 
-    /// Makes every open wait and socket look again.
+    /// Makes every open wait and socket look again: pushes may have been lost.
     pub fn recheck(&self) {
         for here in self.all_open() {
+            here.set_must_ask();
             here.recheck();
         }
     }

@@ -86,12 +86,20 @@ impl Lists {
     }
 }
 
+/// Another has taken over from the wait of this name. `is_asked`: Redis wants to know what the
+/// peer has heard here.
+fn taken_over(lists: &Arc<Lists>, whom: &Member, wait: &str, is_asked: bool) {
+    let list = lists.used_list(whom.room.as_ref());
+    if let (Some(list), Some(number)) = (list, lists.node.number_of(wait)) {
+        list.taken_over(whom.id, number, is_asked);
+    }
+}
+
 impl List {
-    /// Redis has given the wait with this number to another, and asks what its peer has heard.
-    fn taken_over(self: &Arc<Self>, id: PeerId, number: u64) {
+    fn taken_over(self: &Arc<Self>, id: PeerId, number: u64, is_asked: bool) {
         let open = self.open_of(id);
         let heard = open.iter().filter_map(|here| here.taken_over(number)).max();
-        if !self.deliveries.will_report(id) {
+        if is_asked && !self.deliveries.will_report(id) {
             let heard = verbs::heard_before(id, &self.wait_name(number), heard);
             self.later(heard, Some(PATIENCE));
         }
@@ -101,6 +109,8 @@ impl List {
     async fn find_out(self: &Arc<Self>) -> Result<(), Refusal> {
         let version = self.cached.lock().forget();
         self.sync(Some(PATIENCE)).await?;
+        // What peers have heard counts as Redis has it.
+        self.all_open().iter().for_each(|here| here.forget_heard());
         let current = self.cached.lock().roster.current();
         // Without any change the whole list is lost, which is logged elsewhere.
         if (1..version).contains(&current) {
@@ -125,6 +135,8 @@ enum Push {
     Wake(Member),
     /// Another wait of this peer, or a session, has taken over from that of this name here.
     Outdated(Member, String),
+    /// The same, and Redis asks what the peer has heard here.
+    TakenOver(Member, String),
     /// This peer is protected from now on: its wait here may be of somebody else.
     Protected(Member),
     /// The wait of this peer ends: it has to poll again.
@@ -154,6 +166,7 @@ impl Push {
             ECHO => Self::Echo,
             "w" => Self::Wake(whom?),
             "o" => Self::Outdated(whom?, word.to_owned()),
+            "q" => Self::TakenOver(whom?, word.to_owned()),
             "p" => Self::Protected(whom?),
             "b" => Self::EndWait(whom?),
             "x" => Self::Replaced(whom?, word.parse().ok()?),
@@ -188,7 +201,7 @@ fn hear(lists: &Arc<Lists>, shard: &Arc<Shard>, push: Push) {
             }
             let shard = shard.clone();
             tokio::spawn(async move {
-                retry::until_answered(|| shard.sync_events(None)).await;
+                retry::until_answered(|| shard.hear_of_events()).await;
             });
         }
         Push::Farewells(room) => {
@@ -199,13 +212,9 @@ fn hear(lists: &Arc<Lists>, shard: &Arc<Shard>, push: Push) {
         }
         Push::Echo => shard.link.hearing.heard_echo(),
         Push::Wake(whom) => lists.open_of(&whom, OpenHere::wake),
-        Push::Outdated(whom, wait) => {
-            let list = lists.used_list(whom.room.as_ref());
-            if let (Some(list), Some(number)) = (list, lists.node.number_of(&wait)) {
-                list.taken_over(whom.id, number);
-            }
-        }
-        Push::Protected(whom) => lists.open_of(&whom, OpenHere::set_last),
+        Push::Outdated(whom, wait) => taken_over(lists, &whom, &wait, false),
+        Push::TakenOver(whom, wait) => taken_over(lists, &whom, &wait, true),
+        Push::Protected(whom) => lists.open_of(&whom, OpenHere::set_must_ask),
         Push::EndWait(whom) => lists.open_of(&whom, OpenHere::end_wait),
         Push::Replaced(whom, session) => lists.open_of(&whom, |here| here.replaced_by(session)),
         Push::Removed(whom, reason) => lists.open_of(&whom, |here| here.set_removed(reason)),
@@ -245,6 +254,7 @@ mod tests {
             ("wa-room/7", Some(Push::Wake(in_room.clone()))),
             ("wa room/7", None),
             ("o7 x.9", Some(Push::Outdated(root.clone(), "x.9".into()))),
+            ("q7 x.9", Some(Push::TakenOver(root.clone(), "x.9".into()))),
             ("p7", Some(Push::Protected(root.clone()))),
             ("b7", Some(Push::EndWait(root.clone()))),
             ("x7 12", Some(Push::Replaced(root.clone(), 12))),

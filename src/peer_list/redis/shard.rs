@@ -21,6 +21,9 @@ use super::{
 };
 use crate::peer_list::{LogEvents, PeerInfo, Refusal, RoomInfo, event_log::EventLog};
 
+/// How long a subscriber waits until events are listened to.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A shard, as this node sees it.
 pub(super) struct Shard {
     pub link: Arc<ShardLink>,
@@ -66,10 +69,14 @@ impl Shard {
     /// nobody does, Redis does not tell this node of any. If Redis is away, the subscriber
     /// hears of a gap when it is back.
     pub async fn subscribe(&self, after: Option<u64>) -> LogEvents {
-        let alone = timeout(PATIENCE, self.events_asked.alone.lock()).await;
-        if alone.is_ok() {
-            let _ = self.listen(Some(PATIENCE)).await;
-        }
+        // Not longer, because the subscriber waits. What is cut short is repeated soon.
+        let listening = timeout(LISTEN_PATIENCE, async {
+            let alone = self.events_asked.alone.lock().await;
+            let _ = self.listen(Some(LISTEN_PATIENCE)).await;
+            alone
+        });
+        // Held until it is known that there is a subscriber.
+        let _alone = listening.await;
         self.events.subscribe(after)
     }
 
@@ -89,10 +96,36 @@ impl Shard {
         if self.events.has_subscribers() {
             return self.listen(Some(PATIENCE)).await;
         }
-        if asked.is_listening.swap(false, Ordering::AcqRel) {
-            let ended = self.link.run(verbs::hear_no_events(), Some(PATIENCE)).await;
-            // Tried again later.
-            asked.is_listening.store(ended.is_err(), Ordering::Release);
+        if asked.is_listening.load(Ordering::Acquire) {
+            self.hear_no_events(Some(PATIENCE)).await;
+        }
+        Ok(())
+    }
+
+    /// Redis tells this node of no more events.
+    async fn hear_no_events(&self, patience: Option<Duration>) {
+        let asked = &self.events_asked;
+        // Whoever wants events from now on asks for them. If Redis does not carry this out, it
+        // is asked again when it tells of an event.
+        asked.is_listening.store(false, Ordering::Release);
+        let _ = self.link.run(verbs::hear_no_events(), patience).await;
+    }
+
+    /// This node stops: subscribers hear of the last events, and Redis need not tell of more.
+    pub async fn stop_events(&self) {
+        let _ = self.sync_events(None).await;
+        let _alone = self.events_asked.alone.lock().await;
+        if self.events_asked.is_listening.load(Ordering::Acquire) {
+            self.hear_no_events(None).await;
+        }
+    }
+
+    /// Redis has told that there are events.
+    pub async fn hear_of_events(&self) -> Result<(), Refusal> {
+        self.sync_events(None).await?;
+        let _alone = self.events_asked.alone.lock().await;
+        if !self.events_asked.is_listening.load(Ordering::Acquire) {
+            self.hear_no_events(Some(PATIENCE)).await;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::{
     row::{Answer, Row},
 };
 use crate::peer_list::{
-    Card, Dialect, Lines, PeerId, Refusal, page::Connected, roster::Roster, rules::LINGER,
+    Card, Dialect, Lines, PeerId, Refusal, page::Connected, roster::Roster, rules::LINGER_FORESEEN,
 };
 
 /// Asking which peers are not connected costs Redis some time for each of them. It is
@@ -396,7 +396,7 @@ impl Cached {
     fn set_statuses(&mut self, lingering: &[(PeerId, i64)]) -> Instant {
         let now = Instant::now();
         let asked = self.statuses_at.unwrap_or(now);
-        let mut end = asked + LINGER;
+        let mut end = asked + LINGER_FORESEEN;
         for id in std::mem::take(&mut self.lingering) {
             if let Some(place) = self.peers.get(&id) {
                 self.roster.set_connected(place.joined, Connected::Yes);

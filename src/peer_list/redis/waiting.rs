@@ -21,6 +21,9 @@ use crate::peer_list::{Caller, Delivery, Dialect, News, Reason, Refusal, WaitOpt
 /// copy; and how long its beginning does, however short the wait is to be.
 const END_PATIENCE: Duration = Duration::from_millis(500);
 
+/// A shorter wait asks Redis in any case.
+const SHORT: Duration = Duration::from_secs(1);
+
 /// A wait of a peer that polls. Dropping it tells Redis that it is over.
 struct Wait {
     looking: Looking,
@@ -32,6 +35,9 @@ struct Wait {
     dialect: Option<Dialect>,
     /// Whether Redis knows of it, or may know.
     is_open: bool,
+    /// The version of the list that its peer has heard at the wait before, which Redis is told
+    /// of with this one.
+    heard: Option<u64>,
 }
 
 /// The beginning of a wait.
@@ -43,11 +49,11 @@ enum Begun {
 }
 
 impl Wait {
-    fn new(list: &Arc<List>, caller: &Caller, end: Option<Instant>) -> Self {
+    fn new(list: &Arc<List>, caller: &Caller, acknowledges: bool, end: Option<Instant>) -> Self {
         let (number, name) = list.next_wait();
         // Registered before Redis is asked, so that no push in between is missed.
         let (here, open) = list.open(caller.id);
-        here.set_wait(number);
+        here.set_wait(number, link_of(caller));
         let open = OpenWait {
             here: here.clone(),
             number,
@@ -56,6 +62,7 @@ impl Wait {
             first: FirstRequest {
                 proof: caller.proof.clone(),
                 link: link_of(caller),
+                acknowledges,
             },
             _open: open,
         };
@@ -69,6 +76,7 @@ impl Wait {
             end,
             dialect: None,
             is_open: false,
+            heard: None,
         }
     }
 
@@ -110,7 +118,11 @@ impl Wait {
             }
         };
         match self.in_time(END_PATIENCE, settled).await {
-            None => return Ok(Begun::TooLate),
+            None => {
+                // Redis is told that this wait is over, and so that those before it are.
+                self.are_last_before();
+                return Ok(Begun::TooLate);
+            }
             Some(None) => {}
             Some(Some(reason)) => {
                 // While it was told the list at another wait.
@@ -120,7 +132,6 @@ impl Wait {
         }
         let answered = list.deliveries.take_heard(*id);
         if let Some(answered) = &answered
-            && acknowledged.is_none()
             && self.can_go_on_with(&answered.wait)
         {
             self.go_on_with(&answered.wait);
@@ -128,11 +139,8 @@ impl Wait {
         }
         // From now on Redis may have it, even if the answer is lost.
         self.is_open = true;
-        for other in list.open_of(*id) {
-            if !Arc::ptr_eq(&other, here) {
-                other.set_last();
-            }
-        }
+        self.are_last_before();
+        self.heard = answered.as_ref().map(|answered| answered.version);
         let asked = self.ask(caller, acknowledged, answered.as_ref());
         // News that are there already go even to the shortest wait, and also while the
         // node stops.
@@ -162,14 +170,32 @@ impl Wait {
         }))
     }
 
+    /// No request goes on with a wait of its peer that is open here and not this one.
+    fn are_last_before(&self) {
+        let Looking { list, id, here } = &self.looking;
+        for other in list.open_of(*id) {
+            if !Arc::ptr_eq(&other, here) {
+                other.set_must_ask();
+            }
+        }
+    }
+
     /// Whether this request can go on with a wait that was answered.
     fn can_go_on_with(&self, answered: &OpenWait) -> bool {
         let Looking { list, id, .. } = &self.looking;
-        self.open.first.is_like(&answered.first)
+        // A message may be there that was not pushed yet: a short wait has to ask.
+        let is_short = self.end.is_some_and(|end| end <= Instant::now() + SHORT);
+        !is_short
+            && self.open.first.is_like(&answered.first)
             && answered.here.can_go_on()
-            // Redis may know of another wait, or of the end of one.
+            // Beside these two there is none that Redis may know of, nor the end of one.
             && list.open_of(*id).len() == 2
-            && !list.ended.has(*id)
+            && !list.ended.has_wait(*id)
+    }
+
+    /// What its peer has heard, as far as this node knows.
+    fn heard(&self) -> Option<u64> {
+        self.looking.here.heard().or(self.heard)
     }
 
     fn go_on_with(&mut self, answered: &Arc<OpenWait>) {
@@ -267,7 +293,7 @@ impl Wait {
         if let Some(reason) = here.removed() {
             return self.removed(reason).await;
         }
-        let end = verbs::end_wait(*id, &self.open.name, true, here.heard());
+        let end = verbs::end_wait(*id, &self.open.name, true, self.heard());
         let ended = list.run(end, Some(END_PATIENCE));
         if let Ok(ended) = ended.await {
             self.is_open = false;
@@ -317,7 +343,7 @@ impl Drop for Wait {
         let Looking { list, id, here } = &self.looking;
         let number = self.open.number;
         if self.is_open {
-            let heard = here.heard();
+            let heard = self.heard();
             list.close(*id, here);
             if self.dialect.is_some() {
                 list.set_outdated(*id, number);
@@ -335,7 +361,7 @@ pub(super) async fn wait(
 ) -> Result<Delivery, Refusal> {
     let limit = opts.limit;
     let end = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let mut wait = Wait::new(list, caller, end);
+    let mut wait = Wait::new(list, caller, opts.acknowledged.is_some(), end);
     let mut asked_for = list.told();
     let mut found = match wait.begin(caller, opts.acknowledged).await? {
         Begun::With(found) => found,
@@ -351,7 +377,7 @@ pub(super) async fn wait(
                 );
             }
             Found::Removed(reason) => return wait.removed(reason).await,
-            Found::Outdated => here.set_outdated(),
+            Found::Outdated => here.set_refused(),
             Found::Later(soon) => left = Some(soon),
             Found::Nothing => {}
         }

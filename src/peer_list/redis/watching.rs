@@ -214,6 +214,6 @@ impl Shard {
         };
         let _ = timeout(STOP_PATIENCE, stopping).await;
         // Subscribers of this node are told of the removals.
-        let _ = timeout(STOP_PATIENCE, self.sync_events(None)).await;
+        let _ = timeout(STOP_PATIENCE, self.stop_events()).await;
     }
 }

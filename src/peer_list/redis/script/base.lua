@@ -13,7 +13,8 @@
 -- Before this text stand the name of the function, NAME; the name by which verbs are
 -- called that are refused while the server is out of memory, GROWING; and the settings of
 -- the list as constants, times in ms: TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD,
--- MAX_PEERS, MAX_ROOM_PEERS, LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED, LINGER, REPEAT_PAUSE,
+-- MAX_PEERS, MAX_ROOM_PEERS, LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED, LINGER, LINGER_FORESEEN,
+-- REPEAT_PAUSE,
 -- REPOLL_PATIENCE, LATE_REQUEST, NAME_KEPT, LEASE, NODE_LIFE, STANDSTILL, OP_LIFE; and
 -- DB, the number of the database; and SHARDS, how many shards there are.
 --
@@ -140,6 +141,11 @@ end
 local function enter(room)
   ROOM = room
   R = room == '' and P or P .. 'r:' .. room .. ':'
+end
+
+-- The version of the current room's list.
+local function current()
+  return tonumber(call('GET', key('version'))) or 0
 end
 
 -- A peer of the current room, as sets that all rooms share have it.

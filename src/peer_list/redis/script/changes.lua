@@ -90,10 +90,6 @@ local function set_heard(peer, version)
   end
 end
 
-local function current()
-  return tonumber(call('GET', key('version'))) or 0
-end
-
 -- The version of the list, and the counter of STATUS that goes with it.
 local function moment()
   local found = call('MGET', key('version'), key('statuses'))

@@ -72,12 +72,12 @@ function Peer:stale_at()
   return math.min(at, tonumber(self.is.leaving) or math.huge)
 end
 
--- Whether a node that has asked for the STATUS of all peers within the last LINGER ms knows
+-- Whether a node that has asked for the STATUS of all peers within the last LINGER_FORESEEN ms knows
 -- that of this one all the same, when its entry in the set `linger` changes: such a node
 -- shows peers as connected that it was told nothing of.
 local function is_foreseen(before, after)
   local was_connected = not before or before == 'none' or tonumber(before) > now
-  return was_connected and (after == 'none' or tonumber(after) >= now + LINGER)
+  return was_connected and (after == 'none' or tonumber(after) >= now + LINGER_FORESEEN)
 end
 
 -- Writes what has changed, and the entries of the peer in the sets.
@@ -197,14 +197,16 @@ function Peer:wake()
   end
 end
 
--- Its wait is given nothing any more. The node of the wait is asked what the peer has heard
--- there: it tells waits of the list by itself.
+-- Its wait is given nothing any more. If the list has changed since the peer was last known to
+-- have heard of it, the node of the wait is asked: it tells waits of the list by itself.
 function Peer:take_over()
   if not self.is.wait or not self.is.node then
     return
   end
-  tell(self.is.node, 'o' .. self:member() .. ' ' .. self.is.wait)
-  if self.is.dialect == 'l' then
+  local asks = self.is.dialect == 'l' and self:number('heard') < current()
+  tell(self.is.node, (asks and 'q' or 'o') .. self:member() .. ' ' .. self.is.wait)
+  -- Of several, the first may have told more: the others have asked it.
+  if asks and not self.is.previous then
     self:set('previous', self.is.wait)
     self:set('previous_at', NOW)
   end

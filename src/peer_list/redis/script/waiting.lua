@@ -24,11 +24,16 @@ local HEARD_WITHIN = 300
 -- The node of an earlier wait may have told more of the list than this server knows. Returns
 -- for how many ms to wait for its answer.
 local function unheard_for(peer, version)
-  if not peer.is.previous or peer:number('heard') >= version then
+  if not peer.is.previous then
     return 0
   end
   local left = peer:number('previous_at') + HEARD_WITHIN - now
-  return math.max(math.min(left, HEARD_WITHIN), 0)
+  -- A time in the future is from before the clock of this server was set back.
+  if left <= 0 or left > HEARD_WITHIN or peer:number('heard') >= version then
+    peer:set('previous', nil)
+    return 0
+  end
+  return left
 end
 
 -- The next thing that a peer should hear, lent under `lease`.
@@ -100,18 +105,19 @@ local function is_before(wait, other)
   return node == same and is_after(last, number)
 end
 
--- `name`: of the wait. `lingers`: the wait was answered. `at`: when it was over, in ms (nil:
--- now).
+-- `name`: of the wait. `lingers`: the wait was answered. `at`: when its node had told it of the
+-- list, in ms (nil: it ends now, and was told nothing from there).
 local function answered(peer, name, lingers, at)
+  local was_told = at ~= nil
   at = at or now
-  if lingers == '1' and name ~= peer.is.goodbye then
+  if lingers == '1' and name ~= peer.is.goodbye and at >= peer:number('said') then
     if name == peer.is.late then
       -- If it polls again, it still runs.
       peer:set('asked', '1')
     else
       peer:come_back()
     end
-  elseif lingers == '1' and at < peer:number('said') then
+  elseif was_told and name == peer.is.goodbye then
     -- It was over before it could be ended for that.
     peer:set('asked', nil)
   end
@@ -174,6 +180,12 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, before, he
     end
     return refused
   end
+  if before ~= '' then
+    if over_at and peer.is.wait == before then
+      answered(peer, before, '1', over_at)
+    end
+    note_heard_at(peer, before, heard)
+  end
   if peer.is.socket then
     peer:store()
     return { 'unknown' }
@@ -183,13 +195,7 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, before, he
     or peer.is.wait ~= before and is_before(wait, peer.is.wait)
   if is_overtaken then
     peer:store()
-    return { 'ok', { 'outdated' }, peer.is.dialect, '-' }
-  end
-  if before ~= '' then
-    if over_at and peer.is.wait == before then
-      answered(peer, before, '1', over_at)
-    end
-    note_heard_at(peer, before, heard)
+    return { 'ok', { 'outdated' }, peer.is.dialect }
   end
   if peer.is.node ~= NODE then
     peer:take_over()
@@ -213,8 +219,8 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, before, he
 end
 
 -- Looks again for news. `lease` is the name of a wait, or `s` and a session.
--- `acknowledged`: the highest number that its client has acknowledged there. `heard`: the
--- version of the list that the peer has heard at its waits there ('': none).
+-- `acknowledged`: the highest number that its client has acknowledged there. `heard`: of a
+-- wait, the version of the list that the peer has heard there ('': none).
 function verbs.take(began, id, lease, acknowledged, told, heard)
   local peer = find(id)
   if not peer then
@@ -330,6 +336,9 @@ function verbs.end_wait(id, wait, lingers, heard)
   end
   local is_newest = peer.is.wait == wait or is_before(peer.is.wait, wait)
   note_heard_at(peer, wait, heard)
+  if is_newest and heard ~= '' then
+    note_heard(peer, heard)
+  end
   if peer.is.wait ~= wait then
     -- It may come later than this.
     peer:set('over', wait)

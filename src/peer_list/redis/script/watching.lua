@@ -61,6 +61,8 @@ end
 -- there are more. The node is told of events from now on.
 function verbs.events(known)
   call('SADD', shard('listeners'), NODE)
+  -- If this node dies before its first report, others find out.
+  call('ZADD', shard('nodes'), 'NX', now + NODE_LIFE, NODE)
   local newest = tonumber(call('GET', shard('event'))) or 0
   local missing = newest - tonumber(known)
   if tonumber(known) == 0 or missing < 0 then
