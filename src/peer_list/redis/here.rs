@@ -50,8 +50,6 @@ struct OpenState {
     has_news: bool,
     /// If it is a wait, the next request of its client has to ask Redis whether it may wait.
     must_ask: bool,
-    /// It is a wait with which a further request goes on, of which Redis does not know.
-    goes_on: bool,
 }
 
 impl OpenHere {
@@ -84,11 +82,6 @@ impl OpenHere {
         !state.must_ask && !is_ended && !state.has_news
     }
 
-    /// Another request goes on with this wait.
-    pub fn go_on(&self) {
-        self.state.lock().goes_on = true;
-    }
-
     /// The number of this wait, and what its peer has heard, if it began before that with this
     /// number.
     pub fn heard_before_wait(&self, number: u64) -> Option<(u64, Option<u64>)> {
@@ -116,9 +109,9 @@ impl OpenHere {
         self.state.lock().heard = None;
     }
 
-    /// Redis has another wait for its peer.
-    pub fn set_refused(&self) {
-        self.state.lock().set_refused();
+    /// Another wait has taken over: changes of the list do not wake this one any more.
+    pub fn set_outdated(&self) {
+        self.state.lock().set_outdated();
     }
 
     /// Whether it is a wait that began after that with this number, of which it is not known
@@ -274,7 +267,7 @@ impl OpenHere {
         let mut state = self.state.lock();
         state.wait.filter(|own| *own <= number)?;
         let heard = state.heard;
-        state.set_refused();
+        state.set_outdated();
         drop(state);
         self.news.notify_one();
         heard
@@ -293,13 +286,6 @@ impl OpenState {
     fn set_outdated(&mut self) {
         self.heard = None;
         self.is_outdated = true;
-    }
-
-    /// Redis has another wait for its peer. If a request goes on with this one, it may have come
-    /// later than the other: its client has to ask again.
-    fn set_refused(&mut self) {
-        self.set_outdated();
-        self.is_over |= self.goes_on;
     }
 }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{
+    alive::CLOCK_PATIENCE,
     answers::{BegunWait, EndedWait, Next},
     deliveries::Heard,
     here::Undecided,
@@ -38,6 +39,15 @@ struct Wait {
     /// The version of the list that its peer has heard at the wait before, which Redis is told
     /// of with this one.
     heard: Option<u64>,
+    /// If it goes on with the wait of an earlier request: what it would be by itself.
+    by_itself: Option<ByItself>,
+}
+
+/// A request that waits, of which Redis does not know.
+struct ByItself {
+    number: u64,
+    /// When it came, by Redis' clock in ms.
+    began: u64,
 }
 
 /// The beginning of a wait.
@@ -77,6 +87,7 @@ impl Wait {
             dialect: None,
             is_open: false,
             heard: None,
+            by_itself: None,
         }
     }
 
@@ -106,7 +117,6 @@ impl Wait {
         caller: &Caller,
         acknowledged: Option<u64>,
     ) -> Result<Begun, Refusal> {
-        let open = self.open.clone();
         let Looking { list, id, here } = &self.looking.clone();
         here.set_acknowledged(acknowledged);
         let undecided = Undecided(here.clone());
@@ -137,6 +147,20 @@ impl Wait {
             self.go_on_with(&answered.wait);
             return Ok(Begun::With(Found::Nothing));
         }
+        self.begin_in_redis(caller, acknowledged, answered, undecided)
+            .await
+    }
+
+    /// Tells Redis of this wait, and of the one before that was answered.
+    async fn begin_in_redis(
+        &mut self,
+        caller: &Caller,
+        acknowledged: Option<u64>,
+        answered: Option<Heard>,
+        undecided: Undecided,
+    ) -> Result<Begun, Refusal> {
+        let number = self.open.number;
+        let Looking { list, id, .. } = &self.looking.clone();
         // From now on Redis may have it, even if the answer is lost.
         self.is_open = true;
         self.are_last_before();
@@ -157,7 +181,7 @@ impl Wait {
         self.dialect = dialect;
         if !matches!(next, Some(Next::Outdated)) {
             // Earlier waits of the peer here are told nothing any more.
-            list.set_outdated(*id, open.number - 1);
+            list.set_outdated(*id, number - 1);
         }
         drop(undecided);
         let found = match next {
@@ -199,11 +223,41 @@ impl Wait {
     }
 
     fn go_on_with(&mut self, answered: &Arc<OpenWait>) {
-        answered.here.go_on();
+        self.by_itself = Some(ByItself {
+            number: self.open.number,
+            began: self.open.began,
+        });
         self.looking.here = answered.here.clone();
         self.open = answered.clone();
         self.is_open = true;
         self.dialect = Some(Dialect::Listed);
+    }
+
+    /// Redis has another wait for its peer than the one that this request has gone on with. Which
+    /// came later Redis decides, as of any two: so this request waits by itself.
+    async fn wait_by_itself(
+        &mut self,
+        caller: &Caller,
+        ByItself { number, began }: ByItself,
+    ) -> Result<Begun, Refusal> {
+        let Looking { list, id, .. } = &self.looking;
+        let (here, open) = list.open(*id);
+        here.set_wait(number, link_of(caller));
+        let doubt = u64::try_from(CLOCK_PATIENCE.as_millis()).unwrap_or(0);
+        let open = OpenWait {
+            here: here.clone(),
+            number,
+            name: list.wait_name(number),
+            // The other wins if it came in the same moment, as far as clocks can tell.
+            began: began.saturating_sub(doubt + 1),
+            first: self.open.first.clone(),
+            _open: open,
+        };
+        self.looking.here = here.clone();
+        self.open = Arc::new(open);
+        self.dialect = None;
+        self.begin_in_redis(caller, None, None, Undecided(here))
+            .await
     }
 
     /// Asks Redis for news, with what this node knows of the wait before.
@@ -377,12 +431,22 @@ pub(super) async fn wait(
                 );
             }
             Found::Removed(reason) => return wait.removed(reason).await,
-            Found::Outdated => here.set_refused(),
+            Found::Outdated => here.set_outdated(),
             Found::Later(soon) => left = Some(soon),
             Found::Nothing => {}
         }
         if let Some(reason) = here.removed() {
             return wait.removed(reason).await;
+        }
+        if here.is_outdated()
+            && let Some(by_itself) = wait.by_itself.take()
+        {
+            asked_for = list.told();
+            found = match wait.wait_by_itself(caller, by_itself).await? {
+                Begun::With(found) => found,
+                Begun::TooLate => return wait.nothing().await,
+            };
+            continue;
         }
         // A push came while Redis answered, when the peer was not known to be behind.
         let is_behind = list.told() > asked_for && here.is_behind(list.told());
