@@ -65,7 +65,7 @@ docker:
 
 # What the tests need besides the Rust toolchain.
 install: .venv/installed tests/js/node_modules
-	@tests/install-programs nginx:nginx-light curl:curl chromium:chromium \
+	@tests/install-programs nginx:nginx-light haproxy:haproxy caddy:caddy curl:curl chromium:chromium \
 		redis-server:redis-server redis-cli:redis-tools faketime:faketime openssl:openssl
 
 .venv/installed: $(REQUIREMENTS)

@@ -81,7 +81,8 @@ impl fmt::Debug for Asking<'_> {
 /// A client that may come in. Only [`Access`] makes one.
 #[derive(Clone, Debug)]
 pub struct Admitted {
-    identity: Identity,
+    /// Who it is.
+    pub(crate) identity: Identity,
     name: Option<Arc<str>>,
 }
 
@@ -206,7 +207,7 @@ impl Access {
         let admitted = Admitted {
             identity: Identity {
                 user: grant.user,
-                address: asking.address,
+                address: None,
             },
             name: grant.name,
         };

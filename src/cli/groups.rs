@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
+use axum::http::HeaderName;
 use clap::{ArgAction, Args, ValueEnum};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
@@ -10,11 +11,11 @@ use tracing_subscriber::filter::Targets;
 
 use super::{
     ConfigError,
-    values::{self, Doors, WaitLimit, in_milliseconds},
+    values::{self, Doors, Networks, WaitLimit, in_milliseconds},
 };
 use crate::{
     access::Access,
-    doors::http::{AllowedRooms, Cors, SignalOpts},
+    doors::http::{AllowedRooms, Cors, SignalOpts, TrustedProxies},
     operator::Webhook,
     peer_list::{ClientIdentity, ClusterOpts, HeartbeatOpts},
     server::{AppOpts, Host, OperatorOpts, ServeOpts, ServerOpts},
@@ -40,9 +41,10 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    pub fn serve_opts(&self) -> ServeOpts {
+    pub fn serve_opts(&self, shows_addresses: bool) -> ServeOpts {
         ServeOpts {
             idle_timeout: self.idle_ms,
+            shows_addresses,
         }
     }
 }
@@ -140,6 +142,15 @@ pub(super) struct Clients {
     )]
     peer_tokens: Option<PeerTokens>,
 
+    /// The proxies in front of the server that are believed when they say whose request they
+    /// pass on: networks such as 10.0.0.0/8, with commas between them [default: none]
+    #[arg(long, env = "WEBRTC_TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = values::networks)]
+    trusted_proxies: Option<Networks>,
+
+    /// The header in which these proxies say it
+    #[arg(long, env = "WEBRTC_CLIENT_ADDRESS_HEADER", value_name = "HEADER", default_value = "X-Forwarded-For", value_parser = values::header)]
+    client_address_header: HeaderName,
+
     /// The token that Socket.IO clients must send as `auth.token` [default: none]
     #[arg(long, env = "TOKEN", hide_env_values = true, value_parser = values::secret)]
     token: Option<SecretString>,
@@ -147,7 +158,12 @@ pub(super) struct Clients {
 
 impl Clients {
     /// `access`: who may come in.
-    pub fn opts(&self, heartbeat_interval: Option<Duration>, access: &Access) -> AppOpts {
+    pub fn opts(
+        &self,
+        heartbeat_interval: Option<Duration>,
+        access: &Access,
+        shows_addresses: bool,
+    ) -> AppOpts {
         let required = self.peer_tokens == Some(PeerTokens::Required);
         AppOpts {
             signal: SignalOpts {
@@ -159,6 +175,11 @@ impl Clients {
                 max_message_bytes: self.max_message_bytes,
                 rooms: Arc::new(self.rooms.clone()),
                 access: access.clone(),
+                proxies: Arc::new(TrustedProxies {
+                    networks: self.trusted_proxies.clone().unwrap_or_default().0,
+                    header: self.client_address_header.clone(),
+                }),
+                shows_addresses,
             },
             doors: self.doors.0.clone(),
             token: self.token.clone(),
@@ -332,4 +353,9 @@ pub struct LogOpts {
     /// WEBRTC_LOG says more
     #[arg(long, env = "WEBRTC_SIGNAL_LOGGING", value_name = "BOOL", default_value_t = true, value_parser = values::boolean, action = ArgAction::Set)]
     pub signal_logging: bool,
+
+    /// Whether the addresses of clients are shown, in the log, in events and in the operator's
+    /// API
+    #[arg(long, env = "WEBRTC_LOG_ADDRESSES", value_name = "BOOL", default_value_t = true, value_parser = values::boolean, action = ArgAction::Set)]
+    pub log_addresses: bool,
 }

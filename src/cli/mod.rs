@@ -217,10 +217,12 @@ impl Settings {
             port: self.listening.port,
             heartbeat: self.peers.opts(),
             cluster: self.redis.opts(),
-            app: self
-                .clients
-                .opts(self.peers.heartbeat_interval_ms, &self.admits),
-            serve: self.listening.serve_opts(),
+            app: self.clients.opts(
+                self.peers.heartbeat_interval_ms,
+                &self.admits,
+                self.log.log_addresses,
+            ),
+            serve: self.listening.serve_opts(self.log.log_addresses),
             operator: self.operator.opts(),
             webhook: self.operator.webhook(),
         }

@@ -1,9 +1,16 @@
 //! Values of settings as people write them. Each error says what was expected.
 
-use std::{fs, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+    time::Duration,
+};
 
-use axum::http::{HeaderValue, Uri};
+use axum::http::{HeaderName, HeaderValue, Uri};
 use clap::ValueEnum;
+use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::SecretString;
 use tracing::Level;
@@ -84,6 +91,27 @@ pub(super) fn webhook_url(value: &str) -> Result<Url, String> {
     let url: Option<Url> = value.trim().parse().ok();
     url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         .ok_or_else(|| "an http:// or https:// URL such as https://example.org/peers".into())
+}
+
+/// Networks, with commas between them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Networks(pub Vec<IpNet>);
+
+pub(super) fn networks(value: &str) -> Result<Networks, String> {
+    let network = |text: &str| {
+        let text = text.trim();
+        let address: Option<IpAddr> = text.parse().ok();
+        text.parse().ok().or_else(|| address.map(IpNet::from))
+    };
+    let networks: Option<_> = value.split(',').map(network).collect();
+    networks
+        .map(Networks)
+        .ok_or_else(|| "networks such as 10.0.0.0/8,fd00::/8, or addresses".into())
+}
+
+pub(super) fn header(value: &str) -> Result<HeaderName, String> {
+    let header = value.trim().parse();
+    header.map_err(|_| "the name of a header, such as X-Forwarded-For".into())
 }
 
 pub(super) fn shards(value: &str) -> Result<NonZeroUsize, String> {

@@ -84,10 +84,7 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
             }
             #[cfg(feature = "socketio")]
             Door::SocketIo => {
-                let max_message_bytes = opts.signal.max_message_bytes;
-                let token = opts.token.clone();
-                let access = opts.signal.access.clone();
-                let routes = socketio::routes(peer_list, max_message_bytes, token, access, &cors);
+                let routes = socketio::routes(peer_list, &opts.signal, opts.token.clone());
                 with_credentials = rooms
                     .with(routes.transport)
                     .layer(option_layer(cors_layer_with_credentials(&cors)));

@@ -34,12 +34,15 @@ pub struct ServeOpts {
     /// Google: 600 s), so that the proxy closes first: otherwise a request may meet a
     /// connection that is just being closed. Default: 650 s.
     pub idle_timeout: Duration,
+    /// Whether the log shows the addresses of clients. Default: true.
+    pub shows_addresses: bool,
 }
 
 impl Default for ServeOpts {
     fn default() -> Self {
         Self {
             idle_timeout: Duration::from_secs(650),
+            shows_addresses: true,
         }
     }
 }
@@ -90,10 +93,12 @@ async fn accept_until(
     let stopping = CancellationToken::new();
     let dropping = CancellationToken::new();
     let accepted = |stream: TcpStream| {
-        let span = connection_span(&stream);
+        let address = stream.peer_addr().ok();
+        let span = connection_span(address.filter(|_| opts.shows_addresses));
         let open = connections.token();
         let idle = opts.idle_timeout;
-        let serve = http1::serve(stream, app.clone(), stopping.clone(), idle, open);
+        let address = address.map(|address| address.ip());
+        let serve = http1::serve(stream, address, app.clone(), stopping.clone(), idle, open);
         let serve = dropping.clone().run_until_cancelled_owned(serve);
         spawn(serve, span);
     };

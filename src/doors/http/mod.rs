@@ -27,7 +27,7 @@ use axum::{
 use tokio::time::sleep;
 use tower::{service_fn, util::option_layer};
 
-pub use super::kit::{AllowedRooms, Cors, SignalOpts};
+pub use super::kit::{AllowedRooms, Cors, SignalOpts, TrustedProxies};
 
 use super::kit::{
     Coming, Gate, RequestError, RoomDoors, Transport, body, cors_layer, guard, list_of_room,
@@ -70,7 +70,7 @@ pub fn signal_router(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
 pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
     let door = Door {
         peer_list,
-        gate: Gate::new(opts.access.clone(), DOOR),
+        gate: Gate::new(&opts, DOOR),
         opts: Arc::new(opts),
     };
     let waiting = door.clone();
@@ -163,14 +163,8 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
         query.token(request.headers())?;
         None
     };
-    let admitted = door.gate.admit(Coming {
-        list: &door.peer_list,
-        uri: request.uri(),
-        headers: request.headers(),
-        name: Some(&name),
-        token: None,
-    });
-    let admitted = admitted.await?;
+    let coming = Coming::of(&request, &door.peer_list, Some(&name));
+    let admitted = door.gate.admit(coming).await?;
     let opts = SignInOpts {
         door: DOOR,
         dialect,

@@ -1,14 +1,15 @@
 //! Asking access control before a client comes in.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
+use axum::extract::Request;
 use axum::http::{
     HeaderMap, Uri,
     header::{AUTHORIZATION, HeaderValue},
 };
 use tracing::info;
 
-use super::{RequestError, query::Query};
+use super::{RequestError, SignalOpts, Transport, TrustedProxies, query::Query};
 use crate::{
     access::{Access, Admitted, Asking, Denied},
     peer_list::TimeoutPeerList,
@@ -18,6 +19,8 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Gate {
     access: Access,
+    proxies: Arc<TrustedProxies>,
+    shows_addresses: bool,
     door: &'static str,
 }
 
@@ -27,16 +30,37 @@ pub(crate) struct Coming<'a> {
     pub list: &'a TimeoutPeerList,
     pub uri: &'a Uri,
     pub headers: &'a HeaderMap,
+    /// From where the request comes: the client, or a proxy.
+    pub from: Option<IpAddr>,
     /// The name that the client gives itself.
     pub name: Option<&'a str>,
     /// The token that it shows by the means of its protocol.
     pub token: Option<&'a str>,
 }
 
+impl<'a> Coming<'a> {
+    /// A client whose request itself shows its token.
+    pub fn of(request: &'a Request, list: &'a TimeoutPeerList, name: Option<&'a str>) -> Self {
+        Self {
+            list,
+            uri: request.uri(),
+            headers: request.headers(),
+            from: Transport::address_of(request),
+            name,
+            token: None,
+        }
+    }
+}
+
 impl Gate {
     /// `door`: as events and the operator's API show it.
-    pub fn new(access: Access, door: &'static str) -> Self {
-        Self { access, door }
+    pub fn new(opts: &SignalOpts, door: &'static str) -> Self {
+        Self {
+            access: opts.access.clone(),
+            proxies: opts.proxies.clone(),
+            shows_addresses: opts.shows_addresses,
+            door,
+        }
     }
 
     /// Decides whether a client may come in.
@@ -54,14 +78,24 @@ impl Gate {
             room: coming.list.name(),
             name: coming.name,
             door: self.door,
-            address: None,
+            address: coming
+                .from
+                .map(|from| self.proxies.client(from, coming.headers)),
         };
         let admitted = self.access.admit(asking).await;
         if let Err(why) = &admitted {
             let room = coming.list.name().map(tracing::field::display);
-            info!(door = self.door, room, %why, "a client was not admitted");
+            let address = self.shown(asking.address).map(tracing::field::display);
+            info!(door = self.door, room, address, %why, "a client was not admitted");
         }
-        admitted
+        let mut admitted = admitted?;
+        admitted.identity.address = self.shown(asking.address);
+        Ok(admitted)
+    }
+
+    /// An address, if operators want to see it.
+    fn shown(&self, address: Option<IpAddr>) -> Option<IpAddr> {
+        address.filter(|_| self.shows_addresses)
     }
 }
 

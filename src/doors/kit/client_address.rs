@@ -48,16 +48,25 @@ impl TrustedProxies {
     }
 
     fn trust(&self, address: IpAddr) -> bool {
-        self.networks.iter().any(|network| network.contains(&address))
+        self.networks
+            .iter()
+            .any(|network| network.contains(&address))
     }
 }
 
 /// An address, which some proxies write with a port, and in brackets if it is one of IPv6.
 fn read(entry: &[u8]) -> Option<IpAddr> {
     let entry = std::str::from_utf8(entry).ok()?.trim();
-    let bare = entry.strip_prefix('[').and_then(|entry| entry.strip_suffix(']'));
+    let bare = entry
+        .strip_prefix('[')
+        .and_then(|entry| entry.strip_suffix(']'));
     let address = bare.unwrap_or(entry).parse().ok();
-    address.or_else(|| entry.parse().ok().map(|with_port: SocketAddr| with_port.ip()))
+    address.or_else(|| {
+        entry
+            .parse()
+            .ok()
+            .map(|with_port: SocketAddr| with_port.ip())
+    })
 }
 
 #[cfg(test)]
@@ -82,7 +91,8 @@ mod tests {
     fn nobody_is_believed_who_is_not_trusted() {
         assert_eq!(client("203.0.113.7", &["198.51.100.1"]), "203.0.113.7");
         let none = TrustedProxies::default();
-        let headers = HeaderMap::from_iter([(none.header.clone(), "198.51.100.1".parse().unwrap())]);
+        let headers =
+            HeaderMap::from_iter([(none.header.clone(), "198.51.100.1".parse().unwrap())]);
         let from: IpAddr = "127.0.0.1".parse().unwrap();
         assert_eq!(none.client(from, &headers), from);
     }
@@ -92,7 +102,10 @@ mod tests {
         for (lines, found) in [
             (&["198.51.100.1"][..], "198.51.100.1"),
             (&["203.0.113.66, 198.51.100.1"], "198.51.100.1"),
-            (&["203.0.113.66, 198.51.100.1, 10.1.1.1, 192.0.2.1"], "198.51.100.1"),
+            (
+                &["203.0.113.66, 198.51.100.1, 10.1.1.1, 192.0.2.1"],
+                "198.51.100.1",
+            ),
             (&["203.0.113.66", "198.51.100.1,10.1.1.1"], "198.51.100.1"),
             (&["10.3.3.3, 10.2.2.2"], "10.3.3.3"),
             (&["198.51.100.1:4711"], "198.51.100.1"),

@@ -1,5 +1,7 @@
 //! The fields that every log line of a connection carries: its address, and its peer.
 
+use std::net::SocketAddr;
+
 use tracing::{Instrument, Level, Span, debug_span, field::Empty};
 
 use crate::peer_list::PeerId;
@@ -11,12 +13,12 @@ pub(crate) fn session_span() -> Span {
     debug_span!("session", peer_id = Empty)
 }
 
-/// The span of a connection. Its lines name the address, and the peer that used the
-/// connection last ([`names_peer`]).
-pub(crate) fn connection_span(stream: &tokio::net::TcpStream) -> Span {
+/// The span of a connection. Its lines name the address, if that is shown, and the peer that
+/// used the connection last ([`names_peer`]).
+pub(crate) fn connection_span(address: Option<SocketAddr>) -> Span {
     debug_span!(
         "connection",
-        address = stream.peer_addr().ok().map(tracing::field::display),
+        address = address.map(tracing::field::display),
         peer_id = Empty
     )
 }

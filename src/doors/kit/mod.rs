@@ -3,6 +3,7 @@
 
 mod admission;
 pub(crate) mod body;
+mod client_address;
 mod cors;
 mod error;
 pub(crate) mod frame;
@@ -19,6 +20,7 @@ mod transport;
 pub(crate) mod upgrade;
 
 pub(crate) use admission::{Coming, Gate};
+pub use client_address::TrustedProxies;
 pub(crate) use cors::cors_layer;
 #[cfg(feature = "socketio")]
 pub(crate) use cors::cors_layer_with_credentials;
@@ -28,4 +30,4 @@ pub use origin::Cors;
 pub(crate) use origin::guard;
 pub use rooms::AllowedRooms;
 pub(crate) use rooms::{RoomDoors, list_of, list_of_room, not_found};
-pub(crate) use transport::{Transport, asks_to_close};
+pub(crate) use transport::{Connection, Transport, asks_to_close};

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{AllowedRooms, Cors};
+use super::{AllowedRooms, Cors, TrustedProxies};
 use crate::access::Access;
 
 /// How the doors answer. Sockets follow what concerns them: origins, tokens and sizes.
@@ -36,6 +36,11 @@ pub struct SignalOpts {
     ///
     /// [`require_tokens`]: SignalOpts::require_tokens
     pub access: Access,
+    /// The proxies that are believed when they say whose request they pass on. Default: none.
+    pub proxies: Arc<TrustedProxies>,
+    /// Whether operators see the addresses of clients, in events, in the API and in the log.
+    /// Default: true.
+    pub shows_addresses: bool,
 }
 
 impl Default for SignalOpts {
@@ -48,6 +53,8 @@ impl Default for SignalOpts {
             max_message_bytes: 512 * 1024,
             rooms: Arc::default(),
             access: Access::default(),
+            proxies: Arc::default(),
+            shows_addresses: true,
         }
     }
 }

@@ -1,14 +1,26 @@
 //! What a request shows about its connection.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::http::{Request, Version, header::CONNECTION};
 
 use crate::peer_list::Link;
 
+/// A connection of our own server, which adds it to each request; servers of others do not.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub link: Arc<Link>,
+    /// From where it comes.
+    pub address: Option<IpAddr>,
+}
+
+impl Connection {
+    fn of<B>(request: &Request<B>) -> Option<&Self> {
+        request.extensions().get()
+    }
+}
+
 /// The connection of a request, as far as it matters for the peer.
-///
-/// Our own server adds the link to each request; servers of others do not.
 pub(crate) struct Transport {
     /// The connection, if it stays open after the answer.
     pub link: Option<Arc<Link>>,
@@ -28,13 +40,18 @@ impl Transport {
 
     /// The connection, whether it stays open after the answer or not.
     pub fn link_of<B>(request: &Request<B>) -> Option<Arc<Link>> {
-        request.extensions().get::<Arc<Link>>().cloned()
+        Connection::of(request).map(|connection| connection.link.clone())
+    }
+
+    /// From where the request comes: the client, or a proxy.
+    pub fn address_of<B>(request: &Request<B>) -> Option<IpAddr> {
+        Connection::of(request)?.address
     }
 
     /// The request is about to wait for long: the server may suspend its connection.
     pub fn suspend<B>(request: &Request<B>) {
-        if let Some(link) = request.extensions().get::<Arc<Link>>() {
-            link.set_suspendable(true);
+        if let Some(connection) = Connection::of(request) {
+            connection.link.set_suspendable(true);
         }
     }
 }

@@ -196,6 +196,7 @@ impl Members {
                 list: &handshake.list,
                 uri: &handshake.uri,
                 headers: &handshake.headers,
+                from: handshake.from,
                 // It says its name later.
                 name: None,
                 token: auth.token(),

@@ -33,10 +33,10 @@ use subtle::ConstantTimeEq;
 use tower::service_fn;
 
 use super::kit::{
-    Coming, Cors, Gate, RequestError, body, guard, list_of, only,
+    Coming, Gate, RequestError, SignalOpts, body, guard, list_of, only,
     reply::{self, reply},
 };
-use crate::{access::Access, peer_list::TimeoutPeerList};
+use crate::peer_list::TimeoutPeerList;
 use connections::Connections;
 use engineio::{EngineIo, Handshake, Serve, Session, Unconnected};
 use member::{DOOR, Members};
@@ -54,25 +54,23 @@ pub(crate) struct Routes {
     pub others: Router,
 }
 
-/// The routes of this door, for pages that `cors` allows. With a token, only clients that
-/// send it as `auth.token` may connect.
+/// The routes of this door. With a token, only clients that send it as `auth.token` may
+/// connect.
 pub(crate) fn routes(
     peer_list: TimeoutPeerList,
-    max_message_bytes: usize,
+    opts: &SignalOpts,
     token: Option<SecretString>,
-    access: Access,
-    cors: &Cors,
 ) -> Routes {
     let told = Arc::new(Connections::default());
-    let gate = Gate::new(access, DOOR);
+    let gate = Gate::new(opts, DOOR);
     let members = Members {
         token,
         gate: gate.clone(),
         connections: told.clone(),
     };
-    let engine = EngineIo::new(peer_list.clone(), max_message_bytes, members);
+    let engine = EngineIo::new(peer_list.clone(), opts.max_message_bytes, members);
     let answer = service_fn(move |request| engine.clone().answer(request));
-    let guard = guard(cors);
+    let guard = guard(&opts.enable_cors);
     let transport = Router::new()
         .route_service("/socket.io/", answer)
         .route_layer(guard.clone());
@@ -132,14 +130,7 @@ async fn connections(
     only(&[Method::GET], &request)?;
     let list = list_of(&request, &peer_list);
     // They name peers.
-    let admitted = gate.admit(Coming {
-        list: &list,
-        uri: request.uri(),
-        headers: request.headers(),
-        name: None,
-        token: None,
-    });
-    admitted.await?;
+    gate.admit(Coming::of(&request, &list, None)).await?;
     let cards = list.cards().await?;
     let mut response = reply(body::parts(told.list(&cards)));
     let json = HeaderValue::from_static("application/json");
@@ -180,7 +171,7 @@ mod tests {
             max_peers: 1,
             ..HeartbeatOpts::default()
         });
-        let door = routes(list, 1000, None, Access::default(), &Cors::AnyOrigin).transport;
+        let door = routes(list, &SignalOpts::default(), None).transport;
         let (status, hello) = ask(&door, Method::GET, "", "").await;
         assert_eq!(status, 200);
         let hello: Value = serde_json::from_str(&hello[1..]).unwrap();

@@ -71,7 +71,7 @@ struct Door {
 pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
     let door = Door {
         peer_list,
-        gate: Gate::new(opts.access.clone(), DOOR),
+        gate: Gate::new(opts, DOOR),
         max_message_bytes: opts.max_message_bytes,
         senders_are_proved: opts.require_tokens,
         peers: Arc::default(),
@@ -114,14 +114,8 @@ async fn upgrade(
     }
     let joining = Joining::of(&request)?;
     let upgrade = Upgrade::of(&mut request)?;
-    let admitted = door.gate.admit(Coming {
-        list: &door.peer_list,
-        uri: request.uri(),
-        headers: request.headers(),
-        name: joining.name.as_deref(),
-        token: None,
-    });
-    let admitted = admitted.await?;
+    let coming = Coming::of(&request, &door.peer_list, joining.name.as_deref());
+    let admitted = door.gate.admit(coming).await?;
     if let Some((id, token)) = &joining.back.claim {
         door.peer_list.check_token(*id, Some(token)).await?;
     } else {

@@ -58,10 +58,10 @@ impl Service<Request<Incoming>> for ToRouter {
                     shared: Arc::downgrade(&self.shared),
                 })
             });
-            self.shared.link.set_suspendable(false);
+            self.shared.connection.link.set_suspendable(false);
             self.shared.in_a_row.fetch_add(1, Ordering::Relaxed);
             let extensions = request.extensions_mut();
-            extensions.insert(self.shared.link.clone());
+            extensions.insert(self.shared.connection.clone());
             *self.shared.phase.lock() = Phase::Exchange;
             *exchange = Exchange::Pending(PendingRequest::new(request, &self.app));
         }

@@ -16,6 +16,7 @@ mod strict;
 use std::{
     convert::Infallible,
     future::{Future, Ready, poll_fn, ready},
+    net::IpAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -43,7 +44,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use crate::{
-    doors::kit::{RequestError, asks_to_close},
+    doors::kit::{Connection, RequestError, asks_to_close},
     peer_list::Link,
 };
 use exchange::{ToRouter, prepare};
@@ -71,9 +72,10 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Serves the requests of a connection until either side closes it, or until a request
 /// upgrades it to another protocol (a WebSocket). When `stopping` is cancelled, the open
 /// request is still answered. `idle_timeout`: how long nothing may happen between
-/// requests. `open` counts the connection as open while its stream exists.
+/// requests. `address`: from where it comes. `open` counts the connection as open while its stream exists.
 pub(super) async fn serve<S>(
     stream: S,
+    address: Option<IpAddr>,
     app: Router,
     stopping: CancellationToken,
     idle_timeout: Duration,
@@ -81,7 +83,7 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let shared = Arc::new(Shared::new(stopping));
+    let shared = Arc::new(Shared::new(stopping, address));
     let mut overdue = Overdue::new(shared.clone());
     let mut stream = ClientStream::new(stream, shared.clone(), open);
     while stream.has_bytes() || request_comes(&mut stream, &mut overdue, idle_timeout).await {
@@ -211,7 +213,7 @@ where
 /// What the parts of a connection share.
 struct Shared {
     stopping: CancellationToken,
-    link: Arc<Link>,
+    connection: Connection,
     phase: Mutex<Phase>,
     exchange: Mutex<Exchange>,
     /// How many requests came soon after each other, without one that was suspended.
@@ -253,10 +255,13 @@ impl Phase {
 }
 
 impl Shared {
-    fn new(stopping: CancellationToken) -> Self {
+    fn new(stopping: CancellationToken, address: Option<IpAddr>) -> Self {
         Self {
             stopping,
-            link: Arc::new(Link::new()),
+            connection: Connection {
+                link: Arc::new(Link::new()),
+                address,
+            },
             phase: Mutex::new(Phase::Idle(Instant::now())),
             exchange: Mutex::new(Exchange::None),
             in_a_row: AtomicU32::new(0),
@@ -272,7 +277,7 @@ impl Shared {
         if self.unread.load(Ordering::Relaxed) || self.unwritten.load(Ordering::Relaxed) {
             return false;
         }
-        let waits = self.link.is_suspendable();
+        let waits = self.connection.link.is_suspendable();
         match *self.phase.lock() {
             Phase::Idle(_) => waits || self.in_a_row.load(Ordering::Relaxed) < BUSY_FROM,
             Phase::Head(_) => false,

@@ -62,7 +62,14 @@ fn connect(peer_list: &TimeoutPeerList, opts: SignalOpts) -> DuplexStream {
 fn connect_to(app: Router, capacity: usize) -> DuplexStream {
     let (client, stream) = duplex(capacity);
     let open = TaskTracker::new().token();
-    tokio::spawn(serve(stream, app, CancellationToken::new(), IDLE, open));
+    tokio::spawn(serve(
+        stream,
+        None,
+        app,
+        CancellationToken::new(),
+        IDLE,
+        open,
+    ));
     client
 }
 

@@ -13,6 +13,7 @@ mod session;
 use std::{
     borrow::Cow,
     convert::Infallible,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -77,6 +78,8 @@ pub(super) struct Handshake {
     pub public_id: String,
     pub uri: Uri,
     pub headers: HeaderMap,
+    /// From where the client connects, or a proxy does.
+    pub from: Option<IpAddr>,
     /// The list of the room that the client comes into.
     pub list: TimeoutPeerList,
 }
@@ -208,7 +211,8 @@ impl<S: Serve> EngineIo<S> {
             let list = list_of(&request, &self.peer_list);
             let connecting = self.connecting(&list)?;
             let (uri, headers) = (request.uri().clone(), request.headers().clone());
-            let handshake = self.handshake(uri, headers, list);
+            let from = Transport::address_of(&request);
+            let handshake = self.handshake(uri, headers, from, list);
             if asked.is_web_socket {
                 let upgrade = upgrade(&mut request)?;
                 return Ok(upgrade.accept(async move |stream| {
@@ -362,6 +366,7 @@ impl<S: Serve> EngineIo<S> {
         &self,
         uri: Uri,
         headers: HeaderMap,
+        from: Option<IpAddr>,
         list: TimeoutPeerList,
     ) -> (String, Handshake) {
         let id = hex::encode(random::<16>());
@@ -373,6 +378,7 @@ impl<S: Serve> EngineIo<S> {
             public_id: hex::encode(&public[..PUBLIC_ID_BYTES]),
             uri,
             headers,
+            from,
             list,
         };
         (id, handshake)

@@ -249,7 +249,14 @@ async fn the_head_and_the_body_of_a_reply_leave_in_one_write() {
     };
     let app = app(list.clone(), AppOpts::default());
     let open = TaskTracker::new().token();
-    tokio::spawn(serve(stream, app, CancellationToken::new(), IDLE, open));
+    tokio::spawn(serve(
+        stream,
+        None,
+        app,
+        CancellationToken::new(),
+        IDLE,
+        open,
+    ));
     let mut expected = Vec::new();
     for size in [1, 300, 70_000, 500_000] {
         list.send(id, id, vec![b'm'; size].into(), SendOpts::default())
