@@ -23,7 +23,8 @@ test('an event stream tells which peers come, come back and leave, through each 
   assert.equal(first.event, 'connect');
   assert.equal(Number(first.id), first.data.sequence);
   const {since, lastSeen, ...peer} = first.data.peer;
-  assert.deepEqual(peer, {id: 1, room: null, name: 'alice', door: 'http', connected: true, heartbeat: false});
+  const shown = {id: 1, room: null, name: 'alice', door: 'http', connected: true, heartbeat: false, address: '127.0.0.1'};
+  assert.deepEqual(peer, shown);
   for (const time of [since, lastSeen]) {
     assert.match(time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
     assert.ok(Math.abs(Date.parse(time) - Date.now()) < 60_000);
