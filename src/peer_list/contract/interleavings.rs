@@ -85,9 +85,15 @@ impl ModelPeer {
             let Some((delivery, request)) = list.try_now(wait).await else {
                 continue;
             };
-            assert!(newest, "an older wait was given something");
-            assert!(self.delivery.is_none(), "two deliveries at a time");
             let delivery = delivery.unwrap();
+            if !newest {
+                // Its client is told to ask again, and nothing else.
+                let is_nothing = matches!(delivery.news(), News::Nothing(_));
+                assert!(is_nothing, "an older wait was given something");
+                drop((self.waits.remove(index), delivery, request));
+                continue;
+            }
+            assert!(self.delivery.is_none(), "two deliveries at a time");
             self.check(delivery.news(), peers);
             drop(self.waits.remove(index));
             self.has_newest = false;

@@ -25,7 +25,7 @@ const USE_PERIOD: Duration = Duration::from_secs(60);
 
 /// The time in an answer that took longer than this is too inexact: the script assumes
 /// that the clocks of nodes differ by less.
-pub(super) const CLOCK_PATIENCE: Duration = Duration::from_millis(100);
+const CLOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 impl ShardLink {
     /// Says which library this node uses, and deletes the libraries that no node has used

@@ -20,7 +20,6 @@ pub(super) struct OpenWait {
 }
 
 /// What the first request of a wait has shown, and on which connection it came.
-#[derive(Clone)]
 pub(super) struct FirstRequest {
     pub proof: Proof,
     pub link: Option<u64>,

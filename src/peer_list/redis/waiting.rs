@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{
-    alive::CLOCK_PATIENCE,
     answers::{BegunWait, EndedWait, Next},
     deliveries::Heard,
     here::Undecided,
@@ -39,15 +38,8 @@ struct Wait {
     /// The version of the list that its peer has heard at the wait before, which Redis is told
     /// of with this one.
     heard: Option<u64>,
-    /// If it goes on with the wait of an earlier request: what it would be by itself.
-    by_itself: Option<ByItself>,
-}
-
-/// A request that waits, of which Redis does not know.
-struct ByItself {
-    number: u64,
-    /// When it came, by Redis' clock in ms.
-    began: u64,
+    /// It goes on with the wait of an earlier request.
+    goes_on: bool,
 }
 
 /// The beginning of a wait.
@@ -87,7 +79,7 @@ impl Wait {
             dialect: None,
             is_open: false,
             heard: None,
-            by_itself: None,
+            goes_on: false,
         }
     }
 
@@ -223,41 +215,11 @@ impl Wait {
     }
 
     fn go_on_with(&mut self, answered: &Arc<OpenWait>) {
-        self.by_itself = Some(ByItself {
-            number: self.open.number,
-            began: self.open.began,
-        });
+        self.goes_on = true;
         self.looking.here = answered.here.clone();
         self.open = answered.clone();
         self.is_open = true;
         self.dialect = Some(Dialect::Listed);
-    }
-
-    /// Redis has another wait for its peer than the one that this request has gone on with. Which
-    /// came later Redis decides, as of any two: so this request waits by itself.
-    async fn wait_by_itself(
-        &mut self,
-        caller: &Caller,
-        ByItself { number, began }: ByItself,
-    ) -> Result<Begun, Refusal> {
-        let Looking { list, id, .. } = &self.looking;
-        let (here, open) = list.open(*id);
-        here.set_wait(number, link_of(caller));
-        let doubt = u64::try_from(CLOCK_PATIENCE.as_millis()).unwrap_or(0);
-        let open = OpenWait {
-            here: here.clone(),
-            number,
-            name: list.wait_name(number),
-            // The other wins if it came in the same moment, as far as clocks can tell.
-            began: began.saturating_sub(doubt + 1),
-            first: self.open.first.clone(),
-            _open: open,
-        };
-        self.looking.here = here.clone();
-        self.open = Arc::new(open);
-        self.dialect = None;
-        self.begin_in_redis(caller, None, None, Undecided(here))
-            .await
     }
 
     /// Asks Redis for news, with what this node knows of the wait before.
@@ -438,15 +400,9 @@ pub(super) async fn wait(
         if let Some(reason) = here.removed() {
             return wait.removed(reason).await;
         }
-        if here.is_outdated()
-            && let Some(by_itself) = wait.by_itself.take()
-        {
-            asked_for = list.told();
-            found = match wait.wait_by_itself(caller, by_itself).await? {
-                Begun::With(found) => found,
-                Begun::TooLate => return wait.nothing().await,
-            };
-            continue;
+        // Its request may have come later than the wait that Redis has: the client has to ask again.
+        if wait.goes_on && here.is_outdated() {
+            return wait.nothing().await;
         }
         // A push came while Redis answered, when the peer was not known to be behind.
         let is_behind = list.told() > asked_for && here.is_behind(list.told());
