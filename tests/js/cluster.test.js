@@ -180,14 +180,14 @@ test('behind the nginx of deploy/ a thousand waits are open at once', async (t) 
   const peers = [];
   await byTwenty(async () => peers.push(await pollingPeer(server, 'x')));
   const told = peers.map((peer) => peer.message());
-  // A wait that is open is what makes it connected.
-  const parked = sender.wait();
+  // A wait that is open is what makes it connected, past the list that it is told.
+  const parked = sender.message();
   await until(async () => (await redis.cli('zcard', '{signal}:linger')) === '0');
   const receivers = peers.values();
   await byTwenty(async () => assert.equal(await sender.send(receivers.next().value.id, 'hi'), 200));
   for (const {text} of await Promise.all(told)) assert.equal(text, 'hi');
-  await sender.send(sender.id, 'bye');
-  await parked;
+  assert.equal(await peers[0].send(sender.id, 'bye'), 200);
+  assert.equal((await parked).text, 'bye');
 });
 
 test('a client that leaves while its wait begins leaves no connection behind', async (t) => {
