@@ -5,11 +5,11 @@ REQUIREMENTS := tests/python/requirements.txt
 
 # Suites that take minutes: of faults, and of browsers. `make test` leaves them out.
 LONG_JS := cluster page redis-away redis-loss redis-once redis-start redis-cluster sentinel
-QUICK_JS := access across client http presence proxies readme reliable rooms shards socketio webhook websocket
+QUICK_JS := access across client http ice presence proxies readme reliable rooms shards socketio webhook websocket
 
 # The tests that also hold for a server of two nodes.
 OF_MANY_NODES := wire native_client bad_input
-OF_MANY_NODES_JS := access across client http page presence reliable socketio webhook websocket rooms
+OF_MANY_NODES_JS := access across client http ice page presence reliable socketio webhook websocket rooms
 
 # Side by side, for most of them wait most of the time.
 NODE_TEST := timeout 900 node --test --test-concurrency=3 --test-timeout=600000
@@ -66,7 +66,7 @@ docker:
 # What the tests need besides the Rust toolchain.
 install: .venv/installed tests/js/node_modules
 	@tests/install-programs nginx:nginx-light haproxy:haproxy caddy:caddy curl:curl chromium:chromium \
-		redis-server:redis-server redis-cli:redis-tools faketime:faketime openssl:openssl
+		redis-server:redis-server redis-cli:redis-tools faketime:faketime openssl:openssl turnserver:coturn
 
 .venv/installed: $(REQUIREMENTS)
 	@python3 -c 'import ensurepip' || tests/install-programs python3-venv:python3-venv

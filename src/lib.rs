@@ -14,7 +14,8 @@
 //!   every setting.
 //! - [`doors`] are how clients come in, one door for each protocol. Beside them,
 //!   [`operator`] has the operator's API, the stream of events and the webhook.
-//!   [`access`] says who may come in.
+//!   [`access`] says who may come in, and `ice` which STUN and TURN servers peers are told
+//!   of.
 //! - [`peer_list`] is the domain: which peers are signed in, what waits for them, and
 //!   which are stale.
 //!
@@ -28,6 +29,8 @@ pub mod access;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod doors;
+#[cfg(feature = "ice")]
+pub mod ice;
 #[cfg(feature = "operator")]
 pub mod operator;
 pub mod peer_list;

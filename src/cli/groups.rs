@@ -14,7 +14,6 @@ use super::{
     values::{self, Doors, Networks, WaitLimit, in_milliseconds},
 };
 use crate::{
-    access::Access,
     doors::http::{AllowedRooms, Cors, SignalOpts, TrustedProxies},
     operator::Webhook,
     peer_list::{ClientIdentity, ClusterOpts, HeartbeatOpts},
@@ -157,29 +156,22 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// `access`: who may come in.
-    pub fn opts(
-        &self,
-        heartbeat_interval: Option<Duration>,
-        access: &Access,
-        shows_addresses: bool,
-    ) -> AppOpts {
+    /// `others`: what other groups say.
+    pub fn opts(&self, others: SignalOpts) -> AppOpts {
         let required = self.peer_tokens == Some(PeerTokens::Required);
         AppOpts {
             signal: SignalOpts {
                 enable_cors: self.cors.clone(),
                 wait_timeout: self.wait_ms.0,
                 // Ids can be guessed, so that a check at the sign-in alone would guard nothing.
-                require_tokens: required || !access.is_open(),
-                heartbeat_interval,
+                require_tokens: required || !others.access.is_open(),
                 max_message_bytes: self.max_message_bytes,
                 rooms: Arc::new(self.rooms.clone()),
-                access: access.clone(),
                 proxies: Arc::new(TrustedProxies {
                     networks: self.trusted_proxies.clone().unwrap_or_default().0,
                     header: self.client_address_header.clone(),
                 }),
-                shows_addresses,
+                ..others
             },
             doors: self.doors.0.clone(),
             token: self.token.clone(),

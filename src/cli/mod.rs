@@ -5,11 +5,13 @@ mod access;
 mod explain;
 mod groups;
 mod host_variable;
+mod ice;
 mod values;
 
 use std::{
     ffi::{OsStr, OsString},
     fmt,
+    sync::Arc,
 };
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
@@ -18,12 +20,15 @@ use thiserror::Error;
 
 use crate::{
     access::Access,
+    doors::http::SignalOpts,
+    ice::IceServers,
     peer_list::MESSAGE_OVERHEAD_BYTES,
     server::{Host, ServerOpts},
 };
 use access::AccessOpts;
 use explain::{explain, unknown, unreadable};
 use host_variable::means_something_else;
+use ice::IceOpts;
 
 pub use groups::{LogFormat, LogOpts};
 
@@ -54,6 +59,13 @@ pub struct Settings {
     /// Who may come in, by these.
     #[arg(skip)]
     admits: Access,
+
+    #[command(flatten)]
+    ice: IceOpts,
+
+    /// The ICE servers, of these.
+    #[arg(skip)]
+    ice_servers: Arc<IceServers>,
 
     #[command(flatten)]
     operator: groups::Operator,
@@ -148,6 +160,7 @@ impl Settings {
     /// Checks rules between several settings.
     fn check(mut self) -> Result<Self, ConfigError> {
         self.admits = self.access.access()?;
+        self.ice_servers = Arc::new(self.ice.servers()?);
         if let Some(way) = self.access.way() {
             self.clients.check_beside(way)?;
         }
@@ -212,16 +225,19 @@ impl Settings {
 
     /// The options of the server.
     pub fn server_opts(&self) -> ServerOpts {
+        let app = self.clients.opts(SignalOpts {
+            heartbeat_interval: self.peers.heartbeat_interval_ms,
+            access: self.admits.clone(),
+            shows_addresses: self.log.log_addresses,
+            ice_servers: self.ice_servers.clone(),
+            ..SignalOpts::default()
+        });
         ServerOpts {
             host: self.listening.host,
             port: self.listening.port,
             heartbeat: self.peers.opts(),
             cluster: self.redis.opts(),
-            app: self.clients.opts(
-                self.peers.heartbeat_interval_ms,
-                &self.admits,
-                self.log.log_addresses,
-            ),
+            app,
             serve: self.listening.serve_opts(self.log.log_addresses),
             operator: self.operator.opts(),
             webhook: self.operator.webhook(),

@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
+    ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
@@ -112,6 +113,18 @@ pub(super) fn networks(value: &str) -> Result<Networks, String> {
 pub(super) fn header(value: &str) -> Result<HeaderName, String> {
     let header = value.trim().parse();
     header.map_err(|_| "the name of a header, such as X-Forwarded-For".into())
+}
+
+/// coturn takes any time; a day is longer than any page is open without asking again.
+const TURN_TTL: RangeInclusive<u64> = 60..=24 * 60 * 60;
+
+pub(super) fn turn_ttl(value: &str) -> Result<Duration, String> {
+    let seconds: Option<u64> = value.trim().parse().ok();
+    let seconds = seconds.filter(|seconds| TURN_TTL.contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        let (least, most) = (TURN_TTL.start(), TURN_TTL.end());
+        format!("a whole number of seconds from {least} to {most}")
+    })
 }
 
 pub(super) fn shards(value: &str) -> Result<NonZeroUsize, String> {

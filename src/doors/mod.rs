@@ -3,6 +3,8 @@
 //! `kit/` has what every door needs.
 
 pub mod http;
+#[cfg(feature = "ice")]
+pub(crate) mod ice_servers;
 pub(crate) mod kit;
 #[cfg(feature = "socketio")]
 pub mod socketio;

@@ -21,7 +21,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderName, HeaderValue, Method,
-        header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN},
+        header::{AUTHORIZATION, HOST, ORIGIN},
         uri::Authority,
     },
     response::{
@@ -39,7 +39,7 @@ use tower_http::validate_request::ValidateRequestHeaderLayer;
 pub use webhook::{Webhook, send_events};
 
 use crate::{
-    doors::kit::{RequestError, only, query::Query, reply::reply},
+    doors::kit::{RequestError, only, query::Query, reply::json_reply},
     peer_list::{
         EVENTS_KEPT, Missed, PeerEvent, PeerEvents, PeerId, PeerInfo, Reason, RoomName,
         TimeoutPeerList,
@@ -345,11 +345,4 @@ async fn next_of(events: &mut PeerEvents, room: Option<&RoomName>) -> Next {
         }
     }
     Next::OthersOnly
-}
-
-fn json_reply(json: String) -> Response {
-    let mut response = reply(json);
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
 }

@@ -6,6 +6,8 @@ use secrecy::SecretString;
 use tower::util::option_layer;
 
 use super::health;
+#[cfg(feature = "ice")]
+use crate::doors::ice_servers;
 #[cfg(feature = "socketio")]
 use crate::doors::{kit::cors_layer_with_credentials, socketio};
 use crate::{
@@ -63,12 +65,14 @@ impl Default for AppOpts {
     }
 }
 
-/// Everything that the binary serves: the open doors and `/healthz`; other paths get a
+/// Everything that the binary serves: the open doors, `/ice-servers` and `/healthz`; other paths get a
 /// plain 404.
 pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     let cors = opts.signal.enable_cors.clone();
     let health = health::routes(peer_list.clone());
     let rooms = RoomDoors::new(peer_list.clone(), opts.signal.rooms.clone());
+    #[cfg(feature = "ice")]
+    let ice_servers = ice_servers::routes(peer_list.clone(), &opts.signal);
     let mut room_roots = Router::new();
     let mut app = Router::new();
     #[cfg(feature = "socketio")]
@@ -92,6 +96,8 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
             }
         });
     }
+    #[cfg(feature = "ice")]
+    let app = app.merge(ice_servers);
     let app = rooms
         .with(app)
         .merge(room_roots)

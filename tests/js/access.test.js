@@ -11,7 +11,7 @@ import {test} from 'node:test';
 import WebSocket from 'ws';
 
 import {directory, startInVain} from './nodes.js';
-import {atEnd, clients, eventStream, nodeOf, startServer, webSocketPeer} from './support.js';
+import {atEnd, clients, eventStream, nodeOf, ownClient, startServer, webSocketPeer} from './support.js';
 
 const SECRET = 'a secret of at least thirty-two bytes';
 const now = () => Math.floor(Date.now() / 1000);
@@ -321,6 +321,65 @@ test('the application decides', async (t) => {
   const {socket, outcome} = await connect(t, server, {auth: {token: 'good'}});
   assert.equal(outcome, 'connected');
   socket.close();
+});
+
+test('client.js shows its access token, and gets another one once when it is not taken', async (t) => {
+  const server = await startServer(t, {WEBRTC_JWT_SECRET: SECRET});
+  const SignalingClient = await ownClient(server);
+  const asked = [];
+  /** A client that is given these tokens, one after the other. */
+  const client = (tokens, options = {}) => {
+    asked.length = 0;
+    const accessToken = async () => { asked.push(tokens[0]); return tokens.length > 1 ? tokens.shift() : tokens[0]; };
+    return new SignalingClient(server.http, {name: 'a', accessToken, ...options});
+  };
+  const valid = token({sub: 'alice'});
+  const expired = token({exp: now() - 600});
+
+  const alice = client([expired, valid]);
+  await alice.connect();
+  assert.equal(asked.length, 2);
+  await alice.send(alice.id, 'to myself');
+  await alice.close();
+
+  const fixed = client([], {accessToken: valid});
+  await fixed.connect();
+  await fixed.close();
+
+  const without = client([], {accessToken: undefined});
+  await assert.rejects(without.connect(), {status: 401});
+  const late = client([expired, token({exp: now() - 700})]);
+  const told = once(late, 'disconnected');
+  await assert.rejects(late.connect(), {status: 401});
+  assert.equal((await told)[0].detail.cause.status, 401);
+  assert.equal(asked.length, 2);
+  const elsewhere = client([token({room: 'lobby'})]);
+  await assert.rejects(elsewhere.connect(), {status: 403});
+  assert.equal(asked.length, 1);
+});
+
+test('client.js stops, and says why, when it may not come back', async (t) => {
+  let allow = true;
+  const {url} = await answering(t, (response) => json(response, {allow}));
+  const server = await startServer(t, {WEBRTC_AUTH_URL: url, WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const SignalingClient = await ownClient(server);
+  const client = new SignalingClient(server.http, {name: 'a'});
+  const statuses = [];
+  const stopped = new Promise((resolve) => {
+    client.addEventListener('disconnected', ({detail: {cause}}) => {
+      statuses.push(cause.status);
+      if (cause.status === 403) resolve();
+    });
+  });
+  await client.connect();
+  allow = false;
+  await fetch(`${server.operator}/peers/${client.id}`, {method: 'DELETE'});
+  await stopped;
+  assert.deepEqual(statuses, [404, 403]);
+  // It can be told to try again.
+  allow = true;
+  await client.connect();
+  await client.close();
 });
 
 test('settings of access control that cannot be used end the start', async (t) => {

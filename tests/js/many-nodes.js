@@ -7,7 +7,7 @@ import net from 'node:net';
 import {test} from 'node:test';
 
 import {underLoad} from './load.js';
-import {inAMinute, startNodes} from './nodes.js';
+import {inAnotherTime, startNodes} from './nodes.js';
 import {eventStream, pause, pollingPeer, startNode, until, webSocketPeer} from './support.js';
 
 /** What fails while messages are on their way. */
@@ -135,7 +135,7 @@ export function testManyNodes(where, startRedis, acknowledging) {
     };
     const nodes = [
       await startNode(t, settings),
-      await startNode(t, {...settings, ...inAMinute()}),
+      await startNode(t, {...settings, ...inAnotherTime('+60s')}),
     ];
     const times = nodes.map(({log}) => Date.parse(log.find(({address}) => address).timestamp));
     assert.ok(times[1] - times[0] > 50_000, 'the clocks do not differ');

@@ -87,9 +87,9 @@ export async function startWire(t, port) {
   return {...wire, url: `redis://127.0.0.1:${wire.port}/`};
 }
 
-/** What makes a program's clock be a minute ahead. */
-export function inAMinute() {
+/** What makes a program's clock be ahead (`+60s`) or behind (`-5h`). */
+export function inAnotherTime(offset) {
   const lib = ['x86_64', 'aarch64'].map((cpu) => `/usr/lib/${cpu}-linux-gnu/faketime/libfaketime.so.1`);
-  return {LD_PRELOAD: lib.join(':'), FAKETIME: '+60s', FAKETIME_DONT_FAKE_MONOTONIC: '1'};
+  return {LD_PRELOAD: lib.join(':'), FAKETIME: offset, FAKETIME_DONT_FAKE_MONOTONIC: '1'};
 }
 

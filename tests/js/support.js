@@ -30,7 +30,7 @@ const CHROMIUM = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/go
   .find((path) => existsSync(path));
 
 /** A browser of its own for a test. */
-export async function startBrowser(t) {
+export async function startBrowser(t, ...args) {
   assert.ok(CHROMIUM, 'chromium is missing: make install');
   const browser = await puppeteer.launch({
     executablePath: CHROMIUM,
@@ -38,6 +38,7 @@ export async function startBrowser(t) {
     args: [
       '--no-sandbox', '--disable-gpu', '--disable-background-networking',
       '--disable-features=WebRtcHideLocalIpsWithMdns',
+      ...args,
     ],
   });
   atEnd(t, () => browser.close());
@@ -162,6 +163,13 @@ export async function balanced(t, nodes) {
   };
 }
 
+/** The `SignalingClient` of the script that a server serves. */
+export async function ownClient(server) {
+  const script = await (await fetch(`${server.http}/client.js`)).text();
+  const url = `data:text/javascript;base64,${Buffer.from(script).toString('base64')}`;
+  return (await import(url)).SignalingClient;
+}
+
 /** Starts one node. */
 export async function startNode(t, settings = {}) {
   const server = spawn(BINARY, {
@@ -226,9 +234,10 @@ export async function webSocketPeer(t, server, query = '') {
   atEnd(t, () => socket.terminate());
   const frames = new Inbox();
   socket.on('message', (data) => frames.put(data.toString()));
-  const {peerId: id, peerToken: token} = JSON.parse(await frames.next());
+  const hello = JSON.parse(await frames.next());
+  const {peerId: id, peerToken: token} = hello;
   const closed = once(socket, 'close').then(([code]) => code);
-  return {id, token, socket, frames, closed, send: (value) => socket.send(
+  return {id, token, hello, socket, frames, closed, send: (value) => socket.send(
     typeof value === 'string' ? value : JSON.stringify(value))};
 }
 

@@ -16,7 +16,8 @@ export interface SignalingEvents {
   connected: CustomEvent<{id: number; resumed: boolean}>;
   /**
    * The server cannot be reached, also at first: `cause` is why (the client goes on
-   * trying, unless `connect` rejects). Without a cause the client was closed.
+   * trying, unless `connect` rejects, or the cause is a `SignalingError` with `status` 401 or
+   * 403: the server does not let it in). Without a cause the client was closed.
    */
   disconnected: CustomEvent<{cause?: Error}>;
 }
@@ -34,13 +35,20 @@ export class SignalingClient extends EventTarget {
   /**
    * @param url The URL of the server.
    * @param options The name in the list; the room, by default the one that the URL names
-   *   as `/rooms/NAME`, if it does; the storage that keeps id and token while a page
-   *   reloads (null: none), by default `sessionStorage`; and whether other tabs use that
-   *   storage too, one client at a time.
+   *   as `/rooms/NAME`, if it does; the access token, if the server wants one, or a function
+   *   that is called for it, and for another one when it is not valid any more; the storage
+   *   that keeps id and token while a page reloads (null: none), by default
+   *   `sessionStorage`; and whether other tabs use that storage too, one client at a time.
    */
   constructor(
     url: string | URL,
-    options: {name: string; room?: string | null; storage?: Storage | null; shared?: boolean},
+    options: {
+      name: string;
+      room?: string | null;
+      accessToken?: string | (() => string | Promise<string>);
+      storage?: Storage | null;
+      shared?: boolean;
+    },
   );
   /** The id of this peer, once it has one. */
   readonly id: number | null;
@@ -62,6 +70,12 @@ export class SignalingClient extends EventTarget {
    * was this peer has sent messages meanwhile (409).
    */
   send(to: number | string, data: string | object): Promise<void>;
+  /**
+   * The ICE servers of the server, for `new RTCPeerConnection({iceServers})`, with credentials
+   * that are about to end replaced by new ones. Rejects with a `SignalingError` if the server
+   * tells them only to peers, and this client is not signed in.
+   */
+  iceServers(): Promise<{urls: string[]; username?: string; credential?: string}[]>;
   addEventListener<K extends keyof SignalingEvents>(
     type: K,
     listener: (event: SignalingEvents[K]) => void,

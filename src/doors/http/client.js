@@ -45,6 +45,9 @@ const TAB_LIFE_MS = 2 * LONGEST_WAIT_MS;
 /** How long a page that was left has to come back, in ms. (The server allows up to 10 s.) */
 const GRACE_MS = 5_000;
 
+/** ICE servers are used for this part of the life of their credentials. */
+const ICE_LIFE = 0.75;
+
 /** A room's name, as the server allows it. */
 const ROOM = /^(?!\.{1,2}$)[A-Za-z0-9._~-]{1,64}$/;
 
@@ -63,6 +66,12 @@ export class SignalingError extends Error {
 export class SignalingClient extends EventTarget {
   #url;
   #name;
+  /** Returns the access token, or a promise of it. */
+  #accessToken;
+  /** The last access token. */
+  #shownToken = null;
+  /** The ICE servers that this peer was told of, and until when they are used. */
+  #ice = {peer: null, until: 0, servers: []};
   #storage;
   #key;
   /** This client as the server knows it: `{id, token, ack, seq}`. */
@@ -101,13 +110,16 @@ export class SignalingClient extends EventTarget {
 
   /**
    * @param {string|URL} url The URL of the server.
-   * @param {{name: string, room?: string|null, storage?: Storage|null, shared?: boolean}}
+   * @param {{name: string, room?: string|null, accessToken?: string|(() => string|Promise<string>),
+   *   storage?: Storage|null, shared?: boolean}}
    *   options The name in the list; the room (by default the one that the URL names, as
-   *   `/rooms/NAME`, if it does); the storage that keeps id and token while a page reloads
-   *   (null: none), by default `sessionStorage`; and whether other tabs use the storage
-   *   too, one client at a time: then it also keeps them while the client is signed in.
+   *   `/rooms/NAME`, if it does); the access token, if the server wants one, or a function
+   *   that is called for it, and for another one when it is not valid any more; the storage
+   *   that keeps id and token while a page reloads (null: none), by default
+   *   `sessionStorage`; and whether other tabs use the storage too, one client at a time:
+   *   then it also keeps them while the client is signed in.
    */
-  constructor(url, {name, room, storage = undefined, shared = false} = {}) {
+  constructor(url, {name, room, accessToken, storage = undefined, shared = false} = {}) {
     super();
     if (typeof name !== 'string' || name === '') throw new TypeError('a name is missing');
     const base = globalThis.document?.baseURI;
@@ -122,6 +134,7 @@ export class SignalingClient extends EventTarget {
       this.#url.pathname += `rooms/${room}/`;
     }
     this.#name = name;
+    this.#accessToken = typeof accessToken === 'function' ? accessToken : () => accessToken;
     this.#storage = storage === undefined ? sessionStorageIfAny() : storage;
     this.#key = `signal-http-heartbeat ${this.#url} ${name}`;
     this.#isShared = shared;
@@ -264,6 +277,30 @@ export class SignalingClient extends EventTarget {
     }
   }
 
+  /**
+   * The ICE servers of the server, for `new RTCPeerConnection({iceServers})`. They are asked
+   * for again when their credentials are about to end. Until the server can be reached, the
+   * client retries.
+   */
+  async iceServers() {
+    await this.#ready;
+    const session = this.#session;
+    if (this.#ice.peer === session && Date.now() < this.#ice.until) return this.#ice.servers;
+    for (let tries = 0; ; tries += 1) {
+      const signal = this.#closing?.signal;
+      try {
+        const answer = await this.#fetch(session, 'ice-servers', {}, {}, signal);
+        mustBeWhole(answer);
+        const {iceServers, ttl} = JSON.parse(answer.text);
+        this.#ice = {peer: session, until: Date.now() + ttl * 1000 * ICE_LIFE, servers: iceServers};
+        return iceServers;
+      } catch (error) {
+        if (!mayPass(error) || !signal || signal.aborted) throw error;
+        await this.#pause(tries, signal);
+      }
+    }
+  }
+
   /** Waits for news until the client is closed. */
   async #run(signal) {
     let tries = 0;
@@ -287,6 +324,7 @@ export class SignalingClient extends EventTarget {
         this.#beat(signal);
       } catch (error) {
         if (signal.aborted) return;
+        if (isDenied(error) && !this.#connected) return this.#stop();
         const removed = isRefused(error);
         if (removed) this.#session = null;
         // One cut connection is not reported: the next wait gets what it lost.
@@ -354,7 +392,7 @@ export class SignalingClient extends EventTarget {
         const query = {peer_name: this.#name, resume: true, ...(known && {peer_id: known.id})};
         // Not aborted when the client is closed: its new peer has to be signed
         // out.
-        const answer = await this.#fetch(known, 'sign_in', query, {});
+        const answer = await this.#fetchWithAccess(known, 'sign_in', query);
         mustBeWhole(answer);
         const id = Number(answer.headers.get('Pragma'));
         const token = answer.headers.get('X-Peer-Token');
@@ -381,9 +419,26 @@ export class SignalingClient extends EventTarget {
           this.#session = null;
           continue;
         }
+        // To be told, also if it is known that the server was lost.
+        if (isDenied(error)) this.#isLostTold = false;
         this.#lost(error);
         if (!mayPass(error)) throw error;
         await this.#pause(tries, signal);
+      }
+    }
+  }
+
+  /** Shows the access token; asks for another one, once, if the server does not take it. */
+  async #fetchWithAccess(session, path, query) {
+    this.#shownToken ??= await this.#accessToken();
+    for (let isAgain = false; ; isAgain = true) {
+      const shown = this.#shownToken;
+      try {
+        return await this.#fetch(session, path, query, {headers: shown && {Authorization: `Bearer ${shown}`}});
+      } catch (error) {
+        if (error.status !== 401 || isAgain) throw error;
+        this.#shownToken = await this.#accessToken();
+        if (this.#shownToken === shown) throw error;
       }
     }
   }
@@ -700,6 +755,11 @@ function isFull(error) {
 /** Whether the server does not know the peer, or its token is wrong. */
 function isRefused(error) {
   return error.status === 403 || error.status === 404;
+}
+
+/** Whether the server does not let this client in. */
+function isDenied(error) {
+  return error.status === 401 || error.status === 403;
 }
 
 function closed() {

@@ -8,6 +8,8 @@ mod cors;
 mod error;
 pub(crate) mod frame;
 pub(crate) mod heard;
+#[cfg(feature = "ice")]
+pub(crate) mod ice;
 pub(crate) mod log;
 mod opts;
 mod origin;

@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{AllowedRooms, Cors, TrustedProxies};
 use crate::access::Access;
+#[cfg(feature = "ice")]
+use crate::ice::IceServers;
 
 /// How the doors answer. Sockets follow what concerns them: origins, tokens and sizes.
 #[derive(Clone, Debug)]
@@ -41,6 +43,9 @@ pub struct SignalOpts {
     /// Whether operators see the addresses of clients, in events, in the API and in the log.
     /// Default: true.
     pub shows_addresses: bool,
+    /// The ICE servers that peers are told of. Default: none.
+    #[cfg(feature = "ice")]
+    pub ice_servers: Arc<IceServers>,
 }
 
 impl Default for SignalOpts {
@@ -55,6 +60,8 @@ impl Default for SignalOpts {
             access: Access::default(),
             proxies: Arc::default(),
             shows_addresses: true,
+            #[cfg(feature = "ice")]
+            ice_servers: Arc::default(),
         }
     }
 }

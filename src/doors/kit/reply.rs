@@ -39,6 +39,15 @@ pub(crate) fn reply(body: impl Into<Body>) -> Response {
     response
 }
 
+/// A 200 with JSON.
+#[cfg(any(feature = "ice", feature = "operator"))]
+pub(crate) fn json_reply(json: String) -> Response {
+    let mut response = reply(json);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
 /// A 200 that names a peer in `Pragma`: the sender of a message, otherwise the receiver.
 pub(crate) fn reply_from(peer: PeerId, body: impl Into<Body>) -> Response {
     let mut response = reply(body);

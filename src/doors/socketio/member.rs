@@ -18,6 +18,8 @@ use super::{
     events,
     packet::{self, Told},
 };
+#[cfg(feature = "ice")]
+use crate::ice::IceServers;
 use crate::{
     access::{Admitted, Denied},
     doors::kit::{
@@ -91,6 +93,8 @@ pub(super) struct Members {
     pub token: Option<SecretString>,
     pub gate: Gate,
     pub connections: Arc<Connections>,
+    #[cfg(feature = "ice")]
+    pub ice_servers: Arc<IceServers>,
 }
 
 /// Why a client may not connect, as its `connect_error` says it.
@@ -158,6 +162,8 @@ impl Members {
             peer,
             session: session.clone(),
             connections: self.connections.clone(),
+            #[cfg(feature = "ice")]
+            ice_servers: self.ice_servers.clone(),
             public_id,
             is_numbered,
             token: back.resumes.then_some(added.token),
@@ -316,6 +322,8 @@ struct Member {
     peer: PushPeer,
     session: Arc<Session>,
     connections: Arc<Connections>,
+    #[cfg(feature = "ice")]
+    ice_servers: Arc<IceServers>,
     /// The public id of the socket.
     public_id: String,
     /// Messages are numbered in both directions.

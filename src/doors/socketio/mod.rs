@@ -9,6 +9,7 @@
 //! | `messageOne` | `send_to_alias`, `send` |
 //! | `keep-in-server`, `keep-session` | `announce` |
 //! | `get-session-info` | `watch_for` |
+//! | `iceServers` | none: it is answered with the ICE servers |
 //! | disconnect | `remove_peer` |
 
 mod connections;
@@ -67,6 +68,8 @@ pub(crate) fn routes(
         token,
         gate: gate.clone(),
         connections: told.clone(),
+        #[cfg(feature = "ice")]
+        ice_servers: opts.ice_servers.clone(),
     };
     let engine = EngineIo::new(peer_list.clone(), opts.max_message_bytes, members);
     let answer = service_fn(move |request| engine.clone().answer(request));

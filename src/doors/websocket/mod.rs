@@ -40,6 +40,8 @@ use crate::peer_list::{
     Delivery, Dialect, Lines, News, PeerId, PeerToken, Reason, Refusal, SendOpts, SignInOpts,
     SignedIn, TimeoutPeerList,
 };
+#[cfg(feature = "ice")]
+use crate::{doors::kit::ice::ice_for, ice::IceServers};
 
 mod address;
 mod peers_json;
@@ -65,6 +67,8 @@ struct Door {
     senders_are_proved: bool,
     /// The list as it was last sent, for all sockets.
     peers: Arc<PeersJson>,
+    #[cfg(feature = "ice")]
+    ice_servers: Arc<IceServers>,
 }
 
 /// The routes of this door, `/` and `/ws`.
@@ -75,6 +79,8 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
         max_message_bytes: opts.max_message_bytes,
         senders_are_proved: opts.require_tokens,
         peers: Arc::default(),
+        #[cfg(feature = "ice")]
+        ice_servers: opts.ice_servers.clone(),
     };
     Router::new()
         .route("/", any(upgrade))
@@ -261,6 +267,12 @@ impl<'a> Session<'a> {
         let mut hello = json!({"type": "id", "peerId": peer.id.to_string()});
         if let Some(token) = &token {
             hello["peerToken"] = token.digits().into();
+        }
+        #[cfg(feature = "ice")]
+        if list.is_some() && !door.ice_servers.is_empty() {
+            let config = ice_for(&door.ice_servers, &peer.list, Some(peer.id));
+            hello["iceServers"] = json!(config.ice_servers);
+            hello["ttl"] = json!(config.ttl);
         }
         let (errors, untold) = match &list {
             Some(_) => {

@@ -8,6 +8,8 @@ use serde_json::value::RawValue;
 use tracing::debug;
 
 use super::{Ended, Family, MAX_QUESTIONS, MAX_TYPE_BYTES, Member, SCOPE};
+#[cfg(feature = "ice")]
+use crate::doors::kit::ice::ice_for;
 use crate::{
     doors::{
         kit::push::End,
@@ -67,6 +69,11 @@ impl Member {
                     self.ask(room, ack).await;
                 }
                 Ok(())
+            }
+            #[cfg(feature = "ice")]
+            "iceServers" => {
+                let config = ice_for(&self.ice_servers, list, Some(id));
+                self.answer_with(ack, &events::json(&config)).await
             }
             _ => Ok(()),
         }

@@ -1,0 +1,76 @@
+//! `GET /ice-servers`: the ICE servers, for peers of every door.
+//!
+//! Those with credentials, and all with access control, are for a peer that is signed in and
+//! shows its token: `peer_id` and `peer_token` in the query, or the token in `X-Peer-Token`.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::Method,
+    response::Response,
+    routing::any,
+};
+
+use super::kit::{
+    RequestError, SignalOpts, guard, ice::ice_for, list_of, only, query::Query, reply::json_reply,
+};
+use crate::{
+    ice::IceServers,
+    peer_list::{Caller, Proof, TimeoutPeerList},
+};
+
+#[derive(Clone)]
+struct Door {
+    peer_list: TimeoutPeerList,
+    servers: Arc<IceServers>,
+    /// Whether they are told only to peers.
+    is_for_peers: bool,
+}
+
+/// The route.
+pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
+    let servers = opts.ice_servers.clone();
+    let door = Door {
+        peer_list,
+        is_for_peers: !servers.are_public() || !opts.access.is_open(),
+        servers,
+    };
+    Router::new()
+        .route("/ice-servers", any(ice_servers))
+        .route_layer(guard(&opts.enable_cors))
+        .with_state(door)
+}
+
+async fn ice_servers(State(door): State<Door>, request: Request) -> Result<Response, RequestError> {
+    only(&[Method::GET], &request)?;
+    let list = list_of(&request, &door.peer_list);
+    let asking = door.is_for_peers.then(|| caller(&request)).transpose()?;
+    drop(request);
+    let peer = asking.as_ref().map(|caller| caller.id);
+    if let Some(caller) = asking {
+        let open = list.open_request(caller)?;
+        open.seen().await?;
+        open.answered();
+    }
+    let config = ice_for(&door.servers, &list, peer);
+    // Texts and a number are always valid JSON.
+    Ok(json_reply(
+        serde_json::to_string(&config).unwrap_or_default(),
+    ))
+}
+
+/// The peer that asks, which has to show its token.
+fn caller(request: &Request) -> Result<Caller, RequestError> {
+    let query = Query::of(request);
+    let token = query.token(request.headers())?;
+    let token = token.ok_or(RequestError::MissingToken)?;
+    Ok(Caller {
+        id: query.peer_id("peer_id")?,
+        proof: Proof::Token(token),
+        // The peer may have a socket, and says nothing of where it is with this.
+        link: None,
+        lingers: false,
+    })
+}
