@@ -5,7 +5,7 @@ REQUIREMENTS := tests/python/requirements.txt
 
 # Suites that take minutes: of faults, and of browsers. `make test` leaves them out.
 LONG_JS := cluster page redis-away redis-loss redis-once redis-start redis-cluster sentinel
-QUICK_JS := access across client http ice presence proxies readme reliable rooms shards socketio webhook websocket
+QUICK_JS := access across client http ice limits presence proxies readme reliable rooms shards socketio tls webhook websocket
 
 # The tests that also hold for a server of two nodes.
 OF_MANY_NODES := wire native_client bad_input

@@ -7,7 +7,7 @@ use std::{
 };
 
 use signal_http_heartbeat::{
-    cli::{LogFormat, LogOpts, Settings},
+    cli::{LogFormat, LogOpts, Settings, Unknown},
     peer_list::ConnectError,
     server::{BindError, Door, Server, healthcheck},
 };
@@ -32,8 +32,8 @@ fn main() -> ExitCode {
             return ExitCode::from(UNUSABLE);
         }
     };
-    let result = if let Some((host, port)) = settings.healthcheck() {
-        healthcheck(host, port).map_err(|error| error.to_string().into())
+    let result = if let Some((host, reached)) = settings.healthcheck() {
+        healthcheck(host, reached).map_err(|error| error.to_string().into())
     } else {
         // Dropping it writes the rest of the log.
         let _log = start_log(&settings.log);
@@ -69,7 +69,9 @@ impl From<BindError> for Failure {
                  (rediss:// for TLS)",
                 ExitCode::FAILURE,
             ),
-            BindError::Connect(ConnectError::Unusable { .. }) => ("", ExitCode::from(UNUSABLE)),
+            BindError::Connect(ConnectError::Unusable { .. }) | BindError::Tls(_) => {
+                ("", ExitCode::from(UNUSABLE))
+            }
             BindError::Listen { .. } | BindError::Operator { .. } => ("", ExitCode::FAILURE),
         };
         let line = format!("{error}{way_out}");
@@ -120,14 +122,17 @@ fn runtime_builder() -> Builder {
 
 async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
     let stop = stop_signal().map_err(|error| format!("cannot listen to signals: {error}"))?;
-    let opts = settings.server_opts();
+    let mut opts = settings.server_opts();
+    let by_files = connections_by_files();
+    opts.serve.max_connections = opts.serve.max_connections.or(by_files);
     let server = Server::bind(opts.clone()).await?;
     if opts.app.token.is_some() && opts.app.doors.iter().any(|door| *door != Door::SocketIo) {
         warn!("TOKEN protects Socket.IO only: set WEBRTC_DOORS=socketio to close the other doors");
     }
-    for variable in Settings::unknown_variables() {
+    for Unknown { variable, nearest } in Settings::unknown_variables() {
         warn!(
             variable,
+            did_you_mean = nearest,
             "this variable is not a setting of this server: see --help"
         );
     }
@@ -143,7 +148,8 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
     info!(
         target: READY,
         version = env!("CARGO_PKG_VERSION"),
-        address = address.ok().map(tracing::field::display),
+        address = address.map(tracing::field::display),
+        tls = server.tls_addr().map(tracing::field::display),
         heartbeat_ms = ms(opts.heartbeat.timeout_period),
         heartbeat_gc_ms = ms(opts.heartbeat.gc_interval),
         wait_ms = ms(opts.app.signal.wait_timeout.unwrap_or_default()),
@@ -206,6 +212,28 @@ fn raise_file_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         error!(%error, "cannot raise the limit of open files");
     }
+}
+
+/// How many open files are left for other things than connections of clients: the log, Redis,
+/// the webhook, the operator.
+const OTHER_FILES: u64 = 128;
+
+/// How many connections the limit of open files allows.
+fn connections_by_files() -> Option<usize> {
+    let files = open_file_limit()?;
+    let connections = files.saturating_sub(OTHER_FILES).max(files / 2);
+    usize::try_from(connections).ok()
+}
+
+#[cfg(unix)]
+fn open_file_limit() -> Option<u64> {
+    let limits = rlimit::Resource::NOFILE.get();
+    limits.ok().map(|(soft, _)| soft)
+}
+
+#[cfg(not(unix))]
+fn open_file_limit() -> Option<u64> {
+    None
 }
 
 /// Ready at the first signal to stop. The second signal ends the process at once.

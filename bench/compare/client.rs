@@ -3,13 +3,33 @@
 use std::net::SocketAddr;
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 
+use crate::tls::connector;
+
+/// Where to connect.
+#[derive(Clone, Copy)]
+pub struct At {
+    pub address: SocketAddr,
+    pub tls: bool,
+}
+
+impl From<SocketAddr> for At {
+    fn from(address: SocketAddr) -> Self {
+        let tls = false;
+        Self { address, tls }
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
 /// One HTTP/1.1 connection.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: Vec<u8>,
     /// What of the buffer is read and not yet consumed.
     filled: std::ops::Range<usize>,
@@ -25,9 +45,17 @@ pub struct Reply<'a> {
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub async fn connect(at: impl Into<At>) -> Self {
+        let At { address, tls } = at.into();
         let stream = TcpStream::connect(address).await.expect("a connection");
         stream.set_nodelay(true).expect("an option");
+        let stream: Box<dyn Stream> = if tls {
+            let (connector, name) = connector();
+            let stream = connector.connect(name, stream).await;
+            Box::new(stream.expect("a handshake"))
+        } else {
+            Box::new(stream)
+        };
         Self {
             stream,
             buffer: vec![0; 2048],
@@ -37,6 +65,8 @@ impl Client {
 
     pub async fn send(&mut self, request: &[u8]) {
         self.stream.write_all(request).await.expect("a request");
+        // TLS may keep what it cannot write at once.
+        self.stream.flush().await.expect("a request");
     }
 
     pub async fn get(&mut self, target: &str) -> Reply<'_> {

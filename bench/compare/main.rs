@@ -24,6 +24,7 @@ mod rooms;
 mod scenarios;
 mod server;
 mod socket;
+mod tls;
 
 use scenarios::SCENARIOS;
 use server::{Kind, Running};

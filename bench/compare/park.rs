@@ -5,18 +5,23 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use crate::{
-    client::{Client, message, wait},
+    client::{At, Client, message, wait},
     figures::{Figures, body, percentile},
     server::Running,
 };
 
 /// Peers that have a wait open, each answered once before.
 pub async fn park(server: &Running, peers: usize) -> Figures {
+    park_at(server, server.address.into(), peers).await
+}
+
+/// The same, that connect there.
+pub async fn park_at(server: &Running, at: At, peers: usize) -> Figures {
     let idle = server.resident();
     let started = Instant::now();
     let mut clients = Vec::with_capacity(peers);
     for number in 0..peers {
-        let mut client = Client::connect(server.address).await;
+        let mut client = Client::connect(at).await;
         let id = client.sign_in(&format!("peer{number}")).await;
         client.shrink();
         clients.push((client, id));
@@ -33,7 +38,7 @@ pub async fn park(server: &Running, peers: usize) -> Figures {
     let parked = started.elapsed();
     sleep(Duration::from_secs(2)).await;
     let resident = server.resident().saturating_sub(idle);
-    let mut sender = Client::connect(server.address).await;
+    let mut sender = Client::connect(at).await;
     let from = clients[0].1;
     let mut latencies = Vec::new();
     let mut faults = 0u32;

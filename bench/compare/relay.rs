@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -15,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, message, message_in, wait, wait_in},
+    client::{At, Client, message, message_in, wait, wait_in},
     figures::{Figures, body, micros, percentile},
     server::Running,
 };
@@ -37,14 +36,13 @@ async fn settle(client: &mut Client, room: &str, id: u32) {
 /// Pairs that pass one message after the other, each sender waiting for
 /// delivery.
 pub async fn relay(server: &Running, pairs: u32, messages: u32) -> Figures {
-    let address = [server.address];
-    relay_between(&address, pairs, messages, false, || server.cpu()).await
+    relay_between(&[server.address], pairs, messages, false, || server.cpu()).await
 }
 
 /// Each sender and its receiver are at different nodes, if there are more than
 /// one. `in_rooms`: each pair has a room. `cpu`: of all nodes.
 pub async fn relay_between(
-    nodes: &[SocketAddr],
+    nodes: &[impl Into<At> + Copy],
     pairs: u32,
     messages: u32,
     in_rooms: bool,

@@ -7,6 +7,7 @@ use crate::{
     figures::Figures,
     nodes, park, push, relay, rooms,
     server::{Kind, Running},
+    tls,
 };
 
 type Run = for<'a> fn(&'a Running) -> Pin<Box<dyn Future<Output = Figures> + 'a>>;
@@ -121,6 +122,24 @@ pub const SCENARIOS: &[Scenario] = &[
     }),
     long_poll("a change, 2,000 waiting, 2 nodes and Redis", OURS, |_| {
         Box::pin(nodes::change())
+    }),
+    long_poll("park, 2,000 peers, beside TLS", OURS, |_| {
+        Box::pin(tls::park(2_000, false))
+    }),
+    long_poll("park, 2,000 peers, TLS", OURS, |_| {
+        Box::pin(tls::park(2_000, true))
+    }),
+    long_poll("relay, 64 pairs, TLS", OURS, |_| {
+        Box::pin(tls::relay(64, 40_000))
+    }),
+    long_poll("connections, beside TLS", OURS, |_| {
+        Box::pin(tls::handshakes(false, false))
+    }),
+    long_poll("connections, TLS with ECDSA", OURS, |_| {
+        Box::pin(tls::handshakes(false, true))
+    }),
+    long_poll("connections, TLS with RSA", OURS, |_| {
+        Box::pin(tls::handshakes(true, true))
     }),
     long_poll("relay, 64 pairs, 1 node and Redis", OURS, |_| {
         Box::pin(nodes::relay(1))

@@ -20,6 +20,8 @@ pub enum Kind {
 pub struct Running {
     process: Child,
     pub address: SocketAddr,
+    /// Where it speaks TLS, if it does.
+    pub tls: Option<SocketAddr>,
 }
 
 impl Running {
@@ -59,6 +61,9 @@ impl Running {
         std::thread::sleep(Duration::from_millis(300));
         Self {
             address: address.parse().expect("its address"),
+            tls: ready["tls"]
+                .as_str()
+                .map(|tls| tls.parse().expect("its address")),
             process,
         }
     }

@@ -13,6 +13,9 @@ mod jwks;
 mod jwt;
 #[cfg(feature = "access")]
 mod keys;
+mod network;
+#[cfg(feature = "access")]
+mod rate;
 #[cfg(feature = "access")]
 mod signatures;
 #[cfg(feature = "access")]
@@ -30,6 +33,9 @@ pub use application::Application;
 pub use jwt::{Jwt, JwtOpts};
 #[cfg(feature = "access")]
 pub use keys::{JwtKeys, KeyError};
+pub(crate) use network::network_of;
+#[cfg(feature = "access")]
+pub use rate::SignInRate;
 
 use crate::peer_list::{Identity, RoomName, name_for_list};
 
@@ -38,7 +44,11 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Who may come in. By default everybody. Clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Access(Arc<Way>);
+pub struct Access {
+    way: Arc<Way>,
+    #[cfg(feature = "access")]
+    sign_ins: Option<Arc<SignInRate>>,
+}
 
 /// How it is found out who may come in.
 #[derive(Debug, Default)]
@@ -135,6 +145,12 @@ pub enum Denied {
     /// The application does not admit it.
     #[error("the application does not admit this client")]
     Refused,
+    /// Too many clients of its address have signed in of late.
+    #[error("too many sign-ins come from this address")]
+    TooOften {
+        /// For so many seconds no other may.
+        seconds: u64,
+    },
     /// What would know cannot be reached.
     #[error("it cannot be found out now whether this client may come in")]
     Unavailable,
@@ -150,6 +166,15 @@ struct Grant {
 }
 
 #[cfg(feature = "access")]
+impl From<Way> for Access {
+    fn from(way: Way) -> Self {
+        let way = Arc::new(way);
+        let sign_ins = None;
+        Self { way, sign_ins }
+    }
+}
+
+#[cfg(feature = "access")]
 impl Access {
     /// Who shows one of these tokens may come in.
     ///
@@ -158,24 +183,49 @@ impl Access {
     /// There is no token, or one is empty.
     pub fn with_tokens(tokens: Vec<SecretString>) -> Result<Self, KeyError> {
         tokens::check(&tokens)?;
-        Ok(Self(Arc::new(Way::Tokens(tokens))))
+        Ok(Way::Tokens(tokens).into())
     }
 
     /// Who shows a valid JSON Web Token may come in.
     pub fn with_jwt(jwt: Jwt) -> Self {
-        Self(Arc::new(Way::Jwt(jwt)))
+        Way::Jwt(jwt).into()
     }
 
     /// Whom the application admits may come in.
     pub fn with_application(application: Application) -> Self {
-        Self(Arc::new(Way::Application(application)))
+        Way::Application(application).into()
+    }
+
+    /// The same, with a limit of sign-ins for each address.
+    #[must_use]
+    pub fn with_sign_in_rate(self, rate: SignInRate) -> Self {
+        let sign_ins = Some(Arc::new(rate));
+        Self { sign_ins, ..self }
     }
 }
 
 impl Access {
     /// Whether everybody may come in.
     pub fn is_open(&self) -> bool {
-        matches!(*self.0, Way::Open)
+        matches!(*self.way, Way::Open)
+    }
+
+    /// Counts a client that is about to sign in.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied::TooOften`].
+    pub fn count_sign_in(&self, address: Option<IpAddr>) -> Result<(), Denied> {
+        #[cfg(feature = "access")]
+        if let (Some(rate), Some(address)) = (&self.sign_ins, address) {
+            let counted = rate.count(address);
+            return counted.map_err(|wait| Denied::TooOften {
+                // Rounded up: a client that comes a little early would have to wait again.
+                seconds: wait.as_secs() + 1,
+            });
+        }
+        let _ = address;
+        Ok(())
     }
 
     /// Decides whether a client may come in.
@@ -190,7 +240,7 @@ impl Access {
         if is_too_long && !self.is_open() {
             return Err(Denied::Invalid);
         }
-        let grant = match &*self.0 {
+        let grant = match &*self.way {
             Way::Open => Grant::default(),
             #[cfg(feature = "access")]
             Way::Tokens(tokens) => tokens::check_shown(tokens, asking.token)?,

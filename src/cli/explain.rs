@@ -7,7 +7,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use super::ConfigError;
+use super::{ConfigError, secret_files};
 
 /// One line that names the setting, what was expected, and the value.
 pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
@@ -116,16 +116,37 @@ pub(super) fn unreadable(arg: &Arg) -> Option<ConfigError> {
     })
 }
 
-/// The variables that look like settings of this server and are not: probably misspelt.
-pub(super) fn unknown(command: &Command, names: impl Iterator<Item = OsString>) -> Vec<String> {
-    let is_known = |name: &str| {
-        let mut args = command.get_arguments();
-        args.any(|arg| arg.get_env() == Some(name.as_ref()))
-    };
+/// A variable that looks like a setting of this server and is not: probably misspelt.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// Its name.
+    pub variable: String,
+    /// The setting whose name is most like it, if one is.
+    pub nearest: Option<String>,
+}
+
+/// At most every fourth letter is wrong in a name that is only misspelt.
+const LIKENESS: f64 = 0.75;
+
+/// The variables that look like settings of this server and are not.
+pub(super) fn unknown(command: &Command, names: impl Iterator<Item = OsString>) -> Vec<Unknown> {
+    let variables = command.get_arguments().filter_map(Arg::get_env);
+    let settings: Vec<&str> = variables.filter_map(OsStr::to_str).collect();
+    let is_known = |name: &str| settings.contains(&name) || secret_files::is_known(command, name);
     let names = names.filter_map(|name| name.into_string().ok());
     let mut unknown: Vec<String> = names
         .filter(|name| name.starts_with("WEBRTC_") && !is_known(name))
         .collect();
     unknown.sort();
-    unknown
+    let like = |name: &str, setting: &str| strsim::normalized_damerau_levenshtein(name, setting);
+    let nearest = |name: &str| {
+        let likest = settings.iter().copied();
+        let likest = likest.max_by(|a, b| like(name, a).total_cmp(&like(name, b)))?;
+        (like(name, likest) >= LIKENESS).then(|| likest.to_owned())
+    };
+    let unknown = unknown.into_iter().map(|variable| Unknown {
+        nearest: nearest(&variable),
+        variable,
+    });
+    unknown.collect()
 }

@@ -5,33 +5,65 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Du
 
 use axum::http::HeaderName;
 use clap::{ArgAction, Args, ValueEnum};
+use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::filter::Targets;
 
 use super::{
     ConfigError,
-    values::{self, Doors, Networks, WaitLimit, in_milliseconds},
+    values::{self, Doors, Networks, Port, Rate, WaitLimit, in_milliseconds},
 };
 use crate::{
     doors::http::{AllowedRooms, Cors, SignalOpts, TrustedProxies},
     operator::Webhook,
     peer_list::{ClientIdentity, ClusterOpts, HeartbeatOpts},
-    server::{AppOpts, Host, OperatorOpts, ServeOpts, ServerOpts},
+    server::{AppOpts, Host, OperatorOpts, Reached, ServeOpts, TlsOpts},
 };
 
 /// Where the server listens, and its connections.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Listening")]
 pub(super) struct Listening {
-    /// The port to listen on; 0 takes a free port
-    #[arg(long, env = "PORT", default_value_t = ServerOpts::default().port, value_parser = values::port, global = true)]
-    pub port: u16,
+    /// The port to listen on; 0 takes a free port; off: only that of TLS
+    #[arg(long, env = "PORT", default_value = "3000", value_parser = values::port_or_off, global = true)]
+    pub port: Port,
 
     /// The address to listen on, or a name of this machine; if it is not set, HOST is
     /// used [default: all, IPv6 and IPv4]
     #[arg(long, env = "WEBRTC_HOST", value_parser = values::host, global = true)]
     pub host: Option<Host>,
+
+    /// A file with the certificate (PEM) for TLS, on a port of its own; needs WEBRTC_TLS_KEY
+    #[arg(
+        long,
+        env = "WEBRTC_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    tls_cert: Option<PathBuf>,
+
+    /// A file with the private key (PEM) of that certificate; needs WEBRTC_TLS_CERT
+    #[arg(
+        long,
+        env = "WEBRTC_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    tls_key: Option<PathBuf>,
+
+    /// The port for TLS; 0 takes a free port
+    #[arg(long, env = "WEBRTC_TLS_PORT", value_name = "PORT", default_value_t = 3443, value_parser = values::port, global = true)]
+    tls_port: u16,
+
+    /// How many connections of clients may be open; one more gets a 503 [default: the limit of
+    /// open files, less some for other things]
+    #[arg(long, env = "WEBRTC_MAX_CONNECTIONS", value_name = "CONNECTIONS", value_parser = values::count)]
+    max_connections: Option<usize>,
+
+    /// How many connections of one address may be open; one more gets a 429 [default: any]
+    #[arg(long, env = "WEBRTC_MAX_CONNECTIONS_PER_IP", value_name = "CONNECTIONS", value_parser = values::count)]
+    max_connections_per_ip: Option<usize>,
 
     /// A connection on which nothing happens is closed after this long; proxies keep
     /// theirs for at most 600 s
@@ -40,10 +72,28 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    pub fn serve_opts(&self, shows_addresses: bool) -> ServeOpts {
+    pub fn tls(&self) -> Option<TlsOpts> {
+        Some(TlsOpts {
+            certificate: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+            port: self.tls_port,
+        })
+    }
+
+    /// How a server with these settings is reached on this machine.
+    pub fn reached(&self) -> Reached {
+        let tls = Reached::Tls(self.tls_port);
+        self.port.0.map_or(tls, Reached::Plain)
+    }
+
+    /// `proxies`: those whose connections are of many clients.
+    pub fn serve_opts(&self, shows_addresses: bool, proxies: Vec<IpNet>) -> ServeOpts {
         ServeOpts {
             idle_timeout: self.idle_ms,
             shows_addresses,
+            max_connections: self.max_connections,
+            max_connections_per_address: self.max_connections_per_ip,
+            proxies,
         }
     }
 }
@@ -71,11 +121,11 @@ pub(super) struct Peers {
     pub heartbeat_interval_ms: Option<Duration>,
 
     /// How many peers can be signed in at a time, in all rooms together
-    #[arg(long, env = "WEBRTC_MAX_PEERS", value_name = "PEERS", default_value_t = HeartbeatOpts::default().max_peers, value_parser = values::peers)]
+    #[arg(long, env = "WEBRTC_MAX_PEERS", value_name = "PEERS", default_value_t = HeartbeatOpts::default().max_peers, value_parser = values::count)]
     max_peers: usize,
 
     /// How many peers a room can have [default: no limit of its own]
-    #[arg(long, env = "WEBRTC_MAX_ROOM_PEERS", value_name = "PEERS", value_parser = values::peers)]
+    #[arg(long, env = "WEBRTC_MAX_ROOM_PEERS", value_name = "PEERS", value_parser = values::count)]
     max_room_peers: Option<usize>,
 
     /// The size of a mailbox; each message counts 256 bytes more than its own
@@ -141,6 +191,11 @@ pub(super) struct Clients {
     )]
     peer_tokens: Option<PeerTokens>,
 
+    /// How many clients of one address may sign in, such as 10/s, 100/min or 1000/h, which may come
+    /// at once; one more gets a 429 [default: any]
+    #[arg(long, env = "WEBRTC_SIGN_INS_PER_IP", value_name = "RATE", value_parser = values::sign_in_rate)]
+    pub sign_ins_per_ip: Option<Rate>,
+
     /// The proxies in front of the server that are believed when they say whose request they
     /// pass on: networks such as 10.0.0.0/8, with commas between them [default: none]
     #[arg(long, env = "WEBRTC_TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = values::networks)]
@@ -156,6 +211,11 @@ pub(super) struct Clients {
 }
 
 impl Clients {
+    /// The proxies that are believed.
+    pub fn proxies(&self) -> Vec<IpNet> {
+        self.trusted_proxies.clone().unwrap_or_default().0
+    }
+
     /// `others`: what other groups say.
     pub fn opts(&self, others: SignalOpts) -> AppOpts {
         let required = self.peer_tokens == Some(PeerTokens::Required);
@@ -168,7 +228,7 @@ impl Clients {
                 max_message_bytes: self.max_message_bytes,
                 rooms: Arc::new(self.rooms.clone()),
                 proxies: Arc::new(TrustedProxies {
-                    networks: self.trusted_proxies.clone().unwrap_or_default().0,
+                    networks: self.proxies(),
                     header: self.client_address_header.clone(),
                 }),
                 ..others

@@ -6,6 +6,7 @@ mod explain;
 mod groups;
 mod host_variable;
 mod ice;
+mod secret_files;
 mod values;
 
 use std::{
@@ -19,16 +20,18 @@ use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 use crate::{
-    access::Access,
+    access::{Access, SignInRate},
     doors::http::SignalOpts,
     ice::IceServers,
     peer_list::MESSAGE_OVERHEAD_BYTES,
-    server::{Host, ServerOpts},
+    server::{Host, Reached, ServerOpts},
 };
 use access::AccessOpts;
+pub use explain::Unknown;
 use explain::{explain, unknown, unreadable};
 use host_variable::means_something_else;
 use ice::IceOpts;
+use values::Rate;
 
 pub use groups::{LogFormat, LogOpts};
 
@@ -108,7 +111,12 @@ impl Settings {
         // An empty variable counts as not set, as in the original: compose files pass
         // empty variables.
         let host = std::env::var_os("HOST").filter(|host| !host.is_empty());
-        Self::from_args(std::env::args_os(), is_set_to_nothing)?.or_host(host)
+        let set = |name: &OsStr| std::env::var_os(name).filter(|value| !value.is_empty());
+        let of_files = secret_files::read(&Self::command(), set)?;
+        let mut args = std::env::args_os();
+        let program = args.next().unwrap_or_default();
+        let args = [program].into_iter().chain(of_files).chain(args);
+        Self::from_args(args, is_set_to_nothing)?.or_host(host)
     }
 
     /// Listens on the address in `HOST`, unless WEBRTC_HOST or --host is set.
@@ -135,7 +143,9 @@ impl Settings {
         args: impl IntoIterator<Item = T>,
         ignored: impl Fn(&OsStr) -> bool,
     ) -> Result<Self, ConfigError> {
-        let mut command = Self::command().mut_args(|arg| {
+        // A flag goes before what a file says.
+        let command = Self::command().args_override_self(true);
+        let mut command = command.mut_args(|arg| {
             // `-5` is a wrong value, and not an unknown flag.
             let arg = arg.allow_negative_numbers(true);
             if arg.get_env().is_some_and(&ignored) {
@@ -160,9 +170,20 @@ impl Settings {
     /// Checks rules between several settings.
     fn check(mut self) -> Result<Self, ConfigError> {
         self.admits = self.access.access()?;
+        let rate = self.clients.sign_ins_per_ip;
+        if let Some(rate) = rate.and_then(|Rate { count, time }| SignInRate::new(count, time)) {
+            self.admits = self.admits.with_sign_in_rate(rate);
+        }
         self.ice_servers = Arc::new(self.ice.servers()?);
         if let Some(way) = self.access.way() {
             self.clients.check_beside(way)?;
+        }
+        if self.listening.port.0.is_none() && self.listening.tls().is_none() {
+            return Err(ConfigError(
+                "PORT (--port) is off, and nothing would listen: set WEBRTC_TLS_CERT and \
+                 WEBRTC_TLS_KEY too"
+                    .into(),
+            ));
         }
         let needed = self.clients.max_message_bytes + MESSAGE_OVERHEAD_BYTES;
         if self.peers.max_pending_bytes < needed {
@@ -219,7 +240,7 @@ impl Settings {
 
     /// The environment variables that look like settings of this server and are not:
     /// probably misspelt.
-    pub fn unknown_variables() -> Vec<String> {
+    pub fn unknown_variables() -> Vec<Unknown> {
         unknown(&Self::command(), std::env::vars_os().map(|(name, _)| name))
     }
 
@@ -234,20 +255,24 @@ impl Settings {
         });
         ServerOpts {
             host: self.listening.host,
-            port: self.listening.port,
+            port: self.listening.port.0,
+            tls: self.listening.tls(),
             heartbeat: self.peers.opts(),
             cluster: self.redis.opts(),
             app,
-            serve: self.listening.serve_opts(self.log.log_addresses),
+            serve: self
+                .listening
+                .serve_opts(self.log.log_addresses, self.clients.proxies()),
             operator: self.operator.opts(),
             webhook: self.operator.webhook(),
         }
     }
 
-    /// Which server to check, if the process was started to check one: its address and port.
-    pub fn healthcheck(&self) -> Option<(Option<Host>, u16)> {
+    /// Which server to check, if the process was started to check one: its address, and how it is
+    /// reached.
+    pub fn healthcheck(&self) -> Option<(Option<Host>, Reached)> {
         let asks = self.command == Some(Action::Healthcheck);
-        asks.then_some((self.listening.host, self.listening.port))
+        asks.then_some((self.listening.host, self.listening.reached()))
     }
 }
 
@@ -291,9 +316,17 @@ mod tests {
 
     #[test]
     fn a_misspelt_variable_is_found() {
-        let names = ["WEBRTC_HEARBEAT_MS", "WEBRTC_HEARTBEAT_MS", "PORT", "HOME"];
+        let names = [
+            "WEBRTC_HEARBEAT_MS",
+            "WEBRTC_HEARTBEAT_MS",
+            "WEBRTC_ADMIN_TOKEN_FILE",
+            "PORT",
+            "HOME",
+        ];
         let found = unknown(&Settings::command(), names.into_iter().map(OsString::from));
-        assert_eq!(found, ["WEBRTC_HEARBEAT_MS"]);
+        let [found] = &found[..] else { panic!() };
+        assert_eq!(found.variable, "WEBRTC_HEARBEAT_MS");
+        assert_eq!(found.nearest.as_deref(), Some("WEBRTC_HEARTBEAT_MS"));
     }
 
     #[test]
@@ -312,7 +345,7 @@ mod tests {
             ),
             (
                 &["--port", "70000"],
-                "PORT (--port) is not valid: expected a port number from 0 to 65535, got \"70000\"",
+                "PORT (--port) is not valid: expected a port number from 0 to 65535, or off, got \"70000\"",
             ),
             (
                 &["--host", "no name"],

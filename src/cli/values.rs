@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
@@ -31,6 +31,18 @@ const MAX_SHARDS: usize = 128;
 
 /// A setting for a larger message or mailbox is a mistake.
 const MAX_BYTES: usize = 1 << 30;
+
+/// A port. None: there is no such listener.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Port(pub Option<u16>);
+
+pub(super) fn port_or_off(value: &str) -> Result<Port, String> {
+    if value.trim() == "off" {
+        return Ok(Port(None));
+    }
+    let port = port(value).map(|port| Port(Some(port)));
+    port.map_err(|right| right + ", or off")
+}
 
 pub(super) fn port(value: &str) -> Result<u16, String> {
     let port = value.trim().parse();
@@ -110,6 +122,31 @@ pub(super) fn networks(value: &str) -> Result<Networks, String> {
         .ok_or_else(|| "networks such as 10.0.0.0/8,fd00::/8, or addresses".into())
 }
 
+/// So many in each time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    pub count: NonZeroU32,
+    pub time: Duration,
+}
+
+pub(super) fn sign_in_rate(value: &str) -> Result<Rate, String> {
+    let rate = |value: &str| {
+        let (count, unit) = value.trim().split_once('/')?;
+        let seconds = match unit.trim() {
+            "s" => 1,
+            "min" => 60,
+            "h" => 60 * 60,
+            _ => return None,
+        };
+        // More could not be told apart by a clock.
+        let count = count.trim().parse().ok();
+        let count = count.filter(|count: &NonZeroU32| count.get() <= 1_000_000)?;
+        let time = Duration::from_secs(seconds);
+        Some(Rate { count, time })
+    };
+    rate(value).ok_or_else(|| "a rate such as 10/s, 100/min or 1000/h".into())
+}
+
 pub(super) fn header(value: &str) -> Result<HeaderName, String> {
     let header = value.trim().parse();
     header.map_err(|_| "the name of a header, such as X-Forwarded-For".into())
@@ -176,7 +213,7 @@ pub(super) fn bytes(value: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("a whole number of bytes from 1 to {MAX_BYTES}"))
 }
 
-pub(super) fn peers(value: &str) -> Result<usize, String> {
+pub(super) fn count(value: &str) -> Result<usize, String> {
     let peers = value.trim().parse().ok();
     peers
         .filter(|peers| *peers > 0)

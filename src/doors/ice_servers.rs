@@ -46,10 +46,10 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
 async fn ice_servers(State(door): State<Door>, request: Request) -> Result<Response, RequestError> {
     only(&[Method::GET], &request)?;
     let list = list_of(&request, &door.peer_list);
-    let asking = door.is_for_peers.then(|| caller(&request)).transpose()?;
+    let caller = door.caller(&request)?;
     drop(request);
-    let peer = asking.as_ref().map(|caller| caller.id);
-    if let Some(caller) = asking {
+    let peer = caller.as_ref().map(|caller| caller.id);
+    if let Some(caller) = caller {
         let open = list.open_request(caller)?;
         open.seen().await?;
         open.answered();
@@ -61,16 +61,24 @@ async fn ice_servers(State(door): State<Door>, request: Request) -> Result<Respo
     ))
 }
 
-/// The peer that asks, which has to show its token.
-fn caller(request: &Request) -> Result<Caller, RequestError> {
-    let query = Query::of(request);
-    let token = query.token(request.headers())?;
-    let token = token.ok_or(RequestError::MissingToken)?;
-    Ok(Caller {
-        id: query.peer_id("peer_id")?,
-        proof: Proof::Token(token),
-        // The peer may have a socket, and says nothing of where it is with this.
-        link: None,
-        lingers: false,
-    })
+impl Door {
+    /// The peer that asks, which has to show its token. None: anybody may ask.
+    fn caller(&self, request: &Request) -> Result<Option<Caller>, RequestError> {
+        let query = Query::of(request);
+        // Refused as everywhere, also where they are not needed.
+        let token = query.token(request.headers())?;
+        let shown = query.has("peer_id").then(|| query.peer_id("peer_id"));
+        let shown = shown.transpose()?;
+        if !self.is_for_peers {
+            return Ok(None);
+        }
+        let token = token.ok_or(RequestError::MissingToken)?;
+        Ok(Some(Caller {
+            id: shown.ok_or(RequestError::MissingId("peer_id"))?,
+            proof: Proof::Token(token),
+            // The peer may have a socket, and says nothing of where it is with this.
+            link: None,
+            lingers: false,
+        }))
+    }
 }

@@ -17,6 +17,8 @@ use axum::{
 use thiserror::Error;
 
 use super::Host;
+#[cfg(feature = "tls")]
+use super::health_tls::through_tls;
 use crate::{
     doors::kit::{RequestError, only, reply::reply},
     peer_list::TimeoutPeerList,
@@ -72,11 +74,32 @@ pub enum HealthError {
     },
 }
 
+/// How a server on this machine is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// On this port.
+    Plain(u16),
+    /// Through TLS, on this port.
+    #[cfg(feature = "tls")]
+    Tls(u16),
+}
+
+impl Reached {
+    fn port(self) -> u16 {
+        match self {
+            Self::Plain(port) => port,
+            #[cfg(feature = "tls")]
+            Self::Tls(port) => port,
+        }
+    }
+}
+
 /// Checks the server that listens on this address and port of this machine.
-pub fn check(host: Option<Host>, port: u16) -> Result<(), HealthError> {
+pub fn check(host: Option<Host>, reached: Reached) -> Result<(), HealthError> {
     let host = host.unwrap_or_else(|| Host::from(IpAddr::from(Ipv4Addr::LOCALHOST)));
-    let address = host.reached_at(port);
-    let answer = ask(address).map_err(|source| HealthError::NoAnswer { address, source })?;
+    let address = host.reached_at(reached.port());
+    let answer =
+        ask(address, reached).map_err(|source| HealthError::NoAnswer { address, source })?;
     let status = answer.split("\r\n").next().unwrap_or_default();
     if status == "HTTP/1.0 200 OK" {
         Ok(())
@@ -86,12 +109,24 @@ pub fn check(host: Option<Host>, port: u16) -> Result<(), HealthError> {
     }
 }
 
-fn ask(address: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+fn ask(address: SocketAddr, reached: Reached) -> io::Result<String> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    match reached {
+        Reached::Plain(_) => ask_on(stream),
+        #[cfg(feature = "tls")]
+        Reached::Tls(_) => ask_on(through_tls(stream).map_err(io::Error::other)?),
+    }
+}
+
+fn ask_on(mut stream: impl Read + Write) -> io::Result<String> {
     stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
     let mut answer = Vec::new();
-    stream.take(1024).read_to_end(&mut answer)?;
+    let read = stream.take(1024).read_to_end(&mut answer);
+    // Through TLS, a server that just closes the connection is an error.
+    if answer.is_empty() {
+        read?;
+    }
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -2,12 +2,18 @@
 
 mod app;
 mod health;
+#[cfg(feature = "tls")]
+mod health_tls;
 mod host;
 mod http1;
 mod listen;
 #[cfg(feature = "operator")]
 mod operator;
+mod places;
+mod refuse;
 mod serve;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{io, net::SocketAddr};
 
@@ -15,12 +21,14 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 pub use app::{AppOpts, Door, app};
-pub use health::{HealthError, check as healthcheck};
+pub use health::{HealthError, Reached, check as healthcheck};
 pub use host::Host;
 pub use listen::listen;
 #[cfg(feature = "operator")]
 pub use operator::OperatorOpts;
 pub use serve::{ServeOpts, serve};
+#[cfg(feature = "tls")]
+pub use tls::{TlsError, TlsOpts};
 
 #[cfg(feature = "operator")]
 use crate::operator::Webhook;
@@ -29,6 +37,11 @@ use crate::peer_list::{ClusterOpts, ConnectError};
 use crate::peer_list::{HeartbeatOpts, TimeoutPeerList};
 #[cfg(feature = "operator")]
 use operator::Operator;
+use serve::{Listener, serve_all};
+#[cfg(feature = "tls")]
+use tls::Tls;
+#[cfg(feature = "tls")]
+use tokio_util::task::AbortOnDropHandle;
 
 /// All options of a server. By default it listens on port 3000 of all addresses, keeps
 /// its peer list in this process, and has neither an operator's API nor a webhook.
@@ -36,8 +49,11 @@ use operator::Operator;
 pub struct ServerOpts {
     /// The address to listen on. None: all, IPv6 and IPv4.
     pub host: Option<Host>,
-    /// The port to listen on; 0 takes a free one.
-    pub port: u16,
+    /// The port to listen on; 0 takes a free one. None: only TLS.
+    pub port: Option<u16>,
+    /// A second listener, for TLS.
+    #[cfg(feature = "tls")]
+    pub tls: Option<TlsOpts>,
     /// The peer list.
     pub heartbeat: HeartbeatOpts,
     /// Redis, if the peer list lives there.
@@ -59,7 +75,9 @@ impl Default for ServerOpts {
     fn default() -> Self {
         Self {
             host: None,
-            port: 3000,
+            port: Some(3000),
+            #[cfg(feature = "tls")]
+            tls: None,
             heartbeat: HeartbeatOpts::default(),
             #[cfg(feature = "redis")]
             cluster: None,
@@ -77,10 +95,12 @@ impl Default for ServerOpts {
 #[derive(Debug, Error)]
 pub enum BindError {
     /// The server cannot listen on its port.
-    #[error("cannot listen on port {port}{}", listen_hint(.source))]
+    #[error("cannot listen on port {port}{}", listen_hint(setting, .source))]
     Listen {
         /// The port of the doors.
         port: u16,
+        /// The setting that has it.
+        setting: &'static str,
         /// The error of the system.
         source: io::Error,
     },
@@ -96,19 +116,23 @@ pub enum BindError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The certificate cannot be used.
+    #[cfg(feature = "tls")]
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The peer list in Redis cannot be used.
     #[cfg(feature = "redis")]
     #[error(transparent)]
     Connect(#[from] ConnectError),
 }
 
-fn listen_hint(error: &io::Error) -> String {
+fn listen_hint(setting: &str, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            ": another program uses it; stop that one, or set PORT to another port".into()
+            format!(": another program uses it; stop that one, or set {setting} to another port")
         }
         io::ErrorKind::PermissionDenied => {
-            ": this user may not use it; set PORT to 1024 or higher".into()
+            format!(": this user may not use it; set {setting} to 1024 or higher")
         }
         io::ErrorKind::AddrNotAvailable => {
             ": WEBRTC_HOST (--host, HOST) is not an address of this machine; unset it to listen \
@@ -134,7 +158,9 @@ fn listen_hint(error: &io::Error) -> String {
 /// ```
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    listener: Option<TcpListener>,
+    #[cfg(feature = "tls")]
+    tls: Option<(TcpListener, Tls)>,
     peer_list: TimeoutPeerList,
     app: AppOpts,
     serve: ServeOpts,
@@ -149,9 +175,22 @@ impl Server {
     ///
     /// As [`TimeoutPeerList::new`].
     pub async fn bind(opts: ServerOpts) -> Result<Self, BindError> {
-        let port = opts.port;
-        let listener = listen(opts.host, port).map_err(|source| BindError::Listen { port, source });
-        let listener = listener?;
+        let listen_on = |port, setting| {
+            listen(opts.host, port).map_err(|source| BindError::Listen {
+                port,
+                setting,
+                source,
+            })
+        };
+        let listener = opts.port.map(|port| listen_on(port, "PORT")).transpose()?;
+        #[cfg(feature = "tls")]
+        let tls = match opts.tls {
+            Some(tls) => {
+                let listener = listen_on(tls.port, "WEBRTC_TLS_PORT")?;
+                Some((listener, Tls::new(tls)?))
+            }
+            None => None,
+        };
         #[cfg(feature = "operator")]
         let operator = Operator::bind(opts.operator, opts.webhook)?;
         #[cfg(not(feature = "redis"))]
@@ -163,6 +202,8 @@ impl Server {
         };
         Ok(Self {
             listener,
+            #[cfg(feature = "tls")]
+            tls,
             peer_list,
             app: opts.app,
             serve: opts.serve,
@@ -171,9 +212,16 @@ impl Server {
         })
     }
 
-    /// The address of the doors.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// The address of the doors, but that of TLS.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.listener.as_ref()?.local_addr().ok()
+    }
+
+    /// The address of the doors through TLS, if they are open there.
+    #[cfg(feature = "tls")]
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        let (listener, _) = self.tls.as_ref()?;
+        listener.local_addr().ok()
     }
 
     /// The address of the operator's API, if there is one.
@@ -195,7 +243,17 @@ impl Server {
         #[cfg(feature = "operator")]
         let running = self.operator.start(&peer_list).await;
         let app = app(peer_list.clone(), self.app);
-        serve(self.listener, app, peer_list, self.serve, stop).await;
+        let plain = self.listener.map(Listener::Plain);
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
+        let mut listeners: Vec<Listener> = plain.into_iter().collect();
+        #[cfg(feature = "tls")]
+        let following = self.tls.map(|(listener, tls)| {
+            listeners.push(Listener::Tls(listener, tls.acceptor()));
+            AbortOnDropHandle::new(tokio::spawn(tls.follow_files()))
+        });
+        serve_all(listeners, app, peer_list, self.serve, stop).await;
+        #[cfg(feature = "tls")]
+        drop(following);
         #[cfg(feature = "operator")]
         running.stop().await;
     }

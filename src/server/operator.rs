@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{BindError, listen, serve::serve_operator};
+use super::{BindError, health, listen, serve::serve_operator};
 use crate::{
     operator::{Webhook, operator_router, send_events},
     peer_list::TimeoutPeerList,
@@ -61,7 +61,9 @@ impl Operator {
             running.tasks.spawn(sending);
         }
         if let Some((listener, token)) = self.operator {
+            // Also where all places for clients are taken, and without the token: probes have none.
             let app = operator_router(peer_list.clone(), token, stop());
+            let app = app.merge(health::routes(peer_list.clone()));
             running.tasks.spawn(serve_operator(listener, app, stop()));
         }
         running

@@ -1,15 +1,26 @@
 //! Serves connections until the server stops, and then drains them.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use axum::Router;
+use futures_util::future::join_all;
+use ipnet::IpNet;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Span, debug};
 
-use super::{http1, listen::accept};
+#[cfg(feature = "tls")]
+use super::tls::Acceptor;
+use super::{
+    http1,
+    listen::accept,
+    places::{Open, Places},
+    refuse::Refusals,
+};
 use crate::{
     doors::kit::log::{connection_span, spawn},
     peer_list::TimeoutPeerList,
@@ -36,6 +47,14 @@ pub struct ServeOpts {
     pub idle_timeout: Duration,
     /// Whether the log shows the addresses of clients. Default: true.
     pub shows_addresses: bool,
+    /// How many connections may be open. One more is answered with 503 and closed. None, the
+    /// default: any number.
+    pub max_connections: Option<usize>,
+    /// How many connections of one address (with IPv6 one network of 64 bits) may be open. One
+    /// more is answered with 429 and closed. None, the default: any number.
+    pub max_connections_per_address: Option<usize>,
+    /// Proxies, whose connections are not counted by address. Default: none.
+    pub proxies: Vec<IpNet>,
 }
 
 impl Default for ServeOpts {
@@ -43,6 +62,9 @@ impl Default for ServeOpts {
         Self {
             idle_timeout: Duration::from_secs(650),
             shows_addresses: true,
+            max_connections: None,
+            max_connections_per_address: None,
+            proxies: Vec::new(),
         }
     }
 }
@@ -60,8 +82,19 @@ pub async fn serve(
     opts: ServeOpts,
     stop: impl Future<Output = ()>,
 ) {
+    serve_all(vec![Listener::Plain(listener)], app, peer_list, opts, stop).await;
+}
+
+/// The same with several listeners.
+pub(super) async fn serve_all(
+    listeners: Vec<Listener>,
+    app: Router,
+    peer_list: TimeoutPeerList,
+    opts: ServeOpts,
+    stop: impl Future<Output = ()>,
+) {
     let stopped = || peer_list.end_waits();
-    accept_until(listener, app, &opts, stop, DRAIN, stopped).await;
+    accept_until(listeners, app, &opts, stop, DRAIN, stopped).await;
     peer_list.stop().await;
 }
 
@@ -71,7 +104,7 @@ pub async fn serve(
 pub(super) async fn serve_operator(listener: TcpListener, app: Router, stop: CancellationToken) {
     let opts = ServeOpts::default();
     accept_until(
-        listener,
+        vec![Listener::Plain(listener)],
         app,
         &opts,
         stop.cancelled(),
@@ -81,8 +114,25 @@ pub(super) async fn serve_operator(listener: TcpListener, app: Router, stop: Can
     .await;
 }
 
+/// Where clients connect.
+pub(super) enum Listener {
+    Plain(TcpListener),
+    #[cfg(feature = "tls")]
+    Tls(TcpListener, Acceptor),
+}
+
+impl Listener {
+    fn tcp(&self) -> &TcpListener {
+        match self {
+            Self::Plain(listener) => listener,
+            #[cfg(feature = "tls")]
+            Self::Tls(listener, _) => listener,
+        }
+    }
+}
+
 async fn accept_until(
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     app: Router,
     opts: &ServeOpts,
     stop: impl Future<Output = ()>,
@@ -92,21 +142,58 @@ async fn accept_until(
     let connections = TaskTracker::new();
     let stopping = CancellationToken::new();
     let dropping = CancellationToken::new();
-    let accepted = |stream: TcpStream| {
+    let places = Places::new(opts);
+    let refusals = Refusals::default();
+    let accepted = |stream: TcpStream, listener: &Listener| {
         let address = stream.peer_addr().ok();
         let span = connection_span(address.filter(|_| opts.shows_addresses));
-        let open = connections.token();
-        let idle = opts.idle_timeout;
-        let address = address.map(|address| address.ip());
-        let serve = http1::serve(stream, address, app.clone(), stopping.clone(), idle, open);
-        let serve = dropping.clone().run_until_cancelled_owned(serve);
-        spawn(serve, span);
+        let place = match places.take(address.map(|address| address.ip())) {
+            Ok(place) => place,
+            Err(why) => {
+                let _entered = span.enter();
+                debug!(?why, "a connection was refused");
+                return match listener {
+                    Listener::Plain(_) => refusals.refuse(stream, why),
+                    // An answer would need a handshake.
+                    #[cfg(feature = "tls")]
+                    Listener::Tls(..) => {}
+                };
+            }
+        };
+        let serving = Serving {
+            address: address.map(|address| address.ip()),
+            app: app.clone(),
+            stopping: stopping.clone(),
+            idle_timeout: opts.idle_timeout,
+            open: Open {
+                _token: connections.token(),
+                _place: Some(place),
+            },
+        };
+        let dropping = dropping.clone();
+        match listener {
+            Listener::Plain(_) => serving.spawn(stream, dropping, span),
+            #[cfg(feature = "tls")]
+            Listener::Tls(_, acceptor) => {
+                let handshake = serving.stopping.clone();
+                let handshake =
+                    handshake.run_until_cancelled_owned(acceptor.clone().accept(stream));
+                // A task of its own, so that the one that serves has no room for it.
+                let shake_hands = async move {
+                    if let Some(Some(stream)) = handshake.await {
+                        serving.spawn(stream, dropping, Span::current());
+                    }
+                };
+                spawn(shake_hands, span);
+            }
+        }
     };
+    let accept_at = |listener| accept(Listener::tcp(listener), |stream| accepted(stream, listener));
     tokio::select! {
         () = stop => {}
-        () = accept(&listener, accepted) => {}
+        _ = join_all(listeners.iter().map(accept_at)) => {}
     }
-    drop(listener);
+    drop(listeners);
     stopping.cancel();
     stopped();
     connections.close();
@@ -114,4 +201,31 @@ async fn accept_until(
     dropping.cancel();
     // Connections that were upgraded to another protocol are not ours to drop.
     let _ = timeout(LEFT, connections.wait()).await;
+}
+
+/// How a connection is served.
+struct Serving {
+    address: Option<IpAddr>,
+    app: Router,
+    stopping: CancellationToken,
+    idle_timeout: Duration,
+    open: Open,
+}
+
+impl Serving {
+    /// Serves a stream until it is closed, or until all are dropped.
+    fn spawn<S>(self, stream: S, dropping: CancellationToken, span: Span)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self {
+            address,
+            app,
+            stopping,
+            idle_timeout,
+            open,
+        } = self;
+        let serve = http1::serve(stream, address, app, stopping, idle_timeout, open);
+        spawn(dropping.run_until_cancelled_owned(serve), span);
+    }
 }

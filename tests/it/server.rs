@@ -15,7 +15,7 @@ use tokio::{
 fn opts(port: u16) -> ServerOpts {
     ServerOpts {
         host: Host::find("127.0.0.1"),
-        port,
+        port: Some(port),
         ..ServerOpts::default()
     }
 }

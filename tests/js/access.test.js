@@ -1,6 +1,7 @@
 // Access control: who may come in, at every door.
 
 import assert from 'node:assert/strict';
+import {spawnSync} from 'node:child_process';
 import {createHmac, generateKeyPairSync, sign as signWith} from 'node:crypto';
 import {once} from 'node:events';
 import {writeFileSync} from 'node:fs';
@@ -11,7 +12,7 @@ import {test} from 'node:test';
 import WebSocket from 'ws';
 
 import {directory, startInVain} from './nodes.js';
-import {atEnd, clients, eventStream, nodeOf, ownClient, startServer, webSocketPeer} from './support.js';
+import {BINARY, atEnd, clients, eventStream, nodeOf, ownClient, startServer, webSocketPeer} from './support.js';
 
 const SECRET = 'a secret of at least thirty-two bytes';
 const now = () => Math.floor(Date.now() / 1000);
@@ -380,6 +381,18 @@ test('client.js stops, and says why, when it may not come back', async (t) => {
   allow = true;
   await client.connect();
   await client.close();
+});
+
+test('a token can be in a file, and a flag goes before it', async (t) => {
+  const file = path.join(directory(t, 'secret'), 'token');
+  writeFileSync(file, 'in-a-file\n');
+  const server = await startServer(t, {WEBRTC_ACCESS_TOKEN_FILE: file});
+  assert.equal((await signIn(server, {shown: 'in-a-file'})).status, 200);
+  assert.equal((await signIn(server)).status, 401);
+  const env = {...process.env, WEBRTC_ACCESS_TOKEN_FILE: file};
+  // The flag is empty, and is what counts.
+  const {stderr} = spawnSync(BINARY, ['--access-token='], {env, encoding: 'utf8'});
+  assert.match(stderr, /WEBRTC_ACCESS_TOKEN \(--access-token\) is not valid/);
 });
 
 test('settings of access control that cannot be used end the start', async (t) => {

@@ -183,14 +183,14 @@ export async function startNode(t, settings = {}) {
   lines.on('line', (line) => log.push(JSON.parse(line)));
   const exited = once(server, 'exit').then(([status]) => { throw new Error(`it exited with ${status}`); });
   exited.catch(() => {});
-  while (!log.some(({address}) => address)) await Promise.race([once(lines, 'line'), exited]);
-  const {address} = log.find(({address}) => address);
+  while (!log.some(({address, tls}) => address ?? tls)) await Promise.race([once(lines, 'line'), exited]);
+  const {address} = log.find(({address}) => address) ?? {};
   const operator = log.find(({operator}) => operator)?.operator;
   return {
     operator: operator && `http://${operator}`,
     http: `http://${address}`,
     ws: `ws://${address}`,
-    port: Number(address.split(':').at(-1)),
+    port: Number(address?.split(':').at(-1)),
     process: server,
     log,
     resident: () => Number(/VmRSS:\s*(\d+)/.exec(readFileSync(`/proc/${server.pid}/status`))[1]),

@@ -164,7 +164,7 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
         None
     };
     let coming = Coming::of(&request, &door.peer_list, Some(&name));
-    let admitted = door.gate.admit(coming).await?;
+    let admitted = door.gate.enter(coming).await?;
     let opts = SignInOpts {
         door: DOOR,
         dialect,

@@ -63,7 +63,27 @@ impl Gate {
         }
     }
 
-    /// Decides whether a client may come in.
+    /// Counts a client that is about to sign in, and decides whether it may come in.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not.
+    pub async fn enter(&self, coming: Coming<'_>) -> Result<Admitted, Denied> {
+        self.count_sign_in(coming.from, coming.headers)?;
+        self.admit(coming).await
+    }
+
+    /// Counts a client that is about to sign in. `from`: from where its request comes.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied::TooOften`].
+    pub fn count_sign_in(&self, from: Option<IpAddr>, headers: &HeaderMap) -> Result<(), Denied> {
+        let address = from.map(|from| self.proxies.client(from, headers));
+        self.access.count_sign_in(address)
+    }
+
+    /// Decides whether a client may come in, or be told of others.
     ///
     /// # Errors
     ///

@@ -125,6 +125,7 @@ impl RequestError {
                     StatusCode::UNAUTHORIZED
                 }
                 Denied::Room | Denied::Name | Denied::Refused => StatusCode::FORBIDDEN,
+                Denied::TooOften { .. } => StatusCode::TOO_MANY_REQUESTS,
                 Denied::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             },
             #[cfg(feature = "operator")]
@@ -257,6 +258,9 @@ impl RequestError {
             }
             #[cfg(feature = "operator")]
             Self::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Self::Denied(Denied::TooOften { seconds }) => {
+                Some((RETRY_AFTER, HeaderValue::from(*seconds)))
+            }
             Self::Denied(Denied::Unavailable) => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             Self::Denied(_) if self.status() == StatusCode::UNAUTHORIZED => {
                 Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
@@ -280,6 +284,7 @@ fn way_out(denied: Denied) -> &'static str {
         Denied::Room => "use a room that it names",
         Denied::Name => "use the name that it names",
         Denied::Refused => "ask whoever runs it",
+        Denied::TooOften { .. } => "wait a little",
         Denied::Unavailable => "try again soon",
     }
 }

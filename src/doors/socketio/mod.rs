@@ -19,12 +19,12 @@ mod member;
 mod packet;
 mod version;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderValue, Method, header::CONTENT_TYPE},
+    http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE},
     response::Response,
     routing::any,
 };
@@ -91,6 +91,10 @@ pub(crate) fn routes(
 }
 
 impl Serve for Members {
+    fn may_begin(&self, from: Option<IpAddr>, headers: &HeaderMap) -> Result<(), RequestError> {
+        Ok(self.gate.count_sign_in(from, headers)?)
+    }
+
     async fn serve(&self, session: &Arc<Session>, handshake: Handshake, connecting: Unconnected) {
         Members::serve(self, session, handshake, connecting).await;
     }

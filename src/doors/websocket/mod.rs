@@ -121,7 +121,7 @@ async fn upgrade(
     let joining = Joining::of(&request)?;
     let upgrade = Upgrade::of(&mut request)?;
     let coming = Coming::of(&request, &door.peer_list, joining.name.as_deref());
-    let admitted = door.gate.admit(coming).await?;
+    let admitted = door.gate.enter(coming).await?;
     if let Some((id, token)) = &joining.back.claim {
         door.peer_list.check_token(*id, Some(token)).await?;
     } else {

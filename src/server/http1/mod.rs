@@ -41,8 +41,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+use tokio_util::sync::CancellationToken;
 
+use super::places::Open;
 use crate::{
     doors::kit::{Connection, RequestError, asks_to_close},
     peer_list::Link,
@@ -79,7 +80,7 @@ pub(super) async fn serve<S>(
     app: Router,
     stopping: CancellationToken,
     idle_timeout: Duration,
-    open: TaskTrackerToken,
+    open: Open,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -12,9 +12,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Phase, Shared};
+use crate::server::places::Open;
 
 /// How much a client may send after a suspended request, in bytes. More stays in the
 /// kernel, and a hang-up behind it is only noticed when the response is written.
@@ -31,11 +31,11 @@ pub(super) struct ClientStream<S> {
     /// Read from the stream before, and read again from `position`.
     read_ahead: Vec<u8>,
     position: usize,
-    _open: TaskTrackerToken,
+    _open: Open,
 }
 
 impl<S> ClientStream<S> {
-    pub fn new(stream: S, shared: Arc<Shared>, open: TaskTrackerToken) -> Self {
+    pub fn new(stream: S, shared: Arc<Shared>, open: Open) -> Self {
         Self {
             stream,
             shared,

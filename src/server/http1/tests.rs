@@ -61,7 +61,10 @@ fn connect(peer_list: &TimeoutPeerList, opts: SignalOpts) -> DuplexStream {
 /// this many bytes on their way.
 fn connect_to(app: Router, capacity: usize) -> DuplexStream {
     let (client, stream) = duplex(capacity);
-    let open = TaskTracker::new().token();
+    let open = Open {
+        _token: TaskTracker::new().token(),
+        _place: None,
+    };
     tokio::spawn(serve(
         stream,
         None,

@@ -62,6 +62,13 @@ const BATCH: usize = 4;
 
 /// Serves the clients of sessions.
 pub(super) trait Serve: Send + Sync + 'static {
+    /// Whether one more client may begin a session. `from`: from where its request comes.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn may_begin(&self, from: Option<IpAddr>, headers: &HeaderMap) -> Result<(), RequestError>;
+
     /// Serves the client of a session until either is done. `connecting` counts the session
     /// until its client has connected.
     fn serve(
@@ -209,9 +216,10 @@ impl<S: Serve> EngineIo<S> {
                 return Err(Refused::BadMethod);
             }
             let list = list_of(&request, &self.peer_list);
+            let from = Transport::address_of(&request);
+            self.server.may_begin(from, request.headers())?;
             let connecting = self.connecting(&list)?;
             let (uri, headers) = (request.uri().clone(), request.headers().clone());
-            let from = Transport::address_of(&request);
             let handshake = self.handshake(uri, headers, from, list);
             if asked.is_web_socket {
                 let upgrade = upgrade(&mut request)?;

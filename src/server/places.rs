@@ -1,0 +1,145 @@
+//! How many connections are open, in all and of each address.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use dashmap::DashMap;
+use ipnet::IpNet;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::ServeOpts;
+use crate::access::network_of;
+
+/// The connections that are open, and how many may be.
+#[derive(Debug)]
+pub(super) struct Places {
+    max: Option<usize>,
+    max_of_address: Option<usize>,
+    /// Proxies, whose connections are those of many clients.
+    exempt: Vec<IpNet>,
+    open: AtomicUsize,
+    of_address: DashMap<IpNet, usize>,
+}
+
+/// Why there is no place for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// As many connections are open as may be.
+    Full,
+    /// As many connections of its address are open as may be.
+    OfAddress,
+}
+
+impl Places {
+    pub fn new(opts: &ServeOpts) -> Arc<Self> {
+        Arc::new(Self {
+            max: opts.max_connections,
+            max_of_address: opts.max_connections_per_address,
+            exempt: opts.proxies.clone(),
+            open: AtomicUsize::new(0),
+            of_address: DashMap::new(),
+        })
+    }
+
+    /// Takes a place for a connection from this address.
+    pub fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, NoPlace> {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let mut place = Place {
+            places: self.clone(),
+            network: None,
+        };
+        if self.max.is_some_and(|max| before >= max) {
+            return Err(NoPlace::Full);
+        }
+        let address = address.map(|address| address.to_canonical());
+        let counted = address.filter(|address| !self.is_exempt(address));
+        if let (Some(max), Some(address)) = (self.max_of_address, counted) {
+            let network = network_of(address);
+            let mut count = self.of_address.entry(network).or_default();
+            if *count >= max {
+                return Err(NoPlace::OfAddress);
+            }
+            *count += 1;
+            place.network = Some(network);
+        }
+        Ok(place)
+    }
+
+    fn is_exempt(&self, address: &IpAddr) -> bool {
+        self.exempt.iter().any(|network| network.contains(address))
+    }
+}
+
+/// The place of one connection, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    network: Option<IpNet>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(network) = self.network {
+            let of_address = &self.places.of_address;
+            of_address.remove_if_mut(&network, |_, count| {
+                *count -= 1;
+                *count == 0
+            });
+        }
+    }
+}
+
+/// Counts a connection as open, for as long as its stream lives.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub _token: TaskTrackerToken,
+    /// Those of operators are not counted.
+    pub _place: Option<Place>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(max: Option<usize>, of_address: Option<usize>) -> Arc<Places> {
+        Places::new(&ServeOpts {
+            max_connections: max,
+            max_connections_per_address: of_address,
+            proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            ..ServeOpts::default()
+        })
+    }
+
+    #[test]
+    fn a_place_is_free_again_once_its_connection_is_closed() {
+        let places = places(Some(2), None);
+        let address = "192.0.2.1".parse().ok();
+        let first = places.take(address).unwrap();
+        let _second = places.take(address).unwrap();
+        assert_eq!(places.take(address).unwrap_err(), NoPlace::Full);
+        assert_eq!(places.take(None).unwrap_err(), NoPlace::Full);
+        drop(first);
+        assert!(places.take(address).is_ok());
+    }
+
+    #[test]
+    fn each_address_has_places_of_its_own_and_proxies_any_number() {
+        let places = places(None, Some(1));
+        let take = |address: &str| places.take(address.parse().ok());
+        let first = take("192.0.2.1").unwrap();
+        assert_eq!(take("::ffff:192.0.2.1").unwrap_err(), NoPlace::OfAddress);
+        let _other = take("192.0.2.2").unwrap();
+        let _v6 = take("2001:db8::1").unwrap();
+        assert_eq!(take("2001:db8::2").unwrap_err(), NoPlace::OfAddress);
+        let _proxied = [take("10.1.2.3").unwrap(), take("::ffff:10.1.2.3").unwrap()];
+        drop(first);
+        assert!(take("192.0.2.1").is_ok());
+        assert_eq!(places.of_address.len(), 2);
+    }
+}

@@ -1,0 +1,116 @@
+// Limits, each filled, and what goes on beside it.
+
+import assert from 'node:assert/strict';
+import {once} from 'node:events';
+import http from 'node:http';
+import net from 'node:net';
+import {test} from 'node:test';
+
+import WebSocket from 'ws';
+
+import {atEnd, clients, startNode, until} from './support.js';
+
+/** A GET from another address of this machine, on a connection of its own. */
+function getFrom(address, server, target, headers = {}) {
+  return new Promise((resolve, reject) => {
+    const options = {localAddress: address, agent: false, headers};
+    const request = http.get(`${server.http}${target}`, options, async (answer) => {
+      const chunks = [];
+      for await (const chunk of answer) chunks.push(chunk);
+      resolve({status: answer.statusCode, headers: answer.headers, text: Buffer.concat(chunks).toString()});
+    });
+    request.on('error', reject);
+  });
+}
+
+/** Connections that have sent nothing, as many as this. */
+async function idleConnections(t, server, count, localAddress = '127.0.0.1') {
+  const sockets = [];
+  for (let number = 0; number < count; number += 1) {
+    const socket = net.connect({port: server.port, host: '127.0.0.1', localAddress});
+    socket.on('error', () => {});
+    atEnd(t, () => socket.destroy());
+    await once(socket, 'connect');
+    sockets.push(socket);
+  }
+  return sockets;
+}
+
+const one = /^[^\n]+\n$/;
+
+test('one connection too many is told so and closed, and those that are open go on', async (t) => {
+  const server = await startNode(t, {WEBRTC_MAX_CONNECTIONS: '20', WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const peer = new WebSocket(`${server.ws}/?events=true`);
+  atEnd(t, () => peer.terminate());
+  await once(peer, 'message');
+  const idle = await idleConnections(t, server, 19);
+  for (let number = 0; number < 5; number += 1) {
+    const {status, headers, text} = await getFrom('127.0.0.1', server, '/healthz');
+    assert.equal(status, 503);
+    assert.equal(headers['retry-after'], '1');
+    assert.match(text, one);
+  }
+  // What the operator asks has places of its own.
+  for (const path of ['healthz', 'readyz']) assert.equal(await (await fetch(`${server.operator}/${path}`)).text(), 'ok');
+  const pong = once(peer, 'pong');
+  peer.ping();
+  await pong;
+  idle.pop().destroy();
+  await until(async () => (await getFrom('127.0.0.1', server, '/healthz')).status === 200);
+});
+
+test('an address has only so many connections, and others have theirs', async (t) => {
+  const server = await startNode(t, {WEBRTC_MAX_CONNECTIONS_PER_IP: '10', WEBRTC_TRUSTED_PROXIES: '127.0.0.9'});
+  const idle = await idleConnections(t, server, 10);
+  const {status, headers, text} = await getFrom('127.0.0.1', server, '/healthz');
+  assert.equal(status, 429);
+  assert.equal(headers['retry-after'], '1');
+  assert.match(text, one);
+  assert.equal((await getFrom('127.0.0.2', server, '/healthz')).status, 200);
+  // A proxy has those of all its clients.
+  await idleConnections(t, server, 20, '127.0.0.9');
+  assert.equal((await getFrom('127.0.0.9', server, '/healthz')).status, 200);
+  idle.pop().destroy();
+  await until(async () => (await getFrom('127.0.0.1', server, '/healthz')).status === 200);
+});
+
+test('an address signs in only so often, at all doors together, and goes on otherwise', async (t) => {
+  const server = await startNode(t, {WEBRTC_SIGN_INS_PER_IP: '4/h', WEBRTC_TRUSTED_PROXIES: '127.0.0.9'});
+  const first = await getFrom('127.0.0.1', server, '/sign_in?peer_name=a');
+  assert.equal(first.status, 200);
+  assert.equal((await getFrom('127.0.0.1', server, '/rooms/blue/sign_in?peer_name=a')).status, 200);
+  const socket = new WebSocket(`${server.ws}/`, {localAddress: '127.0.0.1'});
+  atEnd(t, () => socket.terminate());
+  await once(socket, 'open');
+  const io = clients[4](server.http, {forceNew: true, reconnection: false, transports: ['websocket']});
+  atEnd(t, () => io.close());
+  await once(io, 'connect');
+
+  const refused = await getFrom('127.0.0.1', server, '/sign_in?peer_name=a');
+  assert.equal(refused.status, 429);
+  assert.match(refused.text, one);
+  const wait = Number(refused.headers['retry-after']);
+  assert.ok(wait > 800 && wait <= 901, `${wait}`);
+  const upgrade = new WebSocket(`${server.ws}/`);
+  upgrade.on('error', () => {});
+  const [, answer] = await once(upgrade, 'unexpected-response');
+  assert.equal(answer.statusCode, 429);
+  answer.destroy();
+  for (const transport of ['polling', 'websocket']) {
+    const late = clients[4](server.http, {forceNew: true, reconnection: false, transports: [transport]});
+    atEnd(t, () => late.close());
+    await once(late, 'connect_error');
+  }
+  assert.equal((await getFrom('127.0.0.1', server, `/heartbeat?peer_id=${first.headers.pragma}`)).status, 200);
+
+  assert.equal((await getFrom('127.0.0.2', server, '/sign_in?peer_name=a')).status, 200);
+  // Behind a proxy each client counts for itself, whatever it writes into the header.
+  for (let number = 0; number < 4; number += 1) {
+    const headers = {'X-Forwarded-For': `192.0.2.${number}, 192.0.2.77`};
+    assert.equal((await getFrom('127.0.0.9', server, '/sign_in?peer_name=a', headers)).status, 200);
+  }
+  const same = {'X-Forwarded-For': '192.0.2.99, 192.0.2.77'};
+  assert.equal((await getFrom('127.0.0.9', server, '/sign_in?peer_name=a', same)).status, 429);
+  const other = {'X-Forwarded-For': '192.0.2.78'};
+  assert.equal((await getFrom('127.0.0.9', server, '/sign_in?peer_name=a', other)).status, 200);
+});
