@@ -181,7 +181,7 @@ async fn a_setting_that_cannot_be_used_is_one_line_and_status_2() {
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
         "signal-http-heartbeat: PORT (--port) is not valid: expected a port number from 0 \
-         to 65535, got \"http\"\n"
+         to 65535, or off, got \"http\"\n"
     );
     let output = run(&["--port"], &[]).await;
     assert_eq!(
