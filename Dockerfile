@@ -14,5 +14,6 @@ FROM scratch
 COPY --from=build /signal-http-heartbeat /signal-http-heartbeat
 USER 65532:65532
 EXPOSE 3000
-HEALTHCHECK --interval=30s --timeout=5s --start-period=5s CMD ["/signal-http-heartbeat", "healthcheck"]
+# It finds the port that the server listens on, also if that was set by a flag.
+HEALTHCHECK --interval=5s --timeout=5s --start-period=5s CMD ["/signal-http-heartbeat", "healthcheck"]
 ENTRYPOINT ["/signal-http-heartbeat"]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use signal_http_heartbeat::{
-    cli::{LogFormat, LogOpts, Settings, Unknown},
+    cli::{LogFormat, LogOpts, Settings, Unknown, explained},
     peer_list::ConnectError,
     server::{BindError, Door, Server, healthcheck},
 };
@@ -34,6 +34,8 @@ fn main() -> ExitCode {
     };
     let result = if let Some((host, reached)) = settings.healthcheck() {
         healthcheck(host, reached).map_err(|error| error.to_string().into())
+    } else if settings.is_check() {
+        check(&settings)
     } else {
         // Dropping it writes the rest of the log.
         let _log = start_log(&settings.log);
@@ -63,20 +65,33 @@ impl From<String> for Failure {
 
 impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
-        let (way_out, status) = match &error {
-            BindError::Connect(ConnectError::Unreachable { .. }) => (
-                "; check that it runs, and that WEBRTC_REDIS_URL has its address and the right scheme \
-                 (rediss:// for TLS)",
-                ExitCode::FAILURE,
-            ),
-            BindError::Connect(ConnectError::Unusable { .. }) | BindError::Tls(_) => {
-                ("", ExitCode::from(UNUSABLE))
+        let (line, status) = match &error {
+            BindError::Connect(why @ ConnectError::Unusable { .. }) => {
+                (explained(why), ExitCode::from(UNUSABLE))
             }
-            BindError::Listen { .. } | BindError::Operator { .. } => ("", ExitCode::FAILURE),
+            BindError::Connect(why) => (explained(why), ExitCode::FAILURE),
+            BindError::Tls(why) => (why.to_string(), ExitCode::from(UNUSABLE)),
+            BindError::Listen { .. } | BindError::Operator { .. } => {
+                (error.to_string(), ExitCode::FAILURE)
+            }
         };
-        let line = format!("{error}{way_out}");
         Self { line, status }
     }
+}
+
+/// Tries the settings, and says what the server would do.
+fn check(settings: &Settings) -> Result<(), Failure> {
+    let runtime = runtime_builder().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the runtime cannot start: {error}"))?;
+    let lines = runtime.block_on(settings.try_out()).map_err(|error| {
+        let line = error.to_string();
+        let status = ExitCode::from(UNUSABLE);
+        Failure { line, status }
+    })?;
+    for line in lines {
+        println!("{line}");
+    }
+    Ok(())
 }
 
 fn run(settings: &Settings) -> Result<(), Failure> {

@@ -13,7 +13,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{Denied, KeyError, fetching, keys::Key};
+use super::{
+    Denied, KeyError,
+    fetching::{self, Unread},
+    keys::Key,
+};
 
 /// Keys are asked for again after this long: those that are gone by then are not valid any more.
 const KEPT: Duration = Duration::from_secs(600);
@@ -105,12 +109,29 @@ impl Jwks {
         keys.map(|published| published.key.clone()).collect()
     }
 
+    /// Checks that the set can be read, and has a key that can be used.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub async fn check(&self) -> Result<(), KeyError> {
+        match self.fetch().await {
+            Ok(keys) if keys.is_empty() => Err(KeyError::NoKeys),
+            Ok(_) => Ok(()),
+            Err(why) => Err(KeyError::Unread(why.to_string())),
+        }
+    }
+
+    async fn fetch(&self) -> Result<Vec<Published>, Unread> {
+        let request = self.client.get(self.url.clone());
+        let Set { keys } = fetching::read_json(request, MAX_BYTES).await?;
+        Ok(keys.into_iter().filter_map(published).collect())
+    }
+
     async fn ask(&self) {
         self.read.lock().asked = Some(Instant::now());
-        let request = self.client.get(self.url.clone());
-        match fetching::read_json(request, MAX_BYTES).await {
-            Ok(Set { keys }) => {
-                let keys: Vec<_> = keys.into_iter().filter_map(published).collect();
+        match self.fetch().await {
+            Ok(keys) => {
                 if keys.is_empty() {
                     warn!("WEBRTC_JWKS_URL has no key of RS256, ES256 or EdDSA");
                 }

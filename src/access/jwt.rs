@@ -4,7 +4,7 @@ use jsonwebtoken::{Validation, decode, decode_header, errors::ErrorKind};
 use serde::Deserialize;
 
 use super::{
-    Denied, Grant, JwtKeys,
+    Denied, Grant, JwtKeys, KeyError,
     keys::{Key, Source},
     signatures,
 };
@@ -49,6 +49,14 @@ impl Jwt {
     pub fn new(keys: JwtKeys, opts: JwtOpts) -> Self {
         signatures::install();
         Self { keys, opts }
+    }
+
+    /// Checks that keys which are published can be read.
+    pub(super) async fn check_keys(&self) -> Result<(), KeyError> {
+        match &self.keys.0 {
+            Source::Fixed(_) => Ok(()),
+            Source::Jwks(jwks) => jwks.check().await,
+        }
     }
 
     pub(super) async fn check(&self, token: &str) -> Result<Grant, Denied> {

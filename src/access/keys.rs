@@ -38,6 +38,12 @@ pub enum KeyError {
     /// The URL is not safe.
     #[error("it is no https:// URL, and no http:// URL of this machine")]
     UnsafeUrl,
+    /// The published set cannot be read.
+    #[error("{0}")]
+    Unread(String),
+    /// The published set has no key that can be used.
+    #[error("it has no key of RS256, ES256 or EdDSA")]
+    NoKeys,
     /// The HTTP client cannot be made.
     #[error("no HTTPS client can be made: {0}")]
     NoClient(String),

@@ -13,7 +13,6 @@ mod jwks;
 mod jwt;
 #[cfg(feature = "access")]
 mod keys;
-mod network;
 #[cfg(feature = "access")]
 mod rate;
 #[cfg(feature = "access")]
@@ -33,7 +32,6 @@ pub use application::Application;
 pub use jwt::{Jwt, JwtOpts};
 #[cfg(feature = "access")]
 pub use keys::{JwtKeys, KeyError};
-pub(crate) use network::network_of;
 #[cfg(feature = "access")]
 pub use rate::SignInRate;
 
@@ -196,6 +194,18 @@ impl Access {
         Way::Application(application).into()
     }
 
+    /// Checks that keys which are published somewhere can be read.
+    ///
+    /// # Errors
+    ///
+    /// They cannot.
+    pub async fn check(&self) -> Result<(), KeyError> {
+        match &*self.way {
+            Way::Jwt(jwt) => jwt.check_keys().await,
+            Way::Open | Way::Tokens(_) | Way::Application(_) => Ok(()),
+        }
+    }
+
     /// The same, with a limit of sign-ins for each address.
     #[must_use]
     pub fn with_sign_in_rate(self, rate: SignInRate) -> Self {
@@ -258,6 +268,7 @@ impl Access {
             identity: Identity {
                 user: grant.user,
                 address: None,
+                network: None,
             },
             name: grant.name,
         };

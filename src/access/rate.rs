@@ -14,7 +14,7 @@ use governor::{
 };
 use ipnet::IpNet;
 
-use super::network::network_of;
+use crate::peer_list::network_of;
 
 /// After this many sign-ins what is known of addresses that could sign in freely again is
 /// forgotten.

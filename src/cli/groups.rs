@@ -128,6 +128,10 @@ pub(super) struct Peers {
     #[arg(long, env = "WEBRTC_MAX_ROOM_PEERS", value_name = "PEERS", value_parser = values::count)]
     max_room_peers: Option<usize>,
 
+    /// How many peers one address can have [default: any]
+    #[arg(long, env = "WEBRTC_MAX_PEERS_PER_IP", value_name = "PEERS", value_parser = values::count)]
+    max_peers_per_ip: Option<usize>,
+
     /// The size of a mailbox; each message counts 256 bytes more than its own
     #[arg(long, env = "WEBRTC_MAX_PENDING_BYTES", value_name = "BYTES", default_value_t = HeartbeatOpts::default().max_pending_bytes, value_parser = values::bytes)]
     pub max_pending_bytes: usize,
@@ -142,6 +146,7 @@ impl Peers {
             max_pending_bytes: self.max_pending_bytes,
             max_peers: self.max_peers,
             max_room_peers: self.max_room_peers,
+            max_peers_per_network: self.max_peers_per_ip,
         }
     }
 }

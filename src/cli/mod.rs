@@ -2,6 +2,8 @@
 //! the flag counts if both are set.
 
 mod access;
+mod check;
+mod container;
 mod explain;
 mod groups;
 mod host_variable;
@@ -27,6 +29,7 @@ use crate::{
     server::{Host, Reached, ServerOpts},
 };
 use access::AccessOpts;
+pub use check::explained;
 pub use explain::Unknown;
 use explain::{explain, unknown, unreadable};
 use host_variable::means_something_else;
@@ -89,6 +92,9 @@ pub struct Settings {
 enum Action {
     /// Check the server on this machine: exit status 0 if it is healthy
     Healthcheck,
+    /// Try the settings without serving: certificates, published keys and Redis. Says what the
+    /// server would do; exit status 2 if something cannot be used
+    Check,
 }
 
 /// A setting that is not valid, as one sentence for the person who set it. The exit
@@ -113,7 +119,8 @@ impl Settings {
         let host = std::env::var_os("HOST").filter(|host| !host.is_empty());
         let set = |name: &OsStr| std::env::var_os(name).filter(|value| !value.is_empty());
         let of_files = secret_files::read(&Self::command(), set)?;
-        let mut args = std::env::args_os();
+        let args = container::with_flags_of_server(std::env::args_os().collect());
+        let mut args = args.into_iter();
         let program = args.next().unwrap_or_default();
         let args = [program].into_iter().chain(of_files).chain(args);
         Self::from_args(args, is_set_to_nothing)?.or_host(host)

@@ -147,6 +147,7 @@ mod tests {
             identity: Identity {
                 user: Some("u-1".into()),
                 address: "127.0.0.1".parse().ok(),
+                network: None,
             },
         };
         let reason = Reason::TimedOut;

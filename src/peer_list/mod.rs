@@ -18,6 +18,7 @@ mod events;
 mod lines;
 mod list;
 mod memory;
+mod network;
 mod page;
 mod peer;
 #[cfg(feature = "redis")]
@@ -43,6 +44,7 @@ pub use event_log::{EVENTS_KEPT, LogEvents, Missed};
 pub use events::{PeerEvent, PeerInfo, Reason};
 pub use lines::Lines;
 pub use list::TimeoutPeerList;
+pub(crate) use network::{OfNetwork, PerNetwork, network_of};
 pub(crate) use peer::name_for_list;
 pub use peer::{Dialect, Identity, MAX_NAME_BYTES, PeerId, SignInOpts};
 #[cfg(feature = "redis")]
@@ -81,6 +83,10 @@ pub struct HeartbeatOpts {
     /// How many peers a room can have; the root list is not bounded by this. None: no
     /// limit of its own. Default: None.
     pub max_room_peers: Option<usize>,
+    /// How many peers one address (with IPv6 one network of 64 bits) can have, in all rooms
+    /// together; with several shards in Redis, in each of them. A peer that comes back from
+    /// another address is counted where it came from first. None: any number. Default: None.
+    pub max_peers_per_network: Option<usize>,
 }
 
 impl Default for HeartbeatOpts {
@@ -92,6 +98,7 @@ impl Default for HeartbeatOpts {
             max_pending_bytes: 2 * 1024 * 1024,
             max_peers: 100_000,
             max_room_peers: None,
+            max_peers_per_network: None,
         }
     }
 }

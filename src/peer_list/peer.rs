@@ -2,6 +2,8 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
+
 /// The longest name a peer can have, in bytes; longer ones are cut.
 pub const MAX_NAME_BYTES: usize = 512;
 
@@ -68,8 +70,12 @@ impl Dialect {
 pub struct Identity {
     /// The user that access control has found. A peer comes back only for the same user.
     pub user: Option<Arc<str>>,
-    /// The address of its client.
+    /// The address of its client, if operators want to see it.
     pub address: Option<IpAddr>,
+    /// The network of its client, for [`HeartbeatOpts::max_peers_per_network`].
+    ///
+    /// [`HeartbeatOpts::max_peers_per_network`]: super::HeartbeatOpts::max_peers_per_network
+    pub network: Option<IpNet>,
 }
 
 /// How a peer signs in.

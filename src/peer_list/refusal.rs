@@ -18,6 +18,11 @@ pub enum Refusal {
     /// room.
     #[error("the room is full")]
     RoomFull,
+    /// The address of the client has as many peers as
+    /// [`HeartbeatOpts::max_peers_per_network`](super::HeartbeatOpts::max_peers_per_network)
+    /// allows.
+    #[error("the address has too many peers")]
+    NetworkFull,
     /// Another peer holds the name, or this peer already has one.
     #[error("the name is taken")]
     NameTaken,

@@ -40,6 +40,16 @@ impl Door {
         #[cfg(feature = "socketio")]
         Self::SocketIo,
     ];
+
+    /// Its name, as settings and the log have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::WebSocket => "websocket",
+            #[cfg(feature = "socketio")]
+            Self::SocketIo => "socketio",
+        }
+    }
 }
 
 /// How the binary serves. By default all doors are open.

@@ -8,12 +8,11 @@ use std::{
     },
 };
 
-use dashmap::DashMap;
 use ipnet::IpNet;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ServeOpts;
-use crate::access::network_of;
+use crate::peer_list::{OfNetwork, PerNetwork, network_of};
 
 /// The connections that are open, and how many may be.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub(super) struct Places {
     /// Proxies, whose connections are those of many clients.
     exempt: Vec<IpNet>,
     open: AtomicUsize,
-    of_address: DashMap<IpNet, usize>,
+    of_address: PerNetwork,
 }
 
 /// Why there is no place for a connection.
@@ -42,7 +41,7 @@ impl Places {
             max_of_address: opts.max_connections_per_address,
             exempt: opts.proxies.clone(),
             open: AtomicUsize::new(0),
-            of_address: DashMap::new(),
+            of_address: PerNetwork::default(),
         })
     }
 
@@ -51,7 +50,7 @@ impl Places {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
         let mut place = Place {
             places: self.clone(),
-            network: None,
+            _of_address: None,
         };
         if self.max.is_some_and(|max| before >= max) {
             return Err(NoPlace::Full);
@@ -59,13 +58,8 @@ impl Places {
         let address = address.map(|address| address.to_canonical());
         let counted = address.filter(|address| !self.is_exempt(address));
         if let (Some(max), Some(address)) = (self.max_of_address, counted) {
-            let network = network_of(address);
-            let mut count = self.of_address.entry(network).or_default();
-            if *count >= max {
-                return Err(NoPlace::OfAddress);
-            }
-            *count += 1;
-            place.network = Some(network);
+            let taken = self.of_address.take(network_of(address), max);
+            place._of_address = Some(taken.ok_or(NoPlace::OfAddress)?);
         }
         Ok(place)
     }
@@ -79,19 +73,12 @@ impl Places {
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
-    network: Option<IpNet>,
+    _of_address: Option<OfNetwork>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(network) = self.network {
-            let of_address = &self.places.of_address;
-            of_address.remove_if_mut(&network, |_, count| {
-                *count -= 1;
-                *count == 0
-            });
-        }
     }
 }
 
@@ -140,6 +127,5 @@ mod tests {
         let _proxied = [take("10.1.2.3").unwrap(), take("::ffff:10.1.2.3").unwrap()];
         drop(first);
         assert!(take("192.0.2.1").is_ok());
-        assert_eq!(places.of_address.len(), 2);
     }
 }

@@ -40,6 +40,17 @@ pub struct TlsOpts {
     pub port: u16,
 }
 
+impl TlsOpts {
+    /// Checks that the certificate and its key can be used.
+    ///
+    /// # Errors
+    ///
+    /// They cannot.
+    pub fn check(&self) -> Result<(), TlsError> {
+        Pem::read(self)?.parse(self).map(drop)
+    }
+}
+
 /// Why a certificate and its key cannot be used.
 #[derive(Debug, Error)]
 pub enum TlsError {

@@ -4,10 +4,11 @@ import assert from 'node:assert/strict';
 import {spawnSync} from 'node:child_process';
 import {createHmac, generateKeyPairSync, sign as signWith} from 'node:crypto';
 import {once} from 'node:events';
-import {writeFileSync} from 'node:fs';
+import {readFileSync, readdirSync, writeFileSync} from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import {test} from 'node:test';
+import {fileURLToPath} from 'node:url';
 
 import WebSocket from 'ws';
 
@@ -132,6 +133,62 @@ test('with shared tokens only who shows one comes in, at every door and in rooms
   const log = JSON.stringify(server.log);
   assert.match(log, /was not admitted/);
   assert.doesNotMatch(log, /old-token|new-token/);
+});
+
+/** The paths of all routes for clients, as the source has them. */
+function routesOfDoors() {
+  const source = fileURLToPath(new URL('../../src/', import.meta.url));
+  const files = readdirSync(path.join(source, 'doors'), {recursive: true}).filter((file) => file.endsWith('.rs'));
+  const texts = [...files.map((file) => path.join(source, 'doors', file)), path.join(source, 'server', 'health.rs')]
+    .map((file) => readFileSync(file, 'utf8'));
+  const found = texts.flatMap((text) => [
+    ...text.matchAll(/\.route(?:_service)?\(\s*"([^"]+)"/g), ...text.matchAll(/\("(\/[^"]+)", include_str!/g),
+  ]);
+  return new Set(found.map(([, route]) => route));
+}
+
+test('every route acts only after the check, or is named here as public', async (t) => {
+  const upgradeTo = async (server, target) => upgrade(t, server, target);
+  const get = (method = 'GET') => async (server, target, query = '') =>
+    (await fetch(`${server.http}${target}${query}`, {method})).status;
+  const ofPeer = (query, method) => async (server, target) => get(method)(server, target, query);
+  const checks = {
+    '/sign_in': [401, ofPeer('?peer_name=a')],
+    '/connections': [401, get()],
+    '/': [401, upgradeTo],
+    '/ws': [401, upgradeTo],
+    '/socket.io/': ['Authentication error', async (server, target) => (await connect(t, server, {path: target})).outcome],
+    '/wait': [403, ofPeer('?peer_id=1')],
+    '/message': [403, ofPeer('?peer_id=1&to=1', 'POST')],
+    '/heartbeat': [403, ofPeer('?peer_id=1')],
+    '/sign_out': [403, ofPeer('?peer_id=1', 'POST')],
+    '/capacity': [403, ofPeer('?peer_id=1&value=1', 'PUT')],
+    '/ice-servers': [403, ofPeer('?peer_id=1')],
+    // The path of a room without a door: an upgrade comes in there as at `/`.
+    '/rooms/{room}/': [401, async (server) => upgrade(t, server, '/rooms/blue/')],
+  };
+  const isPublic = [
+    '/healthz', '/readyz', '/client.js', '/client.d.ts', '/heartbeat.js', '/heartbeat.d.ts', '/socket.io/socket.io.js',
+    '/reliable-signaler/signaler.js',
+  ];
+  assert.deepEqual([...routesOfDoors()].sort(), [...Object.keys(checks), ...isPublic].sort());
+
+  const server = await startServer(t, {WEBRTC_ACCESS_TOKEN: 'token', WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  for (const prefix of ['', '/rooms/blue']) {
+    for (const [route, [expected, ask]] of Object.entries(checks)) {
+      if (prefix && route.startsWith('/rooms')) continue;
+      assert.equal(await ask(server, `${prefix}${route}`), expected, `${prefix}${route}`);
+    }
+  }
+  for (const route of isPublic) assert.equal(await get()(server, route), 200, route);
+  const events = await eventStream(t, server, '0');
+  const peers = await (await fetch(`${server.operator}/peers?room=*`)).json();
+  assert.deepEqual(peers, []);
+  assert.equal((await signIn(server, {shown: 'token'})).status, 200);
+  // The first thing that has happened.
+  let event = await events.next();
+  if (event.event === 'gap') event = await events.next();
+  assert.equal(event.event, 'connect');
 });
 
 test('with access control each request has to show the token of its peer', async (t) => {

@@ -94,8 +94,9 @@ test('while Redis is away waits are held, others are refused, and all go on afte
 async function startNginx(t, ports) {
   const port = await freePort();
   const settings = readFileSync(new URL('../../deploy/nginx.conf', import.meta.url), 'utf8')
-    .replaceAll('node1:3000', `127.0.0.1:${ports[0]}`)
-    .replaceAll('node2:3000', `127.0.0.1:${ports[1]}`)
+    // Debian's nginx is older than that.
+    .replaceAll('node1:3000 resolve', `127.0.0.1:${ports[0]}`)
+    .replaceAll('node2:3000 resolve', `127.0.0.1:${ports[1]}`)
     .replace('listen 80', `access_log off; listen 127.0.0.1:${port}`);
   const dir = directory(t, 'nginx');
   writeFileSync(path.join(dir, 'nginx.conf'), `pid ${dir}/pid;\n${settings}`);

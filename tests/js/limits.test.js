@@ -8,7 +8,7 @@ import {test} from 'node:test';
 
 import WebSocket from 'ws';
 
-import {atEnd, clients, startNode, until} from './support.js';
+import {atEnd, clients, nodeOf, startNode, startServer, until} from './support.js';
 
 /** A GET from another address of this machine, on a connection of its own. */
 function getFrom(address, server, target, headers = {}) {
@@ -113,4 +113,36 @@ test('an address signs in only so often, at all doors together, and goes on othe
   assert.equal((await getFrom('127.0.0.9', server, '/sign_in?peer_name=a', same)).status, 429);
   const other = {'X-Forwarded-For': '192.0.2.78'};
   assert.equal((await getFrom('127.0.0.9', server, '/sign_in?peer_name=a', other)).status, 200);
+});
+
+test('an address has only so many peers, of all doors and rooms, and others have theirs', async (t) => {
+  const server = await startServer(t, {WEBRTC_MAX_PEERS_PER_IP: '3', WEBRTC_LOG_ADDRESSES: 'false'});
+  const {http: url, ws} = {http: nodeOf(server.http), ws: nodeOf(server.http).replace('http', 'ws')};
+  const own = {...server, http: url};
+  const first = await getFrom('127.0.0.1', own, '/sign_in?peer_name=a');
+  const socket = new WebSocket(`${ws}/rooms/blue`, {localAddress: '127.0.0.1'});
+  atEnd(t, () => socket.terminate());
+  await once(socket, 'message');
+  const connect = async () => {
+    const io = clients[4](url, {forceNew: true, reconnection: false, transports: ['websocket']});
+    atEnd(t, () => io.close());
+    return Promise.race([once(io, 'connect').then(() => io), once(io, 'connect_error').then(([error]) => error.message)]);
+  };
+  const io = await connect();
+  assert.equal(io.connected, true);
+
+  const refused = await getFrom('127.0.0.1', own, '/sign_in?peer_name=a');
+  assert.equal(refused.status, 429);
+  assert.match(refused.text, one);
+  assert.equal(await connect(), 'Too many clients of this address');
+  const late = new WebSocket(`${ws}/`);
+  const [code] = await once(late, 'close');
+  assert.equal(code, 1013);
+  assert.equal((await getFrom('127.0.0.2', own, '/sign_in?peer_name=a')).status, 200);
+
+  await getFrom('127.0.0.1', own, `/sign_out?peer_id=${first.headers.pragma}`);
+  assert.equal((await getFrom('127.0.0.1', own, '/sign_in?peer_name=a')).status, 200);
+  io.close();
+  await until(async () => (await getFrom('127.0.0.1', own, '/sign_in?peer_name=a')).status === 200);
+  assert.equal((await getFrom('127.0.0.1', own, '/sign_in?peer_name=a')).status, 429);
 });

@@ -12,7 +12,7 @@ use tracing::info;
 use super::{RequestError, SignalOpts, Transport, TrustedProxies, query::Query};
 use crate::{
     access::{Access, Admitted, Asking, Denied},
-    peer_list::TimeoutPeerList,
+    peer_list::{TimeoutPeerList, network_of},
 };
 
 /// A door, as access control is told of it.
@@ -110,6 +110,7 @@ impl Gate {
         }
         let mut admitted = admitted?;
         admitted.identity.address = self.shown(asking.address);
+        admitted.identity.network = asking.address.map(network_of);
         Ok(admitted)
     }
 

@@ -51,6 +51,8 @@ pub(crate) enum RequestError {
     NotSignedIn(&'static str),
     ServerFull,
     RoomFull,
+    /// The address of the client has as many peers as it may have.
+    NetworkFull,
     /// The part of the path after `/rooms/` is not the name of a room.
     BadRoomName,
     /// The named parameter is not the name of a room.
@@ -137,6 +139,7 @@ impl RequestError {
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::OutOfOrder | Self::Conflict(_) => StatusCode::CONFLICT,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::NetworkFull => StatusCode::TOO_MANY_REQUESTS,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ServerFull | Self::RoomFull | Self::MailboxFull | Self::Unavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -186,6 +189,9 @@ impl RequestError {
             Self::NotSignedIn(name) => format!("the peer in {name} is not signed in"),
             Self::ServerFull => "the server is full: try again later".into(),
             Self::RoomFull => "the room is full: try again later".into(),
+            Self::NetworkFull => {
+                "too many peers of your address are signed in: sign one out".into()
+            }
             Self::BadRoomName => format!("{RoomNameError}: use a path such as /rooms/NAME/sign_in"),
             #[cfg(feature = "operator")]
             Self::Unfit(name) => format!("{name} cannot be used here: leave it out"),
@@ -253,9 +259,11 @@ impl RequestError {
 
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::ServerFull | Self::RoomFull | Self::MailboxFull | Self::Unavailable => {
-                Some((RETRY_AFTER, HeaderValue::from_static("1")))
-            }
+            Self::ServerFull
+            | Self::RoomFull
+            | Self::NetworkFull
+            | Self::MailboxFull
+            | Self::Unavailable => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             #[cfg(feature = "operator")]
             Self::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::Denied(Denied::TooOften { seconds }) => {
@@ -321,6 +329,7 @@ impl From<Refusal> for RequestError {
             Refusal::NoName => Self::MissingName,
             Refusal::Full => Self::ServerFull,
             Refusal::RoomFull => Self::RoomFull,
+            Refusal::NetworkFull => Self::NetworkFull,
             Refusal::UnknownPeer => Self::NotSignedIn("`peer_id`"),
             Refusal::UnknownReceiver => Self::NotSignedIn("`to`"),
             Refusal::WrongToken => Self::WrongToken,

@@ -104,6 +104,7 @@ enum Refused {
     PeerToken,
     Full,
     RoomFull,
+    NetworkFull,
 }
 
 impl Refused {
@@ -113,6 +114,7 @@ impl Refused {
             Self::PeerToken => "The peer token is wrong",
             Self::Full => "The server is full",
             Self::RoomFull => "The room is full",
+            Self::NetworkFull => "Too many clients of this address",
         }
     }
 }
@@ -278,6 +280,7 @@ async fn join_list(
             Ok(joined) => return Ok(joined),
             Err(Refusal::Full) => return Err(Refused::Full),
             Err(Refusal::RoomFull) => return Err(Refused::RoomFull),
+            Err(Refusal::NetworkFull) => return Err(Refused::NetworkFull),
             Err(Refusal::WrongToken | Refusal::OtherUser) => return Err(Refused::PeerToken),
             // A peer that comes back may be collected in between.
             Err(Refusal::UnknownPeer) => {}

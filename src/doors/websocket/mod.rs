@@ -195,6 +195,7 @@ async fn sign_in(
     added.map_err(|refusal| match refusal {
         Refusal::Full => (CloseCode::Again, "the server is full"),
         Refusal::RoomFull => (CloseCode::Again, "the room is full"),
+        Refusal::NetworkFull => (CloseCode::Again, "too many peers of this address"),
         _ => UNAVAILABLE,
     })
 }

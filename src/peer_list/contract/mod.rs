@@ -117,6 +117,7 @@ type Waiting = Pin<Box<dyn Future<Output = Result<Delivery, Refusal>>>>;
 const NOBODY: Identity = Identity {
     user: None,
     address: None,
+    network: None,
 };
 
 const LISTED: SignInOpts = SignInOpts {

@@ -87,6 +87,7 @@ fn user(name: &str, address: &str) -> Identity {
     Identity {
         user: Some(name.into()),
         address: Some(address.parse().unwrap()),
+        network: None,
     }
 }
 

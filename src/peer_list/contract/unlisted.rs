@@ -77,6 +77,46 @@ async fn unlisted_peers_count_against_the_bound_of_peers(engine: EngineKind) {
     assert_eq!(full.unwrap_err(), Refusal::Full);
 }
 
+async fn a_network_has_only_so_many_peers_listed_or_not_and_others_have_theirs(engine: EngineKind) {
+    let opts = HeartbeatOpts {
+        max_peers_per_network: Some(2),
+        ..HeartbeatOpts::default()
+    };
+    let list = engine.list(opts).await;
+    let of = |network: &str| Identity {
+        network: network.parse().ok(),
+        ..NOBODY
+    };
+    let listed = async |network| {
+        let identity = of(network);
+        let opts = SignInOpts { identity, ..LISTED };
+        list.add_peer(Some("a"), opts).await.map(|added| added.id)
+    };
+    let unlisted = async |network| {
+        let coming = Unlisted {
+            key: None,
+            door: "relay",
+            channels: &[],
+            identity: &of(network),
+        };
+        list.add_unlisted(coming).await.map(|added| added.id)
+    };
+    let first = listed("192.0.2.1/32").await.unwrap();
+    let second = unlisted("192.0.2.1/32").await.unwrap();
+    assert_eq!(listed("192.0.2.1/32").await, Err(Refusal::NetworkFull));
+    assert_eq!(unlisted("192.0.2.1/32").await, Err(Refusal::NetworkFull));
+    assert!(listed("2001:db8::/64").await.is_ok());
+    // Nobody knows of which network these are.
+    for _ in 0..3 {
+        assert!(listed("").await.is_ok());
+    }
+    for gone in [first, second] {
+        assert!(list.remove_peer(gone, Reason::SignedOut).await.unwrap());
+        assert!(listed("192.0.2.1/32").await.is_ok());
+        assert_eq!(unlisted("192.0.2.1/32").await, Err(Refusal::NetworkFull));
+    }
+}
+
 async fn a_peer_that_comes_back_with_its_key_is_given_what_it_has_not_acknowledged(
     engine: EngineKind,
 ) {
@@ -204,6 +244,7 @@ every_list! {
     an_unlisted_peer_cannot_poll_also_while_it_is_away,
     an_unlisted_peer_is_in_the_list_from_its_hello_to_its_farewell,
     unlisted_peers_count_against_the_bound_of_peers,
+    a_network_has_only_so_many_peers_listed_or_not_and_others_have_theirs,
     a_peer_that_comes_back_with_its_key_is_given_what_it_has_not_acknowledged,
     an_unlisted_peer_that_is_to_be_removed_is_not_shown_to_the_others,
     a_hello_that_comes_after_its_farewell_is_followed_by_one_more,

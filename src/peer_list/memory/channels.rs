@@ -37,6 +37,7 @@ impl Channels for MemoryEngine {
         }
         let peer = {
             let roster = self.room.roster.lock();
+            let of_network = self.count_of_network(identity)?;
             let id = self.next_id()?;
             let presence = Presence::new(Instant::now());
             let dialect = Dialect::Silent;
@@ -46,7 +47,7 @@ impl Channels for MemoryEngine {
                 protected: key.is_some(),
                 identity: identity.clone(),
             };
-            let mut peer = Peer::new(id, &self.room, opts, roster.current(), presence);
+            let mut peer = Peer::new(id, &self.room, opts, roster.current(), presence, of_network);
             peer.by_socket_only = true;
             let peer = Arc::new(peer);
             {

@@ -29,8 +29,8 @@ use tokio::{task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::{
-    HeartbeatOpts, PeerEvent, PeerId, Refusal, RoomName, Watching, event_log::EventLog,
-    roster::Roster,
+    HeartbeatOpts, Identity, OfNetwork, PeerEvent, PeerId, PerNetwork, Refusal, RoomName, Watching,
+    event_log::EventLog, roster::Roster,
 };
 use gc::Awake;
 use ids::Ids;
@@ -54,6 +54,8 @@ struct Shared {
     peers: DashMap<Key, Arc<Peer>>,
     /// How many peers there are, and are about to be put on the map.
     count: AtomicUsize,
+    /// How many of them each network has.
+    of_networks: PerNetwork,
     /// The rooms that have a name.
     rooms: DashMap<RoomName, Weak<Room>>,
     /// The ids of the root list, and those of all rooms. Locked after a roster.
@@ -79,6 +81,7 @@ impl MemoryEngine {
             opts,
             peers: DashMap::new(),
             count: AtomicUsize::new(0),
+            of_networks: PerNetwork::default(),
             rooms: DashMap::new(),
             root_ids: Mutex::default(),
             room_ids: Mutex::default(),
@@ -101,6 +104,16 @@ impl MemoryEngine {
     }
 
     /// The id of a peer that is to be put on the map. Called with the roster locked.
+    /// Counts one more peer of its network, if that is limited.
+    fn count_of_network(&self, identity: &Identity) -> Result<Option<OfNetwork>, Refusal> {
+        let max = self.shared.opts.max_peers_per_network;
+        let (Some(max), Some(network)) = (max, identity.network) else {
+            return Ok(None);
+        };
+        let counted = self.shared.of_networks.take(network, max);
+        counted.map(Some).ok_or(Refusal::NetworkFull)
+    }
+
     fn next_id(&self) -> Result<PeerId, Refusal> {
         self.has_space(0)?;
         let max = self.shared.opts.max_peers;
@@ -137,12 +150,14 @@ impl MemoryEngine {
 
     /// False if the map does not have the peer.
     fn take_off_map(&self, id: PeerId) -> bool {
-        let taken = self.shared.peers.remove(&self.key(id)).is_some();
-        if taken {
-            self.room.has_gone();
-            self.shared.count.fetch_sub(1, Ordering::Relaxed);
-        }
-        taken
+        let Some((_, peer)) = self.shared.peers.remove(&self.key(id)) else {
+            return false;
+        };
+        self.room.has_gone();
+        self.shared.count.fetch_sub(1, Ordering::Relaxed);
+        // An answer to it may still be under way, and hold it.
+        drop(peer.of_network.lock().take());
+        true
     }
 
     /// Called with the roster locked, just after the peer has joined.

@@ -7,7 +7,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{mailbox::Mailbox, room::Room};
 use crate::peer_list::{
-    HeartbeatOpts, Identity, PeerId, PeerInfo, PeerToken, Reason, Refusal, SignInOpts,
+    HeartbeatOpts, Identity, OfNetwork, PeerId, PeerInfo, PeerToken, Reason, Refusal, SignInOpts,
     page::Connected,
     rules::{LINGER, patience},
 };
@@ -29,6 +29,8 @@ pub(super) struct Peer {
     pub last_sent: Mutex<u64>,
     /// Locked while a numbered message of it is published.
     pub publishing: tokio::sync::Mutex<()>,
+    /// Counts it for its network until it is removed.
+    pub of_network: Mutex<Option<OfNetwork>>,
     pub state: Mutex<PeerState>,
 }
 
@@ -48,6 +50,7 @@ impl Peer {
         opts: SignInOpts,
         heard: u64,
         presence: Presence,
+        of_network: Option<OfNetwork>,
     ) -> Self {
         Self {
             id,
@@ -59,6 +62,7 @@ impl Peer {
             space: Notify::new(),
             last_sent: Mutex::new(0),
             publishing: tokio::sync::Mutex::default(),
+            of_network: Mutex::new(of_network),
             state: Mutex::new(PeerState {
                 mailbox: Mailbox::default(),
                 heard: opts.dialect.knows(heard),

@@ -25,12 +25,15 @@ impl Peers for MemoryEngine {
         }
         let signed_in = {
             let mut roster = self.room.roster.lock();
+            let of_network = self.count_of_network(&opts.identity)?;
             let id = self.next_id()?;
             let name = name.map_or_else(|| format!("peer_{id}").into(), name_for_list);
             let now = Instant::now();
             let presence = Presence::new(now);
             let joined = roster.join(id, &name, opts.dialect, presence.shown);
-            let peer = Arc::new(Peer::new(id, &self.room, opts, joined, presence));
+            let peer = Arc::new(Peer::new(
+                id, &self.room, opts, joined, presence, of_network,
+            ));
             // No other code knows this peer yet, so that its state may be locked after
             // the roster.
             self.enlist(&roster, &peer, &peer.state.lock(), Listed { name, joined });

@@ -40,7 +40,7 @@ impl ShardLink {
         if differ && !differed && self.number.unwrap_or(0) == 0 {
             warn!(
                 "other nodes have another version, or another value of WEBRTC_HEARTBEAT_MS, \
-                 WEBRTC_HEARTBEAT_ANY_REQUEST, WEBRTC_MAX_PEERS, WEBRTC_MAX_ROOM_PEERS or \
+                 WEBRTC_HEARTBEAT_ANY_REQUEST, WEBRTC_MAX_PEERS, WEBRTC_MAX_PEERS_PER_IP, WEBRTC_MAX_ROOM_PEERS or \
                  WEBRTC_MAX_PENDING_BYTES: give all nodes the same"
             );
         }

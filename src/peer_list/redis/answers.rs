@@ -24,6 +24,7 @@ fn accepted(row: &mut Row) -> Result<(), Refusal> {
         "ok" => return Ok(()),
         "full" => Refusal::Full,
         "room full" => Refusal::RoomFull,
+        "network full" => Refusal::NetworkFull,
         "gone" | "sender" | "unknown" => Refusal::UnknownPeer,
         "receiver" => Refusal::UnknownReceiver,
         "wrong" => Refusal::WrongToken,

@@ -39,11 +39,14 @@ impl Channels for RedisEngine {
         let Unlisted { door, channels, .. } = unlisted;
         let (user, address) = words_of(unlisted.identity);
         let highest = self.list.highest_id();
+        let network = self.counted_network(unlisted.identity);
         let add = verbs::add_unlisted(
-            &op, &secret, door, &token, highest, &user, &address, channels,
+            &op, &secret, door, &token, highest, &user, &address, &network, channels,
         );
         let added = self.list.run_in_time(add, PATIENCE).await;
-        if let Err(Refusal::Full | Refusal::RoomFull | Refusal::OtherUser) = added {
+        if let Err(Refusal::Full | Refusal::RoomFull | Refusal::NetworkFull | Refusal::OtherUser) =
+            added
+        {
             asking.is_answered();
         }
         let added = self.added(added?, token);

@@ -9,7 +9,7 @@ use crate::peer_list::{Identity, PeerEvent, PeerInfo, Reason};
 
 /// Who is behind a peer, as Redis has it: the user, percent-encoded, and the address.
 pub(super) fn words_of(identity: &Identity) -> (String, String) {
-    let Identity { user, address } = identity;
+    let Identity { user, address, .. } = identity;
     let user = user.as_deref().unwrap_or_default();
     let user = utf8_percent_encode(user, NON_ALPHANUMERIC).to_string();
     let address = address.map(|address| address.to_string());
@@ -39,7 +39,11 @@ pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
         last_seen,
         heartbeat: heartbeat == "1",
         capacity,
-        identity: Identity { user, address },
+        identity: Identity {
+            user,
+            address,
+            network: None,
+        },
     })
 }
 
@@ -86,6 +90,7 @@ mod tests {
             let identity = Identity {
                 user: Some(user.into()),
                 address: "2001:db8::7".parse().ok(),
+                network: None,
             };
             let (user, address) = words_of(&identity);
             let read = read(&format!("1 0 {address} {user}"));

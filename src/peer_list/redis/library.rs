@@ -179,11 +179,14 @@ pub(super) fn is_unknown_function(error: &redis::RedisError) -> bool {
 /// The settings of the list, as constants of the script.
 fn constants(opts: &HeartbeatOpts) -> String {
     let ms = |duration: Duration| duration.as_millis();
+    // Without a limit no network is counted.
+    let max_of_network = opts.max_peers_per_network.unwrap_or(opts.max_peers);
     let max_room_peers = opts.max_room_peers.unwrap_or(opts.max_peers);
     format!(
         "local TIMEOUT, PATIENCE, ANY_REQUEST = {}, {}, {}\n\
          local BOUND, OVERHEAD = {}, {MESSAGE_OVERHEAD_BYTES}\n\
          local MAX_PEERS, MAX_ROOM_PEERS = {}, {max_room_peers}\n\
+         local MAX_OF_NETWORK = {max_of_network}\n\
          local LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED = {LOG_LENGTH}, {EVENTS_KEPT}, {EVENTS_QUEUED}\n\
          local LINGER, REPEAT_PAUSE, REPOLL_PATIENCE, LEASE = {}, {}, {}, {}\n\
          local LATE_REQUEST, NAME_KEPT, LINGER_FORESEEN = {}, {}, {}\n\

@@ -16,9 +16,20 @@ use super::{
     op, verbs,
 };
 use crate::peer_list::{
-    Caller, PeerId, PeerToken, Peers, Reason, Refusal, SignInOpts, SignedIn, peer::name_for_list,
-    rules::REPOLL_PATIENCE,
+    Caller, Identity, PeerId, PeerToken, Peers, Reason, Refusal, SignInOpts, SignedIn,
+    peer::name_for_list, rules::REPOLL_PATIENCE,
 };
+
+impl RedisEngine {
+    /// The network that a peer is counted for, or nothing.
+    pub(super) fn counted_network(&self, identity: &Identity) -> String {
+        let is_limited = self.list.node.opts.max_peers_per_network.is_some();
+        let network = identity.network.filter(|_| is_limited);
+        network
+            .map(|network| network.to_string())
+            .unwrap_or_default()
+    }
+}
 
 #[async_trait]
 impl Peers for RedisEngine {
@@ -41,9 +52,10 @@ impl Peers for RedisEngine {
             opts.protected,
             &user,
             &address,
+            &self.counted_network(&opts.identity),
         );
         let added = self.list.run_in_time(add, PATIENCE).await;
-        if let Err(Refusal::Full | Refusal::RoomFull) = added {
+        if let Err(Refusal::Full | Refusal::RoomFull | Refusal::NetworkFull) = added {
             asking.is_answered();
         }
         let signed_in = self.signed_in(added?, token).await?;

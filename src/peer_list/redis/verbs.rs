@@ -75,7 +75,7 @@ verbs! {
     // How peers sign in and leave.
     in_time add_peer(
         op: &str, name: &str, door: &str, dialect: Dialect, token: &PeerToken, highest: u32,
-        protected: bool, user: &str, address: &str,
+        protected: bool, user: &str, address: &str, network: &str,
     ) -> SignedInAs;
     in_time resume_peer(
         op: &str, id: PeerId, token: &PeerToken, name: &str, door: &str, dialect: Dialect,
@@ -144,7 +144,7 @@ verbs! {
     /// `secret`: the hash of the key by which it may come back, or nothing.
     in_time add_unlisted(
         op: &str, secret: &str, door: &str, token: &PeerToken, highest: u32, user: &str,
-        address: &str, channels: &[&str],
+        address: &str, network: &str, channels: &[&str],
     ) -> CameIn;
     in_time resume_unlisted(
         op: &str, id: PeerId, token: &PeerToken, user: &str, address: &str,

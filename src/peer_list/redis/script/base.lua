@@ -25,6 +25,7 @@
 --   farewell_rooms       set: rooms in which farewells are still to be published
 --   rooms                hash: the number of peers of each room, including unlisted ones
 --   rooms:since          hash: when each room began
+--   networks             hash: the number of peers of each network, where that is limited
 --   events               list: the last events; the newest is `event`
 --   listeners            set: the nodes that are told when there are events
 --   room_version         the highest version that the list of a room had that has ended
@@ -82,6 +83,7 @@
 --   name, joined, door, dialect, protected, since, capacity
 --                        as in the list of one process
 --   user, address        who is behind it; the user without spaces (percent-encoded)
+--   network              the network that it is counted for
 --   token, key           the hashes of its token, and of the key by which it comes back
 --   seen, beat, linger   its last request, its last heartbeat, and until when it counts
 --                        as connected in any case

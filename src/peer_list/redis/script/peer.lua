@@ -333,7 +333,14 @@ local function count_peer(by)
   end
 end
 
-local function new_peer(door, dialect, token, highest)
+-- Counts the peers of a network ('': it is not counted).
+local function count_of_network(network, by)
+  if network ~= '' and call('HINCRBY', shard('networks'), network, by) <= 0 then
+    call('HDEL', shard('networks'), network)
+  end
+end
+
+local function new_peer(door, dialect, token, highest, network)
   local peer = setmetatable({ id = next_id(highest), is = {}, changed = {} }, Peer)
   peer:set('door', door)
   peer:set('dialect', dialect)
@@ -343,15 +350,21 @@ local function new_peer(door, dialect, token, highest)
   -- Above every session of a lost peer with the same id.
   peer:set('session', NOW)
   count_peer(1)
+  peer:set('network', network ~= '' and network or nil)
+  count_of_network(network, 1)
   return peer
 end
 
--- The refusal, if nobody can come in.
-local function refused_as_full()
+-- The refusal, if no more peers of this network can come in.
+local function refused_as_full(network)
   local elsewhere = SHARDS > 1 and tonumber(call('GET', shard('elsewhere'))) or 0
   if call('ZCARD', shard('stale')) + elsewhere >= MAX_PEERS then
     return { 'full' }
   end
   local peers = ROOM ~= '' and call('HGET', shard('rooms'), ROOM)
-  return peers and tonumber(peers) >= MAX_ROOM_PEERS and { 'room full' } or nil
+  if peers and tonumber(peers) >= MAX_ROOM_PEERS then
+    return { 'room full' }
+  end
+  local of_network = network ~= '' and call('HGET', shard('networks'), network)
+  return of_network and tonumber(of_network) >= MAX_OF_NETWORK and { 'network full' } or nil
 end

@@ -14,7 +14,7 @@ local function polled(id, token)
   return peer
 end
 
-verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, protected, user, address)
+verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, protected, user, address, network)
   local known_id = done_before(op)
   if known_id == GIVEN_UP then
     return { 'given up' }
@@ -23,11 +23,11 @@ verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, pr
   if peer then
     return { 'ok', peer.id, moment() }
   end
-  local full = refused_as_full()
+  local full = refused_as_full(network)
   if full then
     return full
   end
-  peer = new_peer(door, dialect, token, highest)
+  peer = new_peer(door, dialect, token, highest, network)
   peer:identify(user, address)
   peer:set('protected', protected == '1' and '1' or nil)
   peer:set('name', name == '' and 'peer_' .. peer.id or name)

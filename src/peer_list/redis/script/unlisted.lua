@@ -31,7 +31,7 @@ end
 
 -- `secret`: the key by which it may come back ('': none). The last arguments are the
 -- channels that it is in from the start.
-verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, user, address, ...)
+verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, user, address, network, ...)
   local done = done_before(op)
   if done == GIVEN_UP then
     return { 'given up' }
@@ -46,11 +46,11 @@ verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, 
   if known and not known.is.doomed then
     return returned(op, before, known, token, user, address)
   end
-  local full = refused_as_full()
+  local full = refused_as_full(network)
   if full then
     return full
   end
-  peer = new_peer(door, 's', token, highest)
+  peer = new_peer(door, 's', token, highest, network)
   peer:identify(user, address)
   peer:set('by_socket_only', '1')
   peer:set_number('linger', now + LINGER)
