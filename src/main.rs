@@ -160,9 +160,12 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let address = server.local_addr();
     let webhook = opts.webhook.as_ref();
+    let doors: Vec<&str> = opts.app.doors.iter().map(Door::name).collect();
     info!(
         target: READY,
         version = env!("CARGO_PKG_VERSION"),
+        url = url_of(&server),
+        doors = doors.join(","),
         address = address.map(tracing::field::display),
         tls = server.tls_addr().map(tracing::field::display),
         heartbeat_ms = ms(opts.heartbeat.timeout_period),
@@ -178,6 +181,16 @@ async fn listen_and_serve(settings: &Settings) -> Result<(), Failure> {
     server.run(stop).await;
     info!("stopped");
     Ok(())
+}
+
+/// Where clients on this machine reach the server.
+fn url_of(server: &Server) -> Option<String> {
+    let plain = server.local_addr().map(|address| ("http", address));
+    let (scheme, address) = plain.or_else(|| Some(("https", server.tls_addr()?)))?;
+    if address.ip().is_unspecified() {
+        return Some(format!("{scheme}://localhost:{}", address.port()));
+    }
+    Some(format!("{scheme}://{address}"))
 }
 
 /// Writes one line for each event. A thread of its own writes the lines, and drops some

@@ -297,6 +297,8 @@ async fn the_log_tells_which_peers_came_and_went_and_why_and_names_cannot_forge_
     assert_eq!(signed_in["level"], "INFO");
     assert_eq!(signed_in["peer_id"], 1);
     assert_eq!(signed_in["name"], "\"}_{\"level\":\"ERROR_");
+    assert_eq!(signed_in["door"], "http");
+    assert_eq!(signed_in["address"], "127.0.0.1");
     client.get("/sign_out?peer_id=1").await;
     let removed = server.event("peer removed").await;
     assert_eq!(removed.get("why"), None);
@@ -339,6 +341,8 @@ async fn without_logging_it_says_no_more_than_where_it_is() {
     let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
     assert_eq!(ready["message"], "ready");
     assert_eq!(ready["address"], address.to_string());
+    assert_eq!(ready["url"], format!("http://{address}"));
+    assert_eq!(ready["doors"], "http,websocket,socketio");
     assert_eq!(server.lines.next_line().await.unwrap(), None);
 }
 

@@ -29,8 +29,8 @@ use tokio::{task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::{
-    HeartbeatOpts, Identity, OfNetwork, PeerEvent, PeerId, PerNetwork, Refusal, RoomName, Watching,
-    event_log::EventLog, roster::Roster,
+    HeartbeatOpts, Identity, OfNetwork, PeerEvent, PeerId, PerNetwork, Refusal, RoomName,
+    SignInOpts, Watching, event_log::EventLog, roster::Roster,
 };
 use gc::Awake;
 use ids::Ids;
@@ -162,10 +162,14 @@ impl MemoryEngine {
 
     /// Called with the roster locked, just after the peer has joined.
     fn enlist(&self, roster: &Roster, peer: &Peer, state: &PeerState, listed: Listed) {
+        let SignInOpts { door, identity, .. } = &state.sign_in;
         info!(
             peer_id = peer.id.get(),
             room = self.room.name.as_ref().map(tracing::field::display),
             name = &*listed.name,
+            door,
+            address = identity.address.map(tracing::field::display),
+            user = identity.user.as_deref(),
             peers = roster.len(),
             "peer signed in"
         );

@@ -63,6 +63,7 @@ impl Peers for MemoryEngine {
         }
         peer.is_of(&opts.identity)?;
         let now = Instant::now();
+        let (door, address) = (opts.door, opts.identity.address);
         let (list, renamed, wakers) = {
             let mut state = peer.state.lock();
             if state.removed.is_some() {
@@ -93,7 +94,8 @@ impl Peers for MemoryEngine {
         };
         wakers.into_iter().for_each(Waker::wake);
         let room = self.room.name.as_ref().map(tracing::field::display);
-        info!(peer_id = id.get(), room, "peer came back");
+        let address = address.map(tracing::field::display);
+        info!(peer_id = id.get(), room, door, address, "peer came back");
         if renamed {
             self.changed();
         }

@@ -64,6 +64,9 @@ impl Peers for RedisEngine {
             peer_id = signed_in.id.get(),
             room = self.list.room.as_ref().map(tracing::field::display),
             name = name.as_deref(),
+            door = opts.door,
+            address = opts.identity.address.map(tracing::field::display),
+            user = opts.identity.user.as_deref(),
             "peer signed in"
         );
         Ok(signed_in)
@@ -92,7 +95,14 @@ impl Peers for RedisEngine {
         self.list.ask_next_time(id);
         let resumed = self.list.run_in_time(resume, PATIENCE).await?;
         let room = self.list.room.as_ref().map(tracing::field::display);
-        info!(peer_id = id.get(), room, "peer came back");
+        let address = opts.identity.address.map(tracing::field::display);
+        info!(
+            peer_id = id.get(),
+            room,
+            door = opts.door,
+            address,
+            "peer came back"
+        );
         self.signed_in(resumed, *token).await
     }
 
