@@ -18,7 +18,7 @@ SCRIPT := src/peer_list/redis/script
 # In the order in which they are joined.
 SCRIPT_PARTS = $(shell sed -n 's|.*include_str!("script/\(.*\)").*|\1|p' $(SCRIPT)/../library.rs)
 
-.PHONY: run test test-all bench lint audit docker install
+.PHONY: run test test-all bench fuzz lint audit docker install
 
 run:
 	cargo run --release
@@ -50,6 +50,10 @@ lint:
 # Minutes; writes bench/results.
 bench: bench/original/node_modules
 	cargo bench --bench compare
+
+# Random input at each reader, for as long as CASES says; `make test` does the same for a moment.
+fuzz:
+	PROPTEST_CASES=$(or $(CASES),1000000) cargo test --release --lib -- panic
 
 %/node_modules: %/package-lock.json
 	@tests/install-programs node:nodejs npm:npm

@@ -121,3 +121,43 @@ impl TryFrom<Claims> for Grant {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.build().unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_makes_the_check_panic_or_is_taken_without_its_signature(
+            header in prop_oneof![
+                "\\{\"alg\":\"(none|None|HS256|HS512|RS256|ES256|EdDSA|)\"(,\"(kid|jwk|x5c|crit|typ)\":(\"[a-z]{0,3}\"|\\[\\]|\\{\\}|1))?\\}",
+                ".{0,30}",
+            ],
+            claims in prop_oneof![
+                "\\{\"exp\":[0-9]{1,22}(,\"(room|name|sub|nbf)\":(\"[a-z,]{0,3}\"|\\[\"a\"\\]|1|null))?\\}",
+                ".{0,30}",
+            ],
+            signature in prop::collection::vec(any::<u8>(), 0..70),
+            is_whole in any::<bool>(),
+        ) {
+            let keys = JwtKeys::secret(&"a secret of at least thirty-two bytes".into()).unwrap();
+            let jwt = Jwt::new(keys, JwtOpts::default());
+            let encode = |bytes: &[u8]| BASE64.encode(bytes);
+            let token = if is_whole {
+                [encode(header.as_bytes()), encode(claims.as_bytes()), encode(&signature)].join(".")
+            } else {
+                format!("{header}.{claims}")
+            };
+            let checked = runtime().block_on(jwt.check(&token));
+            prop_assert!(checked.is_err());
+        }
+    }
+}

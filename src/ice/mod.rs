@@ -264,6 +264,8 @@ impl IceServer {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -346,5 +348,16 @@ mod tests {
         assert!(IceServers::default().are_public());
         assert!(servers("stun:a", None).unwrap().are_public());
         assert!(!servers("stun:a,turn:b", Some("x")).unwrap().are_public());
+    }
+
+    proptest! {
+        #[test]
+        fn no_setting_makes_the_reader_panic(
+            text in "((stun|turns?):|[a-z0-9.:?=,\\[\\]]|transport=|.){0,40}",
+        ) {
+            if let Ok(servers) = servers(&text, Some("secret")) {
+                told(&servers);
+            }
+        }
     }
 }

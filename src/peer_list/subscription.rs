@@ -85,6 +85,8 @@ mod tests {
 
     use tokio_test::{assert_pending, assert_ready_eq, task};
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::peer_list::{event_log::EventLog, events::test_event as event};
 
@@ -146,6 +148,16 @@ mod tests {
     fn what_is_no_cursor_is_not_read_as_one() {
         for wrong in ["", "x", "1.", "1.x", "-1", "1,2"] {
             assert!(wrong.parse::<EventCursor>().is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_cursor_makes_the_reader_panic(text in "[0-9.]{0,50}|.{0,20}") {
+            if let Ok(cursor) = text.parse::<EventCursor>() {
+                let again: EventCursor = cursor.to_string().parse().unwrap();
+                prop_assert_eq!(again.to_string(), cursor.to_string());
+            }
         }
     }
 }

@@ -71,6 +71,9 @@ fn read(entry: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn client(from: &str, lines: &[&str]) -> String {
@@ -129,6 +132,26 @@ mod tests {
             (&["1.2.3.4.5"], "10.0.0.1"),
         ] {
             assert_eq!(client("10.0.0.1", lines), found, "{lines:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_the_reader_panic_or_an_untrusted_client_another(
+            lines in prop::collection::vec(
+                prop::collection::vec(prop_oneof![any::<u8>(), Just(b','), Just(b'1'), Just(b':')], 0..40), 0..4),
+            from in any::<std::net::IpAddr>(),
+        ) {
+            let proxies = TrustedProxies {
+                networks: vec!["10.0.0.0/8".parse().unwrap(), "::/1".parse().unwrap()],
+                ..TrustedProxies::default()
+            };
+            let lines = lines.into_iter().filter_map(|line| HeaderValue::from_bytes(&line).ok());
+            let headers = lines.map(|line| (proxies.header.clone(), line)).collect();
+            let client = proxies.client(from, &headers);
+            if !proxies.trust(from.to_canonical()) {
+                prop_assert_eq!(client, from.to_canonical());
+            }
         }
     }
 }

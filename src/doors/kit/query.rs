@@ -108,6 +108,8 @@ impl<'a> Query<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn name(query: &str) -> Result<(String, Dialect), RequestError> {
@@ -180,6 +182,18 @@ mod tests {
             let query = format!("to={}", value.replace('+', "%2B"));
             let id = Query(Some(&query)).peer_id("to");
             assert_eq!(id, Err(RequestError::MalformedId("to")), "{value:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_makes_the_reader_panic(text in "([a-z_=&%+0-9]|peer_id=|peer_token=|%[0-9a-f]{2}|.){0,60}") {
+            let query = Query(Some(&text));
+            let _ = query.name();
+            let _ = query.peer_id("peer_id");
+            let _ = query.number("peer_id");
+            let _ = query.token(&HeaderMap::new());
+            let _ = query.first("peer_id");
         }
     }
 }

@@ -106,3 +106,23 @@ pub(super) fn with_ids(object: &[u8], from: PeerId, to: PeerId, has_sender: bool
     frame.push(b'}');
     frame.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_frame_makes_the_reader_panic(
+            text in "\\{(\"(receiverId|peerId|senderId|x)\":(\"[^\"]{0,5}\"|[0-9]{1,25}|null|\\[\\]),?){0,4}\\}|.{0,40}",
+        ) {
+            let addressed = Addressed::of(text.as_bytes());
+            if let Some(target) = addressed.and_then(Addressed::target) {
+                let _ = target.id();
+                let _ = target.text();
+            }
+        }
+    }
+}
