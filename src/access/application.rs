@@ -4,6 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
@@ -11,7 +12,10 @@ use super::{
     Asking, Denied, Grant, KeyError,
     fetching::{self, Unread},
 };
-use crate::peer_list::{RoomName, name_for_list};
+use crate::{
+    ice::told_only_to_one,
+    peer_list::{RoomName, name_for_list},
+};
 
 /// At most this many questions are open at once; others wait.
 const AT_ONCE: usize = 64;
@@ -43,6 +47,8 @@ struct Answer {
     allow: bool,
     name: Option<String>,
     user: Option<String>,
+    #[serde(default, rename = "iceServers")]
+    ice_servers: Option<Box<RawValue>>,
 }
 
 impl fmt::Debug for Application {
@@ -77,7 +83,7 @@ impl Application {
         let _open = self.open.acquire().await;
         let request = self.client.post(self.url.clone()).json(&question);
         let answer = fetching::read_json(request, MAX_BYTES).await;
-        let Answer { allow, name, user } = answer.map_err(|why| {
+        let answer = answer.map_err(|why| {
             let is_no = matches!(&why, Unread::Status(status) if status.is_client_error());
             if is_no {
                 return Denied::Refused;
@@ -88,15 +94,27 @@ impl Application {
                 Unread::TooLarge(_) | Unread::Malformed(_) => Denied::Refused,
             }
         })?;
+        let Answer {
+            allow,
+            name,
+            user,
+            ice_servers,
+        } = answer;
         if !allow {
             return Err(Denied::Refused);
         }
+        let ice_servers = ice_servers.and_then(|json| {
+            let told = told_only_to_one(json.get());
+            told.map_err(|why| warn!(%why, "WEBRTC_AUTH_URL names ICE servers that cannot be used"))
+                .ok()
+        });
         Ok(Grant {
             user: user.map(Into::into),
             name: name
                 .filter(|name| !name.is_empty())
                 .map(|name| name_for_list(&name)),
             rooms: None,
+            ice_servers,
         })
     }
 }

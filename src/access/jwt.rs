@@ -118,6 +118,7 @@ impl TryFrom<Claims> for Grant {
                 RoomClaim::One(room) => vec![room],
                 RoomClaim::Several(rooms) => rooms,
             }),
+            ice_servers: None,
         })
     }
 }

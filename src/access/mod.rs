@@ -161,6 +161,8 @@ struct Grant {
     name: Option<Arc<str>>,
     /// The rooms that it may come into; the root list is an empty name. None: all.
     rooms: Option<Vec<String>>,
+    /// ICE servers that only it is told of, as JSON.
+    ice_servers: Option<Arc<str>>,
 }
 
 #[cfg(feature = "access")]
@@ -269,6 +271,7 @@ impl Access {
                 user: grant.user,
                 address: None,
                 network: None,
+                ice_servers: grant.ice_servers,
             },
             name: grant.name,
         };

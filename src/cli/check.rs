@@ -8,6 +8,9 @@ use crate::{
     server::{Door, Host, ServerOpts},
 };
 
+/// Who may come in where nothing says who may not.
+const EVERYBODY: &str = "everybody";
+
 impl Settings {
     /// Whether the process was started to try its settings.
     pub fn is_check(&self) -> bool {
@@ -66,12 +69,7 @@ impl Settings {
         vec![
             format!("listens: {}", listeners.join("; ")),
             format!("doors: {}", doors.join(", ")),
-            format!(
-                "who may come in: {}",
-                self.access
-                    .way()
-                    .map_or_else(|| "everybody".into(), |way| format!("whoever {way} admits"),)
-            ),
+            format!("who may come in: {}", self.who_may_come_in(opts)),
             match &opts.cluster {
                 Some(_) => "peer list: in Redis, which can be used".into(),
                 None => "peer list: in this process".into(),
@@ -81,10 +79,27 @@ impl Settings {
         ]
     }
 
+    fn who_may_come_in(&self, opts: &ServerOpts) -> String {
+        match (self.access.way(), &opts.app.token, &opts.app.doors[..]) {
+            (Some(way), ..) => format!("whoever {way} admits"),
+            (None, Some(_), [Door::SocketIo]) => "whoever shows TOKEN".into(),
+            (None, Some(_), _) => {
+                format!("{EVERYBODY}, but through Socket.IO only who shows TOKEN")
+            }
+            (None, None, _) => EVERYBODY.into(),
+        }
+    }
+
     fn warnings(&self, opts: &ServerOpts) -> Vec<String> {
         let mut warnings = Vec::new();
+        if let Some(host) = &self.ignored_host {
+            warnings.push(format!(
+                "warning: HOST is {host:?}, the name of this machine or of a toolchain, and is ignored: \
+                 set WEBRTC_HOST"
+            ));
+        }
         let is_reached = opts.host.is_none_or(|host| !is_loopback(host));
-        if is_reached && opts.app.signal.access.is_open() {
+        if is_reached && self.who_may_come_in(opts).starts_with(EVERYBODY) {
             warnings.push(
                 "warning: everybody who reaches the server may sign in: set WEBRTC_ACCESS_TOKEN or \
                  another way of access control"
@@ -92,11 +107,12 @@ impl Settings {
             );
         }
         let is_limited = opts.serve.max_connections_per_address.is_some()
-            && self.clients.sign_ins_per_ip.is_some();
+            && self.clients.sign_ins_per_ip.is_some()
+            && opts.heartbeat.max_peers_per_network.is_some();
         if is_reached && !is_limited {
             warnings.push(
-                "warning: one address can take all places: set WEBRTC_MAX_CONNECTIONS_PER_IP and \
-                 WEBRTC_SIGN_INS_PER_IP"
+                "warning: one address can take all places: set WEBRTC_MAX_CONNECTIONS_PER_IP, \
+                 WEBRTC_MAX_PEERS_PER_IP and WEBRTC_SIGN_INS_PER_IP"
                     .into(),
             );
         }

@@ -20,8 +20,10 @@ fn joined(args: Vec<OsString>, line: &[u8]) -> Vec<OsString> {
     let line = line.trim_end_matches('\0');
     let mut words = line.split('\0');
     let name = |path: &Path| path.file_name().map(ToOwned::to_owned);
-    let first = words.next().and_then(|first| name(Path::new(first)));
-    if command != "healthcheck" || first.is_none() || first != name(Path::new(program)) {
+    let own = name(Path::new(program));
+    // Behind an init (`docker run --init`) it is not the first word.
+    let is_server = words.any(|word| own.is_some() && name(Path::new(word)) == own);
+    if command != "healthcheck" || !is_server {
         return args;
     }
     let flags = words.map(OsString::from);
@@ -52,6 +54,8 @@ mod tests {
             joined(&healthcheck, "/signal-http-heartbeat\x00"),
             healthcheck
         );
+        let init = "/sbin/docker-init\x00--\x00/signal-http-heartbeat\x00--port\x004000\x00";
+        assert_eq!(joined(&healthcheck, init), joined(&healthcheck, server));
         // On a machine the first process is another program, or cannot be seen.
         assert_eq!(
             joined(&healthcheck, "/sbin/init\x00--port\x004000\x00"),

@@ -112,7 +112,10 @@ pub(super) fn unreadable(arg: &Arg) -> Option<ConfigError> {
     let value = std::env::var_os(variable)?;
     value.to_str().is_none().then(|| {
         let variable = variable.to_string_lossy();
-        ConfigError(format!("{variable} is not valid UTF-8: {value:?}"))
+        ConfigError(match arg.is_hide_env_values_set() {
+            true => format!("{variable} is not valid UTF-8"),
+            false => format!("{variable} is not valid UTF-8: {value:?}"),
+        })
     })
 }
 

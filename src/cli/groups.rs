@@ -26,12 +26,12 @@ use crate::{
 #[command(next_help_heading = "Listening")]
 pub(super) struct Listening {
     /// The port to listen on; 0 takes a free port; off: only that of TLS
-    #[arg(long, env = "PORT", default_value = "3000", value_parser = values::port_or_off, global = true)]
+    #[arg(long, env = "PORT", default_value = "3000", value_parser = values::port_or_off)]
     pub port: Port,
 
     /// The address to listen on, or a name of this machine; if it is not set, HOST is
     /// used [default: all, IPv6 and IPv4]
-    #[arg(long, env = "WEBRTC_HOST", value_parser = values::host, global = true)]
+    #[arg(long, env = "WEBRTC_HOST", value_parser = values::host)]
     pub host: Option<Host>,
 
     /// A file with the certificate (PEM) for TLS, on a port of its own; needs WEBRTC_TLS_KEY
@@ -53,7 +53,7 @@ pub(super) struct Listening {
     tls_key: Option<PathBuf>,
 
     /// The port for TLS; 0 takes a free port
-    #[arg(long, env = "WEBRTC_TLS_PORT", value_name = "PORT", default_value_t = 3443, value_parser = values::port, global = true)]
+    #[arg(long, env = "WEBRTC_TLS_PORT", value_name = "PORT", default_value_t = 3443, value_parser = values::port)]
     tls_port: u16,
 
     /// How many connections of clients may be open; one more gets a 503 [default: the limit of

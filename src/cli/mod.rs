@@ -154,7 +154,8 @@ impl Settings {
         let command = Self::command().args_override_self(true);
         let mut command = command.mut_args(|arg| {
             // `-5` is a wrong value, and not an unknown flag.
-            let arg = arg.allow_negative_numbers(true);
+            // A setting may also stand behind `check` and `healthcheck`.
+            let arg = arg.allow_negative_numbers(true).global(true);
             if arg.get_env().is_some_and(&ignored) {
                 arg.env(Resettable::Reset)
             } else {
@@ -185,7 +186,17 @@ impl Settings {
         if let Some(way) = self.access.way() {
             self.clients.check_beside(way)?;
         }
-        if self.listening.port.0.is_none() && self.listening.tls().is_none() {
+        let tls = self.listening.tls();
+        if let (Some(port), Some(tls)) = (self.listening.port.0, &tls)
+            && port == tls.port
+            && port != 0
+        {
+            return Err(ConfigError(format!(
+                "PORT (--port) and WEBRTC_TLS_PORT (--tls-port) are both {port}: set one of them to \
+                 another port"
+            )));
+        }
+        if self.listening.port.0.is_none() && tls.is_none() {
             return Err(ConfigError(
                 "PORT (--port) is off, and nothing would listen: set WEBRTC_TLS_CERT and \
                  WEBRTC_TLS_KEY too"
@@ -279,7 +290,11 @@ impl Settings {
     /// reached.
     pub fn healthcheck(&self) -> Option<(Option<Host>, Reached)> {
         let asks = self.command == Some(Action::Healthcheck);
-        asks.then_some((self.listening.host, self.listening.reached()))
+        // It has places of its own, also while all those for clients are taken.
+        let operator = self.operator.admin_listen;
+        let operator = operator.map(|at| (Some(at.ip().into()), Reached::Plain(at.port())));
+        let clients = (self.listening.host, self.listening.reached());
+        asks.then(|| operator.unwrap_or(clients))
     }
 }
 

@@ -49,12 +49,13 @@ async fn ice_servers(State(door): State<Door>, request: Request) -> Result<Respo
     let caller = door.caller(&request)?;
     drop(request);
     let peer = caller.as_ref().map(|caller| caller.id);
+    let mut own = None;
     if let Some(caller) = caller {
         let open = list.open_request(caller)?;
-        open.seen().await?;
+        own = open.ice_servers().await?;
         open.answered();
     }
-    let config = ice_for(&door.servers, &list, peer);
+    let config = ice_for(&door.servers, &list, peer, own.as_deref());
     // Texts and a number are always valid JSON.
     Ok(json_reply(
         serde_json::to_string(&config).unwrap_or_default(),

@@ -8,6 +8,7 @@ mod url;
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -81,6 +82,9 @@ pub enum IceError {
         "there is no TURN server that WEBRTC_TURN_SECRET is for: add a turn: URL without credentials"
     )]
     UnusedSecret,
+    /// One peer is told of too many.
+    #[error("they take more than {MAX_OF_ONE} bytes")]
+    TooMany,
     /// The first of several secrets is empty.
     #[error("expected secrets of at least one character, with commas between them")]
     EmptySecret,
@@ -97,7 +101,7 @@ pub struct IceConfig {
 }
 
 /// One server, as a peer is told of it.
-#[derive(Clone, Serialize, PartialEq, Eq)]
+#[derive(Clone, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Told {
     urls: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,6 +208,32 @@ impl IceServers {
     }
 }
 
+/// The largest list that is kept for one peer, in bytes of JSON.
+const MAX_OF_ONE: usize = 8 * 1024;
+
+/// Checks ICE servers that one peer is told of beside those for all: a JSON array of
+/// `RTCIceServer` objects, with credentials where they need them. Returns them as peers are told
+/// of them, in JSON.
+///
+/// # Errors
+///
+/// Servers that no browser could use, or too many.
+pub fn told_only_to_one(json: &str) -> Result<Arc<str>, IceError> {
+    let own = IceServers {
+        servers: parse(json)?,
+        ..IceServers::default()
+    };
+    for server in &own.servers {
+        server.check(false)?;
+    }
+    let config = own.told("", SystemTime::UNIX_EPOCH);
+    let text = serde_json::to_string(&config.ice_servers).map_err(|_| IceError::Malformed)?;
+    if text.len() > MAX_OF_ONE {
+        return Err(IceError::TooMany);
+    }
+    Ok(text.into())
+}
+
 /// The credential that belongs to a username.
 fn sign(secret: &SecretString, username: &str) -> String {
     let secret = secret.expose_secret().as_bytes();
@@ -237,6 +267,16 @@ fn parse(text: &str) -> Result<Vec<IceServer>, IceError> {
     Ok(servers.map(server).collect())
 }
 
+impl IceConfig {
+    /// Adds what [`told_only_to_one`] has returned.
+    pub fn add(&mut self, only_to_one: &str) {
+        // It was written by this program, perhaps in another version.
+        if let Ok(servers) = serde_json::from_str::<Vec<Told>>(only_to_one) {
+            self.ice_servers.extend(servers);
+        }
+    }
+}
+
 impl IceServer {
     fn is_turn(&self) -> bool {
         self.urls.as_slice().iter().any(|url| url::is_turn(url))
@@ -250,7 +290,9 @@ impl IceServer {
         let urls = self.urls.as_slice();
         let first = urls.first().ok_or(IceError::Malformed)?;
         if let Some(wrong) = urls.iter().find(|url| !url::is_valid(url)) {
-            return Err(IceError::Url(wrong.clone()));
+            // Some write a password into it.
+            let shown = wrong.rsplit('@').next().unwrap_or_default();
+            return Err(IceError::Url(shown.into()));
         }
         if self.username.is_some() != self.credential.is_some() {
             return Err(IceError::HalfCredential(first.clone()));

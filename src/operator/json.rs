@@ -148,6 +148,7 @@ mod tests {
                 user: Some("u-1".into()),
                 address: "127.0.0.1".parse().ok(),
                 network: None,
+                ice_servers: None,
             },
         };
         let reason = Reason::TimedOut;

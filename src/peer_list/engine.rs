@@ -387,6 +387,9 @@ pub trait OpenRequest: fmt::Debug + Send + Sync {
     /// Refusals: as [`Presence::open_request`].
     async fn seen(&self) -> Result<(), Refusal>;
 
+    /// As [`OpenRequest::seen`]. Returns the ICE servers that only this peer is told of.
+    async fn ice_servers(&self) -> Result<Option<Arc<str>>, Refusal>;
+
     /// The request was answered. If it has waited, or if its client closes its connection
     /// after each answer ([`Caller::lingers`]), the client will be back, and the peer still
     /// counts as connected until then, for at most two seconds.

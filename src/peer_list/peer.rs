@@ -76,6 +76,8 @@ pub struct Identity {
     ///
     /// [`HeartbeatOpts::max_peers_per_network`]: super::HeartbeatOpts::max_peers_per_network
     pub network: Option<IpNet>,
+    /// The ICE servers that only this peer is told of, as JSON. The list keeps them for its door.
+    pub ice_servers: Option<Arc<str>>,
 }
 
 /// How a peer signs in.

@@ -101,7 +101,10 @@ pub fn check(host: Option<Host>, reached: Reached) -> Result<(), HealthError> {
     let answer =
         ask(address, reached).map_err(|source| HealthError::NoAnswer { address, source })?;
     let status = answer.split("\r\n").next().unwrap_or_default();
-    if status == "HTTP/1.0 200 OK" {
+    // A server with no place for one more connection is full, and not ill.
+    let is_full = ["HTTP/1.1 503 ", "HTTP/1.1 429 "];
+    let is_full = is_full.iter().any(|full| status.starts_with(full));
+    if status == "HTTP/1.0 200 OK" || is_full {
         Ok(())
     } else {
         let status = status.to_owned();

@@ -54,7 +54,8 @@ async fn answer(mut stream: TcpStream, why: NoPlace) -> std::io::Result<()> {
     };
     let answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Retry-After: 1\r\nConnection: close\r\n\r\n{line}",
+         Retry-After: 1\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         Access-Control-Allow-Origin: *\r\nConnection: close\r\n\r\n{line}",
         line.len()
     );
     stream.write_all(answer.as_bytes()).await?;

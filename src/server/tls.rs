@@ -1,7 +1,12 @@
 //! TLS on the second listener: its certificate, which is read again when its files change, and
 //! the handshake.
 
-use std::{fmt, fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -14,6 +19,7 @@ use rustls::{
 use thiserror::Error;
 use tokio::{
     net::TcpStream,
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -21,6 +27,9 @@ use tracing::{debug, error, info};
 
 /// How often the files are looked at. certbot and Kubernetes replace them without a word.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// How long reading the files may take.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client that has not finished its handshake after this long does not speak TLS.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
@@ -89,9 +98,9 @@ struct Pem {
 
 impl Pem {
     fn read(opts: &TlsOpts) -> Result<Self, TlsError> {
-        let certificate = fs::read(&opts.certificate);
+        let certificate = read_file(&opts.certificate);
         let certificate = certificate.map_err(|why| wrong_certificate(opts, why.to_string()))?;
-        let key = fs::read(&opts.key);
+        let key = read_file(&opts.key);
         let key = key.map_err(|why| wrong_key(opts, why.to_string()))?;
         Ok(Self { certificate, key })
     }
@@ -111,6 +120,15 @@ impl Pem {
             wrong_key(opts, why)
         })?;
         CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(TlsError::Pair)
+    }
+}
+
+/// Reads a file. A pipe would be empty the second time, or wait for ever.
+fn read_file(file: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(file)?.is_file() {
+        fs::read(file)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
     }
 }
 
@@ -146,6 +164,8 @@ pub(super) struct Tls {
     current: Arc<Current>,
     /// What was read last, whether it can be used or not.
     seen: Pem,
+    /// Why the files could not be read the last time, and whether the log says so.
+    unread: Option<(String, bool)>,
     acceptor: Acceptor,
 }
 
@@ -177,6 +197,7 @@ impl Tls {
             opts,
             current,
             seen,
+            unread: None,
             acceptor: Acceptor(TlsAcceptor::from(Arc::new(config))),
         })
     }
@@ -190,21 +211,26 @@ impl Tls {
         let mut asked = reload_signal();
         loop {
             tokio::select! {
-                () = sleep(LOOK_EVERY) => self.look(false),
-                () = asked.next() => self.look(true),
+                () = sleep(LOOK_EVERY) => self.look(false).await,
+                () = asked.next() => self.look(true).await,
             }
         }
     }
 
     /// Takes what is in the files, if it is new and can be used. `asked`: somebody wants to know
     /// what came of it.
-    fn look(&mut self, asked: bool) {
-        let read = match Pem::read(&self.opts) {
-            Ok(read) => read,
-            // One of the two may just be replaced.
-            Err(why) if asked => return error!(%why, "the old certificate stays"),
-            Err(_) => return,
+    async fn look(&mut self, asked: bool) {
+        let opts = self.opts.clone();
+        // A disk that does not answer must not hold up the server.
+        let reading = spawn_blocking(move || Pem::read(&opts));
+        let read = match timeout(READ_PATIENCE, reading).await {
+            Ok(Ok(Ok(read))) => read,
+            Ok(Ok(Err(why))) => return self.unread(why.to_string(), asked),
+            Ok(Err(_)) | Err(_) => {
+                return self.unread("the files cannot be read in time".into(), asked);
+            }
         };
+        self.unread = None;
         if read == self.seen {
             if asked {
                 info!("the certificate is the same as before");
@@ -219,6 +245,24 @@ impl Tls {
             Err(why) => error!(%why, "the old certificate stays"),
         }
         self.seen = read;
+    }
+}
+
+impl Tls {
+    fn unread(&mut self, why: String, asked: bool) {
+        if self.is_news(&why, asked) {
+            error!(why, "the old certificate stays");
+        }
+    }
+
+    /// Whether the log is to say that the files cannot be read: once, if it is so twice in a row,
+    /// because one of them may just be replaced.
+    fn is_news(&mut self, why: &str, asked: bool) -> bool {
+        let before = self.unread.take().filter(|(before, _)| before == why);
+        let is_told = before.as_ref().is_some_and(|(_, is_told)| *is_told);
+        let tells = asked || (before.is_some() && !is_told);
+        self.unread = Some((why.to_owned(), tells || is_told));
+        tells
     }
 }
 
@@ -347,10 +391,23 @@ mod tests {
     }
 
     #[test]
+    fn files_that_cannot_be_read_are_told_once_if_it_is_so_twice_in_a_row() {
+        let (_folder, opts) = files();
+        write_pair(&opts);
+        let mut tls = Tls::new(opts).unwrap();
+        let told = ["a", "a", "a", "b", "b"].map(|why| tls.is_news(why, false));
+        assert_eq!(told, [false, true, false, false, true]);
+        assert!(tls.is_news("b", true));
+    }
+
+    #[test]
     fn files_that_cannot_be_used_are_named() {
         let (_folder, opts) = files();
         let error = || Tls::new(opts.clone()).unwrap_err().to_string();
         assert!(error().contains("WEBRTC_TLS_CERT"), "{}", error());
+        fs::create_dir(&opts.certificate).unwrap();
+        assert!(error().contains("not a regular file"), "{}", error());
+        fs::remove_dir(&opts.certificate).unwrap();
         write_pair(&opts);
         let key = fs::read(&opts.key).unwrap();
         fs::write(&opts.key, "x").unwrap();

@@ -186,9 +186,9 @@ test('every route acts only after the check, or is named here as public', async 
   assert.deepEqual(peers, []);
   assert.equal((await signIn(server, {shown: 'token'})).status, 200);
   // The first thing that has happened.
-  let event = await events.next();
-  if (event.event === 'gap') event = await events.next();
-  assert.equal(event.event, 'connect');
+  let event;
+  do ({event} = await events.next()); while (event === 'gap');
+  assert.equal(event, 'connect');
 });
 
 test('with access control each request has to show the token of its peer', async (t) => {
@@ -400,6 +400,16 @@ test('client.js shows its access token, and gets another one once when it is not
   await alice.send(alice.id, 'to myself');
   await alice.close();
 
+  // Another user may be next.
+  const bob = token({sub: 'bob'});
+  const two = client([valid, bob]);
+  await two.connect();
+  await two.close();
+  await two.connect();
+  assert.equal(asked.length, 2);
+  assert.equal(asked[1], bob);
+  await two.close();
+
   const fixed = client([], {accessToken: valid});
   await fixed.connect();
   await fixed.close();
@@ -414,6 +424,17 @@ test('client.js shows its access token, and gets another one once when it is not
   const elsewhere = client([token({room: 'lobby'})]);
   await assert.rejects(elsewhere.connect(), {status: 403});
   assert.equal(asked.length, 1);
+});
+
+test('client.js can be closed while it waits for its access token', async (t) => {
+  const server = await startServer(t, {WEBRTC_ACCESS_TOKEN: 'x'});
+  const SignalingClient = await ownClient(server);
+  const client = new SignalingClient(server.http, {name: 'a', accessToken: () => new Promise(() => {})});
+  const connecting = assert.rejects(client.connect(), {status: 0});
+  await client.close();
+  await connecting;
+  const broken = new SignalingClient(server.http, {name: 'a', accessToken: 'tok\u20ac'});
+  await assert.rejects(broken.connect(), {status: 401});
 });
 
 test('client.js stops, and says why, when it may not come back', async (t) => {
@@ -450,6 +471,34 @@ test('a token can be in a file, and a flag goes before it', async (t) => {
   // The flag is empty, and is what counts.
   const {stderr} = spawnSync(BINARY, ['--access-token='], {env, encoding: 'utf8'});
   assert.match(stderr, /WEBRTC_ACCESS_TOKEN \(--access-token\) is not valid/);
+});
+
+test('the application gives a peer ICE servers of its own', async (t) => {
+  const own = {urls: ['turn:own.example.org'], username: 'u', credential: 'p'};
+  let iceServers = [own];
+  const {url} = await answering(t, (response) => json(response, {allow: true, iceServers}));
+  const server = await startServer(t, {WEBRTC_AUTH_URL: url, WEBRTC_ICE_SERVERS: 'stun:all'});
+  const all = {urls: ['stun:all']};
+  const told = async ({id, peerToken}, prefix = '') =>
+    (await (await fetch(`${server.http}${prefix}/ice-servers?peer_id=${id}&peer_token=${peerToken}`)).json()).iceServers;
+  assert.deepEqual(await told(await signIn(server)), [all, own]);
+  const room = '/rooms/blue';
+  assert.deepEqual(await told(await signIn(server, {prefix: room}), room), [all, own]);
+  const {hello} = await webSocketPeer(t, server, '?events=true&resume=true');
+  assert.deepEqual(hello.iceServers, [all, own]);
+  assert.deepEqual(await told({id: hello.peerId, peerToken: hello.peerToken}), [all, own]);
+  const {socket} = await connect(t, server);
+  const asked = await new Promise((resolve) => socket.emit('iceServers', resolve));
+  assert.deepEqual(asked.iceServers, [all, own]);
+
+  // At a return the newest answer counts.
+  const peer = await signIn(server);
+  iceServers = undefined;
+  assert.equal((await signIn(server, {query: `&peer_id=${peer.id}&peer_token=${peer.peerToken}`})).id, peer.id);
+  assert.deepEqual(await told(peer), [all]);
+  // No browser could use these: the peer comes in without them.
+  iceServers = [{urls: 'turn:without.credentials'}];
+  assert.deepEqual(await told(await signIn(server)), [all]);
 });
 
 test('settings of access control that cannot be used end the start', async (t) => {

@@ -9,8 +9,8 @@ import {test} from 'node:test';
 import {BINARY, atEnd, freePort, startRedis} from './support.js';
 
 /** Runs `check`: its exit status, and what it says. */
-async function check(settings) {
-  const child = execFile(BINARY, ['check'], {env: {HOST: '127.0.0.1', ...settings}});
+async function check(settings, ...flags) {
+  const child = execFile(BINARY, ['check', ...flags], {env: {HOST: '127.0.0.1', ...settings}});
   const texts = {stdout: '', stderr: ''};
   for (const name of Object.keys(texts)) child[name].on('data', (data) => { texts[name] += data; });
   const [status] = await once(child, 'close');
@@ -38,6 +38,25 @@ operator: API at 127.0.0.1:3001
 `);
 });
 
+test('settings may stand before and behind check', async () => {
+  const {status, stdout} = await check({}, '--ice-servers', 'stun:b', '--heartbeat-ms=20000');
+  assert.equal(status, 0);
+  assert.match(stdout, /stun:b/);
+  const {status: failed, stderr} = await check({}, '--tls-cert', '/no/cert', '--tls-key', '/no/key');
+  assert.equal(failed, 2);
+  assert.match(stderr, /WEBRTC_TLS_CERT \(\/no\/cert\) cannot be read/);
+});
+
+test('no secret stands in what check says is wrong', async () => {
+  for (const settings of [
+    {WEBRTC_ICE_SERVERS: 'turn:user:hunter2@host', WEBRTC_TURN_SECRET: 'x'}, {WEBRTC_ACCESS_TOKEN: 'hunter2,'},
+  ]) {
+    const {status, stderr} = await check(settings);
+    assert.equal(status, 2);
+    assert.doesNotMatch(stderr, /hunter2/);
+  }
+});
+
 test('check warns of a server that strangers reach and nothing guards', async () => {
   const warnings = async (settings) => {
     const {status, stdout} = await check(settings);
@@ -46,10 +65,13 @@ test('check warns of a server that strangers reach and nothing guards', async ()
   };
   const open = {HOST: '0.0.0.0'};
   assert.deepEqual(await warnings(open), ['WEBRTC_ACCESS_TOKEN', 'WEBRTC_MAX_CONNECTIONS_PER_IP']);
-  const limits = {WEBRTC_MAX_CONNECTIONS_PER_IP: '100', WEBRTC_SIGN_INS_PER_IP: '10/s'};
+  const limits = {WEBRTC_MAX_CONNECTIONS_PER_IP: '100', WEBRTC_MAX_PEERS_PER_IP: '50', WEBRTC_SIGN_INS_PER_IP: '10/s'};
   assert.deepEqual(await warnings({...open, ...limits}), ['WEBRTC_ACCESS_TOKEN']);
   assert.deepEqual(await warnings({...open, ...limits, WEBRTC_ACCESS_TOKEN: 'x'}), []);
   assert.deepEqual(await warnings({HOST: '::1'}), []);
+  assert.deepEqual(await warnings({...open, ...limits, TOKEN: 'x', WEBRTC_DOORS: 'socketio'}), []);
+  const conda = await check({HOST: 'x86_64-conda-linux-gnu', ...limits, WEBRTC_ACCESS_TOKEN: 'x'});
+  assert.match(conda.stdout, /^warning: HOST is "x86_64-conda-linux-gnu"/m);
   const {stdout} = await check({WEBRTC_HEARBEAT_MS: '1'});
   assert.match(stdout, /^warning: WEBRTC_HEARBEAT_MS is not a setting of this server: did you mean WEBRTC_HEARTBEAT_MS\?$/m);
 });
@@ -69,6 +91,7 @@ test('check tries Redis, certificates and published keys', async (t) => {
     [{WEBRTC_JWKS_URL: set}, /WEBRTC_JWKS_URL \(--jwks-url\) cannot be used: it has no key/],
     [{WEBRTC_TLS_CERT: '/no/file', WEBRTC_TLS_KEY: '/no/file'}, /WEBRTC_TLS_CERT \(\/no\/file\) cannot be read/],
     [{PORT: 'http'}, /PORT \(--port\) is not valid/],
+    [{PORT: '4000', WEBRTC_TLS_PORT: '4000', WEBRTC_TLS_CERT: '/no/file', WEBRTC_TLS_KEY: '/no/file'}, /are both 4000/],
   ]) {
     const {status, stdout, stderr} = await check(settings);
     assert.equal(stdout, '');

@@ -87,6 +87,28 @@ test('with access control STUN servers too are told only peers', async (t) => {
   await client.close();
 });
 
+test('client.js asks again for a peer that was removed and has signed in again', async (t) => {
+  const server = await startServer(t, {...settings('turn:t.example.org'), WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const SignalingClient = await ownClient(server);
+  const client = new SignalingClient(server.http, {name: 'a'});
+  await client.connect();
+  const before = await client.iceServers();
+  // What it was told is its own.
+  before.length = 0;
+  assert.equal((await client.iceServers()).length, 2);
+  const {id} = client;
+  await fetch(`${server.operator}/peers/${id}`, {method: 'DELETE'});
+  const again = new SignalingClient(server.http, {name: 'b'});
+  await again.connect();
+  const removed = again.id;
+  await fetch(`${server.operator}/peers/${removed}`, {method: 'DELETE'});
+  // It does not know yet.
+  const [, turn] = await again.iceServers();
+  assert.notEqual(again.id, removed);
+  assert.equal(turn.username.split(':')[1], String(again.id));
+  await Promise.all([client.close(), again.close()]);
+});
+
 test('WebSocket clients are told in the id frame, if they want events', async (t) => {
   const server = await startServer(t, settings('turn:t.example.org'));
   const plain = await webSocketPeer(t, server, '?peer_name=plain');

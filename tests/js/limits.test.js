@@ -1,6 +1,7 @@
 // Limits, each filled, and what goes on beside it.
 
 import assert from 'node:assert/strict';
+import {spawnSync} from 'node:child_process';
 import {once} from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
@@ -8,7 +9,7 @@ import {test} from 'node:test';
 
 import WebSocket from 'ws';
 
-import {atEnd, clients, nodeOf, startNode, startServer, until} from './support.js';
+import {BINARY, atEnd, clients, nodeOf, ownClient, startNode, startServer, until} from './support.js';
 
 /** A GET from another address of this machine, on a connection of its own. */
 function getFrom(address, server, target, headers = {}) {
@@ -145,4 +146,32 @@ test('an address has only so many peers, of all doors and rooms, and others have
   io.close();
   await until(async () => (await getFrom('127.0.0.1', own, '/sign_in?peer_name=a')).status === 200);
   assert.equal((await getFrom('127.0.0.1', own, '/sign_in?peer_name=a')).status, 429);
+});
+
+test('client.js waits as long as the server asks when its address has too many peers', async (t) => {
+  const server = await startNode(t, {WEBRTC_MAX_PEERS_PER_IP: '1'});
+  const SignalingClient = await ownClient(server);
+  const first = await getFrom('127.0.0.1', server, '/sign_in?peer_name=first');
+  const client = new SignalingClient(server.http, {name: 'a'});
+  const refused = once(client, 'disconnected');
+  const connecting = client.connect();
+  const [{detail: {cause}}] = await refused;
+  assert.equal(cause.status, 429);
+  assert.equal(cause.retryAfter, 1000);
+  await getFrom('127.0.0.1', server, `/sign_out?peer_id=${first.headers.pragma}`);
+  await connecting;
+  await client.close();
+});
+
+test('a server that is full is healthy', async (t) => {
+  const server = await startNode(t, {WEBRTC_MAX_CONNECTIONS: '3'});
+  await idleConnections(t, server, 3);
+  const {status} = spawnSync(BINARY, ['healthcheck'], {env: {HOST: '127.0.0.1', PORT: String(server.port)}});
+  assert.equal(status, 0);
+});
+
+test('who guesses tokens at /connections is counted like one that signs in', async (t) => {
+  const server = await startNode(t, {WEBRTC_ACCESS_TOKEN: 'x', WEBRTC_SIGN_INS_PER_IP: '2/h'});
+  const guess = async (token) => (await getFrom('127.0.0.1', server, `/connections?access_token=${token}`)).status;
+  assert.deepEqual([await guess('a'), await guess('b'), await guess('x')], [401, 401, 429]);
 });

@@ -75,7 +75,7 @@ test('a peer that is to be removed loses its alias', async (t) => {
   await startNodes(t, redis.url, 1, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '1256'});
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
-  for (const secret of ['', 'key']) await verb('add_unlisted', soon(), `op${secret}`, secret, 'socketio', 'x', '0', '', '', '', 'channel');
+  for (const secret of ['', 'key']) await verb('add_unlisted', soon(), `op${secret}`, secret, 'socketio', 'x', '0', '', '', '', '', 'channel');
   const claim = async (id) => (await verb('claim', id, 'scope', 'B'))[0];
   assert.equal(await claim('2'), 'ok');
   assert.equal((await verb('list_peer', 'ready', '2', 'B', '{}', 'hello', 'bye'))[0], 'ok');
@@ -94,7 +94,7 @@ test('a copy that waits for room is delivered once, also when its sender comes b
   await startNodes(t, redis.url, 1, {WEBRTC_MAX_MESSAGE_BYTES: '1000', WEBRTC_MAX_PENDING_BYTES: '1256'});
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
-  for (const op of ['a', 'b']) await verb('add_unlisted', soon(), op, '', 'socketio', 'x', '0', '', '', '', 'channel');
+  for (const op of ['a', 'b']) await verb('add_unlisted', soon(), op, '', 'socketio', 'x', '0', '', '', '', '', 'channel');
   const full = 'x'.repeat(1000);
   assert.deepEqual(await verb('publish', 'one', '1', '1', full, 'channel'), ['ok']);
   assert.deepEqual(await verb('publish', 'two', '1', '2', full, 'channel'), ['ok', '2']);
@@ -149,8 +149,8 @@ test('a sign-in that is given up is undone, and an earlier peer stays', async (t
   await startNodes(t, redis.url, 1);
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
-  const add = (op, key) => verb('add_unlisted', soon(), op, key, 'socketio', 'token', '0', '', '', '');
-  const signIn = (op) => verb('add_peer', soon(), op, 'a', 'http', 'l', 'token', '0', '0', '', '', '');
+  const add = (op, key) => verb('add_unlisted', soon(), op, key, 'socketio', 'token', '0', '', '', '', '');
+  const signIn = (op) => verb('add_peer', soon(), op, 'a', 'http', 'l', 'token', '0', '0', '', '', '', '');
   assert.deepEqual(await add('first', 'key'), ['ok', '1', '0']);
   // A node may have to wait for half a minute until it can give the sign-in up.
   assert.ok(Number(await redis.cli('pttl', '{signal}:op:first')) > 35_000);
@@ -196,9 +196,9 @@ test('what a client was refused because it came late is not done later', async (
   const peer = await pollingPeer(node, 'a');
   const late = String(Date.now() - 1);
   for (const [verb, ...args] of [
-    ['open_socket', 'attempt', peer.id, '0'], ['resume_peer', 'op', peer.id, 'x', '', 'http', 'l', '', ''],
-    ['resume_unlisted', 'op', peer.id, 'x', '', ''], ['add_unlisted', 'op', '', 'socketio', 'x', '0', '', '', ''],
-    ['add_peer', 'op', 'b', 'http', 'l', 'x', '0', '0', '', '', ''],
+    ['open_socket', 'attempt', peer.id, '0'], ['resume_peer', 'op', peer.id, 'x', '', 'http', 'l', '', '', ''],
+    ['resume_unlisted', 'op', peer.id, 'x', '', '', ''], ['add_unlisted', 'op', '', 'socketio', 'x', '0', '', '', '', ''],
+    ['add_peer', 'op', 'b', 'http', 'l', 'x', '0', '0', '', '', '', ''],
     ['send', 'op', peer.id, '', peer.id, '', '0', '', '0', 'hi'],
   ]) assert.equal((await script(redis, 'node', verb, late, ...args))[0], 'late', verb);
 });
@@ -221,7 +221,7 @@ test('a call that is repeated because its answer was lost is carried out once, w
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
   for (const id of ['1', '2', '3', '3']) {
-    const added = await verb('add_unlisted', soon(), `op${id}`, '', 'socketio', 'token', '0', '', '', '', 'channel');
+    const added = await verb('add_unlisted', soon(), `op${id}`, '', 'socketio', 'token', '0', '', '', '', '', 'channel');
     assert.deepEqual(added, ['ok', id, '0', 'channel']);
   }
   const waiting = async (id) => Number(await redis.cli('llen', `{signal}:m:${id}`));
@@ -242,10 +242,10 @@ test('a call that is repeated because its answer was lost is carried out once, w
     assert.deepEqual(await verb('watch_for', 'fifth', '2', 'room'), ['ok']);
   }
   assert.equal(await waiting(2), 1);
-  const [, peer] = await verb('add_peer', soon(), 'sixth', 'a', 'http', 'l', 'token', '0', '0', '', '', '');
+  const [, peer] = await verb('add_peer', soon(), 'sixth', 'a', 'http', 'l', 'token', '0', '0', '', '', '', '');
   const before = await redis.cli('get', '{signal}:event');
   for (let count = 0; count < 2; count += 1) {
-    const back = await verb('resume_peer', soon(), 'seventh', peer, 'token', '', 'http', 'l', '', '');
+    const back = await verb('resume_peer', soon(), 'seventh', peer, 'token', '', 'http', 'l', '', '', '');
     assert.deepEqual(back.slice(0, 2), ['ok', peer]);
   }
   assert.equal(BigInt(await redis.cli('get', '{signal}:event')) - BigInt(before), 1n);

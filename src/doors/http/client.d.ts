@@ -28,6 +28,8 @@ export class SignalingError extends Error {
   readonly status: number;
   /** What the server calls the error (`mailbox_full`); null if it has no name for it. */
   readonly code: string | null;
+  /** How long the server asks to wait before the next try, in ms; 0 if it does not say. */
+  readonly retryAfter: number;
 }
 
 /** A client that survives lost connections: each message arrives once, in order. */

@@ -45,6 +45,12 @@ const TAB_LIFE_MS = 2 * LONGEST_WAIT_MS;
 /** How long a page that was left has to come back, in ms. (The server allows up to 10 s.) */
 const GRACE_MS = 5_000;
 
+/** The longest pause because the server has asked for one (`Retry-After`), in ms. */
+const LONGEST_ASKED_PAUSE_MS = 60_000;
+
+/** How often a request is made again for a peer that was removed and signs in again. */
+const REFUSED_TRIES = 5;
+
 /** ICE servers are used for this part of the life of their credentials. */
 const ICE_LIFE = 0.75;
 
@@ -53,13 +59,15 @@ const ROOM = /^(?!\.{1,2}$)[A-Za-z0-9._~-]{1,64}$/;
 
 /** The server refused, and would refuse again. */
 export class SignalingError extends Error {
-  constructor(status, message, code = null) {
+  constructor(status, message, code = null, retryAfter = 0) {
     super(message);
     this.name = 'SignalingError';
     /** The HTTP status; 0 if the client was closed or its peer removed. */
     this.status = status;
     /** What the server calls the error; null if it has no name for it. */
     this.code = code;
+    /** How long the server asks to wait before the next try, in ms. */
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -272,7 +280,7 @@ export class SignalingClient extends EventTarget {
         // A message that was refused for a full mailbox may get another number: any
         // other error may hide that the message was accepted.
         if (!mayPass(error) || isFull(error)) throw error;
-        await this.#pause(tries, signal);
+        await this.#pause(tries, signal, error);
       }
     }
   }
@@ -283,20 +291,22 @@ export class SignalingClient extends EventTarget {
    * client retries.
    */
   async iceServers() {
-    await this.#ready;
-    const session = this.#session;
-    if (this.#ice.peer === session && Date.now() < this.#ice.until) return this.#ice.servers;
     for (let tries = 0; ; tries += 1) {
+      await this.#ready;
+      const session = this.#session;
+      if (this.#ice.peer === session && Date.now() < this.#ice.until) return structuredClone(this.#ice.servers);
       const signal = this.#closing?.signal;
       try {
         const answer = await this.#fetch(session, 'ice-servers', {}, {}, signal);
         mustBeWhole(answer);
         const {iceServers, ttl} = JSON.parse(answer.text);
         this.#ice = {peer: session, until: Date.now() + ttl * 1000 * ICE_LIFE, servers: iceServers};
-        return iceServers;
+        return structuredClone(iceServers);
       } catch (error) {
-        if (!mayPass(error) || !signal || signal.aborted) throw error;
-        await this.#pause(tries, signal);
+        // A peer that was removed is about to sign in again.
+        const mayBeBack = session !== null && isRefused(error) && tries < REFUSED_TRIES;
+        if (!signal || signal.aborted || !(mayPass(error) || mayBeBack)) throw error;
+        await this.#pause(tries, signal, error);
       }
     }
   }
@@ -329,7 +339,7 @@ export class SignalingClient extends EventTarget {
         if (removed) this.#session = null;
         // One cut connection is not reported: the next wait gets what it lost.
         if (removed || tries > 0) this.#lost(error);
-        await this.#pause(tries, signal);
+        await this.#pause(tries, signal, error);
         tries += 1;
       }
     }
@@ -392,7 +402,7 @@ export class SignalingClient extends EventTarget {
         const query = {peer_name: this.#name, resume: true, ...(known && {peer_id: known.id})};
         // Not aborted when the client is closed: its new peer has to be signed
         // out.
-        const answer = await this.#fetchWithAccess(known, 'sign_in', query);
+        const answer = await this.#fetchWithAccess(known, 'sign_in', query, signal);
         mustBeWhole(answer);
         const id = Number(answer.headers.get('Pragma'));
         const token = answer.headers.get('X-Peer-Token');
@@ -423,24 +433,37 @@ export class SignalingClient extends EventTarget {
         if (isDenied(error)) this.#isLostTold = false;
         this.#lost(error);
         if (!mayPass(error)) throw error;
-        await this.#pause(tries, signal);
+        await this.#pause(tries, signal, error);
       }
     }
   }
 
   /** Shows the access token; asks for another one, once, if the server does not take it. */
-  async #fetchWithAccess(session, path, query) {
-    this.#shownToken ??= await this.#accessToken();
+  async #fetchWithAccess(session, path, query, signal) {
+    this.#shownToken ??= await this.#askForToken(signal);
     for (let isAgain = false; ; isAgain = true) {
       const shown = this.#shownToken;
       try {
         return await this.#fetch(session, path, query, {headers: shown && {Authorization: `Bearer ${shown}`}});
       } catch (error) {
         if (error.status !== 401 || isAgain) throw error;
-        this.#shownToken = await this.#accessToken();
+        this.#shownToken = await this.#askForToken(signal);
         if (this.#shownToken === shown) throw error;
       }
     }
+  }
+
+  /** The access token. Nobody has to wait for it when the client is closed. */
+  async #askForToken(signal) {
+    const isClosed = new Promise((_, reject) => {
+      signal.addEventListener('abort', () => reject(closed()), {once: true});
+      if (signal.aborted) reject(closed());
+    });
+    const token = await Promise.race([this.#accessToken(), isClosed]);
+    if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) {
+      throw new SignalingError(401, 'the access token is empty, or has a character that no token has');
+    }
+    return token;
   }
 
   #hear(session, answer) {
@@ -512,7 +535,8 @@ export class SignalingClient extends EventTarget {
       // Not `text()`, which removes a byte order mark from a message.
       const text = new TextDecoder('utf-8', {ignoreBOM: true}).decode(await answer.arrayBuffer());
       if (answer.status !== 200) {
-        throw new SignalingError(answer.status, text.trim(), answer.headers.get('X-Error'));
+        const retryAfter = Number(answer.headers.get('Retry-After')) * 1000 || 0;
+        throw new SignalingError(answer.status, text.trim(), answer.headers.get('X-Error'), retryAfter);
       }
       return {headers: answer.headers, text};
     } finally {
@@ -522,9 +546,10 @@ export class SignalingClient extends EventTarget {
   }
 
   /** A pause that grows with each attempt, and differs between clients. */
-  #pause(tries, signal) {
+  #pause(tries, signal, error = null) {
     const longest = Math.min(FIRST_PAUSE_MS * 2 ** tries, LONGEST_PAUSE_MS);
-    return sleep(longest * (0.5 + Math.random() / 2), signal, this.#waking.signal);
+    const asked = Math.min(error?.status === 429 ? error.retryAfter : 0, LONGEST_ASKED_PAUSE_MS);
+    return sleep(asked + longest * (0.5 + Math.random() / 2), signal, this.#waking.signal);
   }
 
   /** Retries at once whatever is waiting for its next attempt. */
@@ -548,6 +573,8 @@ export class SignalingClient extends EventTarget {
     this.#tabs?.close();
     this.#tabs = null;
     clearInterval(this.#timer);
+    // Another user may be next.
+    this.#shownToken = null;
     this.#closing?.abort();
     this.#closing = null;
     this.#ready = null;
@@ -744,7 +771,7 @@ function mustBeWhole({headers, text}) {
 
 /** Whether a failed request may succeed when it is repeated. */
 function mayPass(error) {
-  return !(error instanceof SignalingError) || error.status >= 500 || error.status === 408;
+  return !(error instanceof SignalingError) || error.status >= 500 || [408, 429].includes(error.status);
 }
 
 /** Whether a message was refused because the mailbox of its receiver is full. */

@@ -73,6 +73,21 @@ impl Gate {
         self.admit(coming).await
     }
 
+    /// Decides whether a client may be told of peers. Where it shows a token for that it is counted
+    /// like one that signs in, because it could guess.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not.
+    #[cfg(feature = "socketio")]
+    pub async fn look(&self, coming: Coming<'_>) -> Result<Admitted, Denied> {
+        if self.access.is_open() {
+            self.admit(coming).await
+        } else {
+            self.enter(coming).await
+        }
+    }
+
     /// Counts a client that is about to sign in. `from`: from where its request comes.
     ///
     /// # Errors
@@ -83,7 +98,7 @@ impl Gate {
         self.access.count_sign_in(address)
     }
 
-    /// Decides whether a client may come in, or be told of others.
+    /// Decides whether a client may come in, without counting it.
     ///
     /// # Errors
     ///

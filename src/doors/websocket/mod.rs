@@ -89,6 +89,34 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
         .with_state(door)
 }
 
+impl Door {
+    /// The first frame. `token`: for a client that can come back with it. `events`: the client is
+    /// told of more than messages.
+    #[cfg_attr(not(feature = "ice"), expect(unused_variables))]
+    fn hello(
+        &self,
+        peer: &PushPeer,
+        token: Option<&PeerToken>,
+        admitted: &Admitted,
+        events: bool,
+    ) -> Value {
+        let mut hello = json!({"type": "id", "peerId": peer.id.to_string()});
+        if let Some(token) = token {
+            hello["peerToken"] = token.digits().into();
+        }
+        #[cfg(feature = "ice")]
+        if events {
+            let own = admitted.identity().ice_servers.as_deref();
+            let config = ice_for(&self.ice_servers, &peer.list, Some(peer.id), own);
+            if !config.ice_servers.is_empty() {
+                hello["iceServers"] = json!(config.ice_servers);
+                hello["ttl"] = json!(config.ttl);
+            }
+        }
+        hello
+    }
+}
+
 /// The query of the upgrade.
 struct Joining {
     name: Option<String>,
@@ -164,7 +192,8 @@ async fn serve(door: Door, joining: Joining, admitted: Admitted, stream: Stream)
         patience: door.peer_list.opts().timeout_period,
     };
     let token = joining.back.resumes.then_some(token);
-    let session = Session::new(&peer, &door, token, joining.events.then_some(list));
+    let hello = door.hello(&peer, token.as_ref(), &admitted, joining.events);
+    let session = Session::new(&peer, &door, &hello, joining.events.then_some(list));
     let closing = socket.talk(&session, life).await;
     drop(session);
     peer.leave(closing.end).await;
@@ -257,24 +286,9 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// `token`: for a client that can come back with it. `list`: for a client that is
+    /// `hello`: the first frame. `list`: for a client that is
     /// told of the list.
-    fn new(
-        peer: &'a PushPeer,
-        door: &'a Door,
-        token: Option<PeerToken>,
-        list: Option<Lines>,
-    ) -> Self {
-        let mut hello = json!({"type": "id", "peerId": peer.id.to_string()});
-        if let Some(token) = &token {
-            hello["peerToken"] = token.digits().into();
-        }
-        #[cfg(feature = "ice")]
-        if list.is_some() && !door.ice_servers.is_empty() {
-            let config = ice_for(&door.ice_servers, &peer.list, Some(peer.id));
-            hello["iceServers"] = json!(config.ice_servers);
-            hello["ttl"] = json!(config.ttl);
-        }
+    fn new(peer: &'a PushPeer, door: &'a Door, hello: &Value, list: Option<Lines>) -> Self {
         let (errors, untold) = match &list {
             Some(_) => {
                 let (errors, untold) = mpsc::channel(UNTOLD_ERRORS);

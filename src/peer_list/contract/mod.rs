@@ -118,6 +118,7 @@ const NOBODY: Identity = Identity {
     user: None,
     address: None,
     network: None,
+    ice_servers: None,
 };
 
 const LISTED: SignInOpts = SignInOpts {

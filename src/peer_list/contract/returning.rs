@@ -88,6 +88,7 @@ fn user(name: &str, address: &str) -> Identity {
         user: Some(name.into()),
         address: Some(address.parse().unwrap()),
         network: None,
+        ice_servers: None,
     }
 }
 

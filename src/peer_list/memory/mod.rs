@@ -103,7 +103,6 @@ impl MemoryEngine {
         }
     }
 
-    /// The id of a peer that is to be put on the map. Called with the roster locked.
     /// Counts one more peer of its network, if that is limited.
     fn count_of_network(&self, identity: &Identity) -> Result<Option<OfNetwork>, Refusal> {
         let max = self.shared.opts.max_peers_per_network;
@@ -114,6 +113,7 @@ impl MemoryEngine {
         counted.map(Some).ok_or(Refusal::NetworkFull)
     }
 
+    /// The id of a peer that is to be put on the map. Called with the roster locked.
     fn next_id(&self) -> Result<PeerId, Refusal> {
         self.has_space(0)?;
         let max = self.shared.opts.max_peers;

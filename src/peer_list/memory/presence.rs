@@ -82,6 +82,10 @@ impl OpenRequest for Request {
         Ok(())
     }
 
+    async fn ice_servers(&self) -> Result<Option<Arc<str>>, Refusal> {
+        Ok(self.peer.state.lock().sign_in.identity.ice_servers.clone())
+    }
+
     fn answered(mut self: Box<Self>) {
         self.is_answered = true;
     }

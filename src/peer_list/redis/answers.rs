@@ -3,6 +3,8 @@
 mod waits;
 mod watching;
 
+use std::sync::Arc;
+
 use tracing::info;
 
 use super::{
@@ -77,6 +79,16 @@ impl Answer for SignedInAs {
             id: read_id(&mut row)?,
             moment: needed(Moment::read(&mut row))?,
         })
+    }
+}
+
+/// What is kept for the door of a peer.
+pub(super) struct Kept(pub Option<Arc<str>>);
+
+impl Answer for Kept {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        accepted(&mut row)?;
+        Ok(Self(row.text().map(Into::into)))
     }
 }
 

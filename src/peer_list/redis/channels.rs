@@ -40,8 +40,19 @@ impl Channels for RedisEngine {
         let (user, address) = words_of(unlisted.identity);
         let highest = self.list.highest_id();
         let network = self.counted_network(unlisted.identity);
+        let ice_servers = unlisted.identity.ice_servers.as_deref();
+        let ice_servers = ice_servers.unwrap_or_default();
         let add = verbs::add_unlisted(
-            &op, &secret, door, &token, highest, &user, &address, &network, channels,
+            &op,
+            &secret,
+            door,
+            &token,
+            highest,
+            &user,
+            &address,
+            ice_servers,
+            &network,
+            channels,
         );
         let added = self.list.run_in_time(add, PATIENCE).await;
         if let Err(Refusal::Full | Refusal::RoomFull | Refusal::NetworkFull | Refusal::OtherUser) =
@@ -61,7 +72,14 @@ impl Channels for RedisEngine {
         identity: &Identity,
     ) -> Result<Added, Refusal> {
         let (user, address) = words_of(identity);
-        let resume = verbs::resume_unlisted(&op(), id, token, &user, &address);
+        let resume = verbs::resume_unlisted(
+            &op(),
+            id,
+            token,
+            &user,
+            &address,
+            identity.ice_servers.as_deref().unwrap_or_default(),
+        );
         let came_in = self.list.run_in_time(resume, PATIENCE).await?;
         Ok(self.added(came_in, *token))
     }

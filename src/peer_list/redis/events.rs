@@ -43,6 +43,7 @@ pub(super) fn read_info(line: &str) -> Option<PeerInfo> {
             user,
             address,
             network: None,
+            ice_servers: None,
         },
     })
 }
@@ -91,6 +92,7 @@ mod tests {
                 user: Some(user.into()),
                 address: "2001:db8::7".parse().ok(),
                 network: None,
+                ice_servers: None,
             };
             let (user, address) = words_of(&identity);
             let read = read(&format!("1 0 {address} {user}"));

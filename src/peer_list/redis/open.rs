@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{
     LONG_PATIENCE, PATIENCE, READY_PATIENCE, RedisEngine,
-    answers::{ClosedSocket, OpenedSocket},
+    answers::{ClosedSocket, Kept, OpenedSocket},
     here::Registered,
     link_of,
     list::List,
@@ -143,6 +143,17 @@ impl OpenRequest for Request {
         let seen = verbs::seen(id, token, link, lingers);
         self.tell(self.engine.list.run(seen, Some(READY_PATIENCE)))
             .await
+    }
+
+    async fn ice_servers(&self) -> Result<Option<Arc<str>>, Refusal> {
+        self.moves();
+        let Caller { id, lingers, .. } = self.caller;
+        let (token, link) = (&self.caller.proof, link_of(&self.caller));
+        let asked = verbs::ice_servers(id, token, link, lingers);
+        let Kept(ice_servers) = self
+            .tell(self.engine.list.run(asked, Some(READY_PATIENCE)))
+            .await?;
+        Ok(ice_servers)
     }
 
     /// Tells Redis of a sign-in, if no verb has.

@@ -52,6 +52,7 @@ impl Peers for RedisEngine {
             opts.protected,
             &user,
             &address,
+            opts.identity.ice_servers.as_deref().unwrap_or_default(),
             &self.counted_network(&opts.identity),
         );
         let added = self.list.run_in_time(add, PATIENCE).await;
@@ -91,6 +92,7 @@ impl Peers for RedisEngine {
             opts.dialect,
             &user,
             &address,
+            opts.identity.ice_servers.as_deref().unwrap_or_default(),
         );
         self.list.ask_next_time(id);
         let resumed = self.list.run_in_time(resume, PATIENCE).await?;

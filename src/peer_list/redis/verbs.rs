@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::{
     answers::{
-        Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, EndedWait, EventLines, Left,
-        Libraries, Life, More, Next, OpenedSocket, Owed, Pushed, Readiness, RemovedSome, SentLast,
-        SignedInAs, SomeRooms, Space, SpaceAfterAll, Turn, WasRemoved,
+        Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, EndedWait, EventLines, Kept,
+        Left, Libraries, Life, More, Next, OpenedSocket, Owed, Pushed, Readiness, RemovedSome,
+        SentLast, SignedInAs, SomeRooms, Space, SpaceAfterAll, Turn, WasRemoved,
     },
     hash_token,
     part::Part,
@@ -75,11 +75,11 @@ verbs! {
     // How peers sign in and leave.
     in_time add_peer(
         op: &str, name: &str, door: &str, dialect: Dialect, token: &PeerToken, highest: u32,
-        protected: bool, user: &str, address: &str, network: &str,
+        protected: bool, user: &str, address: &str, ice_servers: &str, network: &str,
     ) -> SignedInAs;
     in_time resume_peer(
         op: &str, id: PeerId, token: &PeerToken, name: &str, door: &str, dialect: Dialect,
-        user: &str, address: &str,
+        user: &str, address: &str, ice_servers: &str,
     ) -> SignedInAs;
     /// The operation with this name was refused: the sign-in is undone, or never done.
     now give_up_sign_in(op: &str) -> Anything;
@@ -96,6 +96,10 @@ verbs! {
 
     // Requests of peers.
     now heartbeat(id: PeerId, token: &Proof, link: Option<u64>, lingers: bool) -> ();
+    /// As `seen`.
+    now ice_servers(
+        id: PeerId, token: &Proof, link: Option<u64>, lingers: bool,
+    ) -> Kept;
     now set_capacity(
         id: PeerId, token: &Proof, link: Option<u64>, lingers: bool, capacity: u64,
     ) -> ();
@@ -144,10 +148,10 @@ verbs! {
     /// `secret`: the hash of the key by which it may come back, or nothing.
     in_time add_unlisted(
         op: &str, secret: &str, door: &str, token: &PeerToken, highest: u32, user: &str,
-        address: &str, network: &str, channels: &[&str],
+        address: &str, ice_servers: &str, network: &str, channels: &[&str],
     ) -> CameIn;
     in_time resume_unlisted(
-        op: &str, id: PeerId, token: &PeerToken, user: &str, address: &str,
+        op: &str, id: PeerId, token: &PeerToken, user: &str, address: &str, ice_servers: &str,
     ) -> CameIn;
     now list_peer(
         op: &str, id: PeerId, name: &str, card: &Bytes, hello: &Bytes, farewell: &Bytes,
@@ -303,7 +307,9 @@ mod tests {
     /// The verbs of the script: name, whether it has a time, and arguments. The last
     /// argument may stand for all remaining ones.
     fn in_script() -> Vec<(String, bool, Vec<String>)> {
-        let verbs = SCRIPT.lines().filter_map(|line| {
+        // Arguments that go on in the next line.
+        let script = SCRIPT.replace(",\n  ", ", ");
+        let verbs = script.lines().filter_map(|line| {
             let (head, args) = line.split_once('(')?;
             let (name, timed, args) = match head.strip_prefix("function verbs.") {
                 Some(name) => (name, false, args),

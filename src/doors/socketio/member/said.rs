@@ -72,7 +72,12 @@ impl Member {
             }
             #[cfg(feature = "ice")]
             "iceServers" => {
-                let config = ice_for(&self.ice_servers, list, Some(id));
+                let config = ice_for(
+                    &self.ice_servers,
+                    list,
+                    Some(id),
+                    self.admitted.identity().ice_servers.as_deref(),
+                );
                 self.answer_with(ack, &events::json(&config)).await
             }
             _ => Ok(()),

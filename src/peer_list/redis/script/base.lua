@@ -83,6 +83,7 @@
 --   name, joined, door, dialect, protected, since, capacity
 --                        as in the list of one process
 --   user, address        who is behind it; the user without spaces (percent-encoded)
+--   ice_servers          the ICE servers that only it is told of, as JSON
 --   network              the network that it is counted for
 --   token, key           the hashes of its token, and of the key by which it comes back
 --   seen, beat, linger   its last request, its last heartbeat, and until when it counts

@@ -274,9 +274,10 @@ function Peer:refuses(token)
 end
 
 -- Who is behind it ('': not known).
-function Peer:identify(user, address)
+function Peer:identify(user, address, ice_servers)
   self:set('user', user ~= '' and user or nil)
   self:set('address', address ~= '' and address or nil)
+  self:set('ice_servers', ice_servers ~= '' and ice_servers or nil)
 end
 
 -- The refusal, if it cannot come back for this user.

@@ -14,7 +14,8 @@ local function polled(id, token)
   return peer
 end
 
-verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, protected, user, address, network)
+verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, protected, user, address, ice_servers,
+  network)
   local known_id = done_before(op)
   if known_id == GIVEN_UP then
     return { 'given up' }
@@ -28,7 +29,7 @@ verbs.add_peer = in_time(function(_, op, name, door, dialect, token, highest, pr
     return full
   end
   peer = new_peer(door, dialect, token, highest, network)
-  peer:identify(user, address)
+  peer:identify(user, address, ice_servers)
   peer:set('protected', protected == '1' and '1' or nil)
   peer:set('name', name == '' and 'peer_' .. peer.id or name)
   -- Connected until its sign-in is answered.
@@ -52,7 +53,7 @@ function verbs.give_up_sign_in(op)
   return { 'ok' }
 end
 
-verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect, user, address)
+verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect, user, address, ice_servers)
   local peer = find(id)
   if not peer or peer.is.by_socket_only or peer.is.doomed then
     return { 'gone' }
@@ -65,7 +66,7 @@ verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect,
     return { 'ok', id, moment() }
   end
   peer:begin_session()
-  peer:identify(user, address)
+  peer:identify(user, address, ice_servers)
   call('ZREM', key('bare'), id)
   peer:move(nil, peer.is.link)
   peer:set('socket', nil)
@@ -170,6 +171,14 @@ function verbs.heartbeat(id, token, link, lingers)
       peer:come_back()
     end
   end)
+end
+
+function verbs.ice_servers(id, token, link, lingers)
+  local kept
+  local answer = answer_request(id, token, link, lingers, function(peer)
+    kept = peer.is.ice_servers
+  end)
+  return kept and { 'ok', kept } or answer
 end
 
 function verbs.set_capacity(id, token, link, lingers, capacity)

@@ -10,7 +10,7 @@ local function answer_with(peer, was_known)
   return answer
 end
 
-local function returned(op, before, peer, token, user, address)
+local function returned(op, before, peer, token, user, address, ice_servers)
   local refused = peer:refuses_user(user)
   if refused then
     return refused
@@ -18,7 +18,7 @@ local function returned(op, before, peer, token, user, address)
   if not done_before(op) then
     peer:set('seen', NOW)
     peer:set_number('linger', now + LINGER)
-    peer:identify(user, address)
+    peer:identify(user, address, ice_servers)
     if peer.is.name then
       event('reconnect', '-', peer)
     end
@@ -31,7 +31,8 @@ end
 
 -- `secret`: the key by which it may come back ('': none). The last arguments are the
 -- channels that it is in from the start.
-verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, user, address, network, ...)
+verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, user, address, ice_servers,
+  network, ...)
   local done = done_before(op)
   if done == GIVEN_UP then
     return { 'given up' }
@@ -44,14 +45,14 @@ verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, 
   local known_id = secret ~= '' and call('HGET', key('keys'), secret)
   local known = known_id and find(known_id)
   if known and not known.is.doomed then
-    return returned(op, before, known, token, user, address)
+    return returned(op, before, known, token, user, address, ice_servers)
   end
   local full = refused_as_full(network)
   if full then
     return full
   end
   peer = new_peer(door, 's', token, highest, network)
-  peer:identify(user, address)
+  peer:identify(user, address, ice_servers)
   peer:set('by_socket_only', '1')
   peer:set_number('linger', now + LINGER)
   if secret ~= '' then
@@ -72,7 +73,7 @@ verbs.add_unlisted = in_time(function(before, op, secret, door, token, highest, 
   return answer_with(peer, '0')
 end)
 
-verbs.resume_unlisted = in_time(function(before, op, id, token, user, address)
+verbs.resume_unlisted = in_time(function(before, op, id, token, user, address, ice_servers)
   local peer = find(id)
   if not peer or not peer.is.by_socket_only or peer.is.doomed then
     return { 'gone' }
@@ -81,7 +82,7 @@ verbs.resume_unlisted = in_time(function(before, op, id, token, user, address)
   if refused then
     return refused
   end
-  return returned(op, before, peer, token, user, address)
+  return returned(op, before, peer, token, user, address, ice_servers)
 end)
 
 -- The cards of these peers, in order: false for peers that did not come in unlisted, ''
