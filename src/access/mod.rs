@@ -146,7 +146,7 @@ pub enum Denied {
     /// Too many clients of its address have signed in of late.
     #[error("too many sign-ins come from this address")]
     TooOften {
-        /// For so many seconds no other may.
+        /// No other may sign in for this many seconds.
         seconds: u64,
     },
     /// What would know cannot be reached.

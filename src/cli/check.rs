@@ -81,10 +81,10 @@ impl Settings {
 
     fn who_may_come_in(&self, opts: &ServerOpts) -> String {
         match (self.access.way(), &opts.app.token, &opts.app.doors[..]) {
-            (Some(way), ..) => format!("whoever {way} admits"),
-            (None, Some(_), [Door::SocketIo]) => "whoever shows TOKEN".into(),
+            (Some(way), ..) => format!("clients that {way} admits"),
+            (None, Some(_), [Door::SocketIo]) => "clients that show TOKEN".into(),
             (None, Some(_), _) => {
-                format!("{EVERYBODY}, but through Socket.IO only who shows TOKEN")
+                format!("{EVERYBODY}, but through Socket.IO only clients that show TOKEN")
             }
             (None, None, _) => EVERYBODY.into(),
         }

@@ -124,6 +124,20 @@ function certificates(t) {
   return (name) => path.join(dir, name);
 }
 
+test('a Redis in protected mode ends the start with the way out, also if its word is lost', async (t) => {
+  const denied = '-DENIED Redis is running in protected mode because protected mode is enabled.\r\n';
+  for (const close of [(client) => client.end(denied), (client) => client.resetAndDestroy()]) {
+    const server = net.createServer((client) => {
+      client.on('error', () => {});
+      close(client);
+    }).listen(0, '127.0.0.1');
+    atEnd(t, () => server.close());
+    await once(server, 'listening');
+    const [, line] = await startInVain({WEBRTC_REDIS_URL: `redis://127.0.0.1:${server.address().port}`});
+    assert.match(line, /it is in protected mode, give it a password \(requirepass\), and put that into WEBRTC_REDIS_URL/);
+  }
+});
+
 test('through TLS a Redis is trusted whose authority is given, and no other', async (t) => {
   const file = certificates(t);
   const port = await freePort();

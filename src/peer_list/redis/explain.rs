@@ -7,6 +7,10 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 /// The oldest Redis that the server works with.
 pub(super) const OLDEST: (u32, u32) = (7, 0);
 
+/// What a Redis without a password does when it is asked from another machine.
+const PROTECTED: &str = "it is in protected mode, give it a password (requirepass), and put that into \
+                         WEBRTC_REDIS_URL";
+
 /// An error of Redis in one line, with the way out.
 pub(super) fn explain(error: &RedisError) -> String {
     let text = error.to_string();
@@ -25,10 +29,15 @@ pub(super) fn explain(error: &RedisError) -> String {
                     it has them"
                 .to_owned();
         }
+        Some("DENIED") => return PROTECTED.to_owned(),
         Some("OOM") => return "it is out of memory: raise its maxmemory".to_owned(),
         _ => {}
     }
     match error.kind() {
+        // In protected mode it says why and closes at once, and the reason can be lost on the way.
+        ErrorKind::Io if error.is_connection_dropped() => {
+            format!("{text}; if {PROTECTED}")
+        }
         ErrorKind::Parse => "the server at that address is not a Redis".to_owned(),
         ErrorKind::RESP3NotSupported => too_old("a version before 6"),
         ErrorKind::Server(ServerErrorKind::NoPerm) => {
