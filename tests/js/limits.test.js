@@ -53,6 +53,8 @@ test('one connection too many is told so and closed, and those that are open go 
   }
   // What the operator asks has places of its own.
   for (const path of ['healthz', 'readyz']) assert.equal(await (await fetch(`${server.operator}/${path}`)).text(), 'ok');
+  const env = {PORT: String(server.port), WEBRTC_ADMIN_LISTEN: server.operator.replace('http://', '')};
+  assert.equal(spawnSync(BINARY, ['healthcheck'], {env}).status, 0);
   const pong = once(peer, 'pong');
   peer.ping();
   await pong;
