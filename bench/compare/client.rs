@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::tls::connector;
+use crate::handshake::connector;
 
 /// Where to connect.
 #[derive(Clone, Copy)]

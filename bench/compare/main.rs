@@ -14,6 +14,7 @@ mod churn;
 mod client;
 mod figures;
 mod floor;
+mod handshake;
 mod nodes;
 mod park;
 mod push;

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::{
     Denied, KeyError,
     fetching::{self, Unread},
-    keys::Key,
+    key::Key,
 };
 
 /// Keys are asked for again after this long: those that are gone by then are not valid any more.

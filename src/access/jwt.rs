@@ -3,11 +3,7 @@
 use jsonwebtoken::{Validation, decode, decode_header, errors::ErrorKind};
 use serde::Deserialize;
 
-use super::{
-    Denied, Grant, JwtKeys, KeyError,
-    keys::{Key, Source},
-    signatures,
-};
+use super::{Denied, Grant, JwtKeys, KeyError, key::Key, keys::Source, signatures};
 use crate::peer_list::name_for_list;
 
 /// By how much the clocks of this server and of the issuer may differ, in s.

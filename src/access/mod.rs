@@ -12,6 +12,8 @@ mod jwks;
 #[cfg(feature = "access")]
 mod jwt;
 #[cfg(feature = "access")]
+mod key;
+#[cfg(feature = "access")]
 mod keys;
 #[cfg(feature = "access")]
 mod rate;
@@ -31,7 +33,9 @@ pub use application::Application;
 #[cfg(feature = "access")]
 pub use jwt::{Jwt, JwtOpts};
 #[cfg(feature = "access")]
-pub use keys::{JwtKeys, KeyError};
+pub use key::KeyError;
+#[cfg(feature = "access")]
+pub use keys::JwtKeys;
 #[cfg(feature = "access")]
 pub use rate::SignInRate;
 
