@@ -134,6 +134,25 @@ async fn a_wait_that_is_refused_while_the_peer_is_told_takes_nothing_from_its_ow
     assert_eq!(*given.news(), message(a.id, "hi"));
 }
 
+async fn what_a_peer_heard_when_its_node_stopped_is_not_given_again(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let other = list.another_node().await;
+    let a = sign_in(&list, "a").await;
+    for body in ["one", "two"] {
+        say(&list, a, a, body).await;
+    }
+    let delivery = list.now(wait(&other, a)).await.unwrap();
+    assert_eq!(*delivery.news(), message(a, "one"));
+    delivery.done();
+    // A list of this process has no other node that could go on.
+    if engine.is_in_redis() {
+        other.end_waits();
+        other.stop().await;
+    }
+    assert_eq!(take(&list, a).await, message(a, "two"));
+    assert_nothing(&list, a).await;
+}
+
 async fn at_the_end_every_open_wait_is_answered_and_none_parks_any_more(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
@@ -234,6 +253,7 @@ every_list! {
     every_open_wait_of_a_removed_peer_ends_at_once,
     waits_that_came_while_a_peer_was_told_end_when_it_signs_out,
     a_wait_that_is_refused_while_the_peer_is_told_takes_nothing_from_its_own,
+    what_a_peer_heard_when_its_node_stopped_is_not_given_again,
     at_the_end_every_open_wait_is_answered_and_none_parks_any_more,
     a_full_mailbox_refuses_and_keeps_what_it_has,
     a_message_that_is_sent_again_with_its_number_is_delivered_once,

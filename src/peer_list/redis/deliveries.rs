@@ -131,6 +131,25 @@ impl DeliveriesHere {
             .for_each(|entry| entry.due.notify_one());
     }
 
+    /// Waits until Redis knows how all of them have ended.
+    pub async fn over(&self) {
+        loop {
+            let goes_on = self.0.lock().values().flatten().next().cloned();
+            let Some(entry) = goes_on else { return };
+            let changed = entry.changed.notified();
+            // It may have ended before.
+            if self
+                .0
+                .lock()
+                .values()
+                .flatten()
+                .any(|now| Arc::ptr_eq(now, &entry))
+            {
+                changed.await;
+            }
+        }
+    }
+
     fn remove(&self, id: PeerId, entry: &Arc<Entry>) {
         let mut all = self.0.lock();
         if let Some(entries) = all.get_mut(&id) {

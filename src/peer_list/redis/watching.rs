@@ -23,6 +23,9 @@ use crate::peer_list::{
     RoomInfo, RoomName, Rooms, Watching,
 };
 
+/// How long a node that stops reports what its peers have heard.
+const HEARD_PATIENCE: Duration = Duration::from_millis(150);
+
 /// How long a node that stops tries to tell Redis.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -153,6 +156,11 @@ impl Engine for RedisEngine {
 
     async fn stop(&self) {
         self.lists.tasks.stop();
+        let lists = self.lists.used_lists();
+        // Otherwise the shards would give other waits what peers have just heard here.
+        let heard = join_all(lists.iter().map(|list| list.deliveries.over()));
+        let _ = timeout(HEARD_PATIENCE, heard).await;
+        drop(lists);
         self.lists.drop_kept();
         join_all(self.shards().iter().map(|shard| shard.stop())).await;
     }
