@@ -138,6 +138,12 @@ test('a Redis in protected mode ends the start with the way out, also if its wor
   }
 });
 
+test('of a Redis that is not there nothing else is said', async () => {
+  const [status, line] = await startInVain({WEBRTC_REDIS_URL: `redis://127.0.0.1:${await freePort()}`});
+  assert.equal(status, 1);
+  assert.match(line, /cannot be reached: Connection refused \(os error 111\); check that it runs/);
+});
+
 test('through TLS a Redis is trusted whose authority is given, and no other', async (t) => {
   const file = certificates(t);
   const port = await freePort();

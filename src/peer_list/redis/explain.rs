@@ -35,7 +35,7 @@ pub(super) fn explain(error: &RedisError) -> String {
     }
     match error.kind() {
         // In protected mode it says why and closes at once, and the reason can be lost on the way.
-        ErrorKind::Io if error.is_connection_dropped() => {
+        ErrorKind::Io if error.is_connection_dropped() && !error.is_connection_refusal() => {
             format!("{text}; if {PROTECTED}")
         }
         ErrorKind::Parse => "the server at that address is not a Redis".to_owned(),
