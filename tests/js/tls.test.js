@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import {execFile, execFileSync, spawnSync} from 'node:child_process';
 import {once} from 'node:events';
-import {copyFileSync, renameSync, writeFileSync} from 'node:fs';
+import {copyFileSync, readFileSync, renameSync, writeFileSync} from 'node:fs';
 import https from 'node:https';
 import net from 'node:net';
 import path from 'node:path';
@@ -237,4 +237,33 @@ test('settings of TLS that cannot be used end the start', async (t) => {
     assert.equal(status, 2);
     assert.match(line, said);
   }
+});
+
+const page = readFileSync(new URL('../../docs/tls.md', import.meta.url), 'utf8');
+const blocks = (kind) => [...page.matchAll(new RegExp(`\`\`\`${kind}\n([^]*?)\`\`\``, 'g'))].map(([, text]) => text);
+
+test('what docs/tls.md shows to try it works', async (t) => {
+  const folder = directory(t, 'docs');
+  const [, trial] = blocks('sh');
+  const [make, ask] = [/^openssl[^]*?cert\.pem$/m, /^curl .*$/m].map((part) => part.exec(trial)[0]);
+  await run('sh', ['-c', make], {cwd: folder});
+  const files = {WEBRTC_TLS_CERT: path.join(folder, 'cert.pem'), WEBRTC_TLS_KEY: path.join(folder, 'key.pem')};
+  const server = await startNode(t, {...files, WEBRTC_TLS_PORT: '0'});
+  const port = server.log.find((line) => line.tls).tls.split(':').at(-1);
+  const {stdout} = await run('sh', ['-c', ask.replace('3443', port)], {cwd: folder});
+  assert.equal(stdout, 'ok');
+});
+
+test('Caddy and HAProxy take the settings of docs/tls.md', async (t) => {
+  const folder = directory(t, 'docs');
+  const env = {...process.env, PATH: `${process.env.PATH}:/usr/sbin`, HOME: folder};
+  const caddyfile = path.join(folder, 'Caddyfile');
+  writeFileSync(caddyfile, blocks('caddyfile')[0]);
+  await run('caddy', ['adapt', '--config', caddyfile, '--adapter', 'caddyfile'], {env});
+  const {cert, key} = certificate(folder);
+  const both = path.join(folder, 'both.pem');
+  writeFileSync(both, readFileSync(cert, 'utf8') + readFileSync(key, 'utf8'));
+  const settings = path.join(folder, 'haproxy.cfg');
+  writeFileSync(settings, blocks('haproxy')[0].replace('/etc/haproxy/example.org.pem', both));
+  await run('haproxy', ['-c', '-f', settings], {env});
 });
