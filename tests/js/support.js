@@ -270,7 +270,9 @@ export async function socketIoClient(t, url, {version = 4, ...options} = {}) {
 export async function readyClient(t, server, name, options) {
   const client = await socketIoClient(t, server.http, options);
   client.socket.emit('ready', name, 'tester');
-  const [greeting] = await client.message.next();
+  // Before it is ready it hears of others that are.
+  let greeting;
+  do [greeting] = await client.message.next(); while (greeting.target !== name);
   return {...client, name, greeting};
 }
 
