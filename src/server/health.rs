@@ -64,7 +64,7 @@ pub enum HealthError {
         /// The error of the connection.
         source: io::Error,
     },
-    /// The server answers something else than 200.
+    /// The server answers neither 200 nor that it is full.
     #[error("{address} is not healthy: it answered {status:?}")]
     Unhealthy {
         /// Where it was asked.

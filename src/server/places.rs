@@ -86,8 +86,18 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(super) struct Open {
     pub _token: TaskTrackerToken,
-    /// Those of operators are not counted.
-    pub _place: Option<Place>,
+    pub _place: Place,
+}
+
+#[cfg(test)]
+impl Open {
+    /// The only connection of a server.
+    pub fn alone() -> Self {
+        Self {
+            _token: tokio_util::task::TaskTracker::new().token(),
+            _place: Places::new(&ServeOpts::default()).take(None).unwrap(),
+        }
+    }
 }
 
 #[cfg(test)]

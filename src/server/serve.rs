@@ -167,7 +167,7 @@ async fn accept_until(
             idle_timeout: opts.idle_timeout,
             open: Open {
                 _token: connections.token(),
-                _place: Some(place),
+                _place: place,
             },
         };
         let dropping = dropping.clone();

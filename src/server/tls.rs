@@ -152,12 +152,6 @@ impl ResolvesServerCert for Current {
     }
 }
 
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tls").field(&self.opts).finish()
-    }
-}
-
 /// The certificate of a server, and how it shakes hands.
 pub(super) struct Tls {
     opts: TlsOpts,
@@ -167,6 +161,12 @@ pub(super) struct Tls {
     /// Why the files could not be read the last time, and whether the log says so.
     unread: Option<(String, bool)>,
     acceptor: Acceptor,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tls").field(&self.opts).finish()
+    }
 }
 
 /// Shakes hands with clients.
@@ -246,9 +246,7 @@ impl Tls {
         }
         self.seen = read;
     }
-}
 
-impl Tls {
     fn unread(&mut self, why: String, asked: bool) {
         if self.is_news(&why, asked) {
             error!(why, "the old certificate stays");

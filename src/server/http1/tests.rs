@@ -7,7 +7,6 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     time::sleep,
 };
-use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::{
@@ -61,10 +60,7 @@ fn connect(peer_list: &TimeoutPeerList, opts: SignalOpts) -> DuplexStream {
 /// this many bytes on their way.
 fn connect_to(app: Router, capacity: usize) -> DuplexStream {
     let (client, stream) = duplex(capacity);
-    let open = Open {
-        _token: TaskTracker::new().token(),
-        _place: None,
-    };
+    let open = Open::alone();
     tokio::spawn(serve(
         stream,
         None,

@@ -248,10 +248,7 @@ async fn the_head_and_the_body_of_a_reply_leave_in_one_write() {
         writes: writes.clone(),
     };
     let app = app(list.clone(), AppOpts::default());
-    let open = Open {
-        _token: TaskTracker::new().token(),
-        _place: None,
-    };
+    let open = Open::alone();
     tokio::spawn(serve(
         stream,
         None,
