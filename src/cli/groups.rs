@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::filter::Targets;
 
 use super::{
-    ConfigError,
+    ConfigError, memory,
     values::{self, Doors, Networks, Port, Rate, WaitLimit, in_milliseconds},
 };
 use crate::{
@@ -135,11 +135,26 @@ pub(super) struct Peers {
     /// The size of a mailbox; each message counts 256 bytes more than its own
     #[arg(long, env = "WEBRTC_MAX_PENDING_BYTES", value_name = "BYTES", default_value_t = HeartbeatOpts::default().max_pending_bytes, value_parser = values::bytes)]
     pub max_pending_bytes: usize,
+
+    /// How much memory all clients together can make the server hold; at almost this much,
+    /// peers that do not read are removed, and beyond it messages and sign-ins get a 503
+    /// [default: 1 GiB, or half of what this process may use, if that is less]
+    #[arg(long, env = "WEBRTC_MAX_BUFFERED_BYTES", value_name = "BYTES", value_parser = values::count)]
+    max_buffered_bytes: Option<usize>,
 }
 
 impl Peers {
+    /// How much memory clients can make the server hold, in bytes.
+    pub fn max_buffered_bytes(&self) -> usize {
+        self.max_buffered_bytes.unwrap_or_else(|| {
+            let most = HeartbeatOpts::default().max_buffered_bytes;
+            memory::allowed().map_or(most, |allowed| most.min(allowed / 2))
+        })
+    }
+
     pub fn opts(&self) -> HeartbeatOpts {
         HeartbeatOpts {
+            max_buffered_bytes: self.max_buffered_bytes(),
             timeout_period: self.heartbeat_ms,
             gc_interval: self.heartbeat_gc_ms,
             any_request: self.heartbeat_any_request,

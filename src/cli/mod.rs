@@ -8,6 +8,7 @@ mod explain;
 mod groups;
 mod host_variable;
 mod ice;
+mod memory;
 mod secret_files;
 mod values;
 
@@ -209,6 +210,16 @@ impl Settings {
                 "WEBRTC_MAX_PENDING_BYTES (--max-pending-bytes) is too small: expected at least \
                  {needed} ({MESSAGE_OVERHEAD_BYTES} more than WEBRTC_MAX_MESSAGE_BYTES), got {}",
                 self.peers.max_pending_bytes
+            )));
+        }
+        let (most, mailbox) = (
+            self.peers.max_buffered_bytes(),
+            self.peers.max_pending_bytes,
+        );
+        if most < mailbox {
+            return Err(ConfigError(format!(
+                "WEBRTC_MAX_BUFFERED_BYTES (--max-buffered-bytes) is too small: expected at least \
+                 {mailbox} (WEBRTC_MAX_PENDING_BYTES), got {most}"
             )));
         }
         let timeout = self.peers.heartbeat_ms;

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Added, Caller, Card, Delivery, EventCursor, HeartbeatOpts, Identity, Lines, Listing, LogEvents,
-    PeerEvents, PeerId, PeerInfo, PeerToken, Reason, Refusal, RoomInfo, RoomName, SignInOpts,
-    SignedIn, Unlisted,
+    Added, Buffered, Caller, Card, Delivery, EventCursor, HeartbeatOpts, Held, Identity, Lines,
+    Listing, LogEvents, PeerEvents, PeerId, PeerInfo, PeerToken, Reason, Refusal, RoomInfo,
+    RoomName, SignInOpts, SignedIn, Unlisted,
 };
 
 /// How long a wait lasts, and which messages its client has.
@@ -279,6 +279,9 @@ pub trait Watching {
     /// Refusals: [`Full`](Refusal::Full), [`RoomFull`](Refusal::RoomFull).
     fn has_space(&self, coming: usize) -> Result<(), Refusal>;
 
+    /// What clients make this process hold.
+    fn buffered(&self) -> &Arc<Buffered>;
+
     /// The ids of all signed-in peers, oldest sign-in first.
     fn peer_ids(&self) -> Vec<PeerId>;
 
@@ -407,6 +410,10 @@ pub trait OpenSocket: fmt::Debug + Send + Sync {
     /// [`News::Nothing`](super::News::Nothing) when the server stops; with
     /// [`News::Replaced`](super::News::Replaced) when another socket has taken over.
     async fn wait(&self) -> Delivery;
+
+    /// What the door has taken off the mailbox and not written yet: it counts in the
+    /// peer's share ([`HeartbeatOpts::max_pending_bytes`]). A list in Redis does not know of it.
+    fn holds(&self, outgoing: Arc<Held>);
 
     /// Ready when the peer is to hear nothing any more: what is being written to it is to
     /// be given up.

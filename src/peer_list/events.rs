@@ -69,7 +69,8 @@ pub enum Reason {
     TimedOut,
     /// Its socket closed.
     Closed,
-    /// Its socket is open, but the peer does not read.
+    /// Its socket is open, but the peer does not read; or it reads nothing while clients make
+    /// the server hold almost as much as it may.
     NotReading,
     /// The operator removed it.
     Kicked,

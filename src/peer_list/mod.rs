@@ -11,6 +11,7 @@
 //! | `memory/`, `redis/` | the two engines |
 //! | the others | what both engines share |
 
+mod buffered;
 mod delivery;
 mod engine;
 mod event_log;
@@ -35,6 +36,7 @@ mod unlisted;
 
 use std::time::Duration;
 
+pub use buffered::{Buffered, Cost, Held};
 pub use delivery::{Delivery, News, Receipt};
 pub use engine::{
     Channels, Engine, Mail, OpenRequest, OpenSocket, Peers, Presence, Rooms, SendOpts, WaitOpts,
@@ -87,6 +89,10 @@ pub struct HeartbeatOpts {
     /// together; with several shards in Redis, in each of them. A peer that comes back from
     /// another address is counted where it came from first. None: any number. Default: None.
     pub max_peers_per_network: Option<usize>,
+    /// How much memory clients can make this process hold, in bytes ([`Buffered`]). When
+    /// little is left, peers that hold much and read nothing are removed; when nothing is
+    /// left, messages and sign-ins are refused. Default: 1 GiB.
+    pub max_buffered_bytes: usize,
 }
 
 impl Default for HeartbeatOpts {
@@ -99,6 +105,7 @@ impl Default for HeartbeatOpts {
             max_peers: 100_000,
             max_room_peers: None,
             max_peers_per_network: None,
+            max_buffered_bytes: 1 << 30,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! A page of the roster: some of its lines, as text in which single lines come, go
 //! and change their STATUS without the others being written again.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Dialect, PeerId};
+use super::{Buffered, Dialect, PeerId};
 
 /// The flag byte stands this far from the end of its line: `..,1\n`.
 const FLAG_FROM_LINE_END: usize = 2;
@@ -149,17 +149,17 @@ impl Page {
     }
 
     /// The lines, newest first.
-    pub fn snapshot(&mut self) -> Bytes {
+    pub fn snapshot(&mut self, buffered: &Arc<Buffered>) -> Bytes {
         let lines = &self.text[self.start..];
         self.snapshot
-            .get_or_insert_with(|| Bytes::copy_from_slice(lines))
+            .get_or_insert_with(|| buffered.share_anyway(Bytes::copy_from_slice(lines)))
             .clone()
     }
 
     /// As [`Page::snapshot`], in three parts: the lines before one peer's, that peer's,
     /// and those after it.
-    pub fn snapshot_around(&mut self, index: usize) -> [Bytes; 3] {
-        let lines = self.snapshot();
+    pub fn snapshot_around(&mut self, index: usize, buffered: &Arc<Buffered>) -> [Bytes; 3] {
+        let lines = self.snapshot(buffered);
         let slot = &self.slots[index];
         let start = lines.len() - slot.flag + FLAG_FROM_LINE_END - slot.line;
         let end = start + slot.line;
@@ -172,7 +172,7 @@ impl Page {
 
     /// As [`Page::snapshot`], except that peers which joined after a version count as
     /// connected. None if that makes no difference.
-    pub fn announcement(&mut self, heard: u64) -> Option<Bytes> {
+    pub fn announcement(&mut self, heard: u64, buffered: &Arc<Buffered>) -> Option<Bytes> {
         if self
             .slots
             .back()
@@ -180,7 +180,7 @@ impl Page {
         {
             return None;
         }
-        let lines = self.snapshot();
+        let lines = self.snapshot(buffered);
         let mut patched: Option<Vec<u8>> = None;
         for slot in self.slots.iter().rev().take_while(|s| s.joined > heard) {
             let flag = lines.len() - slot.flag;
@@ -188,7 +188,7 @@ impl Page {
                 patched.get_or_insert_with(|| lines.to_vec())[flag] = b'1';
             }
         }
-        patched.map(Bytes::from)
+        patched.map(|patched| buffered.share_anyway(patched.into()))
     }
 
     fn prepend(&mut self, lines: &[u8]) {

@@ -47,6 +47,10 @@ pub enum Refusal {
     /// The receiver's mailbox is full.
     #[error("the receiver's mailbox is full")]
     MailboxFull,
+    /// Clients make this server hold
+    /// [`HeartbeatOpts::max_buffered_bytes`](super::HeartbeatOpts::max_buffered_bytes).
+    #[error("the server holds as much as it may")]
+    OutOfMemory,
     /// A message with a higher number was accepted from this sender before.
     #[error("a later message of this sender has been accepted")]
     OutOfOrder,

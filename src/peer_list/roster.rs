@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Dialect, Lines, PeerId,
+    Buffered, Dialect, Lines, PeerId,
     page::{Connected, Page},
 };
 
@@ -45,11 +45,14 @@ pub(super) struct Roster {
     /// there is a peer of the bare dialect to read it.
     log: VecDeque<Change>,
     bare_peers: usize,
+    /// Counts the lines that were handed out.
+    buffered: Arc<Buffered>,
 }
 
 impl Roster {
-    pub fn new() -> Self {
+    pub fn new(buffered: &Arc<Buffered>) -> Self {
         Self {
+            buffered: buffered.clone(),
             pages: VecDeque::new(),
             peers: 0,
             snapshot: None,
@@ -59,6 +62,12 @@ impl Roster {
             log: VecDeque::new(),
             bare_peers: 0,
         }
+    }
+
+    /// An empty list in place of this one.
+    #[cfg(feature = "redis")]
+    pub fn anew(&self) -> Self {
+        Self::new(&self.buffered)
     }
 
     /// The current version of the list.
@@ -154,7 +163,7 @@ impl Roster {
         self.expire(now);
         let pages = self.pages.iter_mut().rev();
         self.snapshot
-            .get_or_insert_with(|| pages.map(Page::snapshot).collect())
+            .get_or_insert_with(|| pages.map(|page| page.snapshot(&self.buffered)).collect())
             .clone()
     }
 
@@ -164,10 +173,12 @@ impl Roster {
         let Some((at, index)) = self.find(joined) else {
             return list;
         };
-        let [before, own, after] = self.pages[at].snapshot_around(index);
-        let newer = self.pages.range_mut(at + 1..).map(Page::snapshot);
+        let buffered = &self.buffered;
+        let snapshot = |page: &mut Page| page.snapshot(buffered);
+        let [before, own, after] = self.pages[at].snapshot_around(index, buffered);
+        let newer = self.pages.range_mut(at + 1..).map(snapshot);
         let newer: Vec<_> = newer.collect();
-        let older = self.pages.range_mut(..at).rev().map(Page::snapshot);
+        let older = self.pages.range_mut(..at).rev().map(snapshot);
         let others = newer.into_iter().rev().chain([before, after]).chain(older);
         [own].into_iter().chain(others).collect()
     }
@@ -183,10 +194,11 @@ impl Roster {
             return announcement.clone();
         }
         let mut is_patched = false;
+        let buffered = &self.buffered;
         let announcement = self.pages.iter_mut().rev().map(|page| {
-            let patched = page.announcement(heard);
+            let patched = page.announcement(heard, buffered);
             is_patched |= patched.is_some();
-            patched.unwrap_or_else(|| page.snapshot())
+            patched.unwrap_or_else(|| page.snapshot(buffered))
         });
         let announcement: Lines = announcement.collect();
         if !is_patched {

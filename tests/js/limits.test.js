@@ -9,7 +9,7 @@ import {test} from 'node:test';
 
 import WebSocket from 'ws';
 
-import {BINARY, atEnd, clients, nodeOf, ownClient, startNode, startServer, until} from './support.js';
+import {BINARY, atEnd, clients, eventStream, nodeOf, ownClient, pause, pollingPeer, startNode, startServer, told, until} from './support.js';
 
 /** A GET from another address of this machine, on a connection of its own. */
 function getFrom(address, server, target, headers = {}) {
@@ -176,4 +176,83 @@ test('who guesses tokens at /connections is counted like one that signs in', asy
   const server = await startNode(t, {WEBRTC_ACCESS_TOKEN: 'x', WEBRTC_SIGN_INS_PER_IP: '2/h'});
   const guess = async (token) => (await getFrom('127.0.0.1', server, `/connections?access_token=${token}`)).status;
   assert.deepEqual([await guess('a'), await guess('b'), await guess('x')], [401, 401, 429]);
+});
+
+/** POSTs whose bodies do not end, of this many bytes, until the server refuses one. */
+async function unfinishedPosts(t, server, target, bytes) {
+  const posts = [];
+  for (let status = ''; !status; assert.ok(posts.length < 100)) {
+    const [socket] = await idleConnections(t, server, 1);
+    posts.push(socket);
+    const head = `POST ${target} HTTP/1.1\r\nHost: x\r\nContent-Length: ${bytes + 1}\r\n\r\n`;
+    socket.write(head + 'x'.repeat(bytes));
+    // One that is refused later does no harm.
+    status = await Promise.race([once(socket, 'data').then(String), pause(50).then(() => '')]);
+    if (status) assert.match(status, /^HTTP\/1.1 503 /);
+  }
+  return posts;
+}
+
+test('when clients make the server hold all it may, nothing more is taken, and what was goes on', async (t) => {
+  const server = await startNode(t, {WEBRTC_MAX_BUFFERED_BYTES: String(3 << 20), WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const [a, b] = [await pollingPeer(server, 'a'), await pollingPeer(server, 'b')];
+  const send = (body) => fetch(`${server.http}/message?peer_id=${a.id}&to=${b.id}`, {method: 'POST', body});
+  assert.equal((await send('kept')).status, 200);
+  const socket = new WebSocket(`${server.ws}/`);
+  atEnd(t, () => socket.terminate());
+  await once(socket, 'message');
+  const posts = [];
+  for (const bytes of [400_000, 40_000]) {
+    posts.push(...await unfinishedPosts(t, server, `/message?peer_id=${a.id}&to=${b.id}`, bytes));
+  }
+
+  assert.equal((await getFrom('127.0.0.1', server, '/sign_in?peer_name=c')).status, 503);
+  const more = 'x'.repeat(100_000);
+  const refused = await send(more);
+  assert.equal(refused.status, 503);
+  assert.equal(refused.headers.get('retry-after'), '1');
+  assert.equal(refused.headers.get('x-error'), null);
+  assert.match(await refused.text(), one);
+  const closed = once(socket, 'close');
+  socket.send(JSON.stringify({receiverId: a.id, more}));
+  assert.equal((await closed)[0], 1013);
+  const upgrade = new WebSocket(`${server.ws}/`);
+  upgrade.on('error', () => {});
+  const [, answer] = await once(upgrade, 'unexpected-response');
+  assert.equal(answer.statusCode, 503);
+  answer.destroy();
+  for (const transport of ['polling', 'websocket']) {
+    const late = clients[4](server.http, {forceNew: true, reconnection: false, transports: [transport]});
+    atEnd(t, () => late.close());
+    await once(late, 'connect_error');
+  }
+
+  // Waits, heartbeats and sign-outs go on, and what was accepted is there.
+  assert.equal((await b.message()).text, 'kept');
+  assert.equal((await fetch(`${server.http}/heartbeat?peer_id=${a.id}`)).status, 200);
+  for (const post of posts) post.destroy();
+  await until(async () => (await send(more)).status === 200);
+});
+
+test('peers that read nothing are removed when little is left, the largest first', async (t) => {
+  const server = await startNode(t, {
+    WEBRTC_MAX_BUFFERED_BYTES: String(4 << 20), WEBRTC_HEARTBEAT_MS: '60000', WEBRTC_ADMIN_LISTEN: '127.0.0.1:0',
+  });
+  const events = await eventStream(t, server);
+  const peers = ['a', 'small', 'large', 'other'].map((name) => pollingPeer(server, name));
+  const [a, small, large, other] = await Promise.all(peers);
+  assert.equal(await a.send(small.id, 'x'.repeat(1000)), 200);
+  for (let number = 0; number < 3; number += 1) assert.equal(await a.send(large.id, 'x'.repeat(500_000)), 200);
+  // Beyond seven eighths, which is too soon at first: this one holds more, but not for long.
+  for (let number = 0; number < 5; number += 1) await a.send(other.id, 'x'.repeat(500_000));
+  const isGone = async () => {
+    await other.message();
+    await a.send(other.id, 'x'.repeat(500_000));
+    return (await fetch(`${server.operator}/peers/${large.id}`)).status === 404;
+  };
+  await until(isGone);
+  let event;
+  do event = await events.next(); while (event.event !== 'disconnect');
+  assert.deepEqual(told(event), ['disconnect', Number(large.id), 'closed']);
+  for (const {id} of [small, other]) assert.equal((await fetch(`${server.operator}/peers/${id}`)).status, 200);
 });

@@ -14,9 +14,10 @@ BINARY = ROOT / TARGET / "debug" / "signal-http-heartbeat"
 
 
 class Port(int):
-    """The port of a server, and that of its operator's API if it has one."""
+    """The port of a server, its process, and the port of its operator's API if it has one."""
 
     operator = None
+    pid = None
 
 
 def port_of(address):
@@ -37,6 +38,7 @@ def running_server(**variables):
             ready = json.loads(process.stdout.readline())
             assert ready["message"] == "ready"
             port = Port(port_of(ready["address"]))
+            port.pid = process.pid
             if "operator" in ready:
                 port.operator = port_of(ready["operator"])
             yield port

@@ -30,7 +30,9 @@ use tower::{service_fn, util::option_layer};
 pub use super::kit::{AllowedRooms, Cors, SignalOpts, TrustedProxies};
 
 use super::kit::{
-    Coming, Gate, RequestError, RoomDoors, Transport, body, cors_layer, guard, list_of_room,
+    Coming, Gate, RequestError, RoomDoors, Transport,
+    body::{self, Whole},
+    cors_layer, guard, list_of_room,
     log::names_peer,
     only,
     query::Query,
@@ -295,10 +297,13 @@ fn message(
         let open = ids.and_then(|(from, to, proof)| Ok((door.open(from, proof, transport)?, to)));
         // Read before any answer, also before an error: if the server hangs up while a
         // POST is in flight, the native client is reset.
-        let body = body::read(body, door.opts.max_message_bytes).await;
+        let limit = door.opts.max_message_bytes;
+        let body = body::read(body, limit, door.peer_list.buffered()).await;
         let (open, to) = open?;
         let sent = match (number, body) {
-            (Ok(number), Ok(body)) => Ok(open.send(to, body, SendOpts::numbered(number)).await?),
+            (Ok(number), Ok(Whole { bytes, .. })) => {
+                Ok(open.send(to, bytes, SendOpts::numbered(number)).await?)
+            }
             (Err(error), _) | (_, Err(error)) => match open.seen().await {
                 Ok(()) | Err(Refusal::Unavailable) => Err(error),
                 Err(refusal) => return Err(refusal.into()),

@@ -4,18 +4,20 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::timeout;
 
 use super::RequestError;
-use crate::peer_list::{Lines, Receipt};
+use crate::peer_list::{Buffered, Held, Lines, Receipt};
 
 /// A body that is too large is read and discarded up to this many times the limit before
 /// it is refused: a client that is still sending when the answer comes sees a reset in
@@ -29,13 +31,30 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// At most this much memory is reserved because of a Content-Length alone.
 const TRUSTED: usize = 64 * 1024;
 
+/// A body that was read.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub bytes: Bytes,
+    /// Counts it while this lives, if it did not come at once.
+    #[cfg_attr(not(feature = "socketio"), expect(dead_code))]
+    pub held: Option<Held>,
+}
+
 /// Reads a body of at most `limit` bytes.
-pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, RequestError> {
-    let read = timeout(PATIENCE, read_patiently(body, limit)).await;
+pub(crate) async fn read(
+    body: Body,
+    limit: usize,
+    buffered: &Arc<Buffered>,
+) -> Result<Whole, RequestError> {
+    let read = timeout(PATIENCE, read_patiently(body, limit, buffered)).await;
     read.unwrap_or(Err(RequestError::BodyTooSlow))
 }
 
-async fn read_patiently(mut body: Body, limit: usize) -> Result<Bytes, RequestError> {
+async fn read_patiently(
+    mut body: Body,
+    limit: usize,
+    buffered: &Arc<Buffered>,
+) -> Result<Whole, RequestError> {
     let discarded = limit.saturating_mul(DISCARDED);
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > discarded {
@@ -45,7 +64,17 @@ async fn read_patiently(mut body: Body, limit: usize) -> Result<Bytes, RequestEr
     // buffer alive while the message waits in a mailbox that counts only its bytes.
     let mut bytes = Vec::with_capacity(announced.min(limit).min(TRUSTED));
     let mut length: usize = 0;
-    while let Some(frame) = body.frame().await {
+    let mut held: Option<Held> = None;
+    loop {
+        let frame = match body.frame().now_or_never() {
+            Some(frame) => frame,
+            None => {
+                let held = held.get_or_insert_with(|| buffered.hold());
+                held.grow_to(bytes.capacity())?;
+                body.frame().await
+            }
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| RequestError::BrokenBody)?;
         let Some(data) = frame.data_ref() else {
             continue;
@@ -60,7 +89,10 @@ async fn read_patiently(mut body: Body, limit: usize) -> Result<Bytes, RequestEr
     if length > limit {
         return Err(RequestError::TooLarge { limit });
     }
-    Ok(bytes.into_boxed_slice().into())
+    Ok(Whole {
+        bytes: bytes.into_boxed_slice().into(),
+        held,
+    })
 }
 
 /// The lines of the list as the body of a reply, part by part. `receipt`: what to tell
@@ -133,5 +165,42 @@ impl Drop for Written {
         {
             receipt.written();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt, stream};
+    use tokio_test::{assert_pending, task};
+
+    use super::*;
+
+    fn parts(parts: &[usize]) -> Vec<Result<Bytes, Infallible>> {
+        let bytes = |length: &usize| Ok(vec![b'x'; *length].into());
+        parts.iter().map(bytes).collect()
+    }
+
+    #[tokio::test]
+    async fn what_has_come_of_a_body_counts_while_the_rest_is_awaited() {
+        let buffered = Buffered::new(10_000);
+        let begun = stream::iter(parts(&[3000, 2000])).chain(stream::pending());
+        let mut reading = task::spawn(read(Body::from_stream(begun), 9000, &buffered));
+        assert_pending!(reading.poll());
+        assert!((5000..9000).contains(&buffered.bytes()), "{buffered:?}");
+        // The next one finds no room.
+        let begun = stream::iter(parts(&[6000])).chain(stream::pending());
+        let mut other = task::spawn(read(Body::from_stream(begun), 9000, &buffered));
+        let refused = tokio_test::assert_ready!(other.poll());
+        assert_eq!(refused.err(), Some(RequestError::OutOfMemory));
+        drop(reading);
+        assert_eq!(buffered.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_comes_at_once_is_read_even_if_nothing_is_left() {
+        let body = Body::from_stream(stream::iter(parts(&[300, 200])));
+        let whole = read(body, 9000, &Buffered::new(0)).await.unwrap();
+        assert_eq!(whole.bytes.len(), 500);
+        assert!(whole.held.is_none());
     }
 }

@@ -72,6 +72,8 @@ pub(crate) enum RequestError {
     Conflict(Refusal),
     /// The peer list is on another machine and cannot be reached.
     Unavailable,
+    /// Clients make the server hold as much as it may.
+    OutOfMemory,
     TooLarge {
         limit: usize,
     },
@@ -141,9 +143,11 @@ impl RequestError {
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NetworkFull => StatusCode::TOO_MANY_REQUESTS,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ServerFull | Self::RoomFull | Self::MailboxFull | Self::Unavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::ServerFull
+            | Self::RoomFull
+            | Self::MailboxFull
+            | Self::Unavailable
+            | Self::OutOfMemory => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -211,6 +215,9 @@ impl RequestError {
                 "the peer list cannot be reached, or its Redis is out of memory: try again soon"
                     .into()
             }
+            Self::OutOfMemory => {
+                "the server holds as many messages as it may: try again soon".into()
+            }
             Self::TooLarge { limit } => {
                 format!("the message is too large: send at most {limit} bytes")
             }
@@ -263,7 +270,8 @@ impl RequestError {
             | Self::RoomFull
             | Self::NetworkFull
             | Self::MailboxFull
-            | Self::Unavailable => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
+            | Self::Unavailable
+            | Self::OutOfMemory => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             #[cfg(feature = "operator")]
             Self::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::Denied(Denied::TooOften { seconds }) => {
@@ -339,6 +347,7 @@ impl From<Refusal> for RequestError {
             Refusal::OutOfOrder => Self::OutOfOrder,
             Refusal::NameTaken | Refusal::TooManyNames => Self::Conflict(refusal),
             Refusal::Unavailable => Self::Unavailable,
+            Refusal::OutOfMemory => Self::OutOfMemory,
         }
     }
 }

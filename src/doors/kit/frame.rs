@@ -11,6 +11,7 @@ use std::{
     io::{self, Cursor, IoSlice},
     mem::MaybeUninit,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -24,6 +25,8 @@ use tungstenite::protocol::frame::{
     FrameHeader,
     coding::{CloseCode, Control, Data, OpCode},
 };
+
+use crate::peer_list::{Buffered, Held};
 
 /// A message that is too large is read and discarded up to this many times the limit, so
 /// that its sender sees the reason and not a reset.
@@ -72,6 +75,8 @@ pub(crate) enum Unreadable {
     NotAFrame,
     /// The message was not complete in time.
     TooSlow,
+    /// Clients make the server hold as much as it may.
+    OutOfMemory,
 }
 
 impl Unreadable {
@@ -83,6 +88,7 @@ impl Unreadable {
             Self::NotUtf8 => (CloseCode::Invalid, "the text is not UTF-8"),
             Self::NotAFrame => (CloseCode::Protocol, "not a WebSocket frame"),
             Self::TooSlow => (CloseCode::Policy, "the message took too long"),
+            Self::OutOfMemory => (CloseCode::Again, "try again soon"),
         }
     }
 }
@@ -94,6 +100,7 @@ pub(crate) struct Reader<S> {
     buffer: BytesMut,
     /// The largest message, in bytes.
     limit: usize,
+    buffered: Arc<Buffered>,
 }
 
 /// The fragments of a message that have come so far.
@@ -104,6 +111,7 @@ struct Partial {
     length: usize,
     /// When the message has to be complete.
     end: Instant,
+    held: Held,
 }
 
 impl Partial {
@@ -117,8 +125,9 @@ impl Partial {
 }
 
 impl<S: AsyncRead + Unpin> Reader<S> {
-    pub fn new(stream: S, limit: usize) -> Self {
+    pub fn new(stream: S, limit: usize, buffered: Arc<Buffered>) -> Self {
         Self {
+            buffered,
             stream,
             buffer: BytesMut::new(),
             limit,
@@ -143,7 +152,9 @@ impl<S: AsyncRead + Unpin> Reader<S> {
                         return Err(Unreadable::NotAFrame);
                     }
                     let mut payload = Vec::new();
-                    self.payload(length, mask, &mut payload, usize::MAX).await?;
+                    let nothing = self.buffered.hold();
+                    self.payload(length, mask, &mut payload, usize::MAX, &nothing)
+                        .await?;
                     return control_message(control, payload.into());
                 }
                 OpCode::Data(kind) => {
@@ -154,6 +165,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
                             bytes: Vec::new(),
                             length: 0,
                             end: Instant::now() + MESSAGE_PATIENCE,
+                            held: self.buffered.hold(),
                         }),
                         _ => return Err(Unreadable::NotAFrame),
                     };
@@ -163,9 +175,13 @@ impl<S: AsyncRead + Unpin> Reader<S> {
                         return Err(Unreadable::TooLarge);
                     }
                     let mut bytes = std::mem::take(&mut partial.bytes);
-                    let payload = self.payload(length as u64, mask, &mut bytes, self.limit);
+                    let (limit, held) = (self.limit, &partial.held);
+                    let payload = self.payload(length as u64, mask, &mut bytes, limit, held);
                     partial.in_time(payload).await?;
                     partial.bytes = bytes;
+                    if !header.is_final {
+                        count(&partial.held, &partial.bytes)?;
+                    }
                 }
             }
             if header.is_final
@@ -206,19 +222,21 @@ impl<S: AsyncRead + Unpin> Reader<S> {
     }
 
     /// Appends the payload of a frame to `into`, up to `limit` bytes in all; the rest is
-    /// discarded.
+    /// discarded. `held`: counts it while more has to be waited for.
     async fn payload(
         &mut self,
         length: u64,
         mask: [u8; 4],
         into: &mut Vec<u8>,
         limit: usize,
+        held: &Held,
     ) -> Result<(), Unreadable> {
         let mut left = usize::try_from(length).map_err(|_| Unreadable::TooLarge)?;
         let mut at = 0;
         into.reserve_exact(left.min(TRUSTED).min(limit.saturating_sub(into.len())));
         while left > 0 {
             if self.buffer.is_empty() {
+                count(held, into)?;
                 let room = limit.saturating_sub(into.len()).min(left);
                 if room >= READ_STEP {
                     let start = into.len();
@@ -269,6 +287,12 @@ impl<S: AsyncRead + Unpin> Reader<S> {
 /// The fragments of a message. Control frames may come between them.
 #[derive(Default)]
 pub(crate) struct Fragments(Option<Partial>);
+
+/// Counts what has come of a message.
+fn count(held: &Held, bytes: &Vec<u8>) -> Result<(), Unreadable> {
+    let grown = held.grow_to(bytes.capacity());
+    grown.map_err(|_| Unreadable::OutOfMemory)
+}
 
 fn control_message(control: Control, payload: Bytes) -> Result<Message, Unreadable> {
     Ok(match control {

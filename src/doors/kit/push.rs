@@ -1,11 +1,15 @@
 //! What all push doors share: a peer that is connected while its socket is open, hears
 //! everything through it, and is removed if it does not read.
 
+#[cfg(feature = "socketio")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Uri};
 
 use super::{RequestError, log::names_peer, query::Query};
+#[cfg(feature = "socketio")]
+use crate::peer_list::Held;
 use crate::peer_list::{
     Delivery, News, OpenSocket, PeerId, PeerToken, Reason, Refusal, TimeoutPeerList,
 };
@@ -48,6 +52,12 @@ impl PushPeer {
         names_peer(id);
         let list = list.clone();
         Ok(Self { list, id, socket })
+    }
+
+    /// Counts in the peer's share what its door has for it.
+    #[cfg(feature = "socketio")]
+    pub fn holds(&self, outgoing: &Arc<Held>) {
+        self.socket.holds(outgoing.clone());
     }
 
     /// Waits for the next news for the peer.

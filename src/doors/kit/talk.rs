@@ -1,7 +1,7 @@
 //! The loop of a WebSocket: it reads, writes, pings, notices when the client is gone, and
 //! closes.
 
-use std::{convert::Infallible, pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use super::{
     heard::Heard,
     upgrade::Stream,
 };
+use crate::peer_list::Buffered;
 
 /// A client to which nothing could be written for this long does not read any more. (A
 /// slow client takes a little at a time.)
@@ -103,10 +104,10 @@ pub(crate) struct Life {
 
 impl WebSocket {
     /// `limit`: the largest message of a client, in bytes.
-    pub fn new(stream: Stream, limit: usize) -> Self {
+    pub fn new(stream: Stream, limit: usize, buffered: Arc<Buffered>) -> Self {
         let (reader, writer) = split(stream);
         Self {
-            reader: Reader::new(reader, limit),
+            reader: Reader::new(reader, limit, buffered),
             writer: Writer::new(writer),
             answer: None,
         }

@@ -12,15 +12,17 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::{events, packet::Told};
-use crate::peer_list::{Card, PeerId};
+use crate::peer_list::{Buffered, Card, PeerId};
 
 /// A part has at most this many ids. When one of them changes, the part is written again.
 const IDS: u32 = 64;
 
 /// The parts that were sent last. What many clients have not read yet takes little more
 /// memory than one copy.
-#[derive(Default)]
-pub(super) struct Connections(Mutex<HashMap<u32, Arc<Part>>>);
+pub(super) struct Connections {
+    parts: Mutex<HashMap<u32, Arc<Part>>>,
+    buffered: Arc<Buffered>,
+}
 
 /// Peers with neighbouring ids.
 struct Part {
@@ -32,6 +34,14 @@ struct Part {
 }
 
 impl Connections {
+    /// `buffered`: counts the parts.
+    pub fn new(buffered: &Arc<Buffered>) -> Self {
+        Self {
+            parts: Mutex::default(),
+            buffered: buffered.clone(),
+        }
+    }
+
     /// The answer to `GET /connections`.
     pub fn list(&self, cards: &[Card]) -> Vec<Bytes> {
         let mut told = vec![Bytes::from_static(b"[")];
@@ -65,16 +75,16 @@ impl Connections {
             grouped.entry(card.id.get() / IDS).or_default().push(card);
         }
         let own = but.map(|id| id.get() / IDS);
-        let mut known = self.0.lock();
+        let mut known = self.parts.lock();
         known.retain(|number, _| grouped.contains_key(number));
         let parts = grouped.into_iter().map(|(number, cards)| {
             if Some(number) == own {
-                return Arc::new(Part::of(&cards));
+                return Arc::new(Part::of(&cards, &self.buffered));
             }
             let part = known.get(&number).cloned();
             let part = part.filter(|part| part.cards.iter().eq(cards.iter().copied()));
             part.unwrap_or_else(|| {
-                let part = Arc::new(Part::of(&cards));
+                let part = Arc::new(Part::of(&cards, &self.buffered));
                 known.insert(number, part.clone());
                 part
             })
@@ -84,7 +94,7 @@ impl Connections {
 }
 
 impl Part {
-    fn of(cards: &[&Card]) -> Self {
+    fn of(cards: &[&Card], buffered: &Arc<Buffered>) -> Self {
         let (mut by_key, mut list) = (String::new(), String::new());
         for card in cards {
             let connection = events::connection(card);
@@ -96,8 +106,8 @@ impl Part {
         }
         Self {
             cards: cards.iter().copied().cloned().collect(),
-            by_key: by_key.into(),
-            list: list.into(),
+            by_key: buffered.share_anyway(by_key.into()),
+            list: buffered.share_anyway(list.into()),
         }
     }
 }
@@ -147,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_greeting_names_all_others_by_key_and_in_a_list() {
-        let connections = Connections::default();
+        let connections = Connections::new(&Arc::default());
         let told = connections
             .greeting("a", id(2), &cards([1, 2, 500]))
             .concat();
@@ -172,7 +182,7 @@ mod tests {
 
     #[test]
     fn greetings_share_what_did_not_change() {
-        let connections = Connections::default();
+        let connections = Connections::new(&Arc::default());
         let others = cards(1..1000);
         let memory = |told: &Told| told.iter().map(|part| part.as_ptr()).collect::<Vec<_>>();
         let first = connections.greeting("a", id(1001), &others);

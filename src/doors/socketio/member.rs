@@ -153,6 +153,7 @@ impl Members {
                 return session.finish(Some(refused), LAST_PATIENCE).await;
             }
         };
+        peer.holds(session.outbox.held());
         drop(connecting);
         // The headers are not needed any more.
         let Handshake { public_id, .. } = handshake;
@@ -404,7 +405,8 @@ impl Member {
         };
         match delivery.news() {
             News::Published(arguments) => {
-                self.push(packet::event_of(event, number, arguments)).await
+                self.push_shared(packet::event_of(event, number, arguments))
+                    .await
             }
             News::Message { from, body } => {
                 let name = self.name.lock().clone().unwrap_or_default();
@@ -458,6 +460,12 @@ impl Member {
     /// to a client's own questions count in the same bound as what others send it.
     async fn push(&self, packet: Told) -> Result<(), Ended> {
         self.session.outbox.push(packet);
+        self.room().await
+    }
+
+    /// As [`Member::push`], for a packet whose long parts count already.
+    async fn push_shared(&self, packet: Told) -> Result<(), Ended> {
+        self.session.outbox.push_shared(packet);
         self.room().await
     }
 

@@ -62,7 +62,7 @@ pub(crate) fn routes(
     opts: &SignalOpts,
     token: Option<SecretString>,
 ) -> Routes {
-    let told = Arc::new(Connections::default());
+    let told = Arc::new(Connections::new(peer_list.buffered()));
     let gate = Gate::new(opts, DOOR);
     let members = Members {
         token,

@@ -74,11 +74,11 @@ struct Door {
 /// The routes of this door, `/` and `/ws`.
 pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
     let door = Door {
+        peers: Arc::new(PeersJson::new(peer_list.buffered())),
         peer_list,
         gate: Gate::new(opts, DOOR),
         max_message_bytes: opts.max_message_bytes,
         senders_are_proved: opts.require_tokens,
-        peers: Arc::default(),
         #[cfg(feature = "ice")]
         ice_servers: opts.ice_servers.clone(),
     };
@@ -160,7 +160,8 @@ async fn upgrade(
 
 /// Serves a WebSocket: its peer is signed in while the socket is open.
 async fn serve(door: Door, joining: Joining, admitted: Admitted, stream: Stream) {
-    let mut socket = WebSocket::new(stream, door.max_message_bytes);
+    let buffered = door.peer_list.buffered().clone();
+    let mut socket = WebSocket::new(stream, door.max_message_bytes, buffered);
     let dialect = if joining.events {
         Dialect::Listed
     } else {

@@ -1,11 +1,13 @@
 //! The peer list as the JSON that sockets with `events=true` are sent, written once for
 //! all of them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::peer_list::Lines;
+use crate::peer_list::{Buffered, Lines};
 
 const HEAD: Bytes = Bytes::from_static(br#"{"type":"peers","peers":["#);
 const COMMA: Bytes = Bytes::from_static(b",");
@@ -13,8 +15,10 @@ const TAIL: Bytes = Bytes::from_static(b"]}");
 
 /// The parts of the list that was sent last, each with its JSON. Consecutive lists share
 /// most of their parts.
-#[derive(Default)]
-pub(super) struct PeersJson(Mutex<Vec<(Bytes, Bytes)>>);
+pub(super) struct PeersJson {
+    parts: Mutex<Vec<(Bytes, Bytes)>>,
+    buffered: Arc<Buffered>,
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,14 +29,23 @@ struct Peer<'a> {
 }
 
 impl PeersJson {
+    /// `buffered`: counts the parts.
+    pub fn new(buffered: &Arc<Buffered>) -> Self {
+        Self {
+            parts: Mutex::default(),
+            buffered: buffered.clone(),
+        }
+    }
+
     /// The frame with this list, in parts that frames share.
     pub fn frame(&self, list: &Lines) -> Vec<Bytes> {
         let parts = list.parts().iter().filter(|part| !part.is_empty());
-        let mut known = self.0.lock();
+        let mut known = self.parts.lock();
         let written: Vec<(Bytes, Bytes)> = parts
             .map(|part| {
                 let json = known.iter().find(|(text, _)| is_same(text, part));
-                let json = json.map_or_else(|| objects(part), |(_, json)| json.clone());
+                let json = json.map(|(_, json)| json.clone());
+                let json = json.unwrap_or_else(|| self.buffered.share_anyway(objects(part)));
                 (part.clone(), json)
             })
             .collect();
@@ -79,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_list_is_told_as_objects() {
-        let told = PeersJson::default();
+        let told = PeersJson::new(&Arc::default());
         let list: Lines = ["a \"b\",2,1\n".into(), "é,1,0\n".into()]
             .into_iter()
             .collect();
@@ -95,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_lists_share_is_written_once() {
-        let told = PeersJson::default();
+        let told = PeersJson::new(&Arc::default());
         let old = Bytes::from_static(b"a,1,1\n");
         let first = told.frame(&[old.clone()].into_iter().collect());
         let second = told.frame(&["b,2,1\n".into(), old].into_iter().collect());

@@ -47,7 +47,9 @@ impl Channels for MemoryEngine {
                 protected: key.is_some(),
                 identity: identity.clone(),
             };
-            let mut peer = Peer::new(id, &self.room, opts, roster.current(), presence, of_network);
+            let buffered = &self.shared.buffered;
+            let heard = roster.current();
+            let mut peer = Peer::new(id, &self.room, opts, buffered, heard, presence, of_network);
             peer.by_socket_only = true;
             let peer = Arc::new(peer);
             {
@@ -152,6 +154,7 @@ impl Channels for MemoryEngine {
         let to = self.room.names.lock().holder(scope, name);
         let to = to.and_then(|id| self.peer(id).ok());
         let to = to.ok_or(Refusal::UnknownReceiver)?;
+        let body = self.shared.buffered.share(body)?;
         self.push_patiently(&to, Message::published(body)).await
     }
 
@@ -175,7 +178,7 @@ impl Channels for MemoryEngine {
     ) -> Result<(), Refusal> {
         let peer = self.peer(from)?;
         let audience = self.room.names.lock().audience(from, channels);
-        let message = Message::published(body);
+        let message = Message::published(self.shared.buffered.share(body)?);
         let Some(number) = number else {
             self.push_to(&audience, message).await;
             return Ok(());

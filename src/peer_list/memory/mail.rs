@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     MemoryEngine,
-    mailbox::{Kind, Message},
+    mailbox::{Kind, LARGE, Message},
     peer::Peer,
     wait::Wait,
 };
@@ -31,7 +31,7 @@ impl Mail for MemoryEngine {
         let receiver = self.peer(to);
         let attempt = || self.send_now(from, to, body.clone(), opts.number);
         match receiver {
-            Ok(receiver) => self.patiently(&receiver, attempt).await,
+            Ok(receiver) => self.patiently(&receiver, body.len(), attempt).await,
             Err(_) => attempt(),
         }
     }
@@ -104,6 +104,10 @@ impl MemoryEngine {
         if receiver.joined().is_none() {
             return Err(Refusal::UnknownReceiver);
         }
+        let body = match body.len() {
+            ..=LARGE => body,
+            _ => self.shared.buffered.share(body)?,
+        };
         let message = Message {
             kind: Kind::Direct { from },
             body,
@@ -123,10 +127,9 @@ impl MemoryEngine {
             if state.removed.is_some() {
                 return Err(Refusal::UnknownReceiver);
             }
-            let pushed = state
-                .mailbox
-                .push(message, self.shared.opts.max_pending_bytes);
-            pushed.map_err(|_| Refusal::MailboxFull)?;
+            let bound = self.shared.opts.max_pending_bytes;
+            let bound = bound.saturating_sub(state.outgoing());
+            state.mailbox.push(message, bound)?;
             state.waits.waker.take()
         };
         if let Some(waker) = waker {
@@ -140,24 +143,27 @@ impl MemoryEngine {
         receiver: &Peer,
         message: Message,
     ) -> Result<(), Refusal> {
-        self.patiently(receiver, || self.push(receiver, message.clone()))
+        // Its bytes count already.
+        self.patiently(receiver, 0, || self.push(receiver, message.clone()))
             .await
     }
 
     /// Attempts to put a message into a mailbox until there is room for it, or the
-    /// receiver is given up.
+    /// receiver is given up. `bytes`: what is held meanwhile.
     async fn patiently(
         &self,
         receiver: &Peer,
+        bytes: usize,
         attempt: impl Fn() -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let deadline = Instant::now() + SPACE_PATIENCE;
+        let held = self.shared.buffered.hold();
         loop {
             // Listened to before the attempt, so that no room is missed.
             let mut space = pin!(receiver.space.notified());
             space.as_mut().enable();
             match attempt() {
-                Err(Refusal::MailboxFull) => {}
+                Err(Refusal::MailboxFull) => held.grow_to(bytes)?,
                 pushed => return pushed,
             }
             let nobody_reads = {

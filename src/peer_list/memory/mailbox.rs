@@ -1,14 +1,18 @@
 //! The mailbox of one peer: its messages, first in, first out, bounded in bytes.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::peer_list::{MESSAGE_OVERHEAD_BYTES, PeerId};
+use crate::peer_list::{Buffered, Cost, Held, MESSAGE_OVERHEAD_BYTES, PeerId, Refusal};
 
 /// A queue with room for more entries than this frees its memory when it is empty: a
 /// burst must not cost memory for as long as its peer stays.
 const KEPT_CAPACITY: usize = 64;
+
+/// A message of more bytes counts by itself, so that it still does in the reply to a wait,
+/// which may be read slowly.
+pub(super) const LARGE: usize = 16 * 1024;
 
 /// A message on its way to a peer.
 #[derive(Clone, Debug)]
@@ -26,7 +30,8 @@ pub(super) struct Message {
 pub(super) enum Kind {
     /// From a peer to this one.
     Direct { from: PeerId },
-    /// Published in a channel, or sent to an alias.
+    /// Published in a channel, or sent to an alias. Its bytes may be in many mailboxes, and
+    /// count where they were accepted.
     Published,
     /// A name that is announced.
     Announced,
@@ -51,20 +56,21 @@ impl Message {
         }
     }
 
-    fn cost(&self) -> usize {
-        self.body.len() + MESSAGE_OVERHEAD_BYTES
+    fn cost(&self) -> Cost {
+        let shared = match self.kind {
+            Kind::Direct { .. } if self.body.len() <= LARGE => 0,
+            _ => self.body.len(),
+        };
+        let own = self.body.len() - shared + MESSAGE_OVERHEAD_BYTES;
+        Cost { own, shared }
     }
 }
 
-/// The mailbox would exceed its bound.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full;
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Mailbox {
     messages: VecDeque<Message>,
-    /// The cost of all of `messages`, in bytes.
-    bytes: usize,
+    /// The cost of all of `messages`.
+    held: Held,
     /// How many of `messages` were handed to the peer already and are kept until the peer
     /// acknowledges them.
     handed: usize,
@@ -77,15 +83,36 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    /// Puts a message last in line, unless that would exceed `bound` bytes.
-    pub fn push(&mut self, message: Message, bound: usize) -> Result<(), Full> {
-        let bytes = self.bytes + message.cost();
-        if bytes > bound {
-            return Err(Full);
+    pub fn new(buffered: &Arc<Buffered>) -> Self {
+        Self {
+            messages: VecDeque::new(),
+            held: buffered.hold(),
+            handed: 0,
+            gone: 0,
+            delivered: 0,
+            offered: 0,
         }
-        self.bytes = bytes;
+    }
+
+    /// Puts a message last in line, unless that would exceed `bound` bytes, or what this
+    /// process may hold.
+    pub fn push(&mut self, message: Message, bound: usize) -> Result<(), Refusal> {
+        let cost = message.cost();
+        if self.held.bytes() + cost.total() > bound {
+            return Err(Refusal::MailboxFull);
+        }
+        match message.kind {
+            Kind::Direct { .. } => self.held.add(cost)?,
+            // Its bytes were accepted, and some receivers may have it.
+            Kind::Published | Kind::Announced => self.held.add_anyway(cost),
+        }
         self.messages.push_back(message);
         Ok(())
+    }
+
+    /// What its messages cost.
+    pub fn held(&self) -> &Held {
+        &self.held
     }
 
     /// The message that is first in line.
@@ -150,7 +177,7 @@ impl Mailbox {
 
     fn pop(&mut self) {
         if let Some(message) = self.messages.pop_front() {
-            self.bytes -= message.cost();
+            self.held.remove(message.cost());
             self.gone += 1;
             if self.messages.is_empty() && self.messages.capacity() > KEPT_CAPACITY {
                 self.messages = VecDeque::new();
@@ -160,7 +187,10 @@ impl Mailbox {
 
     /// Drops everything.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.held.clear();
+        self.messages = VecDeque::new();
+        (self.handed, self.gone) = (0, 0);
+        (self.delivered, self.offered) = (0, 0);
     }
 }
 
@@ -186,7 +216,7 @@ mod tests {
             steps in prop::collection::vec(prop::option::of(0usize..2000), 1..200),
             bound in 256usize..8000,
         ) {
-            let mut mailbox = Mailbox::default();
+            let mut mailbox = Mailbox::new(&Arc::default());
             let mut model: VecDeque<(u32, usize)> = VecDeque::new();
             for (number, step) in (0u32..).zip(steps) {
                 if let Some(size) = step {
@@ -234,7 +264,7 @@ mod tests {
         fn what_is_not_acknowledged_comes_again_under_its_number(
             steps in prop::collection::vec(step(), 1..100),
         ) {
-            let mut mailbox = Mailbox::default();
+            let mut mailbox = Mailbox::new(&Arc::default());
             let (mut pushed, mut acknowledged, mut handed) = (0u32, 0u64, 0u64);
             let mut delivered = 0;
             for step in steps {
@@ -277,7 +307,7 @@ mod tests {
 
     #[test]
     fn what_is_acknowledged_while_it_is_lent_again_does_not_count_for_the_next() {
-        let mut mailbox = Mailbox::default();
+        let mut mailbox = Mailbox::new(&Arc::default());
         for number in 0..2 {
             mailbox.push(message(number, 0), usize::MAX).unwrap();
         }
@@ -294,7 +324,7 @@ mod tests {
 
     #[test]
     fn an_emptied_mailbox_gives_a_bursts_memory_back() {
-        let mut mailbox = Mailbox::default();
+        let mut mailbox = Mailbox::new(&Arc::default());
         for number in 0..1000 {
             mailbox.push(message(number, 0), usize::MAX).unwrap();
         }
@@ -302,6 +332,6 @@ mod tests {
             mailbox.hand_over(mailbox.number(), false);
         }
         assert_eq!(mailbox.messages.capacity(), 0);
-        assert_eq!(mailbox.bytes, 0);
+        assert_eq!(mailbox.held.bytes(), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! The peer list that lives in this process.
 
 mod channels;
+mod eviction;
 mod gc;
 mod ids;
 mod mail;
@@ -29,7 +30,7 @@ use tokio::{task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::{
-    HeartbeatOpts, Identity, OfNetwork, PeerEvent, PeerId, PerNetwork, Refusal, RoomName,
+    Buffered, HeartbeatOpts, Identity, OfNetwork, PeerEvent, PeerId, PerNetwork, Refusal, RoomName,
     SignInOpts, Watching, event_log::EventLog, roster::Roster,
 };
 use gc::Awake;
@@ -50,6 +51,7 @@ pub(super) struct MemoryEngine {
 /// DESIGN.md, number 70, has the whole order.
 struct Shared {
     opts: HeartbeatOpts,
+    buffered: Arc<Buffered>,
     /// All peers of all rooms, including unlisted ones.
     peers: DashMap<Key, Arc<Peer>>,
     /// How many peers there are, and are about to be put on the map.
@@ -78,6 +80,7 @@ impl MemoryEngine {
     pub fn new(opts: HeartbeatOpts) -> Self {
         let awake = Awake::new(&opts, Instant::now());
         let shared = Arc::new(Shared {
+            buffered: Buffered::new(opts.max_buffered_bytes),
             opts,
             peers: DashMap::new(),
             count: AtomicUsize::new(0),
@@ -91,6 +94,7 @@ impl MemoryEngine {
             awake: Mutex::new(awake),
         });
         *shared.gc.lock() = Some(gc::start(&shared));
+        eviction::start(&shared);
         let room = Arc::new(Room::new(None, &shared));
         Self { shared, room }
     }

@@ -11,12 +11,16 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::peer_list::{MESSAGE_OVERHEAD_BYTES, PeerId, Refusal};
+use crate::peer_list::{
+    Buffered, Cost, HeartbeatOpts, Held, MESSAGE_OVERHEAD_BYTES, PeerId, Refusal,
+};
 
 /// The names that peers hold.
 pub(super) struct Names {
     /// What the names of one peer may cost, in bytes.
     bound: usize,
+    /// What all names cost.
+    held: Held,
     holders: HashMap<PeerId, Holder>,
     /// Which peer came in by which key.
     keys: HashMap<Arc<str>, PeerId>,
@@ -60,10 +64,10 @@ struct Announcement {
 type Audience = Vec<PeerId>;
 
 impl Names {
-    /// `bound`: what the names of one peer may cost, in bytes.
-    pub fn new(bound: usize) -> Self {
+    pub fn new(opts: &HeartbeatOpts, buffered: &Arc<Buffered>) -> Self {
         Self {
-            bound,
+            bound: opts.max_pending_bytes,
+            held: buffered.hold(),
             holders: HashMap::new(),
             keys: HashMap::new(),
             channels: HashMap::new(),
@@ -105,7 +109,7 @@ impl Names {
     pub fn join(&mut self, id: PeerId, channel: &str) -> Result<(), Refusal> {
         let holder = self.holders.entry(id).or_default();
         if !holder.channels.contains(channel) {
-            holder.pay(channel.len(), self.bound)?;
+            holder.pay(channel.len(), self.bound, &self.held)?;
             self.put_in(id, channel);
         }
         Ok(())
@@ -125,7 +129,9 @@ impl Names {
         let holder = self.holders.entry(id).or_default();
         if holder.channels.remove(channel) {
             // The channel may have cost nothing.
-            holder.cost = holder.cost.saturating_sub(cost(channel.len()));
+            let cost = cost(channel.len()).min(holder.cost);
+            holder.cost -= cost;
+            self.held.remove(Cost::own(cost));
             self.take_off_channel(id, channel);
         }
     }
@@ -181,7 +187,7 @@ impl Names {
         if self.aliases.contains_key(&alias) {
             return Err(Refusal::NameTaken);
         }
-        holder.pay(scope.len() + name.len(), self.bound)?;
+        holder.pay(scope.len() + name.len(), self.bound, &self.held)?;
         let alias = Arc::new(alias);
         holder.alias = Some(alias.clone());
         self.aliases.insert(alias, id);
@@ -212,6 +218,7 @@ impl Names {
                 && holder.announcements.remove(name)
             {
                 holder.cost -= cost(name.len());
+                self.held.remove(Cost::own(cost(name.len())));
             }
         }
         Ok(watchers)
@@ -232,7 +239,7 @@ impl Names {
     fn note(&mut self, id: PeerId, name: &str) -> Result<&mut Announcement, Refusal> {
         let holder = self.holders.entry(id).or_default();
         if !holder.announcements.contains(name) {
-            holder.pay(name.len(), self.bound)?;
+            holder.pay(name.len(), self.bound, &self.held)?;
             let known = self.announcements.get_key_value(name);
             let known = known.map_or_else(|| name.into(), |(name, _)| name.clone());
             holder.announcements.insert(known);
@@ -273,6 +280,7 @@ impl Names {
     pub fn remove(&mut self, id: PeerId) -> Option<(Bytes, Audience)> {
         let neighbours = self.neighbours(id);
         let holder = self.holders.remove(&id)?;
+        self.held.remove(Cost::own(holder.cost));
         if let Some(key) = &holder.key
             && self.keys.get(key) == Some(&id)
         {
@@ -299,11 +307,12 @@ impl Names {
 
 impl Holder {
     /// A peer holds one more name, of this length in bytes.
-    fn pay(&mut self, length: usize, bound: usize) -> Result<(), Refusal> {
+    fn pay(&mut self, length: usize, bound: usize, held: &Held) -> Result<(), Refusal> {
         let total = self.cost + cost(length);
         if total > bound {
             return Err(Refusal::TooManyNames);
         }
+        held.add(Cost::own(cost(length)))?;
         self.cost = total;
         Ok(())
     }

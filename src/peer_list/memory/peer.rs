@@ -1,13 +1,19 @@
 //! One signed-in peer: its identity, what it has heard, and when it is stale.
 
-use std::{fmt, sync::Arc, task::Waker, time::SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    task::Waker,
+    time::{Duration, SystemTime},
+};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{mailbox::Mailbox, room::Room};
 use crate::peer_list::{
-    HeartbeatOpts, Identity, OfNetwork, PeerId, PeerInfo, PeerToken, Reason, Refusal, SignInOpts,
+    Buffered, HeartbeatOpts, Held, Identity, OfNetwork, PeerId, PeerInfo, PeerToken, Reason,
+    Refusal, SignInOpts,
     page::Connected,
     rules::{LINGER, patience},
 };
@@ -48,6 +54,7 @@ impl Peer {
         id: PeerId,
         room: &Arc<Room>,
         opts: SignInOpts,
+        buffered: &Arc<Buffered>,
         heard: u64,
         presence: Presence,
         of_network: Option<OfNetwork>,
@@ -64,7 +71,8 @@ impl Peer {
             publishing: tokio::sync::Mutex::default(),
             of_network: Mutex::new(of_network),
             state: Mutex::new(PeerState {
-                mailbox: Mailbox::default(),
+                mailbox: Mailbox::new(buffered),
+                outgoing: None,
                 heard: opts.dialect.knows(heard),
                 lent: false,
                 removed: None,
@@ -172,6 +180,8 @@ pub(super) struct Leaving {
 #[derive(Debug)]
 pub(super) struct PeerState {
     pub mailbox: Mailbox,
+    /// What was taken off the mailbox and is on its way to the peer's socket.
+    pub outgoing: Option<Arc<Held>>,
     /// How it last came in.
     pub sign_in: SignInOpts,
     /// The newest version of the list that it has heard.
@@ -202,12 +212,32 @@ pub(super) struct PeerState {
 }
 
 impl PeerState {
+    /// How much is held for the peer, in bytes.
+    pub fn held(&self) -> usize {
+        self.mailbox.held().bytes() + self.outgoing()
+    }
+
+    /// How much of that is on its way to its socket, in bytes.
+    pub fn outgoing(&self) -> usize {
+        self.outgoing
+            .as_ref()
+            .map_or(0, |outgoing| outgoing.bytes())
+    }
+
+    /// For how long the peer has read nothing of that.
+    pub fn reads_nothing_for(&self) -> Duration {
+        let unmoved = self.mailbox.held().unmoved_for();
+        let outgoing = self.outgoing.as_ref();
+        outgoing.map_or(unmoved, |outgoing| unmoved.min(outgoing.unmoved_for()))
+    }
+
     /// The peer signs in again, or its socket opens: its earlier waits are given nothing
     /// any more, and what they were given and the peer has not acknowledged is given
     /// again. Returns the wakers of those waits.
     pub fn begin_session(&mut self, by_socket: bool) -> Vec<Waker> {
         self.session += 1;
         self.by_socket = by_socket;
+        self.outgoing = None;
         self.lent = false;
         self.leaving = None;
         self.mailbox.rewind();

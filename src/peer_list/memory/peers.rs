@@ -32,7 +32,13 @@ impl Peers for MemoryEngine {
             let presence = Presence::new(now);
             let joined = roster.join(id, &name, opts.dialect, presence.shown);
             let peer = Arc::new(Peer::new(
-                id, &self.room, opts, joined, presence, of_network,
+                id,
+                &self.room,
+                opts,
+                &self.shared.buffered,
+                joined,
+                presence,
+                of_network,
             ));
             // No other code knows this peer yet, so that its state may be locked after
             // the roster.

@@ -21,7 +21,7 @@ use super::{
     wait::Wait,
 };
 use crate::peer_list::{
-    Caller, Delivery, Mail, OpenRequest, OpenSocket, PeerId, Peers, Presence, Proof, Reason,
+    Caller, Delivery, Held, Mail, OpenRequest, OpenSocket, PeerId, Peers, Presence, Proof, Reason,
     Refusal, SendOpts, WaitOpts,
 };
 
@@ -115,6 +115,13 @@ impl OpenSocket for Socket {
         let Request { list, peer, .. } = &self.request;
         let mut wait = Wait::of_socket(list, peer.clone(), self.session);
         wait.news().await
+    }
+
+    fn holds(&self, outgoing: Arc<Held>) {
+        let mut state = self.request.peer.state.lock();
+        if state.session == self.session {
+            state.outgoing = Some(outgoing);
+        }
     }
 
     async fn ended(&self) {

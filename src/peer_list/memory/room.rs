@@ -34,8 +34,8 @@ impl Room {
         Self {
             name,
             since: Mutex::new(SystemTime::now()),
-            roster: Mutex::new(Roster::new()),
-            names: Mutex::new(Names::new(shared.opts.max_pending_bytes)),
+            roster: Mutex::new(Roster::new(&shared.buffered)),
+            names: Mutex::new(Names::new(&shared.opts, &shared.buffered)),
             updates: Updates::default(),
             peers: AtomicUsize::new(0),
             shared: Arc::downgrade(shared),

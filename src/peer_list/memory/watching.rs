@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::{MemoryEngine, names::Names, peer::Peer, removal::Removal, room::Room};
 use crate::peer_list::{
-    Engine, EventCursor, HeartbeatOpts, Lines, LogEvents, PeerEvents, PeerId, PeerInfo, Reason,
-    Refusal, RoomInfo, RoomName, Rooms, Watching,
+    Buffered, Engine, EventCursor, HeartbeatOpts, Lines, LogEvents, PeerEvents, PeerId, PeerInfo,
+    Reason, Refusal, RoomInfo, RoomName, Rooms, Watching,
 };
 
 #[async_trait]
@@ -25,6 +25,7 @@ impl Watching for MemoryEngine {
     }
 
     fn has_space(&self, coming: usize) -> Result<(), Refusal> {
+        self.shared.buffered.has_space()?;
         let opts = &self.shared.opts;
         let has_space = |peers: usize, max: usize| peers.saturating_add(coming) < max;
         if !has_space(self.shared.count.load(Ordering::Relaxed), opts.max_peers) {
@@ -35,6 +36,10 @@ impl Watching for MemoryEngine {
             return Err(Refusal::RoomFull);
         }
         Ok(())
+    }
+
+    fn buffered(&self) -> &Arc<Buffered> {
+        &self.shared.buffered
     }
 
     fn peer_ids(&self) -> Vec<PeerId> {
@@ -108,7 +113,7 @@ impl Engine for MemoryEngine {
         peers.sort_unstable_by_key(|peer| std::cmp::Reverse(peer.joined()));
         for peer in &peers {
             // No farewells: the peers that would hear them are removed too.
-            *peer.room.names.lock() = Names::new(self.shared.opts.max_pending_bytes);
+            *peer.room.names.lock() = Names::new(&self.shared.opts, &self.shared.buffered);
         }
         for peer in peers {
             let list = Self::of(&self.shared, &peer);

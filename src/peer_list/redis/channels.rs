@@ -112,6 +112,7 @@ impl Channels for RedisEngine {
         name: &str,
         body: Bytes,
     ) -> Result<(), Refusal> {
+        let _held = self.held(body.len())?;
         let op = op();
         let send = verbs::send_to_alias(&op, from, scope, name, &body);
         let sent = self.list.run(send, Some(LONG_PATIENCE)).await;
@@ -141,6 +142,7 @@ impl Channels for RedisEngine {
         body: Bytes,
         number: Option<u64>,
     ) -> Result<(), Refusal> {
+        let _held = self.held(body.len())?;
         let op = op();
         let publish = verbs::publish(&op, from, number, &body, channels);
         let owed = self.list.run(publish, None).await?;

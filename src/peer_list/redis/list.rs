@@ -88,10 +88,10 @@ impl List {
         };
         Self {
             shard: node.shard_of(room.as_ref()).clone(),
+            cached: Mutex::new(Cached::new(&node.buffered)),
             node,
             room,
             words,
-            cached: Mutex::new(Cached::new()),
             open: Mutex::default(),
             updates: Updates::default(),
             ended: EndedHere::default(),

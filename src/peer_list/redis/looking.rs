@@ -75,6 +75,15 @@ impl Looking {
 
     pub fn lend(&self, lease: &str, news: News, number: u64, hears: Hears) -> Delivery {
         let Self { list, here, id } = self;
+        let buffered = &list.node.buffered;
+        let news = match news {
+            News::Message { from, body } => News::Message {
+                from,
+                body: buffered.share_anyway(body),
+            },
+            News::Published(body) => News::Published(buffered.share_anyway(body)),
+            others => others,
+        };
         let lent = Lent::new(list, here, *id, lease, hears);
         Delivery::lent(news, number, lent)
     }

@@ -11,7 +11,10 @@ use super::{
     answers::{Space, SpaceAfterAll, SpaceState},
     caller, link_of, op, verbs,
 };
-use crate::peer_list::{Caller, Mail, PeerId, Refusal, SendOpts, rules::SPACE_PATIENCE};
+use crate::peer_list::{
+    Caller, Cost, Held, MESSAGE_OVERHEAD_BYTES, Mail, PeerId, Refusal, SendOpts,
+    rules::SPACE_PATIENCE,
+};
 
 /// The pause between two looks whether a mailbox has room.
 const SPACE_PAUSE: Duration = Duration::from_millis(20);
@@ -52,6 +55,13 @@ impl Mail for RedisEngine {
 }
 
 impl RedisEngine {
+    /// A message of this many bytes is on its way to Redis while this lives.
+    pub(super) fn held(&self, bytes: usize) -> Result<Held, Refusal> {
+        let held = self.list.node.buffered.hold();
+        held.add(Cost::own(bytes + MESSAGE_OVERHEAD_BYTES))?;
+        Ok(held)
+    }
+
     pub(super) async fn send_as(
         &self,
         caller: &Caller,
@@ -61,6 +71,7 @@ impl RedisEngine {
         polls: bool,
         patience: Duration,
     ) -> Result<(), Refusal> {
+        let _held = self.held(body.len())?;
         // A message with a number needs no other name.
         let op = number.map_or_else(op, |_| String::new());
         let Caller { id, lingers, .. } = *caller;

@@ -23,8 +23,8 @@ use super::{
     waiting::wait,
 };
 use crate::peer_list::{
-    Caller, Delivery, News, OpenRequest, OpenSocket, PeerId, Presence, Reason, Refusal, SendOpts,
-    WaitOpts,
+    Caller, Delivery, Held, News, OpenRequest, OpenSocket, PeerId, Presence, Reason, Refusal,
+    SendOpts, WaitOpts,
 };
 
 #[async_trait]
@@ -277,6 +277,10 @@ impl OpenSocket for Socket {
             }
             news.await;
         }
+    }
+
+    fn holds(&self, _: Arc<Held>) {
+        // The mailbox is in Redis, and bounded there.
     }
 
     async fn ended(&self) {

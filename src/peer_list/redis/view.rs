@@ -11,7 +11,8 @@ use super::{
     row::{Answer, Row},
 };
 use crate::peer_list::{
-    Card, Dialect, Lines, PeerId, Refusal, page::Connected, roster::Roster, rules::LINGER_FORESEEN,
+    Buffered, Card, Dialect, Lines, PeerId, Refusal, page::Connected, roster::Roster,
+    rules::LINGER_FORESEEN,
 };
 
 /// Asking which peers are not connected costs Redis some time for each of them. It is
@@ -215,9 +216,9 @@ struct Place {
 }
 
 impl Cached {
-    pub fn new() -> Self {
+    pub fn new(buffered: &Arc<Buffered>) -> Self {
         Self {
-            roster: Roster::new(),
+            roster: Roster::new(buffered),
             peers: HashMap::new(),
             lingering: Vec::new(),
             statuses_at: None,
@@ -291,7 +292,7 @@ impl Cached {
         }
         match view.since {
             None if view.is_older() || self.known().is_none_or(|known| known < view.version) => {
-                self.roster = Roster::new();
+                self.roster = self.roster.anew();
                 self.peers.clear();
                 self.cards.clear();
                 self.lingering.clear();

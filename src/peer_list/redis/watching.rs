@@ -19,8 +19,8 @@ use super::{
     verbs,
 };
 use crate::peer_list::{
-    Engine, EventCursor, HeartbeatOpts, Lines, LogEvents, PeerEvents, PeerId, PeerInfo, Refusal,
-    RoomInfo, RoomName, Rooms, Watching,
+    Buffered, Engine, EventCursor, HeartbeatOpts, Lines, LogEvents, PeerEvents, PeerId, PeerInfo,
+    Refusal, RoomInfo, RoomName, Rooms, Watching,
 };
 
 /// How long a node that stops reports what its peers have heard.
@@ -46,6 +46,7 @@ impl Watching for RedisEngine {
     }
 
     fn has_space(&self, coming: usize) -> Result<(), Refusal> {
+        self.buffered().has_space()?;
         // By what each shard last told. The script knows better, and refuses what is too much.
         let opts = self.opts();
         let told = self
@@ -61,6 +62,10 @@ impl Watching for RedisEngine {
             return Err(Refusal::RoomFull);
         }
         Ok(())
+    }
+
+    fn buffered(&self) -> &Arc<Buffered> {
+        &self.list.node.buffered
     }
 
     fn peer_ids(&self) -> Vec<PeerId> {

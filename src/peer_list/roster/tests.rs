@@ -64,7 +64,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..120),
     ) {
         let mut now = Instant::now();
-        let mut roster = Roster::new();
+        let mut roster = Roster::new(&Arc::default());
         let mut model: Vec<ModelPeer> = Vec::new();
         let mut first_bare: Option<u64> = None;
         let mut next_id = 0;
@@ -133,7 +133,7 @@ proptest! {
 
 #[test]
 fn peers_that_heard_the_same_share_the_bytes_of_an_update() {
-    let mut roster = Roster::new();
+    let mut roster = Roster::new(&Arc::default());
     let now = Instant::now();
     let name: Arc<str> = "n".into();
     let heard = roster.join(id(1), &name, Dialect::Listed, Connected::Yes);
@@ -151,7 +151,7 @@ fn peers_that_heard_the_same_share_the_bytes_of_an_update() {
 
 #[test]
 fn the_log_drops_changes_beyond_its_length() {
-    let mut roster = Roster::new();
+    let mut roster = Roster::new(&Arc::default());
     let name: Arc<str> = "n".into();
     let start = roster.join(id(1), &name, Dialect::Bare, Connected::Yes);
     for _ in 0..LOG_LENGTH / 2 {
@@ -168,7 +168,7 @@ fn the_log_drops_changes_beyond_its_length() {
 
 #[test]
 fn lists_that_follow_each_other_share_all_but_what_changed() {
-    let mut roster = Roster::new();
+    let mut roster = Roster::new(&Arc::default());
     let now = Instant::now();
     let name: Arc<str> = "x".repeat(500).into();
     let mut lists = Vec::new();
@@ -189,7 +189,7 @@ fn lists_that_follow_each_other_share_all_but_what_changed() {
 
 #[test]
 fn pages_of_which_little_is_left_become_one() {
-    let mut roster = Roster::new();
+    let mut roster = Roster::new(&Arc::default());
     let name: Arc<str> = "x".repeat(100).into();
     let mut joined = Vec::new();
     for number in 1..=3000 {

@@ -21,7 +21,7 @@ fn frame(opcode: u8, is_final: bool, payload: &[u8]) -> Vec<u8> {
 }
 
 async fn read(bytes: &[u8], limit: usize) -> Result<Message, Unreadable> {
-    let mut reader = Reader::new(bytes, limit);
+    let mut reader = Reader::new(bytes, limit, Arc::default());
     reader.receive(&mut Fragments::default()).await
 }
 
@@ -47,7 +47,7 @@ proptest! {
         runtime.block_on(async move {
             let (mut client, server) = tokio::io::duplex(step);
             let sending = tokio::spawn(async move { client.write_all(&bytes).await });
-            let mut reader = Reader::new(server, 40_000);
+            let mut reader = Reader::new(server, 40_000, Arc::default());
             let mut fragments = Fragments::default();
             let message = reader.receive(&mut fragments).await;
             assert_eq!(message, Ok(Message::Text(text.into())));
@@ -61,7 +61,7 @@ proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let mut reader = Reader::new(&bytes[..], 100);
+        let mut reader = Reader::new(&bytes[..], 100, Arc::default());
         let mut fragments = Fragments::default();
         runtime.block_on(async {
             while reader.receive(&mut fragments).await.is_ok() {}
@@ -103,7 +103,7 @@ async fn a_message_that_is_too_large_is_read_to_its_end_without_being_kept() {
         matches!(read(&bytes, limit).await, Ok(Message::Binary(bytes)) if bytes.len() == limit)
     );
     let bytes = [frame(2, true, &vec![0; 4 * limit]), frame(1, true, b"next")].concat();
-    let mut reader = Reader::new(&bytes[..], limit);
+    let mut reader = Reader::new(&bytes[..], limit, Arc::default());
     let refused = reader.receive(&mut Fragments::default()).await;
     assert_eq!(refused, Err(Unreadable::TooLarge));
     let next = reader.receive(&mut Fragments::default()).await;
@@ -116,7 +116,7 @@ async fn a_message_that_is_too_large_is_read_to_its_end_without_being_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_does_not_come_whole_is_not_held_for_ever() {
     let (mut client, server) = tokio::io::duplex(4096);
-    let mut reader = Reader::new(server, 4096);
+    let mut reader = Reader::new(server, 4096, Arc::default());
     let mut fragments = Fragments::default();
     client.write_all(&frame(1, false, b"begun")).await.unwrap();
     let start = Instant::now();
@@ -161,4 +161,35 @@ async fn frames_are_written_whole_even_if_a_write_is_given_up() {
     assert_eq!(text.into_text().unwrap().as_str(), "hello, world");
     let close = frames.read(None).unwrap().unwrap();
     assert_eq!(close.payload(), b"\x03\xf5too slow");
+}
+
+#[tokio::test]
+async fn the_parts_of_a_message_that_is_not_complete_are_counted_and_bounded() {
+    let buffered = Buffered::new(85_000);
+    let (mut client, server) = tokio::io::duplex(200_000);
+    let mut reader = Reader::new(server, 200_000, buffered.clone());
+    let mut fragments = Fragments::default();
+    let part = vec![b'x'; 30_000];
+    // A part of a frame counts as well as whole fragments.
+    let fragment = frame(1, false, &part);
+    let bytes = [&fragment[..], &frame(0, false, &part)[..20_000]].concat();
+    client.write_all(&bytes).await.unwrap();
+    let mut reading = tokio_test::task::spawn(reader.receive(&mut fragments));
+    tokio_test::assert_pending!(reading.poll());
+    assert!((50_000..85_000).contains(&buffered.bytes()), "{buffered:?}");
+    // What would exceed the bound ends the socket.
+    let bytes = [&frame(0, false, &part)[20_000..], &frame(0, false, &part)].concat();
+    client.write_all(&bytes).await.unwrap();
+    assert_eq!(reading.await, Err(Unreadable::OutOfMemory));
+    drop(fragments);
+    assert_eq!(buffered.bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_message_that_came_whole_is_not_counted() {
+    let buffered = Buffered::new(0);
+    let bytes = frame(1, true, b"short");
+    let mut reader = Reader::new(&bytes[..], 1000, buffered);
+    let read = reader.receive(&mut Fragments::default()).await;
+    assert_eq!(read, Ok(Message::Text("short".into())));
 }

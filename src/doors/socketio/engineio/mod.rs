@@ -36,7 +36,9 @@ use tokio::sync::mpsc;
 use super::version::Version;
 use crate::{
     doors::kit::{
-        RequestError, Transport, body, list_of, list_of_room,
+        RequestError, Transport,
+        body::{self, Whole},
+        list_of, list_of_room,
         log::{session_span, spawn},
         only,
         push::ping_interval,
@@ -241,8 +243,9 @@ impl<S: Serve> EngineIo<S> {
             let upgrade = upgrade(&mut request)?;
             let probe = session.probe()?;
             let limit = self.max_message_bytes;
+            let buffered = self.peer_list.buffered().clone();
             return Ok(upgrade.accept(async move |stream| {
-                let socket = WebSocket::new(stream, limit);
+                let socket = WebSocket::new(stream, limit, buffered);
                 probe.take_over(socket, UPGRADE_PATIENCE).await;
             }));
         }
@@ -274,9 +277,13 @@ impl<S: Serve> EngineIo<S> {
             Version::V3 => self.max_message_bytes.saturating_mul(BATCH),
             Version::V4 => self.max_message_bytes,
         };
-        let read = body::read(request.into_body(), limit).await;
+        let read = body::read(request.into_body(), limit, self.peer_list.buffered()).await;
         let posted = match read {
-            Ok(body) => self.receive(session, body, is_binary).await,
+            Ok(Whole { bytes, held }) => {
+                let received = self.receive(session, bytes, is_binary).await;
+                drop(held);
+                received
+            }
             Err(error) => Err(error.into()),
         };
         if let Err(refused) = posted {
@@ -311,6 +318,7 @@ impl<S: Serve> EngineIo<S> {
 
     /// Counts one more session without a peer.
     fn connecting(&self, list: &TimeoutPeerList) -> Result<Unconnected, Refused> {
+        self.peer_list.buffered().has_space()?;
         let unconnected = self.unconnected.fetch_add(1, Ordering::Relaxed);
         let connecting = Unconnected(self.unconnected.clone());
         // A client that comes back by its key or token adds no peer to a full list, so that
@@ -329,7 +337,7 @@ impl<S: Serve> EngineIo<S> {
         connecting: Unconnected,
     ) -> Response {
         let room = handshake.list.name().cloned();
-        let (session, sockets) = Session::new(version, room, true);
+        let (session, sockets) = Session::new(version, room, true, self.peer_list.buffered());
         let hello = self.hello(version, &id, true);
         self.sessions.insert(id.clone(), session.clone());
         let running = async move {
@@ -349,10 +357,12 @@ impl<S: Serve> EngineIo<S> {
         stream: Stream,
     ) {
         let room = handshake.list.name().cloned();
-        let (session, sockets) = Session::new(version, room, false);
+        let buffered = self.peer_list.buffered();
+        let (session, sockets) = Session::new(version, room, false, buffered);
         let hello = self.hello(version, &id, false);
         session.outbox.push(vec![hello]);
-        session.begin_with(WebSocket::new(stream, self.max_message_bytes));
+        let socket = WebSocket::new(stream, self.max_message_bytes, buffered.clone());
+        session.begin_with(socket);
         self.run(&session, sockets, handshake, connecting).await;
     }
 

@@ -3,7 +3,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -12,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     doors::socketio::packet::{Event, Told},
-    peer_list::MESSAGE_OVERHEAD_BYTES,
+    peer_list::{Buffered, Cost, Held, MESSAGE_OVERHEAD_BYTES},
 };
 
 /// More is put into the outbox of a session only while it holds less than this, in bytes.
@@ -25,58 +28,85 @@ const OUTBOX_BYTES: usize = 64 * 1024;
 const INBOX_BYTES: usize = 128 * 1024;
 
 /// Packets on their way to a client.
-#[derive(Default)]
 pub(in crate::doors::socketio) struct Outbox {
-    waiting: Mutex<Waiting>,
+    packets: Mutex<VecDeque<Told>>,
+    /// The cost of these packets, and of those that are being written.
+    held: Arc<Held>,
+    buffered: Arc<Buffered>,
     /// Notified when there is a packet, and when there is room.
     changed: Notify,
     /// No packets are taken any more.
     is_closed: AtomicBool,
 }
 
-#[derive(Default)]
-struct Waiting {
-    packets: VecDeque<Told>,
-    /// The cost of these packets, and of those that are being written.
-    bytes: usize,
-}
-
 /// The cost of a packet besides its bytes: a flood of empty packets is bounded too.
 const PACKET_OVERHEAD: usize = 128;
 
-/// The cost of a packet, in bytes.
-pub(super) fn cost_of(packet: &Told) -> usize {
-    packet.iter().map(Bytes::len).sum::<usize>() + PACKET_OVERHEAD
+/// A part of a packet is kept as it is up to this many bytes; longer ones count until they
+/// are written, also while they are in a reply.
+const SHORT: usize = 1024;
+
+/// The cost of a packet.
+pub(super) fn cost_of(packet: &Told) -> Cost {
+    Cost {
+        own: PACKET_OVERHEAD,
+        shared: packet.iter().map(Bytes::len).sum(),
+    }
 }
 
 impl Outbox {
+    /// `buffered`: counts what is in it.
+    pub fn new(buffered: &Arc<Buffered>) -> Self {
+        Self {
+            packets: Mutex::default(),
+            held: Arc::new(buffered.hold()),
+            buffered: buffered.clone(),
+            changed: Notify::new(),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// What is in it.
+    pub fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
     /// Puts a packet last in line, whatever already waits.
     pub fn push(&self, packet: Told) {
+        let counted = |part: Bytes| match part.len() {
+            ..=SHORT => part,
+            _ => self.buffered.share_anyway(part),
+        };
+        self.push_shared(packet.into_iter().map(counted).collect());
+    }
+
+    /// As [`Outbox::push`], for a packet whose long parts count already.
+    pub fn push_shared(&self, packet: Told) {
         if self.is_closed() {
             return;
         }
         {
-            let mut waiting = self.waiting.lock();
-            waiting.bytes += cost_of(&packet);
-            waiting.packets.push_back(packet);
+            let mut packets = self.packets.lock();
+            self.held.add_anyway(cost_of(&packet));
+            packets.push_back(packet);
         }
         self.changed.notify_waiters();
     }
 
     /// Waits until there is room, or no packets are taken any more.
     pub async fn has_space(&self) {
-        self.until(|waiting| waiting.bytes < OUTBOX_BYTES).await;
+        self.until(|bytes| bytes < OUTBOX_BYTES).await;
     }
 
     /// Waits until all packets are written, or none are taken any more.
     pub async fn drained(&self) {
-        self.until(|waiting| waiting.bytes == 0).await;
+        self.until(|bytes| bytes == 0).await;
     }
 
-    async fn until(&self, holds: impl Fn(&Waiting) -> bool) {
+    async fn until(&self, holds: impl Fn(usize) -> bool) {
         loop {
             let changed = self.changed.notified();
-            if self.is_closed() || holds(&self.waiting.lock()) {
+            if self.is_closed() || holds(self.held.bytes()) {
                 return;
             }
             changed.await;
@@ -87,7 +117,7 @@ impl Outbox {
     pub async fn next(&self) -> Told {
         loop {
             let changed = self.changed.notified();
-            if let Some(packet) = self.waiting.lock().packets.pop_front() {
+            if let Some(packet) = self.packets.lock().pop_front() {
                 return packet;
             }
             changed.await;
@@ -95,20 +125,24 @@ impl Outbox {
     }
 
     /// A packet with this cost is written.
-    pub fn written(&self, cost: usize) {
-        let mut waiting = self.waiting.lock();
+    pub fn written(&self, cost: Cost) {
+        let packets = self.packets.lock();
         // After the queue was closed nothing counts any more.
-        waiting.bytes = waiting.bytes.saturating_sub(cost);
-        drop(waiting);
+        if !self.is_closed() {
+            self.held.remove(cost);
+        }
+        drop(packets);
         self.changed.notify_waiters();
     }
 
     /// Takes all packets.
     pub fn take_all(&self) -> Vec<Told> {
         let packets: Vec<Told> = {
-            let mut waiting = self.waiting.lock();
-            let packets: Vec<Told> = std::mem::take(&mut waiting.packets).into();
-            waiting.bytes -= packets.iter().map(cost_of).sum::<usize>();
+            let mut waiting = self.packets.lock();
+            let packets: Vec<Told> = std::mem::take(&mut *waiting).into();
+            packets
+                .iter()
+                .for_each(|packet| self.held.remove(cost_of(packet)));
             packets
         };
         if !packets.is_empty() {
@@ -121,7 +155,7 @@ impl Outbox {
     pub async fn has_packets(&self) {
         loop {
             let changed = self.changed.notified();
-            if !self.waiting.lock().packets.is_empty() {
+            if !self.packets.lock().is_empty() {
                 return;
             }
             changed.await;
@@ -130,8 +164,12 @@ impl Outbox {
 
     /// Drops what waits: it is not taken any more.
     pub fn close(&self) {
-        self.is_closed.store(true, Ordering::Release);
-        *self.waiting.lock() = Waiting::default();
+        {
+            let mut packets = self.packets.lock();
+            self.is_closed.store(true, Ordering::Release);
+            *packets = VecDeque::new();
+            self.held.clear();
+        }
         self.changed.notify_waiters();
     }
 
@@ -152,6 +190,8 @@ pub(in crate::doors::socketio) enum Gone {
 /// Events of a client on their way to be handled.
 pub(in crate::doors::socketio) struct Inbox {
     events: Mutex<Events>,
+    /// The cost of these events.
+    held: Held,
     /// Notified when there is an event, and when there is room.
     changed: Notify,
     acknowledged: watch::Sender<u64>,
@@ -160,8 +200,8 @@ pub(in crate::doors::socketio) struct Inbox {
 #[derive(Default)]
 struct Events {
     waiting: VecDeque<Event>,
-    /// The cost of these events, in bytes.
-    cost: usize,
+    /// What the event that is being handled costs, in bytes.
+    handled: usize,
     gone: Option<Gone>,
 }
 
@@ -169,17 +209,17 @@ fn cost(event: &Event) -> usize {
     event.array.len() + MESSAGE_OVERHEAD_BYTES
 }
 
-impl Default for Inbox {
-    fn default() -> Self {
+impl Inbox {
+    /// `buffered`: counts what is in it.
+    pub fn new(buffered: &Arc<Buffered>) -> Self {
         Self {
             events: Mutex::default(),
+            held: buffered.hold(),
             changed: Notify::new(),
             acknowledged: watch::Sender::new(0),
         }
     }
-}
 
-impl Inbox {
     /// Puts an event last in line, and waits until there is room for another.
     ///
     /// An acknowledgement does not wait in line: what is handled before it may wait for
@@ -195,7 +235,7 @@ impl Inbox {
         }
         {
             let mut events = self.events.lock();
-            events.cost += cost(&event);
+            self.held.add_anyway(Cost::own(cost(&event)));
             events.waiting.push_back(event);
         }
         self.changed.notify_waiters();
@@ -203,7 +243,7 @@ impl Inbox {
             let changed = self.changed.notified();
             {
                 let events = self.events.lock();
-                if events.cost < INBOX_BYTES || events.gone.is_some() {
+                if self.held.bytes() - events.handled < INBOX_BYTES || events.gone.is_some() {
                     return;
                 }
             }
@@ -224,7 +264,9 @@ impl Inbox {
             let (next, gone) = {
                 let mut events = self.events.lock();
                 let next = events.waiting.pop_front();
-                events.cost -= next.as_ref().map_or(0, cost);
+                let handled = next.as_ref().map_or(0, cost);
+                let before = std::mem::replace(&mut events.handled, handled);
+                self.held.remove(Cost::own(before));
                 (next, events.gone)
             };
             match (next, gone) {
@@ -273,7 +315,7 @@ mod tests {
 
     #[test]
     fn events_come_in_order_and_before_the_end() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new(&Arc::default());
         for bytes in [1, 2] {
             assert_ready!(task::spawn(inbox.put(event(bytes))).poll());
         }
@@ -287,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_client_that_sends_faster_than_it_is_handled_waits() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new(&Arc::default());
         let mut put = task::spawn(inbox.put(event(INBOX_BYTES)));
         assert_pending!(put.poll());
         assert_ready!(task::spawn(inbox.next()).poll()).unwrap();
@@ -302,7 +344,7 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_overtakes_what_waits() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new(&Arc::default());
         let acknowledged = inbox.acknowledged();
         let mut put = task::spawn(inbox.put(event(INBOX_BYTES)));
         assert_pending!(put.poll());
@@ -318,7 +360,7 @@ mod tests {
 
     #[test]
     fn an_outbox_has_no_room_until_what_is_in_it_is_written() {
-        let outbox = Outbox::default();
+        let outbox = Outbox::new(&Arc::default());
         assert_ready!(task::spawn(outbox.has_space()).poll());
         outbox.push(packet(OUTBOX_BYTES));
         let mut room = task::spawn(outbox.has_space());
@@ -332,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_closed_outbox_keeps_nothing_and_holds_up_no_sender() {
-        let outbox = Outbox::default();
+        let outbox = Outbox::new(&Arc::default());
         outbox.push(packet(OUTBOX_BYTES));
         let mut room = task::spawn(outbox.has_space());
         assert_pending!(room.poll());

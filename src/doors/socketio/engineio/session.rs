@@ -31,7 +31,7 @@ use crate::{
             version::Version,
         },
     },
-    peer_list::{Link, RoomName},
+    peer_list::{Buffered, Cost, Link, RoomName},
 };
 
 /// A client that polls is given up this long after it was last heard, if it has no poll
@@ -130,6 +130,7 @@ impl Session {
         version: Version,
         room: Option<RoomName>,
         polls: bool,
+        buffered: &Arc<Buffered>,
     ) -> (Arc<Self>, mpsc::Receiver<WebSocket>) {
         let (upgraded, sockets) = mpsc::channel(1);
         let carrier = if polls {
@@ -140,8 +141,8 @@ impl Session {
         let session = Arc::new(Self {
             version,
             room,
-            outbox: Outbox::default(),
-            inbox: Inbox::default(),
+            outbox: Outbox::new(buffered),
+            inbox: Inbox::new(buffered),
             connecting: Mutex::new(Connecting::Awaited),
             connected: Notify::new(),
             heard: Heard::new(),
@@ -346,8 +347,8 @@ pub(in crate::doors::socketio) struct End {
 
 impl Talk for Session {
     type End = End;
-    /// The cost of the packet, in bytes.
-    type Receipt = usize;
+    /// The cost of the packet.
+    type Receipt = Cost;
 
     async fn receive(&self, message: Bytes, is_text: bool) -> Result<(), End> {
         if !is_text {
@@ -364,7 +365,7 @@ impl Talk for Session {
         })
     }
 
-    async fn next(&self) -> Result<(Vec<Bytes>, usize), End> {
+    async fn next(&self) -> Result<(Vec<Bytes>, Cost), End> {
         tokio::select! {
             biased;
             packet = self.outbox.next() => {
@@ -375,7 +376,7 @@ impl Talk for Session {
         }
     }
 
-    async fn written(&self, cost: usize) {
+    async fn written(&self, cost: Cost) {
         self.outbox.written(cost);
     }
 

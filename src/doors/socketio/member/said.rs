@@ -167,7 +167,7 @@ impl Member {
 
     async fn greet(&self, name: &str, there: &[Card]) -> Result<(), Ended> {
         *self.is_greeted.lock() = true;
-        self.push(self.connections.greeting(name, self.peer.id, there))
+        self.push_shared(self.connections.greeting(name, self.peer.id, there))
             .await?;
         match &self.token {
             Some(token) => {
@@ -205,7 +205,7 @@ impl Member {
 /// a client that can sends the message again.
 fn accepted(sent: Result<(), Refusal>) -> Result<(), Ended> {
     match sent {
-        Err(Refusal::Unavailable) => Err(Ended::Lost),
+        Err(Refusal::Unavailable | Refusal::OutOfMemory) => Err(Ended::Lost),
         // A removed peer hears of that at once.
         Ok(()) | Err(_) => Ok(()),
     }

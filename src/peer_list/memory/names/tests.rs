@@ -9,7 +9,13 @@ fn id(number: u32) -> PeerId {
 }
 
 fn names(peers: u32) -> Names {
-    let mut names = Names::new(BOUND);
+    let mut names = Names::new(
+        &HeartbeatOpts {
+            max_pending_bytes: BOUND,
+            ..HeartbeatOpts::default()
+        },
+        &Arc::default(),
+    );
     for number in 1..=peers {
         names.enter(id(number), None).unwrap();
     }

@@ -6,7 +6,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_client_that_does_not_read_its_pongs_is_read_no_further() {
-    let (session, _sockets) = Session::new(Version::V4, None, true);
+    let (session, _sockets) = Session::new(Version::V4, None, true, &Arc::default());
     for _ in 0..100_000 {
         let ping = Packet::Ping(Bytes::new());
         if task::spawn(session.receive(ping)).poll().is_pending() {
@@ -18,7 +18,7 @@ async fn a_client_that_does_not_read_its_pongs_is_read_no_further() {
 
 #[tokio::test]
 async fn what_a_client_shows_is_taken_once() {
-    let (session, _sockets) = Session::new(Version::V4, None, true);
+    let (session, _sockets) = Session::new(Version::V4, None, true, &Arc::default());
     let connect = || Packet::Message("0{\"token\":\"t\"}".into());
     session.receive(connect()).await.unwrap();
     assert_eq!(session.shown().await, "{\"token\":\"t\"}");
