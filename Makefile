@@ -5,7 +5,7 @@ REQUIREMENTS := tests/python/requirements.txt
 
 # Suites that take minutes: of faults, and of browsers. `make test` leaves them out.
 LONG_JS := cluster page redis-away redis-loss redis-once redis-start redis-cluster sentinel
-QUICK_JS := access across check client http ice limits presence proxies readme reliable rooms shards socketio tls webhook websocket
+QUICK_JS := access across check client http ice limits metrics presence proxies readme reliable rooms shards socketio tls webhook websocket
 
 # The tests that also hold for a server of two nodes.
 OF_MANY_NODES := wire native_client bad_input
@@ -70,7 +70,7 @@ docker:
 # What the tests need besides the Rust toolchain.
 install: .venv/installed tests/js/node_modules
 	@tests/install-programs nginx:nginx-light haproxy:haproxy caddy:caddy curl:curl chromium:chromium \
-		redis-server:redis-server redis-cli:redis-tools faketime:faketime openssl:openssl turnserver:coturn systemd-analyze:systemd
+		redis-server:redis-server redis-cli:redis-tools faketime:faketime openssl:openssl turnserver:coturn systemd-analyze:systemd promtool:prometheus
 
 .venv/installed: $(REQUIREMENTS)
 	@python3 -c 'import ensurepip' || tests/install-programs python3-venv:python3-venv

@@ -28,6 +28,7 @@
 pub mod access;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod counter;
 pub mod doors;
 #[cfg(feature = "ice")]
 pub mod ice;

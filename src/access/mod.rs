@@ -158,6 +158,36 @@ pub enum Denied {
     Unavailable,
 }
 
+impl Denied {
+    /// The names of all, as metrics have them.
+    pub(crate) const NAMES: [&str; 9] = [
+        "missing",
+        "invalid",
+        "expired",
+        "too_early",
+        "room",
+        "name",
+        "refused",
+        "too_often",
+        "unavailable",
+    ];
+
+    /// Where its name stands.
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Missing => 0,
+            Self::Invalid => 1,
+            Self::Expired => 2,
+            Self::TooEarly => 3,
+            Self::Room => 4,
+            Self::Name => 5,
+            Self::Refused => 6,
+            Self::TooOften { .. } => 7,
+            Self::Unavailable => 8,
+        }
+    }
+}
+
 /// What a valid token says of its client.
 #[derive(Debug, Default)]
 struct Grant {

@@ -39,7 +39,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
     };
     Router::new()
         .route("/ice-servers", any(ice_servers))
-        .route_layer(guard(&opts.enable_cors))
+        .route_layer(guard(opts, "ice_servers"))
         .with_state(door)
 }
 

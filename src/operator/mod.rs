@@ -8,10 +8,12 @@
 //! | `POST /purge` | `purge` |
 //! | `GET /rooms` | `rooms` |
 //! | `GET /events` | `subscribe` |
+//! | `GET /metrics` | `counts`, `tally`, `shards` |
 //!
 //! `/rooms/NAME/peers` and `/rooms/NAME/purge` are the same for a room.
 
 mod json;
+mod metrics;
 mod webhook;
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
@@ -21,7 +23,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderName, HeaderValue, Method,
-        header::{AUTHORIZATION, HOST, ORIGIN},
+        header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN},
         uri::Authority,
     },
     response::{
@@ -35,11 +37,18 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 use tower_http::validate_request::ValidateRequestHeaderLayer;
+use tracing::error;
 
-pub use webhook::{Webhook, send_events};
+pub use webhook::{Webhook, WebhookCounts, send_events};
+
+use metrics::Metrics;
 
 use crate::{
-    doors::kit::{RequestError, only, query::Query, reply::json_reply},
+    doors::kit::{
+        DoorCounts, RequestError, only,
+        query::Query,
+        reply::{json_reply, reply},
+    },
     peer_list::{
         EVENTS_KEPT, Missed, PeerEvent, PeerEvents, PeerId, PeerInfo, Reason, RoomName,
         TimeoutPeerList,
@@ -62,8 +71,15 @@ struct Operator {
 pub fn operator_router(
     peer_list: TimeoutPeerList,
     token: Option<SecretString>,
+    doors: Arc<DoorCounts>,
+    webhook: Option<Arc<WebhookCounts>>,
     stop: CancellationToken,
 ) -> Router {
+    let metrics = Metrics {
+        peer_list: peer_list.clone(),
+        doors,
+        webhook,
+    };
     let operator = Operator { peer_list, stop };
     let token = token.map(Arc::new);
     #[expect(clippy::result_large_err, reason = "tower-http has it so")]
@@ -80,6 +96,10 @@ pub fn operator_router(
         .route("/rooms/{room}/peers/{id}", any(peer))
         .route("/rooms/{room}/purge", any(purge))
         .route("/events", any(events))
+        .route(
+            "/metrics",
+            any(move |request| show(metrics.clone(), request)),
+        )
         .fallback(async || RequestError::NotFound)
         .layer(ValidateRequestHeaderLayer::custom(guard))
         .with_state(operator)
@@ -191,6 +211,19 @@ impl Operator {
         let name = name.parse().map_err(|_| RequestError::BadRoomName)?;
         Ok(self.peer_list.room(&name))
     }
+}
+
+async fn show(metrics: Metrics, request: Request) -> Answer {
+    only(&[Method::GET], &request)?;
+    let text = metrics.text().await.unwrap_or_else(|error| {
+        // Two metrics have the same name: a fault that the tests find.
+        error!(%error, "the metrics cannot be shown");
+        String::new()
+    });
+    let mut response = reply(text);
+    let kind = HeaderValue::from_static(metrics::TEXT);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    Ok(response)
 }
 
 async fn peers(State(operator): State<Operator>, request: Request) -> Answer {

@@ -5,7 +5,10 @@
 use std::{
     fmt,
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,7 +27,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::json;
-use crate::peer_list::{LogEvents, TimeoutPeerList};
+use crate::{
+    counter::{Counter, Gauge},
+    peer_list::{LogEvents, TimeoutPeerList},
+};
 
 /// How long a receiver may take to answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
@@ -59,12 +65,26 @@ impl fmt::Debug for Webhook {
     }
 }
 
+/// What a webhook counts.
+#[derive(Debug, Default)]
+pub struct WebhookCounts {
+    /// Events that were accepted.
+    pub sent: Counter,
+    /// Events that were given up.
+    pub failed: Counter,
+    /// Attempts that failed.
+    pub failures: Counter,
+    /// Events that are still to be sent.
+    pub behind: Gauge,
+}
+
 /// Sends the events of these logs until `stop` is cancelled, and then what is left, for at
 /// most a second. Those of one log go one after the other.
 pub async fn send_events(
     webhook: Webhook,
     peer_list: TimeoutPeerList,
     logs: Vec<LogEvents>,
+    counts: Arc<WebhookCounts>,
     stop: CancellationToken,
 ) {
     let client = Client::builder()
@@ -80,6 +100,7 @@ pub async fn send_events(
         webhook,
         client,
         peer_list,
+        counts,
     };
     let sending = logs.into_iter().enumerate();
     let sending = sending.map(|(log, events)| receiver.send(log, events, &stop));
@@ -96,6 +117,7 @@ struct Receiver {
     webhook: Webhook,
     client: Client,
     peer_list: TimeoutPeerList,
+    counts: Arc<WebhookCounts>,
 }
 
 impl Receiver {
@@ -125,7 +147,7 @@ impl Receiver {
                 let (_, body) = json::event(number, &event);
                 if self.peer_list.webhook_turn(log, number).await {
                     is_busy.store(true, Ordering::Relaxed);
-                    self.deliver(number, &body).await;
+                    self.deliver(number, &body, events).await;
                     self.peer_list.webhook_sent(log, number).await;
                     is_busy.store(false, Ordering::Relaxed);
                 }
@@ -138,17 +160,22 @@ impl Receiver {
     }
 
     /// Tries until the receiver has accepted an event, at most for ten minutes.
-    async fn deliver(&self, number: u64, body: &str) {
+    async fn deliver(&self, number: u64, body: &str, others: &LogEvents) {
         let start = Instant::now();
         let mut pauses = PAUSES.build();
         let mut last_failure = None;
+        self.counts.behind.set(others.left() + 1);
         while let Err(failure) = self.post(body).await {
+            self.counts.failures.count();
+            self.counts.behind.set(others.left() + 1);
             let pause = pauses.next().unwrap_or(EVENT_PATIENCE);
             if start.elapsed() + pause > EVENT_PATIENCE {
                 error!(
                     event = number,
                     failure, "the webhook did not accept an event: gave up"
                 );
+                self.counts.failed.count();
+                self.counts.behind.set(others.left());
                 return;
             }
             if last_failure.as_ref() != Some(&failure) {
@@ -157,6 +184,8 @@ impl Receiver {
             last_failure = Some(failure);
             sleep(pause).await;
         }
+        self.counts.sent.count();
+        self.counts.behind.set(others.left());
         if last_failure.is_some() {
             info!(event = number, "the webhook accepts events again");
         }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::{
     Added, Buffered, Caller, Card, Delivery, EventCursor, HeartbeatOpts, Held, Identity, Lines,
-    Listing, LogEvents, PeerEvents, PeerId, PeerInfo, PeerToken, Reason, Refusal, RoomInfo,
-    RoomName, SignInOpts, SignedIn, Unlisted,
+    ListCounts, Listing, LogEvents, PeerEvents, PeerId, PeerInfo, PeerToken, Reason, Refusal,
+    RoomInfo, RoomName, ShardState, SignInOpts, SignedIn, Tally, Unlisted,
 };
 
 /// How long a wait lasts, and which messages its client has.
@@ -278,6 +278,15 @@ pub trait Watching {
     ///
     /// Refusals: [`Full`](Refusal::Full), [`RoomFull`](Refusal::RoomFull).
     fn has_space(&self, coming: usize) -> Result<(), Refusal>;
+
+    /// What has happened in this process.
+    fn counts(&self) -> &ListCounts;
+
+    /// How many peers and rooms there are.
+    async fn tally(&self) -> Result<Tally, Refusal>;
+
+    /// The parts of Redis that hold the list. None: it is in this process.
+    async fn shards(&self) -> Vec<ShardState>;
 
     /// What clients make this process hold.
     fn buffered(&self) -> &Arc<Buffered>;

@@ -79,7 +79,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [(Reason, &'static str); 6] = [
+    pub(super) const ALL: [(Reason, &'static str); 6] = [
         (Reason::SignedOut, "signed_out"),
         (Reason::TimedOut, "timed_out"),
         (Reason::Closed, "closed"),

@@ -12,6 +12,7 @@
 //! | the others | what both engines share |
 
 mod buffered;
+mod counts;
 mod delivery;
 mod engine;
 mod event_log;
@@ -37,6 +38,7 @@ mod unlisted;
 use std::time::Duration;
 
 pub use buffered::{Buffered, Cost, Held};
+pub use counts::{ListCounts, ShardState, Tally};
 pub use delivery::{Delivery, News, Receipt};
 pub use engine::{
     Channels, Engine, Mail, OpenRequest, OpenSocket, Peers, Presence, Rooms, SendOpts, WaitOpts,

@@ -241,7 +241,11 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { peer_list, .. } = self;
         #[cfg(feature = "operator")]
-        let running = self.operator.start(&peer_list).await;
+        let running = self
+            .operator
+            .start(&peer_list, &self.app.signal.counts)
+            .await;
+        let counts = self.app.signal.counts.clone();
         let app = app(peer_list.clone(), self.app);
         let plain = self.listener.map(Listener::Plain);
         #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
@@ -251,7 +255,7 @@ impl Server {
             listeners.push(Listener::Tls(listener, tls.acceptor()));
             AbortOnDropHandle::new(tokio::spawn(tls.follow_files()))
         });
-        serve_all(listeners, app, peer_list, self.serve, stop).await;
+        serve_all(listeners, app, peer_list, self.serve, counts, stop).await;
         #[cfg(feature = "tls")]
         drop(following);
         #[cfg(feature = "operator")]

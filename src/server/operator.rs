@@ -1,6 +1,6 @@
 //! The operator's part of the server: the listener of the operator's API, and the webhook.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -8,7 +8,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{BindError, health, listen, serve::serve_operator};
 use crate::{
-    operator::{Webhook, operator_router, send_events},
+    doors::kit::DoorCounts,
+    operator::{Webhook, WebhookCounts, operator_router, send_events},
     peer_list::TimeoutPeerList,
 };
 
@@ -49,20 +50,24 @@ impl Operator {
         listener.local_addr().ok()
     }
 
-    pub async fn start(self, peer_list: &TimeoutPeerList) -> Running {
+    pub async fn start(self, peer_list: &TimeoutPeerList, doors: &Arc<DoorCounts>) -> Running {
         let running = Running {
             last_events: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
         let stop = || running.last_events.clone();
+        let mut counts = None;
         if let Some(webhook) = self.webhook {
             let events = peer_list.webhook_events().await;
-            let sending = send_events(webhook, peer_list.clone(), events, stop());
+            let counted: Arc<WebhookCounts> = Arc::default();
+            counts = Some(counted.clone());
+            let sending = send_events(webhook, peer_list.clone(), events, counted, stop());
             running.tasks.spawn(sending);
         }
         if let Some((listener, token)) = self.operator {
             // Also where all places for clients are taken, and without the token: probes have none.
-            let app = operator_router(peer_list.clone(), token, stop());
+            let doors = doors.clone();
+            let app = operator_router(peer_list.clone(), token, doors, counts, stop());
             let app = app.merge(health::routes(peer_list.clone()));
             running.tasks.spawn(serve_operator(listener, app, stop()));
         }

@@ -1,18 +1,16 @@
 //! How many connections are open, in all and of each address.
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ServeOpts;
-use crate::peer_list::{OfNetwork, PerNetwork, network_of};
+use crate::{
+    counter::{Gauge, One},
+    doors::kit::DoorCounts,
+    peer_list::{OfNetwork, PerNetwork, network_of},
+};
 
 /// The connections that are open, and how many may be.
 #[derive(Debug)]
@@ -21,7 +19,7 @@ pub(super) struct Places {
     max_of_address: Option<usize>,
     /// Proxies, whose connections are those of many clients.
     exempt: Vec<IpNet>,
-    open: AtomicUsize,
+    counts: Arc<DoorCounts>,
     of_address: PerNetwork,
 }
 
@@ -35,24 +33,25 @@ pub(super) enum NoPlace {
 }
 
 impl Places {
-    pub fn new(opts: &ServeOpts) -> Arc<Self> {
+    pub fn new(opts: &ServeOpts, counts: Arc<DoorCounts>) -> Arc<Self> {
         Arc::new(Self {
             max: opts.max_connections,
             max_of_address: opts.max_connections_per_address,
             exempt: opts.proxies.clone(),
-            open: AtomicUsize::new(0),
+            counts,
             of_address: PerNetwork::default(),
         })
     }
 
     /// Takes a place for a connection from this address.
     pub fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, NoPlace> {
-        let before = self.open.fetch_add(1, Ordering::Relaxed);
         let mut place = Place {
-            places: self.clone(),
+            suspended: self.counts.suspended.clone(),
+            _one: self.counts.connections.one(),
             _of_address: None,
         };
-        if self.max.is_some_and(|max| before >= max) {
+        let open = self.counts.connections.get();
+        if self.max.is_some_and(|max| open > max as u64) {
             return Err(NoPlace::Full);
         }
         let address = address.map(|address| address.to_canonical());
@@ -72,21 +71,23 @@ impl Places {
 /// The place of one connection, for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Place {
-    places: Arc<Places>,
+    suspended: Gauge,
+    _one: One,
     _of_address: Option<OfNetwork>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.places.open.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Counts a connection as open, for as long as its stream lives.
 #[derive(Debug)]
 pub(super) struct Open {
     pub _token: TaskTrackerToken,
-    pub _place: Place,
+    pub place: Place,
+}
+
+impl Open {
+    /// Counts its request as suspended, for as long as what is returned lives.
+    pub fn suspend(&self) -> One {
+        self.place.suspended.one()
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +96,9 @@ impl Open {
     pub fn alone() -> Self {
         Self {
             _token: tokio_util::task::TaskTracker::new().token(),
-            _place: Places::new(&ServeOpts::default()).take(None).unwrap(),
+            place: Places::new(&ServeOpts::default(), Arc::default())
+                .take(None)
+                .unwrap(),
         }
     }
 }
@@ -105,12 +108,15 @@ mod tests {
     use super::*;
 
     fn places(max: Option<usize>, of_address: Option<usize>) -> Arc<Places> {
-        Places::new(&ServeOpts {
-            max_connections: max,
-            max_connections_per_address: of_address,
-            proxies: vec!["10.0.0.0/8".parse().unwrap()],
-            ..ServeOpts::default()
-        })
+        Places::new(
+            &ServeOpts {
+                max_connections: max,
+                max_connections_per_address: of_address,
+                proxies: vec!["10.0.0.0/8".parse().unwrap()],
+                ..ServeOpts::default()
+            },
+            Arc::default(),
+        )
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Serves connections until the server stops, and then drains them.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use futures_util::future::join_all;
@@ -22,7 +22,10 @@ use super::{
     refuse::Refusals,
 };
 use crate::{
-    doors::kit::log::{connection_span, spawn},
+    doors::kit::{
+        DoorCounts,
+        log::{connection_span, spawn},
+    },
     peer_list::TimeoutPeerList,
 };
 
@@ -82,7 +85,8 @@ pub async fn serve(
     opts: ServeOpts,
     stop: impl Future<Output = ()>,
 ) {
-    serve_all(vec![Listener::Plain(listener)], app, peer_list, opts, stop).await;
+    let listeners = vec![Listener::Plain(listener)];
+    serve_all(listeners, app, peer_list, opts, Arc::default(), stop).await;
 }
 
 /// The same with several listeners.
@@ -91,10 +95,11 @@ pub(super) async fn serve_all(
     app: Router,
     peer_list: TimeoutPeerList,
     opts: ServeOpts,
+    counts: Arc<DoorCounts>,
     stop: impl Future<Output = ()>,
 ) {
     let stopped = || peer_list.end_waits();
-    accept_until(listeners, app, &opts, stop, DRAIN, stopped).await;
+    accept_until(listeners, app, &opts, counts, stop, DRAIN, stopped).await;
     peer_list.stop().await;
 }
 
@@ -107,6 +112,7 @@ pub(super) async fn serve_operator(listener: TcpListener, app: Router, stop: Can
         vec![Listener::Plain(listener)],
         app,
         &opts,
+        Arc::default(),
         stop.cancelled(),
         OPERATORS_DRAIN,
         || {},
@@ -135,6 +141,7 @@ async fn accept_until(
     listeners: Vec<Listener>,
     app: Router,
     opts: &ServeOpts,
+    counts: Arc<DoorCounts>,
     stop: impl Future<Output = ()>,
     drain: Duration,
     stopped: impl FnOnce(),
@@ -142,7 +149,7 @@ async fn accept_until(
     let connections = TaskTracker::new();
     let stopping = CancellationToken::new();
     let dropping = CancellationToken::new();
-    let places = Places::new(opts);
+    let places = Places::new(opts, counts);
     let refusals = Refusals::default();
     let accepted = |stream: TcpStream, listener: &Listener| {
         let address = stream.peer_addr().ok();
@@ -167,7 +174,7 @@ async fn accept_until(
             idle_timeout: opts.idle_timeout,
             open: Open {
                 _token: connections.token(),
-                _place: place,
+                place,
             },
         };
         let dropping = dropping.clone();

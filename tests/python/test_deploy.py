@@ -1,6 +1,9 @@
 """What deploy/ has is what systemd, Kubernetes and Compose take."""
 
+import json
+import re
 import subprocess
+import urllib.request
 
 import kubernetes_validate
 import pytest
@@ -59,3 +62,53 @@ def test_compose_files_name_only_what_there_is(file):
                 assert (DEPLOY / host).exists(), f"{name}: {volume}"
         for variable in service.get("environment", {}):
             assert f"| `{variable}` |" in settings, f"{name}: {variable}"
+
+
+PROMETHEUS = DEPLOY / "prometheus"
+
+
+def promtool(*arguments, cwd):
+    return subprocess.run(["promtool", *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def test_prometheus_takes_its_settings_and_the_alerts():
+    checked = promtool("check", "config", "prometheus.yml", cwd=PROMETHEUS)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_each_alert_is_raised_when_it_should_be_and_then_only(tmp_path):
+    for file in (PROMETHEUS / "alerts.yml", ROOT / "tests" / "python" / "alerts_test.yml"):
+        (tmp_path / file.name).write_text(file.read_text())
+    tested = promtool("test", "rules", "alerts_test.yml", cwd=tmp_path)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_there_are(start_server):
+    source = (ROOT / "src" / "operator" / "metrics.rs").read_text()
+    known = {f"signal_{name}" for name in re.findall(r'"([a-z_]+)",\s+help', source)}
+    port = start_server(WEBRTC_ADMIN_LISTEN="127.0.0.1:0")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port.operator}/metrics") as answer:
+        shown = set(re.findall(r"^# TYPE (\S+)", answer.read().decode(), re.MULTILINE))
+    # Those of the webhook and of Redis are shown only where there is one.
+    assert {name for name in shown if name.startswith("signal_")} <= known
+    dashboard = json.loads((PROMETHEUS / "grafana-dashboard.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    rules = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"][0]["rules"]
+    asked += [rule["expr"] for rule in rules]
+    assert len(rules) == 4
+    names = set(re.findall(r"\b(?:signal|process)_\w+", " ".join(asked)))
+    assert names <= known | shown
+    # And the dashboard leaves nothing out.
+    assert known - names == {"signal_build_info"}
+
+
+@pytest.mark.parametrize("number", range(15))
+def test_each_query_of_the_dashboard_is_one_of_prometheus(number, tmp_path):
+    panel = json.loads((PROMETHEUS / "grafana-dashboard.json").read_text())["panels"][number]
+    rules = [
+        {"record": f"a:{at}", "expr": target["expr"].replace("$__rate_interval", "1m")}
+        for at, target in enumerate(panel["targets"])
+    ]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "a", "rules": rules}]}))
+    checked = promtool("check", "rules", "rules.yml", cwd=tmp_path)
+    assert checked.returncode == 0, panel["title"] + checked.stdout + checked.stderr

@@ -27,7 +27,7 @@ use axum::{
 use tokio::time::sleep;
 use tower::{service_fn, util::option_layer};
 
-pub use super::kit::{AllowedRooms, Cors, SignalOpts, TrustedProxies};
+pub use super::kit::{AllowedRooms, Cors, DoorCounts, SignalOpts, TrustedProxies};
 
 use super::kit::{
     Coming, Gate, RequestError, RoomDoors, Transport,
@@ -78,7 +78,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: SignalOpts) -> Router {
     let waiting = door.clone();
     // Each handler checks the method itself: axum would answer HEAD with the handler of
     // GET, and a HEAD on /wait would consume a message.
-    let guard = guard(&door.opts.enable_cors);
+    let guard = guard(&door.opts, DOOR);
     Router::new()
         .route("/sign_in", any(sign_in))
         .route_service(

@@ -9,7 +9,7 @@ use axum::http::{
 };
 use tracing::info;
 
-use super::{RequestError, SignalOpts, Transport, TrustedProxies, query::Query};
+use super::{DoorCounts, RequestError, SignalOpts, Transport, TrustedProxies, query::Query};
 use crate::{
     access::{Access, Admitted, Asking, Denied},
     peer_list::{TimeoutPeerList, network_of},
@@ -22,6 +22,7 @@ pub(crate) struct Gate {
     proxies: Arc<TrustedProxies>,
     shows_addresses: bool,
     door: &'static str,
+    counts: Arc<DoorCounts>,
 }
 
 /// The request by which a client comes in, or asks for what others are told.
@@ -60,6 +61,7 @@ impl Gate {
             proxies: opts.proxies.clone(),
             shows_addresses: opts.shows_addresses,
             door,
+            counts: opts.counts.clone(),
         }
     }
 
@@ -95,7 +97,11 @@ impl Gate {
     /// [`Denied::TooOften`].
     pub fn count_sign_in(&self, from: Option<IpAddr>, headers: &HeaderMap) -> Result<(), Denied> {
         let address = from.map(|from| self.proxies.client(from, headers));
-        self.access.count_sign_in(address)
+        let counted = self.access.count_sign_in(address);
+        if counted.is_err() {
+            self.counts.decided(&counted);
+        }
+        counted
     }
 
     /// Decides whether a client may come in, without counting it.
@@ -118,6 +124,7 @@ impl Gate {
                 .map(|from| self.proxies.client(from, coming.headers)),
         };
         let admitted = self.access.admit(asking).await;
+        self.counts.decided(&admitted);
         if let Err(why) = &admitted {
             let room = coming.list.name().map(tracing::field::display);
             let address = self.shown(asking.address).map(tracing::field::display);

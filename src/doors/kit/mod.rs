@@ -5,6 +5,7 @@ mod admission;
 pub(crate) mod body;
 mod client_address;
 mod cors;
+mod counts;
 mod error;
 pub(crate) mod frame;
 pub(crate) mod heard;
@@ -26,6 +27,7 @@ pub use client_address::TrustedProxies;
 pub(crate) use cors::cors_layer;
 #[cfg(feature = "socketio")]
 pub(crate) use cors::cors_layer_with_credentials;
+pub use counts::DoorCounts;
 pub(crate) use error::{RequestError, only};
 pub use opts::SignalOpts;
 pub use origin::Cors;

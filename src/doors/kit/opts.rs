@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{AllowedRooms, Cors, TrustedProxies};
+use super::{AllowedRooms, Cors, DoorCounts, TrustedProxies};
 use crate::access::Access;
 #[cfg(feature = "ice")]
 use crate::ice::IceServers;
@@ -43,6 +43,8 @@ pub struct SignalOpts {
     /// Whether operators see the addresses of clients, in events, in the API and in the log.
     /// Default: true.
     pub shows_addresses: bool,
+    /// What the doors count. Default: nothing so far.
+    pub counts: Arc<DoorCounts>,
     /// The ICE servers that peers are told of. Default: none.
     #[cfg(feature = "ice")]
     pub ice_servers: Arc<IceServers>,
@@ -60,6 +62,7 @@ impl Default for SignalOpts {
             access: Access::default(),
             proxies: Arc::default(),
             shows_addresses: true,
+            counts: Arc::default(),
             #[cfg(feature = "ice")]
             ice_servers: Arc::default(),
         }

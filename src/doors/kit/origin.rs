@@ -12,9 +12,10 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use tower::util::MapResponseLayer;
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
-use super::RequestError;
+use super::{RequestError, SignalOpts};
 
 /// Which pages may use the server (Cross-Origin Resource Sharing).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,20 +54,32 @@ fn is_meant(listed: &HeaderValue, origin: &HeaderValue) -> bool {
     })
 }
 
-/// Refuses the requests of pages that may not use the server. Clients other than pages
+/// What all requests of a door pass: its answers are counted, and requests of pages that may
+/// not use the server are refused. Clients other than pages
 /// send no origin, and pass.
 #[expect(clippy::result_large_err, reason = "tower-http has it so")]
+#[expect(clippy::type_complexity, reason = "closures have no names")]
 pub(crate) fn guard(
-    cors: &Cors,
-) -> ValidateRequestHeaderLayer<impl Fn(&mut Request) -> Result<(), Response> + Clone + use<>> {
-    let cors = Arc::new(cors.clone());
-    ValidateRequestHeaderLayer::custom(move |request: &mut Request| {
+    opts: &SignalOpts,
+    door: &'static str,
+) -> (
+    MapResponseLayer<impl FnMut(Response) -> Response + Clone + use<>>,
+    ValidateRequestHeaderLayer<impl Fn(&mut Request) -> Result<(), Response> + Clone + use<>>,
+) {
+    let answers = opts.counts.answers_of(door);
+    let counting = MapResponseLayer::new(move |answer: Response| {
+        answers.count(&answer);
+        answer
+    });
+    let cors = Arc::new(opts.enable_cors.clone());
+    let checking = ValidateRequestHeaderLayer::custom(move |request: &mut Request| {
         if may_use(&cors, request.headers()) {
             Ok(())
         } else {
             Err(RequestError::ForeignOrigin.into_response())
         }
-    })
+    });
+    (counting, checking)
 }
 
 fn may_use(cors: &Cors, headers: &HeaderMap) -> bool {

@@ -73,7 +73,7 @@ pub(crate) fn routes(
     };
     let engine = EngineIo::new(peer_list.clone(), opts.max_message_bytes, members);
     let answer = service_fn(move |request| engine.clone().answer(request));
-    let guard = guard(&opts.enable_cors);
+    let guard = guard(opts, DOOR);
     let transport = Router::new()
         .route_service("/socket.io/", answer)
         .route_layer(guard.clone());

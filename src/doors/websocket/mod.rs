@@ -85,7 +85,7 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
     Router::new()
         .route("/", any(upgrade))
         .route("/ws", any(upgrade))
-        .route_layer(guard(&opts.enable_cors))
+        .route_layer(guard(opts, DOOR))
         .with_state(door)
 }
 

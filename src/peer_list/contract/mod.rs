@@ -7,6 +7,7 @@
 
 mod acknowledgements;
 mod channels;
+mod counting;
 mod events;
 mod farewell;
 mod interleavings;

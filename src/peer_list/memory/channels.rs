@@ -151,11 +151,9 @@ impl Channels for MemoryEngine {
         name: &str,
         body: Bytes,
     ) -> Result<(), Refusal> {
-        let to = self.room.names.lock().holder(scope, name);
-        let to = to.and_then(|id| self.peer(id).ok());
-        let to = to.ok_or(Refusal::UnknownReceiver)?;
-        let body = self.shared.buffered.share(body)?;
-        self.push_patiently(&to, Message::published(body)).await
+        let sent = self.push_to_alias(scope, name, body).await;
+        self.shared.counts.sent(&sent);
+        sent
     }
 
     async fn join(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
@@ -170,6 +168,41 @@ impl Channels for MemoryEngine {
     }
 
     async fn publish(
+        &self,
+        from: PeerId,
+        channels: &[&str],
+        body: Bytes,
+        number: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let published = self.publish_in(from, channels, body, number).await;
+        self.shared.counts.sent(&published);
+        published
+    }
+
+    async fn announce(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
+        let watchers = self.with_names(id, |names| names.announce(id, name))?;
+        self.push_to(&watchers, Message::announced(name)).await;
+        Ok(())
+    }
+
+    async fn watch_for(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
+        if self.with_names(id, |names| names.watch_for(id, name))? {
+            self.push_to(&[id], Message::announced(name)).await;
+        }
+        Ok(())
+    }
+}
+
+impl MemoryEngine {
+    async fn push_to_alias(&self, scope: &str, name: &str, body: Bytes) -> Result<(), Refusal> {
+        let to = self.room.names.lock().holder(scope, name);
+        let to = to.and_then(|id| self.peer(id).ok());
+        let to = to.ok_or(Refusal::UnknownReceiver)?;
+        let body = self.shared.buffered.share(body)?;
+        self.push_patiently(&to, Message::published(body)).await
+    }
+
+    async fn publish_in(
         &self,
         from: PeerId,
         channels: &[&str],
@@ -202,21 +235,6 @@ impl Channels for MemoryEngine {
         Ok(())
     }
 
-    async fn announce(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
-        let watchers = self.with_names(id, |names| names.announce(id, name))?;
-        self.push_to(&watchers, Message::announced(name)).await;
-        Ok(())
-    }
-
-    async fn watch_for(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
-        if self.with_names(id, |names| names.watch_for(id, name))? {
-            self.push_to(&[id], Message::announced(name)).await;
-        }
-        Ok(())
-    }
-}
-
-impl MemoryEngine {
     /// Changes the names of a peer that is in the map.
     fn with_names<T>(
         &self,
@@ -238,6 +256,7 @@ impl MemoryEngine {
     }
 
     fn returned(&self, peer: &Peer) -> Added {
+        self.shared.counts.resumes.count();
         {
             let mut state = peer.state.lock();
             let now = Instant::now();

@@ -25,15 +25,13 @@ impl Mail for MemoryEngine {
         body: Bytes,
         opts: SendOpts,
     ) -> Result<(), Refusal> {
-        if !opts.waits_for_space {
-            return self.send_now(from, to, body, opts.number);
-        }
-        let receiver = self.peer(to);
-        let attempt = || self.send_now(from, to, body.clone(), opts.number);
-        match receiver {
-            Ok(receiver) => self.patiently(&receiver, body.len(), attempt).await,
-            Err(_) => attempt(),
-        }
+        let sent = if opts.waits_for_space {
+            self.send_patiently(from, to, body, opts.number).await
+        } else {
+            self.send_now(from, to, body, opts.number)
+        };
+        self.shared.counts.sent(&sent);
+        sent
     }
 
     async fn acknowledge(&self, id: PeerId, number: u64) {
@@ -45,6 +43,21 @@ impl Mail for MemoryEngine {
 }
 
 impl MemoryEngine {
+    async fn send_patiently(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        body: Bytes,
+        number: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let receiver = self.peer(to);
+        let attempt = || self.send_now(from, to, body.clone(), number);
+        match receiver {
+            Ok(receiver) => self.patiently(&receiver, body.len(), attempt).await,
+            Err(_) => attempt(),
+        }
+    }
+
     pub(super) async fn wait_of(
         &self,
         peer: Arc<Peer>,

@@ -30,8 +30,8 @@ use tokio::{task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::{
-    Buffered, HeartbeatOpts, Identity, OfNetwork, PeerEvent, PeerId, PerNetwork, Refusal, RoomName,
-    SignInOpts, Watching, event_log::EventLog, roster::Roster,
+    Buffered, HeartbeatOpts, Identity, ListCounts, OfNetwork, PeerEvent, PeerId, PerNetwork,
+    Refusal, RoomName, SignInOpts, Watching, event_log::EventLog, roster::Roster,
 };
 use gc::Awake;
 use ids::Ids;
@@ -52,6 +52,7 @@ pub(super) struct MemoryEngine {
 struct Shared {
     opts: HeartbeatOpts,
     buffered: Arc<Buffered>,
+    counts: Arc<ListCounts>,
     /// All peers of all rooms, including unlisted ones.
     peers: DashMap<Key, Arc<Peer>>,
     /// How many peers there are, and are about to be put on the map.
@@ -81,6 +82,7 @@ impl MemoryEngine {
         let awake = Awake::new(&opts, Instant::now());
         let shared = Arc::new(Shared {
             buffered: Buffered::new(opts.max_buffered_bytes),
+            counts: Arc::default(),
             opts,
             peers: DashMap::new(),
             count: AtomicUsize::new(0),
@@ -177,6 +179,7 @@ impl MemoryEngine {
             peers = roster.len(),
             "peer signed in"
         );
+        self.shared.counts.sign_ins.count();
         peer.set_listed(listed);
         if let Some(peer) = peer.info(state) {
             self.shared.events.add(PeerEvent::PeerAdded(peer));

@@ -102,6 +102,7 @@ impl Peers for MemoryEngine {
         let room = self.room.name.as_ref().map(tracing::field::display);
         let address = address.map(tracing::field::display);
         info!(peer_id = id.get(), room, door, address, "peer came back");
+        self.shared.counts.resumes.count();
         if renamed {
             self.changed();
         }

@@ -20,9 +20,12 @@ use super::{
     removal::Removal,
     wait::Wait,
 };
-use crate::peer_list::{
-    Caller, Delivery, Held, Mail, OpenRequest, OpenSocket, PeerId, Peers, Presence, Proof, Reason,
-    Refusal, SendOpts, WaitOpts,
+use crate::{
+    counter::One,
+    peer_list::{
+        Caller, Delivery, Held, Mail, OpenRequest, OpenSocket, PeerId, Peers, Presence, Proof,
+        Reason, Refusal, SendOpts, WaitOpts,
+    },
 };
 
 /// An open request (or socket) of a peer.
@@ -105,6 +108,8 @@ impl Drop for Request {
 struct Socket {
     request: Request,
     session: u64,
+    /// Counts it.
+    _open: One,
     /// Why it is closed.
     reason: Reason,
 }
@@ -173,6 +178,7 @@ impl Presence for MemoryEngine {
         Ok(Box::new(Socket {
             request,
             session,
+            _open: self.shared.counts.sockets.one(),
             reason: Reason::Closed,
         }))
     }

@@ -134,6 +134,7 @@ impl MemoryEngine {
             peers,
             "peer removed"
         );
+        self.shared.counts.removed(reason);
         true
     }
 

@@ -14,7 +14,7 @@ use dashmap::Entry;
 use parking_lot::Mutex;
 
 use super::{Shared, names::Names};
-use crate::peer_list::{RoomInfo, RoomName, roster::Roster, telling::Updates};
+use crate::peer_list::{ListCounts, RoomInfo, RoomName, roster::Roster, telling::Updates};
 
 /// A room, or (without a name) the root list.
 pub(super) struct Room {
@@ -26,6 +26,7 @@ pub(super) struct Room {
     pub names: Mutex<Names>,
     pub updates: Updates,
     peers: AtomicUsize,
+    pub counts: Arc<ListCounts>,
     shared: Weak<Shared>,
 }
 
@@ -38,6 +39,7 @@ impl Room {
             names: Mutex::new(Names::new(&shared.opts, &shared.buffered)),
             updates: Updates::default(),
             peers: AtomicUsize::new(0),
+            counts: shared.counts.clone(),
             shared: Arc::downgrade(shared),
         }
     }

@@ -52,8 +52,12 @@ impl delivery::Lease for Lease {
                 state.mailbox.hand_over(number, keep);
                 state.last_given = Some(Instant::now());
                 self.peer.space.notify_waiters();
+                self.peer.room.counts.delivered.count();
             }
-            Hears::Version(version) => state.heard = version,
+            Hears::Version(version) => {
+                state.heard = version;
+                self.peer.room.counts.updates.count();
+            }
         }
         // Dropping the lease ends the loan.
     }

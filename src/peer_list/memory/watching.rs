@@ -1,6 +1,7 @@
 //! The list as it is now, and the end of the server.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     task::Waker,
 };
@@ -10,8 +11,8 @@ use tokio::time::Instant;
 
 use super::{MemoryEngine, names::Names, peer::Peer, removal::Removal, room::Room};
 use crate::peer_list::{
-    Buffered, Engine, EventCursor, HeartbeatOpts, Lines, LogEvents, PeerEvents, PeerId, PeerInfo,
-    Reason, Refusal, RoomInfo, RoomName, Rooms, Watching,
+    Buffered, Engine, EventCursor, HeartbeatOpts, Lines, ListCounts, LogEvents, PeerEvents, PeerId,
+    PeerInfo, Reason, Refusal, RoomInfo, RoomName, Rooms, ShardState, Tally, Watching,
 };
 
 #[async_trait]
@@ -36,6 +37,28 @@ impl Watching for MemoryEngine {
             return Err(Refusal::RoomFull);
         }
         Ok(())
+    }
+
+    fn counts(&self) -> &ListCounts {
+        &self.shared.counts
+    }
+
+    async fn tally(&self) -> Result<Tally, Refusal> {
+        let mut peers: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for peer in self.shared.all_peers() {
+            *peers.entry(peer.state.lock().sign_in.door).or_default() += 1;
+        }
+        let peers = peers.into_iter();
+        Ok(Tally {
+            peers: peers
+                .map(|(door, count)| (door.to_owned(), count))
+                .collect(),
+            rooms: self.rooms().await?.len() as u64,
+        })
+    }
+
+    async fn shards(&self) -> Vec<ShardState> {
+        Vec::new()
     }
 
     fn buffered(&self) -> &Arc<Buffered> {

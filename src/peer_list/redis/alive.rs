@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::{
     PATIENCE,
-    answers::{Libraries, Life, Removed},
+    answers::{Libraries, Life},
     connection::WATCH_PERIOD,
     link::ShardLink,
     lists::Lists,
@@ -102,7 +102,8 @@ impl Lists {
         }
         loop {
             let some = shard.link.run(verbs::bury(), Some(PATIENCE)).await?;
-            some.removed.iter().for_each(Removed::log);
+            let counts = &shard.counts;
+            some.removed.iter().for_each(|removed| removed.note(counts));
             if !some.has_more {
                 return Ok(());
             }
@@ -167,7 +168,8 @@ impl Shard {
         loop {
             let collect = verbs::collect(false, skip);
             let some = self.link.run(collect, Some(PATIENCE)).await?;
-            some.removed.iter().for_each(Removed::log);
+            let counts = &self.counts;
+            some.removed.iter().for_each(|removed| removed.note(counts));
             if !some.has_more {
                 return Ok(());
             }

@@ -12,11 +12,11 @@ use super::{
     moment::Moment,
     row::{Answer, Row},
 };
-use crate::peer_list::{PeerId, Refusal};
+use crate::peer_list::{ListCounts, PeerId, Reason, Refusal};
 
 pub(super) use waits::{BegunWait, EndedWait, Next, OpenedSocket};
 pub(super) use watching::{
-    Cards, ClaimedHere, EventLines, Libraries, Life, Readiness, SentLast, SomeRooms, Turn,
+    Cards, ClaimedHere, Counted, EventLines, Libraries, Life, Readiness, SentLast, SomeRooms, Turn,
 };
 
 /// Reads the first word of an answer, which says whether the verb was carried out, and
@@ -228,7 +228,8 @@ impl Removed {
         self.name.is_some()
     }
 
-    pub fn log(&self) {
+    /// Logs and counts it.
+    pub fn note(&self, counts: &ListCounts) {
         if let Some(name) = &self.name {
             info!(
                 peer_id = self.whom.id.get(),
@@ -237,6 +238,8 @@ impl Removed {
                 reason = self.reason,
                 "peer removed"
             );
+            let reason = self.reason.as_deref().and_then(Reason::read);
+            counts.removed(reason.unwrap_or(Reason::TimedOut));
         }
     }
 }

@@ -92,6 +92,7 @@ impl Channels for RedisEngine {
         let owed = self.list.run(list, None).await?;
         let room = self.list.room.as_ref().map(tracing::field::display);
         info!(peer_id = id.get(), room, name = &*listed, "peer signed in");
+        self.list.node.counts.sign_ins.count();
         let moment = owed.moment.ok_or(Refusal::Unavailable)?;
         self.push_owed(&op, id, None, owed, HELLO, listing.hello)
             .await;
@@ -112,19 +113,9 @@ impl Channels for RedisEngine {
         name: &str,
         body: Bytes,
     ) -> Result<(), Refusal> {
-        let _held = self.held(body.len())?;
-        let op = op();
-        let send = verbs::send_to_alias(&op, from, scope, name, &body);
-        let sent = self.list.run(send, Some(LONG_PATIENCE)).await;
-        let owed = sent.map_err(|refusal| match refusal {
-            Refusal::UnknownPeer => Refusal::UnknownReceiver,
-            other => other,
-        })?;
-        let pushed = self.push_owed(&op, from, None, owed, PUBLISHED, body);
-        match pushed.await.pop() {
-            Some(refusal) => Err(refusal),
-            None => Ok(()),
-        }
+        let sent = self.push_to_alias(from, scope, name, body).await;
+        self.list.node.counts.sent(&sent);
+        sent
     }
 
     async fn join(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
@@ -142,13 +133,9 @@ impl Channels for RedisEngine {
         body: Bytes,
         number: Option<u64>,
     ) -> Result<(), Refusal> {
-        let _held = self.held(body.len())?;
-        let op = op();
-        let publish = verbs::publish(&op, from, number, &body, channels);
-        let owed = self.list.run(publish, None).await?;
-        self.push_owed(&op, from, number, owed, PUBLISHED, body)
-            .await;
-        Ok(())
+        let published = self.publish_in(from, channels, body, number).await;
+        self.list.node.counts.sent(&published);
+        published
     }
 
     async fn announce(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
@@ -177,6 +164,44 @@ impl List {
 }
 
 impl RedisEngine {
+    async fn push_to_alias(
+        &self,
+        from: PeerId,
+        scope: &str,
+        name: &str,
+        body: Bytes,
+    ) -> Result<(), Refusal> {
+        let _held = self.held(body.len())?;
+        let op = op();
+        let send = verbs::send_to_alias(&op, from, scope, name, &body);
+        let sent = self.list.run(send, Some(LONG_PATIENCE)).await;
+        let owed = sent.map_err(|refusal| match refusal {
+            Refusal::UnknownPeer => Refusal::UnknownReceiver,
+            other => other,
+        })?;
+        let pushed = self.push_owed(&op, from, None, owed, PUBLISHED, body);
+        match pushed.await.pop() {
+            Some(refusal) => Err(refusal),
+            None => Ok(()),
+        }
+    }
+
+    async fn publish_in(
+        &self,
+        from: PeerId,
+        channels: &[&str],
+        body: Bytes,
+        number: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let _held = self.held(body.len())?;
+        let op = op();
+        let publish = verbs::publish(&op, from, number, &body, channels);
+        let owed = self.list.run(publish, None).await?;
+        self.push_owed(&op, from, number, owed, PUBLISHED, body)
+            .await;
+        Ok(())
+    }
+
     /// Changes the names of a peer.
     async fn change(&self, change: Call<()>) -> Result<(), Refusal> {
         self.list.run(change, None).await
@@ -211,6 +236,9 @@ impl RedisEngine {
         let CameIn { id, alias, .. } = came_in;
         // The peer may stay unlisted for long.
         self.list.note_id(id);
+        if came_in.is_known {
+            self.list.node.counts.resumes.count();
+        }
         Added {
             id,
             token,

@@ -16,6 +16,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use crate::counter::Counter;
+
 use super::{
     ClusterOpts,
     answers::Readiness,
@@ -155,6 +157,9 @@ impl Connecting<'_> {
             subscription: Connection::connect(place.clone(), &prefix, listening).await?,
             prefix,
             hearing: Hearing::default(),
+            calls: Counter::default(),
+            failures: Counter::default(),
+            time: Counter::default(),
             health: Health::default(),
             clock: AtomicU64::new(0),
             switches: AtomicU64::new(0),

@@ -70,10 +70,17 @@ impl Lent {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
+        let counts = &self.list.node.counts;
         let (hears, number) = match self.hears {
             _ if !is_done => ("", 0),
-            Hears::Message(number) => ("message", number),
-            Hears::Version(version) => ("version", version),
+            Hears::Message(number) => {
+                counts.delivered.count();
+                ("message", number)
+            }
+            Hears::Version(version) => {
+                counts.updates.count();
+                ("version", version)
+            }
         };
         let ends = !self.is_of_socket();
         let done = verbs::done(self.id, &self.name, hears, number, ends, is_done);
@@ -150,6 +157,7 @@ impl Told {
         let (list, id, wait, version) =
             (self.list.clone(), self.id, self.wait.clone(), self.version);
         wait.here.set_heard(Some(version));
+        list.node.counts.updates.count();
         let heard = Heard {
             wait,
             version,

@@ -23,7 +23,7 @@ use super::{
     row::{Answer, Row},
     verbs::{Call, TimedCall, Words},
 };
-use crate::peer_list::Refusal;
+use crate::{counter::Counter, peer_list::Refusal};
 
 /// Of the time for which a verb is tried, Redis may begin to carry it out within this
 /// part.
@@ -54,6 +54,10 @@ pub(super) struct ShardLink {
     pub subscription: Connection,
     pub channels: ChannelNames,
     pub hearing: Hearing,
+    /// How often it was asked something, how often in vain, and for how long in us.
+    pub calls: Counter,
+    pub failures: Counter,
+    pub time: Counter,
     /// The health of Redis, as the log has reported it.
     pub health: Health,
     /// How often Sentinels had said that the primary has moved, when that was last looked at.
@@ -267,7 +271,8 @@ impl ShardLink {
                 sleep(pauses.next().unwrap_or(retry::LONGEST_PAUSE)).await;
             }
         };
-        match end {
+        let began = Instant::now();
+        let answer = match end {
             None => trying.await,
             Some(end) => match timeout_at(end, trying).await {
                 Ok(row) => row,
@@ -276,7 +281,16 @@ impl ShardLink {
                     Err(Refusal::Unavailable)
                 }
             },
+        };
+        self.calls.count();
+        match answer {
+            Ok(_) => {
+                let time = u64::try_from(began.elapsed().as_micros());
+                self.time.add(time.unwrap_or(u64::MAX));
+            }
+            Err(_) => self.failures.count(),
         }
+        answer
     }
 }
 

@@ -31,21 +31,15 @@ impl Mail for RedisEngine {
         body: Bytes,
         opts: SendOpts,
     ) -> Result<(), Refusal> {
-        let from = caller(from);
-        if !opts.waits_for_space {
-            return self
-                .send_as(&from, to, body, opts.number, false, PATIENCE)
-                .await;
-        }
-        loop {
-            let sending = self.send_as(&from, to, body.clone(), opts.number, false, LONG_PATIENCE);
-            match sending.await {
-                Err(Refusal::MailboxFull) => {}
-                sent => return sent,
-            }
-            self.until_space(to, body.len(), Some(LONG_PATIENCE))
-                .await?;
-        }
+        let sent = if opts.waits_for_space {
+            self.send_patiently(from, to, body, opts.number).await
+        } else {
+            let from = caller(from);
+            self.send_as(&from, to, body, opts.number, false, PATIENCE)
+                .await
+        };
+        self.list.node.counts.sent(&sent);
+        sent
     }
 
     async fn acknowledge(&self, id: PeerId, number: u64) {
@@ -55,6 +49,25 @@ impl Mail for RedisEngine {
 }
 
 impl RedisEngine {
+    async fn send_patiently(
+        &self,
+        from: PeerId,
+        to: PeerId,
+        body: Bytes,
+        number: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let from = caller(from);
+        loop {
+            let sending = self.send_as(&from, to, body.clone(), number, false, LONG_PATIENCE);
+            match sending.await {
+                Err(Refusal::MailboxFull) => {}
+                sent => return sent,
+            }
+            self.until_space(to, body.len(), Some(LONG_PATIENCE))
+                .await?;
+        }
+    }
+
     /// A message of this many bytes is on its way to Redis while this lives.
     pub(super) fn held(&self, bytes: usize) -> Result<Held, Refusal> {
         let held = self.list.node.buffered.hold();

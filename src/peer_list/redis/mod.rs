@@ -55,7 +55,7 @@ pub use connect::ConnectError;
 #[cfg(test)]
 pub(super) use library::test_clock::KEY as TEST_CLOCK;
 
-use super::{Caller, HeartbeatOpts, PeerId, PeerToken, Proof};
+use super::{Caller, HeartbeatOpts, ListCounts, PeerId, PeerToken, Proof};
 use connect::Connecting;
 use library::Library;
 use list::List;
@@ -168,10 +168,11 @@ impl RedisEngine {
         };
         let shards = (0..cluster.shards.get()).map(|number| connecting.to_shard(number));
         let connected = try_join_all(shards).await?.into_iter();
+        let counts: Arc<ListCounts> = Arc::default();
         let (shards, pushes): (Vec<_>, Vec<_>) = connected
-            .map(|(link, pushes)| (Shard::new(link), pushes))
+            .map(|(link, pushes)| (Shard::new(link, counts.clone()), pushes))
             .unzip();
-        let node = Node::new(opts, connecting.node, shards);
+        let node = Node::new(opts, connecting.node, counts, shards);
         let lists = Lists::new(node.clone());
         let list = lists.root_list();
         let beginning = node.shards.iter().map(|shard| lists.begin(shard));

@@ -9,13 +9,14 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::shard::Shard;
-use crate::peer_list::{Buffered, HeartbeatOpts, RoomName};
+use crate::peer_list::{Buffered, HeartbeatOpts, ListCounts, RoomName};
 
 /// A node: this process, as far as it shares lists with others.
 pub(super) struct Node {
     pub opts: HeartbeatOpts,
     /// What clients make this process hold. What waits for peers is in Redis.
     pub buffered: Arc<Buffered>,
+    pub counts: Arc<ListCounts>,
     /// Its name among the nodes.
     pub name: String,
     pub shards: Box<[Arc<Shard>]>,
@@ -28,8 +29,14 @@ pub(super) struct Node {
 
 impl Node {
     /// A node of these shards, of which there is at least one.
-    pub fn new(opts: HeartbeatOpts, name: String, shards: Vec<Arc<Shard>>) -> Arc<Self> {
+    pub fn new(
+        opts: HeartbeatOpts,
+        name: String,
+        counts: Arc<ListCounts>,
+        shards: Vec<Arc<Shard>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            counts,
             buffered: Buffered::new(opts.max_buffered_bytes),
             opts,
             name,

@@ -22,9 +22,12 @@ use super::{
     op, verbs,
     waiting::wait,
 };
-use crate::peer_list::{
-    Caller, Delivery, Held, News, OpenRequest, OpenSocket, PeerId, Presence, Reason, Refusal,
-    SendOpts, WaitOpts,
+use crate::{
+    counter::One,
+    peer_list::{
+        Caller, Delivery, Held, News, OpenRequest, OpenSocket, PeerId, Presence, Reason, Refusal,
+        SendOpts, WaitOpts,
+    },
 };
 
 #[async_trait]
@@ -120,7 +123,9 @@ impl OpenRequest for Request {
         let sending = self
             .engine
             .send_as(&self.caller, to, body, opts.number, true, PATIENCE);
-        self.tell(sending).await
+        let sent = self.tell(sending).await;
+        self.engine.list.node.counts.sent(&sent);
+        sent
     }
 
     async fn heartbeat(&self) -> Result<(), Refusal> {
@@ -211,6 +216,8 @@ struct Socket {
     reason: Reason,
     /// Whether Redis knows that it is closed.
     has_left: bool,
+    /// Counts it.
+    _counted: One,
 }
 
 impl fmt::Debug for Socket {
@@ -245,6 +252,7 @@ impl Socket {
             session,
             reason: Reason::Closed,
             has_left: false,
+            _counted: engine.list.node.counts.sockets.one(),
         })
     }
 }
@@ -301,7 +309,7 @@ impl OpenSocket for Socket {
         if let Ok(ClosedSocket(removed)) = list.run(close, Some(PATIENCE)).await {
             self.has_left = true;
             if let Some(removed) = removed {
-                removed.log();
+                removed.note(&list.node.counts);
             }
         }
     }

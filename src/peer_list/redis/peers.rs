@@ -70,6 +70,7 @@ impl Peers for RedisEngine {
             user = opts.identity.user.as_deref(),
             "peer signed in"
         );
+        self.list.node.counts.sign_ins.count();
         Ok(signed_in)
     }
 
@@ -105,6 +106,7 @@ impl Peers for RedisEngine {
             address,
             "peer came back"
         );
+        self.list.node.counts.resumes.count();
         self.signed_in(resumed, *token).await
     }
 
@@ -122,7 +124,7 @@ impl Peers for RedisEngine {
         let remove = verbs::remove_peer(&op(), id, reason);
         let WasRemoved { was_there, peer } = self.list.run(remove, Some(PATIENCE)).await?;
         if let Some(peer) = peer {
-            peer.log();
+            peer.note(&self.list.node.counts);
         }
         Ok(was_there)
     }
@@ -144,7 +146,7 @@ impl Peers for RedisEngine {
                     return;
                 };
                 if let Some(removed) = removed {
-                    removed.log();
+                    removed.note(&list.node.counts);
                 }
                 if !is_asked {
                     return;

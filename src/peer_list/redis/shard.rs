@@ -12,14 +12,16 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    INFOS_AT_ONCE, PATIENCE,
-    answers::{EventLines, SomeRooms},
+    INFOS_AT_ONCE, PATIENCE, READY_PATIENCE,
+    answers::{Counted, EventLines, SomeRooms},
     events::read_event,
     link::ShardLink,
     part::Part,
     verbs,
 };
-use crate::peer_list::{LogEvents, PeerInfo, Refusal, RoomInfo, event_log::EventLog};
+use crate::peer_list::{
+    ListCounts, LogEvents, PeerInfo, Refusal, RoomInfo, ShardState, Tally, event_log::EventLog,
+};
 
 /// How long a subscriber waits until events are listened to.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(1);
@@ -27,6 +29,8 @@ const LISTEN_PATIENCE: Duration = Duration::from_secs(1);
 /// A shard, as this node sees it.
 pub(super) struct Shard {
     pub link: Arc<ShardLink>,
+    /// What this node counts, of all shards.
+    pub counts: Arc<ListCounts>,
     pub events: Arc<EventLog>,
     pub events_asked: EventsAsked,
     /// When its lists in Redis were created, by its clock in ms. 0: not known yet.
@@ -49,9 +53,10 @@ pub(super) struct EventsAsked {
 }
 
 impl Shard {
-    pub fn new(link: ShardLink) -> Arc<Self> {
+    pub fn new(link: ShardLink, counts: Arc<ListCounts>) -> Arc<Self> {
         Arc::new(Self {
             link: Arc::new(link),
+            counts,
             events: EventLog::new(),
             events_asked: EventsAsked::default(),
             created: AtomicU64::new(0),
@@ -193,6 +198,28 @@ impl Shard {
             if cursor == "0" {
                 return Ok(all);
             }
+        }
+    }
+
+    /// Whether it answers now, and can be written to.
+    pub async fn ready(&self) -> Result<(), Refusal> {
+        let asked = self.link.run(verbs::ready(), Some(READY_PATIENCE));
+        asked.await.map(drop)
+    }
+
+    /// Its peers, and its rooms.
+    pub async fn tally(&self) -> Result<Tally, Refusal> {
+        let Counted(tally) = self.link.run(verbs::tally(), Some(READY_PATIENCE)).await?;
+        Ok(tally)
+    }
+
+    /// How it does, as this node sees it.
+    pub async fn state(&self) -> ShardState {
+        ShardState {
+            is_reachable: self.ready().await.is_ok(),
+            calls: self.link.calls.get(),
+            failures: self.link.failures.get(),
+            time: Duration::from_micros(self.link.time.get()),
         }
     }
 

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::{
     answers::{
-        Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, EndedWait, EventLines, Kept,
-        Left, Libraries, Life, More, Next, OpenedSocket, Owed, Pushed, Readiness, RemovedSome,
-        SentLast, SignedInAs, SomeRooms, Space, SpaceAfterAll, Turn, WasRemoved,
+        Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, Counted, EndedWait,
+        EventLines, Kept, Left, Libraries, Life, More, Next, OpenedSocket, Owed, Pushed, Readiness,
+        RemovedSome, SentLast, SignedInAs, SomeRooms, Space, SpaceAfterAll, Turn, WasRemoved,
     },
     hash_token,
     part::Part,
@@ -178,6 +178,7 @@ verbs! {
     now more_lingering(cursor: &str) -> Part;
     /// This node has no copy of the list any more.
     now forget_room() -> Anything;
+    now tally() -> Counted;
     now rooms(cursor: &str) -> SomeRooms;
     now peer_info(id: PeerId) -> Option<PeerInfo>;
     now peer_infos(ids: &[String]) -> Vec<PeerInfo>;

@@ -13,14 +13,14 @@ use futures_util::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    PATIENCE, READY_PATIENCE, RedisEngine,
-    answers::{Removed, SentLast, Turn},
+    PATIENCE, RedisEngine,
+    answers::{SentLast, Turn},
     shard::Shard,
     verbs,
 };
 use crate::peer_list::{
-    Buffered, Engine, EventCursor, HeartbeatOpts, Lines, LogEvents, PeerEvents, PeerId, PeerInfo,
-    Refusal, RoomInfo, RoomName, Rooms, Watching,
+    Buffered, Engine, EventCursor, HeartbeatOpts, Lines, ListCounts, LogEvents, PeerEvents, PeerId,
+    PeerInfo, Refusal, RoomInfo, RoomName, Rooms, ShardState, Tally, Watching,
 };
 
 /// How long a node that stops reports what its peers have heard.
@@ -50,7 +50,7 @@ impl Watching for RedisEngine {
         // By what each shard last told. The script knows better, and refuses what is too much.
         let opts = self.opts();
         let told = self
-            .shards()
+            .all_shards()
             .iter()
             .map(|shard| shard.peers.load(Ordering::Relaxed));
         let told = usize::try_from(told.sum::<u64>()).unwrap_or(usize::MAX);
@@ -62,6 +62,30 @@ impl Watching for RedisEngine {
             return Err(Refusal::RoomFull);
         }
         Ok(())
+    }
+
+    fn counts(&self) -> &ListCounts {
+        &self.list.node.counts
+    }
+
+    async fn tally(&self) -> Result<Tally, Refusal> {
+        let asked = self.all_shards().iter().map(|shard| shard.tally());
+        let mut all = Tally::default();
+        for of_shard in try_join_all(asked).await? {
+            all.rooms += of_shard.rooms;
+            for (door, count) in of_shard.peers {
+                match all.peers.iter_mut().find(|(known, _)| *known == door) {
+                    Some((_, total)) => *total += count,
+                    None => all.peers.push((door, count)),
+                }
+            }
+        }
+        all.peers.sort();
+        Ok(all)
+    }
+
+    async fn shards(&self) -> Vec<ShardState> {
+        join_all(self.all_shards().iter().map(|shard| shard.state())).await
     }
 
     fn buffered(&self) -> &Arc<Buffered> {
@@ -85,7 +109,7 @@ impl Watching for RedisEngine {
     }
 
     async fn subscribe(&self, after: Option<&EventCursor>) -> PeerEvents {
-        let shards = self.shards();
+        let shards = self.all_shards();
         let logs = shards.iter().enumerate().map(|(log, shard)| {
             shard.subscribe(after.map(|cursor| cursor.in_log(log, shards.len())))
         });
@@ -93,7 +117,7 @@ impl Watching for RedisEngine {
     }
 
     async fn webhook_events(&self) -> Vec<LogEvents> {
-        let asked = self.shards().iter().map(|shard| async {
+        let asked = self.all_shards().iter().map(|shard| async {
             let asked = shard.link.run(verbs::webhook_sent_last(), Some(PATIENCE));
             let last = asked.await.ok().and_then(|SentLast(number)| number);
             shard.subscribe(last).await
@@ -102,7 +126,7 @@ impl Watching for RedisEngine {
     }
 
     async fn webhook_turn(&self, log: usize, number: u64) -> bool {
-        let Some(shard) = self.shards().get(log) else {
+        let Some(shard) = self.all_shards().get(log) else {
             return false;
         };
         loop {
@@ -115,7 +139,7 @@ impl Watching for RedisEngine {
     }
 
     async fn webhook_sent(&self, log: usize, number: u64) {
-        if let Some(shard) = self.shards().get(log) {
+        if let Some(shard) = self.all_shards().get(log) {
             let sent = verbs::webhook_sent(number);
             let _ = shard.link.run(sent, Some(PATIENCE)).await;
         }
@@ -127,10 +151,7 @@ impl Engine for RedisEngine {
     async fn is_reachable(&self) -> bool {
         // A shard that is away must not take its nodes out of the load balancer: they serve
         // the rooms of the others.
-        let asked = self.shards().iter().map(|shard| async {
-            let asked = shard.link.run(verbs::ready(), Some(READY_PATIENCE));
-            asked.await.map(drop)
-        });
+        let asked = self.all_shards().iter().map(|shard| shard.ready());
         select_ok(asked.map(Box::pin)).await.is_ok()
     }
 
@@ -141,7 +162,7 @@ impl Engine for RedisEngine {
             let collect = verbs::collect(true, skip);
             let some = self.list.run(collect, Some(PATIENCE)).await?;
             for peer in some.removed.iter().filter(|peer| peer.was_listed()) {
-                peer.log();
+                peer.note(&self.list.node.counts);
                 all.push(peer.id());
             }
             if !some.has_more {
@@ -167,7 +188,7 @@ impl Engine for RedisEngine {
         let _ = timeout(HEARD_PATIENCE, heard).await;
         drop(lists);
         self.lists.drop_kept();
-        join_all(self.shards().iter().map(|shard| shard.stop())).await;
+        join_all(self.all_shards().iter().map(|shard| shard.stop())).await;
     }
 }
 
@@ -184,7 +205,7 @@ impl Rooms for RedisEngine {
     }
 
     async fn rooms(&self) -> Result<Vec<RoomInfo>, Refusal> {
-        let asked = self.shards().iter().map(|shard| shard.rooms());
+        let asked = self.all_shards().iter().map(|shard| shard.rooms());
         let mut all = try_join_all(asked).await?.concat();
         all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         // A room may be named twice while rooms come and go.
@@ -208,7 +229,7 @@ impl Rooms for RedisEngine {
 }
 
 impl RedisEngine {
-    fn shards(&self) -> &[Arc<Shard>] {
+    fn all_shards(&self) -> &[Arc<Shard>] {
         &self.list.node.shards
     }
 }
@@ -219,7 +240,8 @@ impl Shard {
         let stopping = async {
             loop {
                 let some = self.link.run(verbs::stop(), None).await?;
-                some.removed.iter().for_each(Removed::log);
+                let counts = &self.counts;
+                some.removed.iter().for_each(|removed| removed.note(counts));
                 if !some.has_more {
                     return Ok::<(), Refusal>(());
                 }

@@ -199,6 +199,7 @@ async fn answer<S>(mut request: PendingRequest, stream: &mut ClientStream<S>) ->
 where
     S: AsyncRead + Unpin,
 {
+    let _suspended = stream.suspend();
     poll_fn(|cx| {
         // Looks for a hang-up first: otherwise a dead client would take a message along.
         while let Poll::Ready(read) = stream.poll_read_ahead(cx) {

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{Phase, Shared};
-use crate::server::places::Open;
+use crate::{counter::One, server::places::Open};
 
 /// How much a client may send after a suspended request, in bytes. More stays in the
 /// kernel, and a hang-up behind it is only noticed when the response is written.
@@ -31,10 +31,15 @@ pub(super) struct ClientStream<S> {
     /// Read from the stream before, and read again from `position`.
     read_ahead: Vec<u8>,
     position: usize,
-    _open: Open,
+    open: Open,
 }
 
 impl<S> ClientStream<S> {
+    /// Counts its request as suspended, for as long as what is returned lives.
+    pub fn suspend(&self) -> One {
+        self.open.suspend()
+    }
+
     pub fn new(stream: S, shared: Arc<Shared>, open: Open) -> Self {
         Self {
             stream,
@@ -42,7 +47,7 @@ impl<S> ClientStream<S> {
             stand_in: &[],
             read_ahead: Vec::new(),
             position: 0,
-            _open: open,
+            open,
         }
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::needed;
 use crate::peer_list::{
-    PeerInfo, Refusal, RoomInfo,
+    PeerInfo, Refusal, RoomInfo, Tally,
     redis::{
         events::{read_info, time_of},
         member::Member,
@@ -37,7 +37,21 @@ impl Answer for Vec<PeerInfo> {
     }
 }
 
-/// Some of the rooms.
+/// How many peers and rooms a shard has.
+pub(in crate::peer_list::redis) struct Counted(pub Tally);
+
+impl Answer for Counted {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        let rooms = needed(row.number())?;
+        let mut peers = Vec::new();
+        while let Some(door) = row.text() {
+            peers.push((door, needed(row.number())?));
+        }
+        Ok(Self(Tally { peers, rooms }))
+    }
+}
+
+/// Some of the rooms of a shard.
 pub(in crate::peer_list::redis) struct SomeRooms {
     /// Where to go on; `0` is the end.
     pub cursor: String,

@@ -25,6 +25,7 @@
 --   farewell_rooms       set: rooms in which farewells are still to be published
 --   rooms                hash: the number of peers of each room, including unlisted ones
 --   rooms:since          hash: when each room began
+--   doors                hash: the number of peers of each door, including unlisted ones
 --   networks             hash: the number of peers of each network, where that is limited
 --   events               list: the last events; the newest is `event`
 --   listeners            set: the nodes that are told when there are events

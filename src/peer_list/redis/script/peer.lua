@@ -341,6 +341,13 @@ local function count_of_network(network, by)
   end
 end
 
+-- Counts the peers of a door.
+local function count_of_door(door, by)
+  if call('HINCRBY', shard('doors'), door, by) <= 0 then
+    call('HDEL', shard('doors'), door)
+  end
+end
+
 local function new_peer(door, dialect, token, highest, network)
   local peer = setmetatable({ id = next_id(highest), is = {}, changed = {} }, Peer)
   peer:set('door', door)
@@ -351,6 +358,7 @@ local function new_peer(door, dialect, token, highest, network)
   -- Above every session of a lost peer with the same id.
   peer:set('session', NOW)
   count_peer(1)
+  count_of_door(door, 1)
   peer:set('network', network ~= '' and network or nil)
   count_of_network(network, 1)
   return peer

@@ -40,6 +40,15 @@ function verbs.forget_room()
   return { 'ok' }
 end
 
+-- How many rooms there are, and for each door its name and its number of peers.
+function verbs.tally()
+  local answer = { string.format('%d', call('HLEN', shard('rooms'))) }
+  for _, value in ipairs(call('HGETALL', shard('doors'))) do
+    answer[#answer + 1] = value
+  end
+  return answer
+end
+
 local ROOMS_AT_ONCE = 100
 
 -- Some of the rooms: of each its name, the number of peers in its list, and when it began.
