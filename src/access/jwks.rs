@@ -176,3 +176,105 @@ fn published(key: Value) -> Option<Published> {
         key,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::{Router, routing::get};
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use rcgen::KeyPair;
+    use serde_json::json;
+    use tokio::{net::TcpListener, time};
+
+    use super::*;
+
+    /// An issuer whose keys can be replaced, and how often it was asked for them.
+    #[derive(Clone, Default)]
+    struct Issuer(Arc<Mutex<(Vec<&'static str>, u32)>>);
+
+    impl Issuer {
+        async fn start(&self) -> Jwks {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let issuer = self.clone();
+            let app = Router::new().route("/", get(async move || issuer.set().to_string()));
+            tokio::spawn(async move { axum::serve(listener, app).await });
+            Jwks::new(&format!("http://{address}/")).unwrap()
+        }
+
+        fn set(&self) -> Value {
+            let mut issuer = self.0.lock();
+            issuer.1 += 1;
+            let keys: Vec<Value> = issuer.0.iter().map(|id| key(id)).collect();
+            json!({"keys": keys})
+        }
+
+        /// From now on it has these keys.
+        fn has(&self, ids: &[&'static str]) {
+            self.0.lock().0 = ids.to_vec();
+        }
+
+        fn asked(&self) -> u32 {
+            self.0.lock().1
+        }
+    }
+
+    fn key(id: &str) -> Value {
+        let pair = KeyPair::generate().unwrap();
+        // A point: 4, and both coordinates.
+        let (x, y) = pair.public_key_raw()[1..].split_at(32);
+        let [x, y] = [x, y].map(|number| URL_SAFE_NO_PAD.encode(number));
+        json!({"kty": "EC", "crv": "P-256", "kid": id, "x": x, "y": y})
+    }
+
+    async fn knows(jwks: &Jwks, id: &str) -> Result<usize, Denied> {
+        let keys = jwks.keys_for(Some(id), Algorithm::ES256).await?;
+        Ok(keys.len())
+    }
+
+    /// Lets time pass, which goes on by itself while an answer is awaited.
+    async fn pass(time: Duration) {
+        time::pause();
+        time::advance(time).await;
+        time::resume();
+    }
+
+    #[tokio::test]
+    async fn new_keys_are_found_a_minute_after_the_last_question_and_replaced_ones_end() {
+        let issuer = Issuer::default();
+        issuer.has(&["a"]);
+        let jwks = issuer.start().await;
+        assert_eq!(knows(&jwks, "a").await, Ok(1));
+        issuer.has(&["b"]);
+        // A client that sends tokens with unknown keys does not make the server ask each time.
+        for _ in 0..10 {
+            assert_eq!(knows(&jwks, "b").await, Err(Denied::Invalid));
+        }
+        assert_eq!(issuer.asked(), 1);
+        pass(PAUSE).await;
+        assert_eq!(knows(&jwks, "b").await, Ok(1));
+        assert_eq!(knows(&jwks, "a").await, Err(Denied::Invalid));
+        assert_eq!(issuer.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_withdrawn_ends_after_ten_minutes_although_it_is_known() {
+        let issuer = Issuer::default();
+        issuer.has(&["a", "b"]);
+        let jwks = issuer.start().await;
+        assert_eq!(knows(&jwks, "a").await, Ok(1));
+        issuer.has(&["b"]);
+        pass(KEPT - Duration::from_secs(1)).await;
+        assert_eq!(knows(&jwks, "a").await, Ok(1));
+        pass(Duration::from_secs(1)).await;
+        assert_eq!(knows(&jwks, "a").await, Err(Denied::Invalid));
+        assert_eq!(knows(&jwks, "b").await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn without_ever_having_read_the_set_nobody_is_refused_for_good() {
+        let unreachable = Jwks::new("http://127.0.0.1:1/").unwrap();
+        assert_eq!(knows(&unreachable, "a").await, Err(Denied::Unavailable));
+    }
+}

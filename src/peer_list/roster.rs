@@ -64,9 +64,9 @@ impl Roster {
         }
     }
 
-    /// An empty list in place of this one.
+    /// An empty list that takes the place of this one.
     #[cfg(feature = "redis")]
-    pub fn anew(&self) -> Self {
+    pub fn cleared(&self) -> Self {
         Self::new(&self.buffered)
     }
 

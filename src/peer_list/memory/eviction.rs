@@ -50,7 +50,7 @@ impl Shared {
             .all_peers()
             .into_iter()
             .filter_map(|peer| {
-                let held = held_in_vain(&peer.state.lock())?;
+                let held = held_unread(&peer.state.lock())?;
                 Some((held, peer))
             })
             .collect();
@@ -77,10 +77,10 @@ impl Shared {
 }
 
 /// How much is held for a peer that does not read it, if that is much; in bytes.
-fn held_in_vain(state: &PeerState) -> Option<usize> {
+fn held_unread(state: &PeerState) -> Option<usize> {
     let held = state.held();
-    let is_vain = held >= MUCH && state.reads_nothing_for() >= READS_NOTHING;
-    is_vain.then_some(held)
+    let is_unread = held >= MUCH && state.reads_nothing_for() >= READS_NOTHING;
+    is_unread.then_some(held)
 }
 
 impl MemoryEngine {

@@ -292,7 +292,7 @@ impl Cached {
         }
         match view.since {
             None if view.is_older() || self.known().is_none_or(|known| known < view.version) => {
-                self.roster = self.roster.anew();
+                self.roster = self.roster.cleared();
                 self.peers.clear();
                 self.cards.clear();
                 self.lingering.clear();
