@@ -26,7 +26,11 @@ fn joined(args: Vec<OsString>, line: &[u8]) -> Vec<OsString> {
     if command != "healthcheck" || !is_server {
         return args;
     }
-    let flags = words.map(OsString::from);
+    let flags: Vec<OsString> = words.map(OsString::from).collect();
+    // `docker run IMAGE healthcheck` is the first process itself.
+    if flags.contains(command) {
+        return args;
+    }
     [program.clone()]
         .into_iter()
         .chain(flags)
@@ -62,6 +66,8 @@ mod tests {
             healthcheck
         );
         assert_eq!(joined(&healthcheck, ""), healthcheck);
+        let itself = "/signal-http-heartbeat\x00healthcheck\x00";
+        assert_eq!(joined(&healthcheck, itself), healthcheck);
         let own = ["signal-http-heartbeat", "healthcheck", "--port", "5000"];
         assert_eq!(joined(&own, server), own);
         let serves = ["signal-http-heartbeat", "--help"];
