@@ -1,4 +1,4 @@
-//! Numbers that are counted where something happens, and read by whoever watches.
+//! Counters: incremented where something happens, and read by the metrics.
 
 use std::sync::{
     Arc,

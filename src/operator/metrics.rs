@@ -40,8 +40,10 @@ impl Metrics {
             page.counter("webhook_events_failed_total", help, webhook.failed.get())?;
             let help = "Attempts to send an event to the webhook that failed.";
             page.counter("webhook_failures_total", help, webhook.failures.get())?;
-            let help = "Events that the webhook is still to be sent.";
-            page.gauge("webhook_events_behind", help, webhook.behind.get())?;
+            let help = "Events not yet sent to the webhook.";
+            page.gauge("webhook_events_behind", help, webhook.behind())?;
+            let help = "Times that events were lost before they could be sent to the webhook.";
+            page.counter("webhook_gaps_total", help, webhook.gaps.get())?;
         }
         let help = "The version of the server.";
         let version = [([env!("CARGO_PKG_VERSION")], 1)];
@@ -69,7 +71,8 @@ impl Metrics {
         page.counter("resumes_total", help, counts.resumes.get())?;
         let help = "Peers that were removed, by the reason.";
         page.counters("removals_total", help, ["reason"], named(counts.removals()))?;
-        let help = "Messages that were accepted, each once, however many peers hear it.";
+        let help = "Messages that were accepted, each once, however many peers hear it; those that a client \
+                    sent again are in it again.";
         page.counter("messages_accepted_total", help, counts.accepted.get())?;
         let help = "Messages that were handed over to a peer.";
         page.counter("messages_delivered_total", help, counts.delivered.get())?;
@@ -89,6 +92,13 @@ impl Metrics {
         let doors = &self.doors;
         let help = "Connections of clients that are open.";
         page.gauge("connections", help, doors.connections.get())?;
+        let help = "Connections that were refused, because too many are open (full), or too many of \
+                    their address (address).";
+        let refused = [
+            (["full"], doors.refused_as_full.get()),
+            (["address"], doors.refused_by_address.get()),
+        ];
+        page.counters("connections_refused_total", help, ["reason"], refused)?;
         let help = "Requests that wait for news, by long poll or by a poll of Socket.IO.";
         page.gauge("suspended_waits", help, doors.suspended.get())?;
         let help = "Clients that access control was asked about, by what it decided.";
@@ -111,10 +121,11 @@ impl Metrics {
         let help = "Calls of Redis.";
         let calls = shards.iter().map(|shard| shard.calls).sum();
         page.counter("redis_calls_total", help, calls)?;
-        let help = "Calls of Redis that had no answer in time.";
+        let help =
+            "Calls of Redis that failed: without an answer in time, or while it is out of memory.";
         let failures = shards.iter().map(|shard| shard.failures).sum();
         page.counter("redis_failures_total", help, failures)?;
-        let help = "How long answers of Redis took together, with all attempts, in seconds.";
+        let help = "How long calls of Redis took together, with all attempts, in seconds.";
         let time = shards.iter().map(|shard| shard.time.as_secs_f64()).sum();
         page.seconds("redis_call_seconds_total", help, time)?;
         let help = "The shards that the list has.";

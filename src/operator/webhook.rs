@@ -3,6 +3,7 @@
 //! pace, and misses some if the receiver is too slow.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     pin::pin,
     sync::{
@@ -15,6 +16,7 @@ use std::{
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::future::join_all;
 use hmac::{Hmac, Mac};
+use parking_lot::Mutex;
 use reqwest::{
     Client, Url,
     header::{CONTENT_TYPE, HeaderValue},
@@ -28,7 +30,7 @@ use tracing::{error, info, warn};
 
 use super::json;
 use crate::{
-    counter::{Counter, Gauge},
+    counter::Counter,
     peer_list::{LogEvents, TimeoutPeerList},
 };
 
@@ -74,8 +76,21 @@ pub struct WebhookCounts {
     pub failed: Counter,
     /// Attempts that failed.
     pub failures: Counter,
-    /// Events that are still to be sent.
-    pub behind: Gauge,
+    /// Times that events were lost before they could be sent.
+    pub gaps: Counter,
+    /// How many events of each log are not sent yet.
+    behind: Mutex<BTreeMap<usize, u64>>,
+}
+
+impl WebhookCounts {
+    /// How many events are not sent yet.
+    pub fn behind(&self) -> u64 {
+        self.behind.lock().values().sum()
+    }
+
+    fn is_behind(&self, log: usize, events: u64) {
+        self.behind.lock().insert(log, events);
+    }
 }
 
 /// Sends the events of these logs until `stop` is cancelled, and then what is left, for at
@@ -147,27 +162,30 @@ impl Receiver {
                 let (_, body) = json::event(number, &event);
                 if self.peer_list.webhook_turn(log, number).await {
                     is_busy.store(true, Ordering::Relaxed);
-                    self.deliver(number, &body, events).await;
+                    self.deliver(log, number, &body, events).await;
                     self.peer_list.webhook_sent(log, number).await;
                     is_busy.store(false, Ordering::Relaxed);
                 }
             }
-            Err(missed) => warn!(
-                after = missed.after,
-                "the webhook missed events: it is too slow, or Redis has lost them"
-            ),
+            Err(missed) => {
+                self.counts.gaps.count();
+                warn!(
+                    after = missed.after,
+                    "the webhook missed events: it is too slow, or Redis has lost them"
+                );
+            }
         }
     }
 
     /// Tries until the receiver has accepted an event, at most for ten minutes.
-    async fn deliver(&self, number: u64, body: &str, others: &LogEvents) {
+    async fn deliver(&self, log: usize, number: u64, body: &str, others: &LogEvents) {
         let start = Instant::now();
         let mut pauses = PAUSES.build();
         let mut last_failure = None;
-        self.counts.behind.set(others.left() + 1);
+        self.counts.is_behind(log, others.left() + 1);
         while let Err(failure) = self.post(body).await {
             self.counts.failures.count();
-            self.counts.behind.set(others.left() + 1);
+            self.counts.is_behind(log, others.left() + 1);
             let pause = pauses.next().unwrap_or(EVENT_PATIENCE);
             if start.elapsed() + pause > EVENT_PATIENCE {
                 error!(
@@ -175,7 +193,7 @@ impl Receiver {
                     failure, "the webhook did not accept an event: gave up"
                 );
                 self.counts.failed.count();
-                self.counts.behind.set(others.left());
+                self.counts.is_behind(log, others.left());
                 return;
             }
             if last_failure.as_ref() != Some(&failure) {
@@ -185,7 +203,7 @@ impl Receiver {
             sleep(pause).await;
         }
         self.counts.sent.count();
-        self.counts.behind.set(others.left());
+        self.counts.is_behind(log, others.left());
         if last_failure.is_some() {
             info!(event = number, "the webhook accepts events again");
         }

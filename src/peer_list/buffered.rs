@@ -18,6 +18,14 @@ use super::Refusal;
 /// in part for it, as text and as JSON.
 const ONE_PEER: usize = 64 * 1024;
 
+/// So much of a body or message that has not come whole is not counted, in bytes: what clients
+/// send in signs of life is never refused, and a connection has larger buffers than this.
+pub(crate) const UNCOUNTED: usize = 4 * 1024;
+
+/// A client that reads reads at least this much in a second, in bytes: as much as one that
+/// sends a message in the time that it is given for that.
+const SLOWEST: usize = 8 * 1024;
+
 /// What clients can make grow: mailboxes, names, what is on its way to sockets, bodies and
 /// messages that are being read, and lists that are being written.
 pub struct Buffered {
@@ -31,7 +39,7 @@ pub struct Buffered {
 }
 
 impl Buffered {
-    /// Nothing, which may grow to this many bytes.
+    /// Nothing is held yet; the bound is `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -81,7 +89,7 @@ impl Buffered {
         self.bytes().saturating_sub(self.limit - self.limit / 4)
     }
 
-    /// Nothing yet, to which something can be added.
+    /// A part that holds nothing yet.
     pub fn hold(self: &Arc<Self>) -> Held {
         Held {
             of: self.clone(),
@@ -110,12 +118,17 @@ impl Buffered {
         Bytes::from_owner(Counted { bytes, _held: held })
     }
 
-    fn add(&self, bytes: usize) -> Result<(), Refusal> {
+    /// Returns how much is held then.
+    fn add_anyway(&self, bytes: usize) -> usize {
         let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if total > self.limit - self.limit / 8 {
             self.press();
         }
-        if total > self.limit {
+        total
+    }
+
+    fn add(&self, bytes: usize) -> Result<(), Refusal> {
+        if self.add_anyway(bytes) > self.limit {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(Refusal::OutOfMemory);
         }
@@ -171,8 +184,8 @@ pub struct Held {
     of: Arc<Buffered>,
     own: AtomicUsize,
     shared: AtomicUsize,
-    /// When something of it was last taken away, or put where nothing was; in milliseconds
-    /// after the start.
+    /// When something of it was last taken away, and read, or put where nothing was; in
+    /// milliseconds after the start.
     moved: AtomicU64,
 }
 
@@ -190,7 +203,7 @@ impl Held {
 
     /// As [`Held::add`], for what cannot be refused.
     pub fn add_anyway(&self, cost: Cost) {
-        self.of.bytes.fetch_add(cost.own, Ordering::Relaxed);
+        self.of.add_anyway(cost.own);
         self.note(cost);
     }
 
@@ -208,18 +221,23 @@ impl Held {
 
     fn note(&self, cost: Cost) {
         if self.bytes() == 0 {
-            self.has_moved();
+            self.has_moved(0);
         }
         self.own.fetch_add(cost.own, Ordering::Relaxed);
         self.shared.fetch_add(cost.shared, Ordering::Relaxed);
     }
 
-    /// This much of it is held no more.
+    /// A part of it was handed over, and is not held any more.
     pub fn remove(&self, cost: Cost) {
         self.own.fetch_sub(cost.own, Ordering::Relaxed);
         self.shared.fetch_sub(cost.shared, Ordering::Relaxed);
         self.of.bytes.fetch_sub(cost.own, Ordering::Relaxed);
-        self.has_moved();
+        self.has_moved(cost.total());
+    }
+
+    /// Its client has taken a part of what is being written.
+    pub fn is_read(&self) {
+        self.has_moved(0);
     }
 
     /// Nothing of it is held any more.
@@ -234,15 +252,19 @@ impl Held {
         self.own.load(Ordering::Relaxed) + self.shared.load(Ordering::Relaxed)
     }
 
-    /// For how long nothing of it was taken away.
+    /// For how long nothing of it was taken away, although what was taken away last should have
+    /// been read by then.
     pub(super) fn unmoved_for(&self) -> Duration {
         let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
         self.of.start.elapsed().saturating_sub(moved)
     }
 
-    fn has_moved(&self) {
-        let now = u64::try_from(self.of.start.elapsed().as_millis());
-        self.moved.store(now.unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// `given`: how many bytes are on their way to a client, which may be slow.
+    fn has_moved(&self, given: usize) {
+        let read = self.of.start.elapsed() + Duration::from_secs(1) * (given / SLOWEST) as u32;
+        let read = u64::try_from(read.as_millis());
+        self.moved
+            .store(read.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -346,5 +368,18 @@ mod tests {
         assert_eq!(held.unmoved_for(), second);
         held.remove(Cost::own(1));
         assert_eq!(held.unmoved_for(), Duration::ZERO);
+        held.is_read();
+        tokio::time::advance(second).await;
+        assert_eq!(held.unmoved_for(), second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_has_time_for_what_it_was_given() {
+        let buffered = Buffered::new(1 << 20);
+        let held = buffered.hold();
+        held.add(Cost::own(20 * SLOWEST)).unwrap();
+        held.remove(Cost::own(10 * SLOWEST));
+        tokio::time::advance(Duration::from_secs(12)).await;
+        assert_eq!(held.unmoved_for(), Duration::from_secs(2));
     }
 }

@@ -1,4 +1,4 @@
-//! What a peer list counts for those who watch it.
+//! What a peer list counts, for the metrics.
 
 use std::time::Duration;
 
@@ -13,18 +13,20 @@ pub struct ListCounts {
     /// Peers that came back with their token or key.
     pub resumes: Counter,
     removals: [Counter; Reason::ALL.len()],
-    /// Messages that were accepted, each once, however many hear it.
+    /// Messages that were accepted, each once, however many peers hear it; those that a client
+    /// sent again are accepted again.
     pub accepted: Counter,
     /// Messages that were handed over to a peer.
     pub delivered: Counter,
     refused: [Counter; REFUSALS.len()],
+    unread: [Counter; Unread::ALL.len()],
     /// Lists, and lines of the list, that were handed over to a peer.
     pub updates: Counter,
     /// The sockets that are open.
     pub sockets: Gauge,
 }
 
-/// Why messages are refused.
+/// Why messages are refused by the list. The other names are those of [`Unread`].
 const REFUSALS: [(Refusal, &str); 6] = [
     (Refusal::UnknownPeer, "unknown_sender"),
     (Refusal::UnknownReceiver, "unknown_receiver"),
@@ -34,7 +36,34 @@ const REFUSALS: [(Refusal, &str); 6] = [
     (Refusal::Unavailable, "unavailable"),
 ];
 
+/// Why a message did not even reach the list: its door refused it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It is larger than messages may be.
+    TooLarge,
+    /// It did not come whole in time.
+    TooSlow,
+    /// There was no memory for what had come of it.
+    OutOfMemory,
+}
+
+impl Unread {
+    const ALL: [(Unread, &'static str); 3] = [
+        (Unread::TooLarge, "too_large"),
+        (Unread::TooSlow, "too_slow"),
+        (Unread::OutOfMemory, "unread_out_of_memory"),
+    ];
+}
+
 impl ListCounts {
+    /// A door refused a message while it read it.
+    pub fn unread(&self, why: Unread) {
+        let mut all = Unread::ALL.iter().zip(&self.unread);
+        if let Some((_, counter)) = all.find(|((its, _), _)| *its == why) {
+            counter.count();
+        }
+    }
+
     /// A peer was removed.
     pub(super) fn removed(&self, reason: Reason) {
         let mut all = Reason::ALL.iter().zip(&self.removals);
@@ -64,8 +93,10 @@ impl ListCounts {
 
     /// How often messages were refused, for each reason.
     pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let all = REFUSALS.iter().zip(&self.refused);
-        all.map(|((_, name), counter)| (*name, counter.get()))
+        let refused = REFUSALS.iter().zip(&self.refused);
+        let refused = refused.map(|((_, name), counter)| (*name, counter.get()));
+        let unread = Unread::ALL.iter().zip(&self.unread);
+        refused.chain(unread.map(|((_, name), counter)| (*name, counter.get())))
     }
 }
 

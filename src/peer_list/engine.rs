@@ -424,6 +424,9 @@ pub trait OpenSocket: fmt::Debug + Send + Sync {
     /// peer's share ([`HeartbeatOpts::max_pending_bytes`]). A list in Redis does not know of it.
     fn holds(&self, outgoing: Arc<Held>);
 
+    /// The client has read a part of what is being written to it.
+    fn reads(&self);
+
     /// Ready when the peer is to hear nothing any more: what is being written to it is to
     /// be given up.
     async fn ended(&self);

@@ -37,8 +37,9 @@ mod unlisted;
 
 use std::time::Duration;
 
+pub(crate) use buffered::UNCOUNTED;
 pub use buffered::{Buffered, Cost, Held};
-pub use counts::{ListCounts, ShardState, Tally};
+pub use counts::{ListCounts, ShardState, Tally, Unread};
 pub use delivery::{Delivery, News, Receipt};
 pub use engine::{
     Channels, Engine, Mail, OpenRequest, OpenSocket, Peers, Presence, Rooms, SendOpts, WaitOpts,

@@ -49,7 +49,7 @@ pub enum Refusal {
     MailboxFull,
     /// Clients make this server hold
     /// [`HeartbeatOpts::max_buffered_bytes`](super::HeartbeatOpts::max_buffered_bytes).
-    #[error("the server holds as much as it may")]
+    #[error("the server is out of memory for its clients")]
     OutOfMemory,
     /// A message with a higher number was accepted from this sender before.
     #[error("a later message of this sender has been accepted")]

@@ -1,6 +1,12 @@
 //! How many connections are open, in all and of each address.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use ipnet::IpNet;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -19,6 +25,7 @@ pub(super) struct Places {
     max_of_address: Option<usize>,
     /// Proxies, whose connections are those of many clients.
     exempt: Vec<IpNet>,
+    open: Arc<AtomicUsize>,
     counts: Arc<DoorCounts>,
     of_address: PerNetwork,
 }
@@ -38,6 +45,7 @@ impl Places {
             max: opts.max_connections,
             max_of_address: opts.max_connections_per_address,
             exempt: opts.proxies.clone(),
+            open: Arc::default(),
             counts,
             of_address: PerNetwork::default(),
         })
@@ -45,20 +53,25 @@ impl Places {
 
     /// Takes a place for a connection from this address.
     pub fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, NoPlace> {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
         let mut place = Place {
+            open: self.open.clone(),
             suspended: self.counts.suspended.clone(),
             _one: self.counts.connections.one(),
             _of_address: None,
         };
-        let open = self.counts.connections.get();
-        if self.max.is_some_and(|max| open > max as u64) {
+        if self.max.is_some_and(|max| before >= max) {
+            self.counts.refused_as_full.count();
             return Err(NoPlace::Full);
         }
         let address = address.map(|address| address.to_canonical());
         let counted = address.filter(|address| !self.is_exempt(address));
         if let (Some(max), Some(address)) = (self.max_of_address, counted) {
-            let taken = self.of_address.take(network_of(address), max);
-            place._of_address = Some(taken.ok_or(NoPlace::OfAddress)?);
+            let Some(taken) = self.of_address.take(network_of(address), max) else {
+                self.counts.refused_by_address.count();
+                return Err(NoPlace::OfAddress);
+            };
+            place._of_address = Some(taken);
         }
         Ok(place)
     }
@@ -71,9 +84,16 @@ impl Places {
 /// The place of one connection, for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Place {
+    open: Arc<AtomicUsize>,
     suspended: Gauge,
     _one: One,
     _of_address: Option<OfNetwork>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counts a connection as open, for as long as its stream lives.

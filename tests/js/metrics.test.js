@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import {spawnSync} from 'node:child_process';
 import {once} from 'node:events';
+import net from 'node:net';
 import {test} from 'node:test';
 
 import WebSocket from 'ws';
@@ -88,7 +89,7 @@ test('what peers of all doors do is counted', async (t) => {
   assert.equal(after.signal_rooms, 0);
 });
 
-test('who is not admitted is counted by the reason', async (t) => {
+test('clients that are not admitted are counted by the reason', async (t) => {
   const server = await startNode(t, {...OPERATOR, WEBRTC_ACCESS_TOKEN: 'x', WEBRTC_SIGN_INS_PER_IP: '3/h'});
   const come = async (token) => (await fetch(`${server.http}/sign_in?peer_name=a&access_token=${token}`)).status;
   assert.deepEqual([await come('x'), await come('y'), await come(''), await come('x')], [200, 401, 401, 429]);
@@ -97,6 +98,17 @@ test('who is not admitted is counted by the reason', async (t) => {
     'signal_admissions_total{result="too_often"}': tooOften,
   } = await metricsOf(server);
   assert.deepEqual([admitted, invalid, tooOften], [1, 2, 1]);
+});
+
+test('what does not even reach the list is counted too', async (t) => {
+  const server = await startNode(t, {...OPERATOR, WEBRTC_MAX_MESSAGE_BYTES: '100', WEBRTC_MAX_CONNECTIONS: '2'});
+  const {id} = await signIn(server, 'a');
+  const body = 'x'.repeat(101);
+  assert.equal((await fetch(`${server.http}/message?peer_id=${id}&to=${id}`, {method: 'POST', body})).status, 413);
+  const sockets = [net.connect(server.port, '127.0.0.1'), net.connect(server.port, '127.0.0.1')];
+  sockets.forEach((socket) => { socket.on('error', () => {}); atEnd(t, () => socket.destroy()); });
+  await until(async () => (await metricsOf(server))['signal_connections_refused_total{reason="full"}'] > 0);
+  assert.equal((await metricsOf(server))['signal_messages_refused_total{reason="too_large"}'], 1);
 });
 
 test('no name, room or address of a client is a label', async (t) => {

@@ -303,8 +303,8 @@ export class SignalingClient extends EventTarget {
         this.#ice = {peer: session, until: Date.now() + ttl * 1000 * ICE_LIFE, servers: iceServers};
         return structuredClone(iceServers);
       } catch (error) {
-        // A peer that was removed is about to sign in again.
-        const mayBeBack = session !== null && isRefused(error) && tries < REFUSED_TRIES;
+        // A peer that was removed is about to sign in again, and may have no id meanwhile.
+        const mayBeBack = isRefused(error) && tries < REFUSED_TRIES;
         if (!signal || signal.aborted || !(mayPass(error) || mayBeBack)) throw error;
         await this.#pause(tries, signal, error);
       }

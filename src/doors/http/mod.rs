@@ -299,11 +299,14 @@ fn message(
         // POST is in flight, the native client is reset.
         let limit = door.opts.max_message_bytes;
         let body = body::read(body, limit, door.peer_list.buffered()).await;
+        // From here on the list counts it.
+        let body = body.map(|Whole { bytes, .. }| bytes);
+        if let Some(why) = body.as_ref().err().and_then(RequestError::unread) {
+            door.peer_list.counts().unread(why);
+        }
         let (open, to) = open?;
         let sent = match (number, body) {
-            (Ok(number), Ok(Whole { bytes, .. })) => {
-                Ok(open.send(to, bytes, SendOpts::numbered(number)).await?)
-            }
+            (Ok(number), Ok(body)) => Ok(open.send(to, body, SendOpts::numbered(number)).await?),
             (Err(error), _) | (_, Err(error)) => match open.seen().await {
                 Ok(()) | Err(Refusal::Unavailable) => Err(error),
                 Err(refusal) => return Err(refusal.into()),

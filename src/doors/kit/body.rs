@@ -17,7 +17,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::time::timeout;
 
 use super::RequestError;
-use crate::peer_list::{Buffered, Held, Lines, Receipt};
+use crate::peer_list::{Buffered, Held, Lines, Receipt, UNCOUNTED};
 
 /// A body that is too large is read and discarded up to this many times the limit before
 /// it is refused: a client that is still sending when the answer comes sees a reset in
@@ -69,8 +69,10 @@ async fn read_patiently(
         let frame = match body.frame().now_or_never() {
             Some(frame) => frame,
             None => {
-                let held = held.get_or_insert_with(|| buffered.hold());
-                held.grow_to(bytes.capacity())?;
+                if bytes.capacity() > UNCOUNTED {
+                    let held = held.get_or_insert_with(|| buffered.hold());
+                    held.grow_to(bytes.capacity())?;
+                }
                 body.frame().await
             }
         };
@@ -182,18 +184,26 @@ mod tests {
 
     #[tokio::test]
     async fn what_has_come_of_a_body_counts_while_the_rest_is_awaited() {
-        let buffered = Buffered::new(10_000);
-        let begun = stream::iter(parts(&[3000, 2000])).chain(stream::pending());
-        let mut reading = task::spawn(read(Body::from_stream(begun), 9000, &buffered));
+        let buffered = Buffered::new(20_000);
+        let begun = stream::iter(parts(&[6000, 5000])).chain(stream::pending());
+        let mut reading = task::spawn(read(Body::from_stream(begun), 18_000, &buffered));
         assert_pending!(reading.poll());
-        assert!((5000..9000).contains(&buffered.bytes()), "{buffered:?}");
+        assert!((11_000..18_000).contains(&buffered.bytes()), "{buffered:?}");
         // The next one finds no room.
-        let begun = stream::iter(parts(&[6000])).chain(stream::pending());
-        let mut other = task::spawn(read(Body::from_stream(begun), 9000, &buffered));
+        let begun = stream::iter(parts(&[12_000])).chain(stream::pending());
+        let mut other = task::spawn(read(Body::from_stream(begun), 18_000, &buffered));
         let refused = tokio_test::assert_ready!(other.poll());
         assert_eq!(refused.err(), Some(RequestError::OutOfMemory));
         drop(reading);
         assert_eq!(buffered.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_small_body_is_never_refused_however_it_comes() {
+        let heartbeat = stream::iter(parts(&[1])).chain(stream::pending());
+        let buffered = Buffered::new(0);
+        let mut reading = task::spawn(read(Body::from_stream(heartbeat), 9000, &buffered));
+        assert_pending!(reading.poll());
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! What the doors and their connections count for those who watch them.
+//! What the doors and their connections count, for the metrics.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,6 +17,10 @@ pub struct DoorCounts {
     pub connections: Gauge,
     /// The requests among them that are suspended: waits, and polls of Socket.IO.
     pub suspended: Gauge,
+    /// Connections that were refused because too many are open.
+    pub refused_as_full: Counter,
+    /// Connections that were refused because too many of their address are open.
+    pub refused_by_address: Counter,
     admitted: Counter,
     denied: [Counter; Denied::NAMES.len()],
     /// The answers of each door.

@@ -16,7 +16,7 @@ use tracing::debug;
 use super::reply::{self, reply};
 use crate::{
     access::Denied,
-    peer_list::{Refusal, RoomNameError},
+    peer_list::{Refusal, RoomNameError, Unread},
 };
 
 /// Why a request was refused. A refused request has changed nothing, except that what was
@@ -216,7 +216,7 @@ impl RequestError {
                     .into()
             }
             Self::OutOfMemory => {
-                "the server holds as many messages as it may: try again soon".into()
+                "the server is out of memory for its clients: try again soon".into()
             }
             Self::TooLarge { limit } => {
                 format!("the message is too large: send at most {limit} bytes")
@@ -317,6 +317,18 @@ pub(crate) fn only(allowed: &'static [Method], request: &Request) -> Result<(), 
 fn names(methods: &[Method], separator: &str) -> String {
     let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
     names.join(separator)
+}
+
+impl RequestError {
+    /// Why a message was not read, if that is what this says.
+    pub fn unread(&self) -> Option<Unread> {
+        match self {
+            Self::TooLarge { .. } => Some(Unread::TooLarge),
+            Self::BodyTooSlow => Some(Unread::TooSlow),
+            Self::OutOfMemory => Some(Unread::OutOfMemory),
+            _ => None,
+        }
+    }
 }
 
 impl IntoResponse for RequestError {

@@ -26,7 +26,7 @@ use tungstenite::protocol::frame::{
     coding::{CloseCode, Control, Data, OpCode},
 };
 
-use crate::peer_list::{Buffered, Held};
+use crate::peer_list::{Buffered, Held, UNCOUNTED, Unread};
 
 /// A message that is too large is read and discarded up to this many times the limit, so
 /// that its sender sees the reason and not a reset.
@@ -80,6 +80,16 @@ pub(crate) enum Unreadable {
 }
 
 impl Unreadable {
+    /// Why a message was not read, if that is what this says.
+    pub fn unread(self) -> Option<Unread> {
+        match self {
+            Self::TooLarge => Some(Unread::TooLarge),
+            Self::TooSlow => Some(Unread::TooSlow),
+            Self::OutOfMemory => Some(Unread::OutOfMemory),
+            Self::HungUp | Self::NotUtf8 | Self::NotAFrame => None,
+        }
+    }
+
     /// The code and the reason to close with.
     pub fn closing(self) -> (CloseCode, &'static str) {
         match self {
@@ -290,6 +300,9 @@ pub(crate) struct Fragments(Option<Partial>);
 
 /// Counts what has come of a message.
 fn count(held: &Held, bytes: &Vec<u8>) -> Result<(), Unreadable> {
+    if bytes.capacity() <= UNCOUNTED {
+        return Ok(());
+    }
     let grown = held.grow_to(bytes.capacity());
     grown.map_err(|_| Unreadable::OutOfMemory)
 }

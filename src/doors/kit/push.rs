@@ -60,6 +60,11 @@ impl PushPeer {
         self.socket.holds(outgoing.clone());
     }
 
+    /// The client has read a part of what is being written to it.
+    pub fn reads(&self) {
+        self.socket.reads();
+    }
+
     /// Waits for the next news for the peer.
     pub async fn news(&self) -> Result<Delivery, End> {
         let delivery = self.socket.wait().await;

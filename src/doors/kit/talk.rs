@@ -86,6 +86,9 @@ pub(crate) trait Talk: Sync {
     /// The text is written. If it could not be, its receipt is dropped.
     fn written(&self, receipt: Self::Receipt) -> impl Future<Output = ()> + Send;
 
+    /// The client has read a part of the text.
+    fn reads(&self);
+
     /// Ready when nothing more should be sent, whatever is being written.
     fn ended(&self) -> impl Future<Output = Self::End> + Send;
 
@@ -288,6 +291,9 @@ impl<T: Talk> Client<'_, T> {
                 biased;
                 written = writer.write_some() => {
                     written.map_err(|_| self.talk.lost(Lost::Closed))?;
+                    if !writer.is_written() {
+                        self.talk.reads();
+                    }
                 }
                 end = &mut ended => return Err(end),
                 () = sleep(WRITE_PATIENCE) => return Err(self.talk.lost(Lost::NotReading)),

@@ -279,7 +279,7 @@ async fn join_list(
         };
         match opened {
             Ok(joined) => return Ok(joined),
-            Err(Refusal::Full) => return Err(Refused::Full),
+            Err(Refusal::Full | Refusal::OutOfMemory) => return Err(Refused::Full),
             Err(Refusal::RoomFull) => return Err(Refused::RoomFull),
             Err(Refusal::NetworkFull) => return Err(Refused::NetworkFull),
             Err(Refusal::WrongToken | Refusal::OtherUser) => return Err(Refused::PeerToken),

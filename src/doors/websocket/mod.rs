@@ -410,11 +410,20 @@ impl Talk for Session<'_> {
         }
     }
 
+    fn reads(&self) {
+        self.peer.reads();
+    }
+
     async fn ended(&self) -> Closing {
         self.peer.ended().await.into()
     }
 
     fn lost(&self, why: Lost) -> Closing {
+        if let Lost::Unreadable(unreadable) = why
+            && let Some(why) = unreadable.unread()
+        {
+            self.peer.list.counts().unread(why);
+        }
         why.into()
     }
 }

@@ -1,4 +1,4 @@
-//! What is counted for those who watch.
+//! What is counted for the metrics.
 
 use super::*;
 

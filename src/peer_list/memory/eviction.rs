@@ -44,7 +44,8 @@ pub(super) fn start(shared: &Arc<Shared>) {
 }
 
 impl Shared {
-    /// Removes peers that read nothing, the largest first, until a quarter is free.
+    /// Removes peers that read nothing, the largest first, until a quarter is about to be free:
+    /// what a socket holds is free once its door has closed it.
     fn evict(self: &Arc<Self>) {
         let mut silent: Vec<(usize, Arc<Peer>)> = self
             .all_peers()
@@ -56,12 +57,15 @@ impl Shared {
             .collect();
         silent.sort_unstable_by_key(|(held, _)| Reverse(*held));
         let (mut peers, before) = (0, self.buffered.bytes());
-        for (_, peer) in silent {
-            if self.buffered.excess() == 0 {
+        let mut left = self.buffered.excess();
+        for (held, peer) in silent {
+            if left == 0 {
                 break;
             }
-            MemoryEngine::of(self, &peer).evict(&peer);
-            peers += 1;
+            if MemoryEngine::of(self, &peer).evict(&peer) {
+                peers += 1;
+                left = left.saturating_sub(held);
+            }
         }
         if peers > 0 {
             warn!(
@@ -79,18 +83,23 @@ impl Shared {
 /// How much is held for a peer that does not read it, if that is much; in bytes.
 fn held_unread(state: &PeerState) -> Option<usize> {
     let held = state.held();
-    let is_unread = held >= MUCH && state.reads_nothing_for() >= READS_NOTHING;
+    let is_unread =
+        state.removed.is_none() && held >= MUCH && state.reads_nothing_for() >= READS_NOTHING;
     is_unread.then_some(held)
 }
 
 impl MemoryEngine {
-    /// Removes a peer that does not read.
-    fn evict(&self, peer: &Peer) {
+    /// Removes a peer, if it still does not read. False if it stays.
+    fn evict(&self, peer: &Peer) -> bool {
+        if held_unread(&peer.state.lock()).is_none() {
+            return false;
+        }
         if self.give_up(peer) == Refusal::MailboxFull {
             // No door has it.
             let removal = Removal::Asked(Reason::NotReading);
-            self.remove_if(peer, |_| Some(removal));
+            return self.remove_if(peer, |state| held_unread(state).map(|_| removal));
         }
+        true
     }
 }
 
@@ -109,7 +118,7 @@ mod tests {
     use super::*;
     use crate::peer_list::{
         Caller, Channels, Cost, Dialect, HeartbeatOpts, Identity, MESSAGE_OVERHEAD_BYTES, Mail,
-        PeerId, Peers, Presence, Proof, SendOpts, SignInOpts, Unlisted, WaitOpts, Watching,
+        News, PeerId, Peers, Presence, Proof, SendOpts, SignInOpts, Unlisted, WaitOpts, Watching,
     };
 
     const LIMIT: usize = 256 * 1024;
@@ -190,6 +199,51 @@ mod tests {
             assert!(is_there(&list, id).await, "{what}");
         }
         assert_eq!(list.shared.buffered.excess(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_peers_are_removed_than_have_to_be_although_a_socket_gives_back_late() {
+        let list = list();
+        let (_sender, deaf, poller) = (peer(&list).await, peer(&list).await, peer(&list).await);
+        let socket = list.open_socket(deaf, false).await.unwrap();
+        let outgoing = Arc::new(list.shared.buffered.hold());
+        // Its door has it, and frees it when it has closed the socket.
+        outgoing.add_anyway(Cost::own(LIMIT / 2));
+        socket.holds(outgoing.clone());
+        for _ in 0..4 {
+            send(&list, poller, MESSAGE).await.unwrap();
+        }
+        advance(READS_NOTHING).await;
+        let reader = peer(&list).await;
+        for _ in 0..11 {
+            send(&list, reader, MESSAGE).await.unwrap();
+        }
+        looked().await;
+        let ended = tokio::time::timeout(PAUSE, socket.wait()).await.unwrap();
+        assert_eq!(*ended.news(), News::Removed(Reason::NotReading));
+        assert!(is_there(&list, poller).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_reads_slowly_is_not_removed() {
+        let list = list();
+        let (_sender, slow) = (peer(&list).await, peer(&list).await);
+        let socket = list.open_socket(slow, false).await.unwrap();
+        let mut refused = 0;
+        for _ in 0..40 {
+            refused += u32::from(send(&list, slow, MESSAGE).await.is_err());
+        }
+        assert!(refused > 0);
+        for _ in 0..10 {
+            advance(READS_NOTHING / 2).await;
+            socket.reads();
+            looked().await;
+        }
+        assert!(is_there(&list, slow).await);
+        advance(READS_NOTHING).await;
+        send(&list, slow, MESSAGE).await.unwrap_err();
+        looked().await;
+        assert!(!is_there(&list, slow).await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,10 +25,12 @@ impl Mail for MemoryEngine {
         body: Bytes,
         opts: SendOpts,
     ) -> Result<(), Refusal> {
-        let sent = if opts.waits_for_space {
-            self.send_patiently(from, to, body, opts.number).await
-        } else {
-            self.send_now(from, to, body, opts.number)
+        let sent = match self.counted(body) {
+            Ok(body) if opts.waits_for_space => {
+                self.send_patiently(from, to, body, opts.number).await
+            }
+            Ok(body) => self.send_now(from, to, body, opts.number),
+            Err(refusal) => Err(refusal),
         };
         self.shared.counts.sent(&sent);
         sent
@@ -43,6 +45,14 @@ impl Mail for MemoryEngine {
 }
 
 impl MemoryEngine {
+    /// A message as it is put into a mailbox: a large one counts by itself.
+    fn counted(&self, body: Bytes) -> Result<Bytes, Refusal> {
+        match body.len() {
+            ..=LARGE => Ok(body),
+            _ => self.shared.buffered.share(body),
+        }
+    }
+
     async fn send_patiently(
         &self,
         from: PeerId,
@@ -53,7 +63,11 @@ impl MemoryEngine {
         let receiver = self.peer(to);
         let attempt = || self.send_now(from, to, body.clone(), number);
         match receiver {
-            Ok(receiver) => self.patiently(&receiver, body.len(), attempt).await,
+            Ok(receiver) => {
+                let uncounted = Some(body.len()).filter(|length| *length <= LARGE);
+                self.patiently(&receiver, uncounted.unwrap_or(0), attempt)
+                    .await
+            }
             Err(_) => attempt(),
         }
     }
@@ -117,10 +131,6 @@ impl MemoryEngine {
         if receiver.joined().is_none() {
             return Err(Refusal::UnknownReceiver);
         }
-        let body = match body.len() {
-            ..=LARGE => body,
-            _ => self.shared.buffered.share(body)?,
-        };
         let message = Message {
             kind: Kind::Direct { from },
             body,

@@ -58,8 +58,9 @@ impl Message {
 
     fn cost(&self) -> Cost {
         let shared = match self.kind {
+            Kind::Announced => 0,
             Kind::Direct { .. } if self.body.len() <= LARGE => 0,
-            _ => self.body.len(),
+            Kind::Direct { .. } | Kind::Published => self.body.len(),
         };
         let own = self.body.len() - shared + MESSAGE_OVERHEAD_BYTES;
         Cost { own, shared }

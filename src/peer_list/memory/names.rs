@@ -242,7 +242,8 @@ impl Names {
             holder.pay(name.len(), self.bound, &self.held)?;
             let known = self.announcements.get_key_value(name);
             let known = known.map_or_else(|| name.into(), |(name, _)| name.clone());
-            holder.announcements.insert(known);
+            holder.announcements.insert(known.clone());
+            return Ok(self.announcements.entry(known).or_default());
         }
         Ok(self.announcements.entry(name.into()).or_default())
     }

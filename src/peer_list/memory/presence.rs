@@ -129,6 +129,10 @@ impl OpenSocket for Socket {
         }
     }
 
+    fn reads(&self) {
+        self.request.peer.state.lock().mailbox.held().is_read();
+    }
+
     async fn ended(&self) {
         let Request { list, peer, .. } = &self.request;
         let mut watch = Wait::watch(list, peer.clone(), self.session);

@@ -282,13 +282,11 @@ impl ShardLink {
                 }
             },
         };
+        let time = u64::try_from(began.elapsed().as_micros());
+        self.time.add(time.unwrap_or(u64::MAX));
         self.calls.count();
-        match answer {
-            Ok(_) => {
-                let time = u64::try_from(began.elapsed().as_micros());
-                self.time.add(time.unwrap_or(u64::MAX));
-            }
-            Err(_) => self.failures.count(),
+        if answer.is_err() {
+            self.failures.count();
         }
         answer
     }

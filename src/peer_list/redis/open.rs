@@ -291,6 +291,8 @@ impl OpenSocket for Socket {
         // The mailbox is in Redis, and bounded there.
     }
 
+    fn reads(&self) {}
+
     async fn ended(&self) {
         let Looking { list, here, .. } = &self.looking;
         loop {

@@ -213,7 +213,7 @@ impl Shard {
         Ok(tally)
     }
 
-    /// How it does, as this node sees it.
+    /// Its state, as this node sees it.
     pub async fn state(&self) -> ShardState {
         ShardState {
             is_reachable: self.ready().await.is_ok(),

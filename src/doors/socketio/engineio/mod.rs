@@ -284,7 +284,12 @@ impl<S: Serve> EngineIo<S> {
                 drop(held);
                 received
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                if let Some(why) = error.unread() {
+                    self.peer_list.counts().unread(why);
+                }
+                Err(error.into())
+            }
         };
         if let Err(refused) = posted {
             // The packets of this POST are lost, and would be missing before what the
@@ -318,7 +323,6 @@ impl<S: Serve> EngineIo<S> {
 
     /// Counts one more session without a peer.
     fn connecting(&self, list: &TimeoutPeerList) -> Result<Unconnected, Refused> {
-        self.peer_list.buffered().has_space()?;
         let unconnected = self.unconnected.fetch_add(1, Ordering::Relaxed);
         let connecting = Unconnected(self.unconnected.clone());
         // A client that comes back by its key or token adds no peer to a full list, so that

@@ -57,6 +57,8 @@ pub(super) struct Packets {
     is_binary: bool,
     /// None: all packets are read.
     rest: Option<Bytes>,
+    /// The length of the whole body, in bytes.
+    whole: usize,
 }
 
 impl Packets {
@@ -69,6 +71,7 @@ impl Packets {
         Ok(Self {
             version,
             is_binary,
+            whole: body.len(),
             rest: Some(body).filter(|body| version == Version::V4 || !body.is_empty()),
         })
     }
@@ -89,7 +92,12 @@ impl Packets {
                     Some((packet, rest)) => (packet, Some(body.slice_ref(rest.as_bytes()))),
                     None => (text, None),
                 };
-                Ok((Packet::read(body.slice_ref(packet.as_bytes()))?, rest))
+                // A part keeps all of the body: a small one is copied.
+                let part = match 2 * packet.len() < self.whole {
+                    true => Bytes::copy_from_slice(packet.as_bytes()),
+                    false => body.slice_ref(packet.as_bytes()),
+                };
+                Ok((Packet::read(part)?, rest))
             }
         }
     }

@@ -29,8 +29,8 @@ const INBOX_BYTES: usize = 128 * 1024;
 
 /// Packets on their way to a client.
 pub(in crate::doors::socketio) struct Outbox {
-    packets: Mutex<VecDeque<Told>>,
-    /// The cost of these packets, and of those that are being written.
+    waiting: Mutex<Waiting>,
+    /// What of these packets counts for the peer.
     held: Arc<Held>,
     buffered: Arc<Buffered>,
     /// Notified when there is a packet, and when there is room.
@@ -39,26 +39,38 @@ pub(in crate::doors::socketio) struct Outbox {
     is_closed: AtomicBool,
 }
 
+#[derive(Default)]
+struct Waiting {
+    packets: VecDeque<(Told, Size)>,
+    /// The length of these packets, and of those that are being written, in bytes.
+    bytes: usize,
+}
+
+/// What a packet takes.
+#[derive(Clone, Copy)]
+pub(in crate::doors::socketio) struct Size {
+    /// Its length, in bytes.
+    bytes: usize,
+    /// What of it counts for the peer.
+    cost: Cost,
+}
+
 /// The cost of a packet besides its bytes: a flood of empty packets is bounded too.
 const PACKET_OVERHEAD: usize = 128;
 
-/// A part of a packet is kept as it is up to this many bytes; longer ones count until they
-/// are written, also while they are in a reply.
+/// Parts of packets with more bytes count until they are written, also while they are in a
+/// reply.
 const SHORT: usize = 1024;
 
-/// The cost of a packet.
-pub(super) fn cost_of(packet: &Told) -> Cost {
-    Cost {
-        own: PACKET_OVERHEAD,
-        shared: packet.iter().map(Bytes::len).sum(),
-    }
+fn length_of(packet: &Told) -> usize {
+    packet.iter().map(Bytes::len).sum()
 }
 
 impl Outbox {
     /// `buffered`: counts what is in it.
     pub fn new(buffered: &Arc<Buffered>) -> Self {
         Self {
-            packets: Mutex::default(),
+            waiting: Mutex::default(),
             held: Arc::new(buffered.hold()),
             buffered: buffered.clone(),
             changed: Notify::new(),
@@ -82,13 +94,29 @@ impl Outbox {
 
     /// As [`Outbox::push`], for a packet whose long parts count already.
     pub fn push_shared(&self, packet: Told) {
+        let cost = Cost {
+            own: PACKET_OVERHEAD,
+            shared: length_of(&packet),
+        };
+        self.put(packet, cost);
+    }
+
+    /// As [`Outbox::push_shared`], for the list, which all peers share: it leaves the peer's own
+    /// share to messages, however long it is.
+    pub fn push_list(&self, packet: Told) {
+        self.put(packet, Cost::own(PACKET_OVERHEAD));
+    }
+
+    fn put(&self, packet: Told, cost: Cost) {
         if self.is_closed() {
             return;
         }
         {
-            let mut packets = self.packets.lock();
-            self.held.add_anyway(cost_of(&packet));
-            packets.push_back(packet);
+            let mut waiting = self.waiting.lock();
+            let bytes = PACKET_OVERHEAD + length_of(&packet);
+            waiting.bytes += bytes;
+            self.held.add_anyway(cost);
+            waiting.packets.push_back((packet, Size { bytes, cost }));
         }
         self.changed.notify_waiters();
     }
@@ -106,7 +134,7 @@ impl Outbox {
     async fn until(&self, holds: impl Fn(usize) -> bool) {
         loop {
             let changed = self.changed.notified();
-            if self.is_closed() || holds(self.held.bytes()) {
+            if self.is_closed() || holds(self.waiting.lock().bytes) {
                 return;
             }
             changed.await;
@@ -114,36 +142,39 @@ impl Outbox {
     }
 
     /// Takes the packet that is first in line. It counts until it is written.
-    pub async fn next(&self) -> Told {
+    pub async fn next(&self) -> (Told, Size) {
         loop {
             let changed = self.changed.notified();
-            if let Some(packet) = self.packets.lock().pop_front() {
+            if let Some(packet) = self.waiting.lock().packets.pop_front() {
                 return packet;
             }
             changed.await;
         }
     }
 
-    /// A packet with this cost is written.
-    pub fn written(&self, cost: Cost) {
-        let packets = self.packets.lock();
+    /// A packet of this size is written.
+    pub fn written(&self, size: Size) {
+        let mut waiting = self.waiting.lock();
         // After the queue was closed nothing counts any more.
         if !self.is_closed() {
-            self.held.remove(cost);
+            waiting.bytes -= size.bytes;
+            self.held.remove(size.cost);
         }
-        drop(packets);
+        drop(waiting);
         self.changed.notify_waiters();
     }
 
     /// Takes all packets.
     pub fn take_all(&self) -> Vec<Told> {
         let packets: Vec<Told> = {
-            let mut waiting = self.packets.lock();
-            let packets: Vec<Told> = std::mem::take(&mut *waiting).into();
-            packets
-                .iter()
-                .for_each(|packet| self.held.remove(cost_of(packet)));
-            packets
+            let mut waiting = self.waiting.lock();
+            let packets = std::mem::take(&mut waiting.packets).into_iter();
+            let packets = packets.map(|(packet, size)| {
+                waiting.bytes -= size.bytes;
+                self.held.remove(size.cost);
+                packet
+            });
+            packets.collect()
         };
         if !packets.is_empty() {
             self.changed.notify_waiters();
@@ -155,7 +186,7 @@ impl Outbox {
     pub async fn has_packets(&self) {
         loop {
             let changed = self.changed.notified();
-            if !self.packets.lock().is_empty() {
+            if !self.waiting.lock().packets.is_empty() {
                 return;
             }
             changed.await;
@@ -165,9 +196,9 @@ impl Outbox {
     /// Drops what waits: it is not taken any more.
     pub fn close(&self) {
         {
-            let mut packets = self.packets.lock();
+            let mut waiting = self.waiting.lock();
             self.is_closed.store(true, Ordering::Release);
-            *packets = VecDeque::new();
+            *waiting = Waiting::default();
             self.held.clear();
         }
         self.changed.notify_waiters();
@@ -365,10 +396,23 @@ mod tests {
         outbox.push(packet(OUTBOX_BYTES));
         let mut room = task::spawn(outbox.has_space());
         assert_pending!(room.poll());
-        let taken = assert_ready!(task::spawn(outbox.next()).poll());
+        let (_, size) = assert_ready!(task::spawn(outbox.next()).poll());
         assert_pending!(room.poll());
-        outbox.written(cost_of(&taken));
+        outbox.written(size);
         assert_ready!(room.poll());
+        assert_ready!(task::spawn(outbox.drained()).poll());
+    }
+
+    #[test]
+    fn a_list_that_waits_is_not_in_the_share_of_its_peer() {
+        let outbox = Outbox::new(&Arc::default());
+        outbox.push_list(packet(OUTBOX_BYTES));
+        assert_eq!(outbox.held().bytes(), PACKET_OVERHEAD);
+        assert_pending!(task::spawn(outbox.has_space()).poll());
+        outbox.push_shared(packet(1000));
+        assert_eq!(outbox.held().bytes(), 2 * PACKET_OVERHEAD + 1000);
+        assert_eq!(outbox.take_all().len(), 2);
+        assert_eq!(outbox.held().bytes(), 0);
         assert_ready!(task::spawn(outbox.drained()).poll());
     }
 

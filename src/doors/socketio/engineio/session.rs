@@ -18,7 +18,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
     payload::Packet,
-    queues::{Gone, Inbox, Outbox, cost_of},
+    queues::{Gone, Inbox, Outbox, Size},
 };
 use crate::{
     doors::{
@@ -31,7 +31,7 @@ use crate::{
             version::Version,
         },
     },
-    peer_list::{Buffered, Cost, Link, RoomName},
+    peer_list::{Buffered, Link, RoomName},
 };
 
 /// A client that polls is given up this long after it was last heard, if it has no poll
@@ -347,8 +347,7 @@ pub(in crate::doors::socketio) struct End {
 
 impl Talk for Session {
     type End = End;
-    /// The cost of the packet.
-    type Receipt = Cost;
+    type Receipt = Size;
 
     async fn receive(&self, message: Bytes, is_text: bool) -> Result<(), End> {
         if !is_text {
@@ -365,19 +364,20 @@ impl Talk for Session {
         })
     }
 
-    async fn next(&self) -> Result<(Vec<Bytes>, Cost), End> {
+    async fn next(&self) -> Result<(Vec<Bytes>, Size), End> {
         tokio::select! {
             biased;
-            packet = self.outbox.next() => {
-                let cost = cost_of(&packet);
-                Ok((packet, cost))
-            }
+            packet = self.outbox.next() => Ok(packet),
             end = self.ended() => Err(end),
         }
     }
 
-    async fn written(&self, cost: Cost) {
-        self.outbox.written(cost);
+    async fn written(&self, size: Size) {
+        self.outbox.written(size);
+    }
+
+    fn reads(&self) {
+        self.outbox.held().is_read();
     }
 
     async fn ended(&self) -> End {

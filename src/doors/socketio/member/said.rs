@@ -54,11 +54,15 @@ impl Member {
             }
             "keep-in-server" | "keep-session" => {
                 self.show(Family::Rooms).await;
-                match room(&arguments) {
-                    Some(room) if list.announce(id, room).await.is_ok() => {
-                        self.acknowledge(ack).await
-                    }
-                    _ => Ok(()),
+                let Some(room) = room(&arguments) else {
+                    return Ok(());
+                };
+                let announced = list.announce(id, room).await;
+                let is_announced = announced.is_ok();
+                accepted(announced)?;
+                match is_announced {
+                    true => self.acknowledge(ack).await,
+                    false => Ok(()),
                 }
             }
             "get-session-info" => {
@@ -66,7 +70,7 @@ impl Member {
                 if let Some(room) = room(&arguments)
                     && let Some(ack) = ack
                 {
-                    self.ask(room, ack).await;
+                    return self.ask(room, ack).await;
                 }
                 Ok(())
             }
@@ -109,11 +113,11 @@ impl Member {
         accepted(list.publish(self.peer.id, channels, body, number).await)
     }
 
-    async fn ask(&self, room: &str, ack: u64) {
+    async fn ask(&self, room: &str, ack: u64) -> Result<(), Ended> {
         {
             let mut asked = self.asked.lock();
             if asked.values().map(Vec::len).sum::<usize>() >= MAX_QUESTIONS {
-                return;
+                return Ok(());
             }
             // Noted before the question, because the answer may come at once.
             asked.entry(room.to_owned()).or_default().push(ack);
@@ -122,6 +126,7 @@ impl Member {
         if asked.is_err() {
             self.asked.lock().remove(room);
         }
+        accepted(asked)
     }
 
     async fn ready(&self, arguments: &[&RawValue]) -> Result<(), Ended> {
@@ -167,8 +172,9 @@ impl Member {
 
     async fn greet(&self, name: &str, there: &[Card]) -> Result<(), Ended> {
         *self.is_greeted.lock() = true;
-        self.push_shared(self.connections.greeting(name, self.peer.id, there))
-            .await?;
+        let greeting = self.connections.greeting(name, self.peer.id, there);
+        self.session.outbox.push_list(greeting);
+        self.room().await?;
         match &self.token {
             Some(token) => {
                 let session = events::session(self.peer.id, token);

@@ -359,6 +359,7 @@ local function new_peer(door, dialect, token, highest, network)
   peer:set('session', NOW)
   count_peer(1)
   count_of_door(door, 1)
+  peer:set('counted', '1')
   peer:set('network', network ~= '' and network or nil)
   count_of_network(network, 1)
   return peer

@@ -70,8 +70,11 @@ verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect,
   call('ZREM', key('bare'), id)
   peer:move(nil, peer.is.link)
   peer:set('socket', nil)
-  count_of_door(peer.is.door, -1)
+  if peer.is.counted then
+    count_of_door(peer.is.door, -1)
+  end
   count_of_door(door, 1)
+  peer:set('counted', '1')
   peer:set('door', door)
   if name ~= '' and name ~= peer.is.name then
     change('-', peer)

@@ -29,7 +29,9 @@ local function remove(peer, reason)
     event('disconnect', reason, peer)
   end
   count_peer(-1)
-  count_of_door(is.door, -1)
+  if is.counted then
+    count_of_door(is.door, -1)
+  end
   count_of_network(is.network or '', -1)
   return { peer:member(), reason, is.name or false }
 end
