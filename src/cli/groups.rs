@@ -183,6 +183,10 @@ pub(super) struct Clients {
     #[arg(long, env = "WEBRTC_DOORS", value_name = "DOORS", default_value = "http,websocket,socketio", value_parser = values::doors)]
     doors: Doors,
 
+    /// Whether browsers are shown a page at / to try the server; it needs the door http
+    #[arg(long, env = "WEBRTC_PAGE", value_name = "BOOL", default_value_t = AppOpts::default().page, value_parser = values::boolean, action = ArgAction::Set)]
+    page: bool,
+
     /// The rooms that clients can use: any, none, or a comma-separated list of names
     #[arg(long, env = "WEBRTC_ROOMS", value_name = "ROOMS", default_value = "any", value_parser = values::rooms)]
     rooms: AllowedRooms,
@@ -254,6 +258,7 @@ impl Clients {
                 ..others
             },
             doors: self.doors.0.clone(),
+            page: self.page,
             token: self.token.clone(),
         }
     }

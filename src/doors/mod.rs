@@ -6,6 +6,7 @@ pub mod http;
 #[cfg(feature = "ice")]
 pub(crate) mod ice_servers;
 pub(crate) mod kit;
+pub(crate) mod page;
 #[cfg(feature = "socketio")]
 pub mod socketio;
 pub mod websocket;

@@ -1,6 +1,6 @@
 //! The doors that are open, and their routes.
 
-use axum::Router;
+use axum::{Router, middleware::from_fn, routing::any};
 #[cfg(feature = "socketio")]
 use secrecy::SecretString;
 use tower::util::option_layer;
@@ -14,7 +14,7 @@ use crate::{
     doors::{
         http::{self, SignalOpts},
         kit::{RoomDoors, cors_layer, not_found},
-        websocket,
+        page, websocket,
     },
     peer_list::TimeoutPeerList,
 };
@@ -59,6 +59,8 @@ pub struct AppOpts {
     pub signal: SignalOpts,
     /// The doors that are open.
     pub doors: Vec<Door>,
+    /// Whether browsers are shown a page at `/`, which needs [`Door::Http`]. Default: true.
+    pub page: bool,
     /// The token that Socket.IO clients have to show, if one is set.
     #[cfg(feature = "socketio")]
     pub token: Option<SecretString>,
@@ -69,6 +71,7 @@ impl Default for AppOpts {
         Self {
             signal: SignalOpts::default(),
             doors: Door::ALL.to_vec(),
+            page: true,
             #[cfg(feature = "socketio")]
             token: None,
         }
@@ -83,6 +86,12 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     let rooms = RoomDoors::new(peer_list.clone(), opts.signal.rooms.clone());
     #[cfg(feature = "ice")]
     let ice_servers = ice_servers::routes(peer_list.clone(), &opts.signal);
+    let has_page = opts.page && opts.doors.contains(&Door::Http);
+    let with_page = |routes: Router| match has_page {
+        true => routes.layer(from_fn(page::show)),
+        false => routes,
+    };
+    let has_root = opts.doors.contains(&Door::WebSocket);
     let mut room_roots = Router::new();
     let mut app = Router::new();
     #[cfg(feature = "socketio")]
@@ -92,7 +101,7 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
         app = app.merge(match door {
             Door::Http => http::routes(peer_list, opts.signal.clone()),
             Door::WebSocket => {
-                let routes = websocket::routes(peer_list, &opts.signal);
+                let routes = with_page(websocket::routes(peer_list, &opts.signal));
                 room_roots = rooms.with_slash(routes.clone());
                 routes
             }
@@ -108,6 +117,15 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     }
     #[cfg(feature = "ice")]
     let app = app.merge(ice_servers);
+    let mut app = app;
+    if has_page {
+        app = app.merge(page::routes());
+        if !has_root {
+            let root = with_page(Router::new().route("/", any(not_found)));
+            room_roots = rooms.with_slash(root.clone());
+            app = app.merge(root);
+        }
+    }
     let app = rooms
         .with(app)
         .merge(room_roots)

@@ -142,7 +142,7 @@ function routesOfDoors() {
   const texts = [...files.map((file) => path.join(source, 'doors', file)), path.join(source, 'server', 'health.rs')]
     .map((file) => readFileSync(file, 'utf8'));
   const found = texts.flatMap((text) => [
-    ...text.matchAll(/\.route(?:_service)?\(\s*"([^"]+)"/g), ...text.matchAll(/\("(\/[^"]+)", include_str!/g),
+    ...text.matchAll(/\.route(?:_service)?\(\s*"([^"]+)"/g), ...text.matchAll(/\(\s*"(\/[^"]+)",\s*(?:"[^"]*",\s*)?include_str!/g),
   ]);
   return new Set(found.map(([, route]) => route));
 }
@@ -168,7 +168,7 @@ test('every route acts only after the check, or is named here as public', async 
     '/rooms/{room}/': [401, async (server) => upgrade(t, server, '/rooms/blue/')],
   };
   const isPublic = [
-    '/healthz', '/readyz', '/client.js', '/client.d.ts', '/heartbeat.js', '/heartbeat.d.ts', '/socket.io/socket.io.js',
+    '/healthz', '/readyz', '/page.css', '/page.js', '/rtc.js', '/rtc.d.ts', '/client.js', '/client.d.ts', '/heartbeat.js', '/heartbeat.d.ts', '/socket.io/socket.io.js',
     '/reliable-signaler/signaler.js',
   ];
   assert.deepEqual([...routesOfDoors()].sort(), [...Object.keys(checks), ...isPublic].sort());

@@ -14,9 +14,11 @@ use axum::{
 use crate::doors::kit::{RequestError, only, query::Query, reply::script};
 
 /// The path and the text of each.
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 6] = [
     ("/client.js", include_str!("client.js")),
     ("/client.d.ts", include_str!("client.d.ts")),
+    ("/rtc.js", include_str!("rtc.js")),
+    ("/rtc.d.ts", include_str!("rtc.d.ts")),
     ("/heartbeat.js", include_str!("heartbeat.js")),
     ("/heartbeat.d.ts", include_str!("heartbeat.d.ts")),
 ];

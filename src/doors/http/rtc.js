@@ -1,0 +1,216 @@
+/**
+ * WebRTC connections to other peers, negotiated over a `SignalingClient`: an ES module for
+ * pages, without dependencies.
+ *
+ *     import {SignalingClient} from 'http://localhost:3000/client.js';
+ *     import {PeerConnections} from 'http://localhost:3000/rtc.js';
+ *     const signaling = new SignalingClient('http://localhost:3000', {name: 'alice'});
+ *     const connections = new PeerConnections(signaling);
+ *     connections.addEventListener('connection', ({detail: {peer, connection}}) => {
+ *       connection.addEventListener('datachannel', ({channel}) => console.log(peer, channel));
+ *     });
+ *     await signaling.connect();
+ *     const connection = await connections.connectTo(7);
+ *     const channel = connection.createDataChannel('chat');
+ *
+ * Either side may add tracks and channels at any time, also both at once (perfect negotiation:
+ * https://www.w3.org/TR/webrtc/#perfect-negotiation-example). A connection that is cut is
+ * negotiated again, as long as both peers are signed in.
+ *
+ * On the wire each message is `{rtc: {session, to, ..}}` with `description`, `candidate` or
+ * `closed`. `session` names the sender's connection, `to` that of the receiver, once it is
+ * known: so that what is on its way when a page reloads does not reach the next connection.
+ */
+
+/** A connection that is disconnected for this long, in ms, is negotiated again. */
+const DISCONNECTED_MS = 3_000;
+
+export class PeerConnections extends EventTarget {
+  #signaling;
+  #configuration;
+  /** The links by the id of the other peer. */
+  #links = new Map();
+
+  /**
+   * @param {SignalingClient} signaling
+   * @param {RTCConfiguration} configuration That of each connection. Without `iceServers`, those
+   *   that the server names are used.
+   */
+  constructor(signaling, configuration = {}) {
+    super();
+    this.#signaling = signaling;
+    this.#configuration = configuration;
+    signaling.addEventListener('message', ({detail: {from, data}}) => {
+      if (data?.rtc) this.#hear(from, data.rtc);
+    });
+    signaling.addEventListener('peers', () => {
+      for (const link of this.#links.values()) this.#closeIfDead(link);
+    });
+  }
+
+  /**
+   * The connection to a peer: the one that there is, or else a new one. It is negotiated once
+   * something is added to it, such as a data channel or a track.
+   * @param {number} peer The id of the peer.
+   */
+  async connectTo(peer) {
+    const link = this.#links.get(peer) ?? this.#add(peer);
+    await link.ready;
+    return link.connection;
+  }
+
+  /** Closes the connection to a peer, and tells the peer. */
+  disconnect(peer) {
+    const link = this.#links.get(peer);
+    if (!link) return;
+    this.#send(link, {closed: true});
+    this.#close(link);
+  }
+
+  /** Closes all connections. */
+  close() {
+    for (const peer of [...this.#links.keys()]) this.disconnect(peer);
+  }
+
+  #add(peer) {
+    const link = {peer, session: random(), theirs: null, connection: null, work: Promise.resolve()};
+    this.#links.set(peer, link);
+    link.ready = this.#open(link).catch((error) => {
+      if (this.#links.get(peer) === link) this.#links.delete(peer);
+      throw error;
+    });
+    return link;
+  }
+
+  async #open(link) {
+    const iceServers = this.#configuration.iceServers ?? await this.#signaling.iceServers();
+    const connection = new RTCPeerConnection({...this.#configuration, iceServers});
+    link.connection = connection;
+    link.isOffering = false;
+    connection.addEventListener('negotiationneeded', () => this.#offer(link));
+    connection.addEventListener('icecandidate', ({candidate}) => {
+      if (candidate) this.#send(link, {candidate});
+    });
+    connection.addEventListener('connectionstatechange', () => this.#watch(link));
+    // Before anything is negotiated, so that listeners miss nothing.
+    this.#tell('connection', link);
+  }
+
+  async #offer(link) {
+    link.isOffering = true;
+    try {
+      await link.connection.setLocalDescription();
+      this.#send(link, {description: link.connection.localDescription});
+    } catch (error) {
+      this.#failed(link, error);
+    } finally {
+      link.isOffering = false;
+    }
+  }
+
+  /** The state of the connection has changed. */
+  #watch(link) {
+    clearTimeout(link.timer);
+    if (this.#closeIfDead(link)) return;
+    const {connectionState} = link.connection;
+    if (connectionState === 'failed') link.connection.restartIce();
+    if (connectionState === 'disconnected') {
+      link.timer = setTimeout(() => link.connection.restartIce(), DISCONNECTED_MS);
+    }
+  }
+
+  /**
+   * A peer that has left may still be connected: only the server may have been lost. But if its
+   * connection breaks, it cannot be negotiated again.
+   */
+  #closeIfDead(link) {
+    const state = link.connection?.connectionState;
+    const isSignedIn = this.#signaling.peers.some(({id}) => id === link.peer);
+    const isDead = state === 'closed' || (!isSignedIn && ['disconnected', 'failed'].includes(state));
+    if (isDead) this.#close(link);
+    return isDead;
+  }
+
+  #close(link) {
+    clearTimeout(link.timer);
+    if (this.#links.get(link.peer) !== link) return;
+    this.#links.delete(link.peer);
+    link.connection?.close();
+    this.#tell('disconnection', link);
+  }
+
+  #hear(from, {session, to, description, candidate, closed}) {
+    let link = this.#links.get(from);
+    const isForAnother = to !== undefined && to !== link?.session;
+    if (isForAnother) {
+      // It is for a connection that this page does not have any more.
+      if (!closed) this.#sendTo(from, {session: to, to: session, closed: true});
+      return;
+    }
+    const isAnother = link?.theirs && link.theirs !== session;
+    if (closed) {
+      if (link && !isAnother) this.#close(link);
+      return;
+    }
+    if (description?.type === 'offer' && (!link || isAnother)) {
+      // The other side begins a connection, perhaps in place of one that it has lost.
+      if (link) this.#close(link);
+      link = this.#add(from);
+    } else if (!link || isAnother) {
+      return;
+    }
+    link.theirs = session;
+    // One after the other.
+    link.work = link.work.then(() => this.#take(link, description, candidate))
+      .catch((error) => this.#failed(link, error));
+  }
+
+  async #take(link, description, candidate) {
+    await link.ready;
+    const {connection} = link;
+    if (connection.signalingState === 'closed') return;
+    if (description) {
+      // Of two offers that meet, that of the peer with the lower id is taken.
+      const isPolite = this.#signaling.id > link.peer;
+      const meets = description.type === 'offer' && (link.isOffering || connection.signalingState !== 'stable');
+      link.isIgnoring = meets && !isPolite;
+      if (link.isIgnoring) return;
+      await connection.setRemoteDescription(description);
+      if (description.type === 'offer') {
+        await connection.setLocalDescription();
+        this.#send(link, {description: connection.localDescription});
+      }
+    } else if (candidate) {
+      try {
+        await connection.addIceCandidate(candidate);
+      } catch (error) {
+        // Those of an offer that was not taken.
+        if (!link.isIgnoring) throw error;
+      }
+    }
+  }
+
+  #send(link, message) {
+    this.#sendTo(link.peer, {session: link.session, ...(link.theirs && {to: link.theirs}), ...message});
+  }
+
+  #sendTo(peer, rtc) {
+    // A peer that cannot be reached is gone, of which the list tells.
+    this.#signaling.send(peer, {rtc}).catch(() => {});
+  }
+
+  /** Nothing more can be negotiated: the other side began anew, or one of both has a fault. */
+  #failed(link, error) {
+    if (link.connection?.signalingState === 'closed') return;
+    this.dispatchEvent(new CustomEvent('failure', {detail: {peer: link.peer, connection: link.connection, error}}));
+  }
+
+  #tell(type, {peer, connection}) {
+    this.dispatchEvent(new CustomEvent(type, {detail: {peer, connection}}));
+  }
+}
+
+/** A name that no other connection has. */
+function random() {
+  return crypto.getRandomValues(new Uint32Array(2)).join('-');
+}

@@ -1,0 +1,253 @@
+// The page at `/`, as a person uses it in a real browser.
+
+import assert from 'node:assert/strict';
+import {spawn} from 'node:child_process';
+import {once} from 'node:events';
+import {readFile} from 'node:fs/promises';
+import {createInterface} from 'node:readline';
+import {test} from 'node:test';
+import {fileURLToPath} from 'node:url';
+
+import {BINARY, atEnd, freePort, killAtEnd, pollingPeer, signIn, startBrowser, startNode, until} from './support.js';
+
+const AXE = fileURLToPath(import.meta.resolve('axe-core/axe.min.js'));
+
+const browserFor = (t) => startBrowser(t, '--allow-loopback-in-peer-connection', '--use-fake-device-for-media-stream');
+
+/** Opens the page in a browser context of its own. It must not complain, nor ask another origin. */
+async function open(t, browser, url, {permissions = []} = {}) {
+  const context = await browser.createBrowserContext();
+  if (permissions.length > 0) await context.overridePermissions(new URL(url).origin, permissions);
+  const page = await context.newPage();
+  page.complaints = [];
+  page.on('pageerror', (error) => page.complaints.push(String(error)));
+  page.on('console', (message) => {
+    // A server that is away is told to the person.
+    const isOfNetwork = /Failed to load resource/.test(message.text());
+    if (message.type() === 'error' && !isOfNetwork) page.complaints.push(message.text());
+  });
+  page.on('request', (request) => {
+    if (new URL(request.url()).protocol !== 'data:' && new URL(request.url()).host !== new URL(url).host) {
+      page.complaints.push(request.url());
+    }
+  });
+  atEnd(t, () => assert.deepEqual(page.complaints, []));
+  await page.goto(url);
+  return page;
+}
+
+async function join(page, name) {
+  await page.locator('[name=name]').fill(name);
+  await page.locator('#join button').click();
+  await page.waitForFunction((name) => document.getElementById('self').textContent === `You are ${name}`, {}, name);
+  return page;
+}
+
+const joined = async (t, browser, url, name, options) => join(await open(t, browser, url, options), name);
+
+async function call(page, name) {
+  await page.locator(`button[aria-label="Talk to ${name}"]`).click();
+  await isConnected(page);
+}
+
+const shows = (page, selector, pattern) => page.waitForFunction(
+  (selector, pattern) => new RegExp(pattern).test(document.querySelector(selector).textContent),
+  {}, selector, pattern.source);
+
+const isConnected = (page) => shows(page, '#state', /connected directly/);
+
+async function say(page, text) {
+  await page.locator('#text').fill(text);
+  await page.keyboard.press('Enter');
+}
+
+async function talk(a, b, word) {
+  await say(a, `${word} from a`);
+  await shows(b, '#log', new RegExp(`${word} from a`));
+  await say(b, `${word} from b`);
+  await shows(a, '#log', new RegExp(`${word} from b`));
+}
+
+test('two people see each other, and talk through a direct connection', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t), browserFor(t)]);
+  const a = await joined(t, browser, `${server.http}/`, 'alice');
+  const b = await joined(t, browser, `${server.http}/`, 'bob');
+  await call(a, 'bob');
+  await isConnected(b);
+  await talk(a, b, 'hello');
+  await a.locator('#hang-up').click();
+  await shows(b, '#state', /not connected/);
+  await b.locator('#leave').click();
+  await a.waitForFunction(() => document.getElementById('peers').children.length === 0);
+});
+
+test('after a reload of either page they talk again', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t), browserFor(t)]);
+  const a = await joined(t, browser, `${server.http}/`, 'alice');
+  const b = await joined(t, browser, `${server.http}/`, 'bob');
+  await call(a, 'bob');
+  await talk(a, b, 'first');
+  for (const page of [a, b]) {
+    await page.reload();
+    await Promise.all([isConnected(a), isConnected(b)]);
+    await talk(a, b, 'again');
+    // Nothing of the round before is taken for this one.
+    for (const each of [a, b]) await each.evaluate(() => document.getElementById('log').replaceChildren());
+  }
+});
+
+test('a lost network and a restarted server do not end a conversation', async (t) => {
+  const [port, browser] = await Promise.all([freePort(), browserFor(t)]);
+  const start = async () => {
+    const env = {HOST: '127.0.0.1', PORT: String(port)};
+    const child = spawn(BINARY, {env, stdio: ['ignore', 'pipe', 'inherit']});
+    killAtEnd(t, child);
+    const lines = createInterface({input: child.stdout});
+    for (;;) if ((await once(lines, 'line'))[0].includes('"ready"')) return child;
+  };
+  let server = await start();
+  const url = `http://127.0.0.1:${port}/`;
+  const a = await joined(t, browser, url, 'alice');
+  const b = await joined(t, browser, url, 'bob');
+  await call(a, 'bob');
+  await a.setOfflineMode(true);
+  await shows(a, '#notice', /cannot be reached/);
+  await talk(a, b, 'offline');
+  await a.setOfflineMode(false);
+  await a.waitForFunction(() => document.getElementById('notice').hidden);
+
+  server.kill('SIGKILL');
+  await Promise.all([a, b].map((page) => shows(page, '#notice', /cannot be reached/)));
+  await talk(a, b, 'no server');
+  server = await start();
+  await Promise.all([a, b].map((page) => page.waitForFunction(() => document.getElementById('notice').hidden)));
+  await talk(a, b, 'new server');
+  // Both have other ids now, and can still reach each other when one begins anew.
+  await b.reload();
+  await Promise.all([isConnected(a), isConnected(b)]);
+  await talk(a, b, 'new page');
+});
+
+test('camera and microphone go to the other side, and a camera that fails is told', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t), browserFor(t)]);
+  const permissions = ['camera', 'microphone'];
+  const a = await joined(t, browser, `${server.http}/`, 'alice', {permissions});
+  const b = await joined(t, browser, `${server.http}/`, 'bob');
+  await call(a, 'bob');
+  await b.locator('#camera').click();
+  await shows(b, '#notice', /camera .* cannot be used/);
+  await a.locator('#camera').click();
+  await b.waitForFunction(() => document.getElementById('theirs').videoWidth > 0);
+  await a.locator('#camera').click();
+  await a.waitForFunction(() => document.getElementById('videos').hidden);
+  await talk(a, b, 'still here');
+});
+
+test('a room has a page of its own', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t), browserFor(t)]);
+  const inRoom = await joined(t, browser, `${server.http}/rooms/blue`, 'alice');
+  assert.equal(new URL(inRoom.url()).pathname, '/rooms/blue/');
+  assert.equal(await inRoom.$eval('#second', (link) => link.href), `${server.http}/rooms/blue/`);
+  await joined(t, browser, `${server.http}/`, 'outside');
+  const other = await open(t, browser, `${server.http}/`);
+  await other.locator('[name=room]').fill('blue');
+  await join(other, 'bob');
+  await call(other, 'alice');
+  assert.equal(await other.$$eval('#peers li', (items) => items.length), 1);
+});
+
+test('the page asks for an access token where the server wants one', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t, {WEBRTC_ACCESS_TOKEN: 'secret'}), browserFor(t)]);
+  const page = await open(t, browser, `${server.http}/`);
+  await page.locator('#join button').click();
+  await shows(page, '#notice', /asks for an access token/);
+  await page.locator('[name=token]').fill('wrong');
+  await page.locator('#join button').click();
+  await shows(page, '#notice', /does not take/);
+  await page.locator('[name=token]').fill('secret');
+  await join(page, 'alice');
+});
+
+test('names are shown as text, and five hundred peers fit', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t, {WEBRTC_HEARTBEAT_MS: '600000'}), browserFor(t)]);
+  const name = '<img src=x onerror=alert(1)> & "quotes"';
+  await fetch(`${server.http}/sign_in?peer_name=${encodeURIComponent(name)}`);
+  for (let number = 0; number < 499; number += 1) await signIn(server, `peer-${number}`);
+  const page = await joined(t, browser, `${server.http}/`, 'alice');
+  await page.waitForFunction(() => document.getElementById('peers').children.length === 500);
+  const names = await page.$$eval('#peers button', (buttons) => buttons.map((button) => button.textContent));
+  assert.ok(names.includes(name));
+  assert.equal(await page.$('#peers img'), null);
+  await page.setViewport({width: 320, height: 600});
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= 320), 'nothing is cut off at the side');
+});
+
+test('axe finds nothing to mend, light and dark, wide and narrow', async (t) => {
+  const [server, browser, axe] = await Promise.all([startNode(t), browserFor(t), readFile(AXE, 'utf8')]);
+  const a = await joined(t, browser, `${server.http}/`, 'alice');
+  const b = await joined(t, browser, `${server.http}/`, 'bob');
+  await call(a, 'bob');
+  await talk(a, b, 'hello');
+  const start = await open(t, browser, `${server.http}/`);
+  for (const page of [start, a]) {
+    for (const scheme of ['light', 'dark']) {
+      for (const width of [320, 1280]) {
+        await page.emulateMediaFeatures([{name: 'prefers-color-scheme', value: scheme}]);
+        await page.setViewport({width, height: 800});
+        // The page's policy allows no script of the test: it is evaluated beside it.
+        await page.evaluate(axe);
+        const {violations} = await page.evaluate(() => axe.run());
+        const found = violations.map(({id, nodes}) => `${id}: ${nodes[0].html}`);
+        assert.deepEqual(found, [], `${scheme} ${width}`);
+      }
+    }
+  }
+});
+
+test('everything can be done with the keyboard', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t), browserFor(t)]);
+  await joined(t, browser, `${server.http}/`, 'bob');
+  const page = await open(t, browser, `${server.http}/`);
+  const press = async (...keys) => { for (const key of keys) await page.keyboard.press(key); };
+  await press('Tab', 'Tab', 'Tab', 'Enter');
+  await page.waitForSelector('#peers button');
+  const focused = () => page.evaluate(() => document.activeElement.textContent || document.activeElement.id);
+  await until(async () => { await press('Tab'); return (await focused()) === 'bob'; });
+  await press('Enter');
+  await isConnected(page);
+  assert.equal(await focused(), 'text');
+  await page.keyboard.type('typed');
+  await press('Enter');
+  await shows(page, '#log', /typed/);
+});
+
+test('only browsers are shown the page, unless it is turned off', async (t) => {
+  const server = await startNode(t);
+  const html = {Accept: 'text/html,application/xhtml+xml'};
+  const page = await fetch(`${server.http}/`, {headers: html});
+  assert.equal(page.status, 200);
+  assert.equal(page.headers.get('content-type'), 'text/html; charset=utf-8');
+  const policy = page.headers.get('content-security-policy');
+  assert.match(policy, /default-src 'none'/);
+  assert.doesNotMatch(policy, /unsafe|https?:|\*/);
+  for (const [path, init] of [['/', {}], ['/nothing', {headers: html}], ['/', {method: 'POST', headers: html}], ['/ws', {headers: html}]]) {
+    const answer = await fetch(`${server.http}${path}`, init);
+    assert.match(answer.headers.get('content-type'), /^text\/plain/, path);
+    assert.ok([404, 405].includes(answer.status), path);
+  }
+  const files = ['', 'page.css', 'page.js', 'client.js', 'rtc.js'];
+  const sizes = await Promise.all(files.map(async (file) => {
+    const answer = await fetch(`${server.http}/${file}`, {headers: html});
+    return (await answer.arrayBuffer()).byteLength;
+  }));
+  assert.ok(sizes.reduce((sum, size) => sum + size) <= 60_000, sizes.join());
+
+  for (const settings of [{WEBRTC_PAGE: 'false'}, {WEBRTC_DOORS: 'websocket'}]) {
+    const other = await startNode(t, settings);
+    assert.equal((await fetch(`${other.http}/`, {headers: html})).status, 404);
+    assert.equal((await fetch(`${other.http}/page.js`)).status, 404);
+  }
+  const onlyPolls = await startNode(t, {WEBRTC_DOORS: 'http'});
+  assert.equal((await fetch(`${onlyPolls.http}/`, {headers: html})).status, 200);
+  assert.equal((await fetch(`${onlyPolls.http}/rooms/blue/`, {headers: html})).status, 200);
+});
