@@ -285,7 +285,7 @@ pub trait Watching {
     /// How many peers and rooms there are.
     async fn tally(&self) -> Result<Tally, Refusal>;
 
-    /// The parts of Redis that hold the list. None: it is in this process.
+    /// The parts of Redis that hold the list; none, if the list is in this process.
     async fn shards(&self) -> Vec<ShardState>;
 
     /// What clients make this process hold.

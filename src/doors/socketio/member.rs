@@ -26,7 +26,9 @@ use crate::{
         Coming, Gate,
         push::{End, PushPeer, Return},
     },
-    peer_list::{Added, Delivery, News, PeerToken, Reason, Refusal, TimeoutPeerList, Unlisted},
+    peer_list::{
+        Added, Cost, Delivery, Held, News, PeerToken, Reason, Refusal, TimeoutPeerList, Unlisted,
+    },
 };
 
 mod said;
@@ -161,6 +163,7 @@ impl Members {
             .outbox
             .push(packet::connected(session.version, &public_id));
         let is_numbered = auth.session_key().is_some();
+        let held = peer.list.buffered().hold();
         let member = Member {
             peer,
             session: session.clone(),
@@ -175,6 +178,7 @@ impl Members {
             name: Mutex::new(added.alias),
             is_greeted: Mutex::new(false),
             asked: Mutex::default(),
+            held,
         };
         let ended = Box::pin(member.run(added.resumed)).await;
         let Member { peer, .. } = member;
@@ -343,6 +347,8 @@ struct Member {
     is_greeted: Mutex<bool>,
     /// The acknowledgements that wait for a room to exist.
     asked: Mutex<HashMap<String, Vec<u64>>>,
+    /// Counts the names of these rooms.
+    held: Held,
 }
 
 impl Member {
@@ -416,7 +422,7 @@ impl Member {
             }
             News::Announced(room) => {
                 let room = str::from_utf8(room).unwrap_or_default();
-                let asked = self.asked.lock().remove(room).unwrap_or_default();
+                let asked = self.forget(room);
                 let id = serde_json::from_str::<&RawValue>(room).ok();
                 for ack in asked {
                     self.answer(ack, id.as_slice()).await?;
@@ -432,6 +438,15 @@ impl Member {
             }
             News::Status(_) | News::Nothing(_) | News::Removed(_) | News::Replaced => Ok(()),
         }
+    }
+
+    /// The questions for a room, which are not open any more.
+    fn forget(&self, room: &str) -> Vec<u64> {
+        let Some(asked) = self.asked.lock().remove(room) else {
+            return Vec::new();
+        };
+        self.held.remove(Cost::own(room.len()));
+        asked
     }
 
     async fn acknowledge(&self, ack: Option<u64>) -> Result<(), Ended> {

@@ -180,20 +180,27 @@ impl Channels for MemoryEngine {
     }
 
     async fn announce(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
+        let announced = self.announced(name)?;
         let watchers = self.with_names(id, |names| names.announce(id, name))?;
-        self.push_to(&watchers, Message::announced(name)).await;
+        self.push_to(&watchers, announced).await;
         Ok(())
     }
 
     async fn watch_for(&self, id: PeerId, name: &str) -> Result<(), Refusal> {
         if self.with_names(id, |names| names.watch_for(id, name))? {
-            self.push_to(&[id], Message::announced(name)).await;
+            let announced = self.announced(name)?;
+            self.push_to(&[id], announced).await;
         }
         Ok(())
     }
 }
 
 impl MemoryEngine {
+    fn announced(&self, name: &str) -> Result<Message, Refusal> {
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        Ok(Message::announced(self.shared.buffered.share(name)?))
+    }
+
     async fn push_to_alias(&self, scope: &str, name: &str, body: Bytes) -> Result<(), Refusal> {
         let to = self.room.names.lock().holder(scope, name);
         let to = to.and_then(|id| self.peer(id).ok());

@@ -47,20 +47,19 @@ impl Message {
         }
     }
 
-    /// The message that a name is announced.
-    pub fn announced(name: &str) -> Self {
+    /// The message that a name is announced. The name counts by itself, as what is published.
+    pub fn announced(name: Bytes) -> Self {
         Self {
             kind: Kind::Announced,
-            body: Bytes::copy_from_slice(name.as_bytes()),
+            body: name,
             needs: 0,
         }
     }
 
     fn cost(&self) -> Cost {
         let shared = match self.kind {
-            Kind::Announced => 0,
             Kind::Direct { .. } if self.body.len() <= LARGE => 0,
-            Kind::Direct { .. } | Kind::Published => self.body.len(),
+            _ => self.body.len(),
         };
         let own = self.body.len() - shared + MESSAGE_OVERHEAD_BYTES;
         Cost { own, shared }

@@ -15,7 +15,7 @@ use crate::{
         kit::push::End,
         socketio::{events, packet::Event},
     },
-    peer_list::{Card, MAX_NAME_BYTES, PeerId, Reason, Refusal, SendOpts},
+    peer_list::{Card, Cost, MAX_NAME_BYTES, PeerId, Reason, Refusal, SendOpts},
 };
 
 impl Member {
@@ -120,11 +120,14 @@ impl Member {
                 return Ok(());
             }
             // Noted before the question, because the answer may come at once.
+            if !asked.contains_key(room) {
+                accepted(self.held.add(Cost::own(room.len())))?;
+            }
             asked.entry(room.to_owned()).or_default().push(ack);
         }
         let asked = self.peer.list.watch_for(self.peer.id, room).await;
         if asked.is_err() {
-            self.asked.lock().remove(room);
+            self.forget(room);
         }
         accepted(asked)
     }
