@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import {test} from 'node:test';
 
-import {nodeOf, startBrowser, startServer} from './support.js';
+import {nodeOf, pollingPeer, startBrowser, startServer} from './support.js';
 
 /** A page of the server's own origin, signed in, which answers on each channel that it is given. */
 async function rtcPage(browser, url, name) {
@@ -107,6 +107,17 @@ test('a page that disconnects tells the other one at once', async (t) => {
   // And can connect again.
   await say(b, a, 'again');
   await hears(a, 'again');
+});
+
+test('a peer that leaves before it has answered is given up', async (t) => {
+  const server = await startServer(t);
+  const browser = await startBrowser(t);
+  const a = await rtcPage(browser, nodeOf(server.http), 'a');
+  const silent = await pollingPeer(server, 'silent');
+  await a.waitForFunction(() => signaling.peers.length === 1);
+  await a.evaluate(async (id) => (await connections.connectTo(id)).createDataChannel('chat'), Number(silent.id));
+  await fetch(`${server.http}/sign_out?peer_id=${silent.id}`);
+  await a.waitForFunction((id) => ended.includes(id), {}, Number(silent.id));
 });
 
 test('a connection outlives the server, over which it was negotiated', async (t) => {

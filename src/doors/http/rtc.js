@@ -120,13 +120,13 @@ export class PeerConnections extends EventTarget {
   }
 
   /**
-   * A peer that has left may still be connected: only the server may have been lost. But if its
-   * connection breaks, it cannot be negotiated again.
+   * A peer that has left may still be connected: only the server may have been lost. But a
+   * connection to it that is not open cannot be negotiated any more.
    */
   #closeIfDead(link) {
     const state = link.connection?.connectionState;
     const isSignedIn = this.#signaling.peers.some(({id}) => id === link.peer);
-    const isDead = state === 'closed' || (!isSignedIn && ['disconnected', 'failed'].includes(state));
+    const isDead = state === 'closed' || (!isSignedIn && state !== undefined && state !== 'connected');
     if (isDead) this.#close(link);
     return isDead;
   }
