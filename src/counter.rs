@@ -38,11 +38,6 @@ impl Gauge {
         One(self.0.clone())
     }
 
-    /// There are this many now.
-    pub fn set(&self, count: u64) {
-        self.0.store(count, Ordering::Relaxed);
-    }
-
     /// How many there are.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -34,7 +34,7 @@ pub struct Buffered {
     bytes: AtomicUsize,
     /// Moments are counted from here.
     start: Instant,
-    /// Notified when little is left.
+    /// Notified when what is held should be looked at.
     pressed: Notify,
 }
 
@@ -42,12 +42,16 @@ impl Buffered {
     /// Nothing is held yet; the bound is `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::bounded(limit))
+    }
+
+    fn bounded(limit: usize) -> Self {
+        Self {
             limit,
             bytes: AtomicUsize::new(0),
             start: Instant::now(),
             pressed: Notify::new(),
-        })
+        }
     }
 
     /// How much is held now, in bytes.
@@ -74,12 +78,13 @@ impl Buffered {
         }
     }
 
-    /// Somebody should look at what is held.
+    /// Ends [`Buffered::pressed`]: what is held should be looked at.
     pub(super) fn press(&self) {
         self.pressed.notify_one();
     }
 
-    /// Waits until less than an eighth is left.
+    /// Waits until what is held should be looked at: less than an eighth is left, something was
+    /// refused, or the list is dropped.
     pub(super) async fn pressed(&self) {
         self.pressed.notified().await;
     }
@@ -139,12 +144,7 @@ impl Buffered {
 /// No bound, for tests of what is counted.
 impl Default for Buffered {
     fn default() -> Self {
-        Self {
-            limit: usize::MAX,
-            bytes: AtomicUsize::new(0),
-            start: Instant::now(),
-            pressed: Notify::new(),
-        }
+        Self::bounded(usize::MAX)
     }
 }
 

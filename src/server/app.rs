@@ -78,8 +78,8 @@ impl Default for AppOpts {
     }
 }
 
-/// Everything that the binary serves: the open doors, `/ice-servers` and `/healthz`; other paths get a
-/// plain 404.
+/// Everything that the binary serves: the open doors, the page, `/ice-servers` and `/healthz`; other
+/// paths get a plain 404.
 pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     let cors = opts.signal.enable_cors.clone();
     let health = health::routes(peer_list.clone());

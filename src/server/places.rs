@@ -25,6 +25,7 @@ pub(super) struct Places {
     max_of_address: Option<usize>,
     /// Proxies, whose connections are those of many clients.
     exempt: Vec<IpNet>,
+    /// How many are open. Counted apart from `counts`, which several servers may share.
     open: Arc<AtomicUsize>,
     counts: Arc<DoorCounts>,
     of_address: PerNetwork,

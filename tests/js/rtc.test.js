@@ -120,6 +120,19 @@ test('a peer that leaves before it has answered is given up', async (t) => {
   await a.waitForFunction((id) => ended.includes(id), {}, Number(silent.id));
 });
 
+test('a connection that is closed before it exists is not opened any more', async (t) => {
+  const [a, b] = await twoPages(t);
+  const refused = await a.evaluate((id) => {
+    const connecting = connections.connectTo(id);
+    connections.disconnect(id);
+    return connecting.catch(({message}) => message);
+  }, await idOf(b));
+  assert.equal(refused, 'the connection was closed');
+  assert.deepEqual(await a.evaluate(() => begun), []);
+  await say(a, b, 'hello');
+  await hears(b, 'hello');
+});
+
 test('a connection outlives the server, over which it was negotiated', async (t) => {
   const [a, b] = await twoPages(t);
   await say(a, b, 'hello');

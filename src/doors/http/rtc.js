@@ -84,6 +84,7 @@ export class PeerConnections extends EventTarget {
 
   async #open(link) {
     const iceServers = this.#configuration.iceServers ?? await this.#signaling.iceServers();
+    if (this.#links.get(link.peer) !== link) throw new Error('the connection was closed');
     const connection = new RTCPeerConnection({...this.#configuration, iceServers});
     link.connection = connection;
     link.isOffering = false;
