@@ -237,6 +237,8 @@ mod tests {
         for _ in 0..10 {
             advance(READS_NOTHING / 2).await;
             socket.reads();
+            // One that finds no room makes the task look.
+            send(&list, slow, MESSAGE).await.unwrap_err();
             looked().await;
         }
         assert!(is_there(&list, slow).await);
