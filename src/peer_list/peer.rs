@@ -126,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_name_can_forge_a_line(name in any::<String>(), tail in "[a-zé🦀,\n]{0,600}") {
+        fn no_name_makes_the_reader_panic_or_forges_a_line(name in any::<String>(), tail in "[a-zé🦀,\n]{0,600}") {
             let clean = name_for_list(&(name + &tail));
             prop_assert!(clean.len() <= MAX_NAME_BYTES);
             prop_assert!(!clean.contains(|c: char| c == ',' || c.is_control()));

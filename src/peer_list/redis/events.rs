@@ -73,7 +73,20 @@ pub(super) fn read_event(line: &str) -> Option<PeerEvent> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_event_in_redis_makes_the_reader_panic(
+            line in "[0-9]{1,20} (connect|reconnect|disconnect|.{0,5}) (timeout|-|.{0,5}) ([a-z-]{0,3}/)?[0-9]{0,21} ([0-9]{0,21} |[a-z%-]{0,5} |.{0,3} ){0,9}.{0,20}",
+        ) {
+            let read = read_event(&line);
+            let numbered = |peer: &PeerInfo| peer.id.get() > 0;
+            prop_assert!(read.is_none_or(|event| numbered(event.peer())));
+        }
+    }
 
     #[test]
     fn an_event_in_redis_is_read_with_and_without_what_may_not_be_known() {

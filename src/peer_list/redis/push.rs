@@ -232,7 +232,16 @@ impl Lists {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_push_makes_the_reader_panic(text in "[a-z]?([a-z-]{0,3}/)?[0-9]{0,21} ?.{0,20}") {
+            let _ = Push::read(&text);
+        }
+    }
 
     #[test]
     fn what_redis_tells_is_read_and_what_another_version_tells_is_passed_over() {
