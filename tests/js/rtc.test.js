@@ -6,10 +6,11 @@ import {test} from 'node:test';
 import {nodeOf, pollingPeer, startBrowser, startServer} from './support.js';
 
 /** A page of the server's own origin, signed in, which answers on each channel that it is given. */
-async function rtcPage(browser, url, name) {
+async function rtcPage(browser, url, name, prepare = async () => {}) {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
   await page.goto(`${url}/healthz`);
+  await prepare(page);
   await begin(page, name);
   return page;
 }
@@ -53,11 +54,22 @@ async function say(page, to, text) {
 const hears = (page, ...texts) =>
   page.waitForFunction((texts) => JSON.stringify([...heard].sort()) === texts, {}, JSON.stringify(texts.sort()));
 
-async function twoPages(t) {
+/** Two pages, one signed in after the other. */
+async function twoPages(t, prepareFirst = async () => {}) {
   const server = await startServer(t);
   const browser = await startBrowser(t, '--allow-loopback-in-peer-connection');
   const url = nodeOf(server.http);
-  return Promise.all(['a', 'b'].map((name) => rtcPage(browser, url, name)));
+  return [await rtcPage(browser, url, 'a', prepareFirst), await rtcPage(browser, url, 'b')];
+}
+
+/** A page that asks for no news until it is told to. */
+async function holdWaits(page) {
+  const held = new Promise((resolve) => { page.once('let the waits go', resolve); });
+  await page.setRequestInterception(true);
+  page.on('request', async (request) => {
+    if (request.url().includes('/wait')) await held;
+    await request.continue();
+  });
 }
 
 test('two pages open a data channel, and talk both ways', async (t) => {
@@ -81,6 +93,50 @@ test('two pages that connect to each other at once have one connection', async (
   for (const page of [a, b]) {
     assert.deepEqual(await page.evaluate(() => [failures, ended, begun.length]), [[], [], 1]);
   }
+});
+
+test('offers that meet at once lead to one connection', async (t) => {
+  const [page] = await twoPages(t);
+  const opened = await page.evaluate(async () => {
+    const {PeerConnections} = await import('/rtc.js');
+    /** Signaling to the other one, which hears it before the browser does anything else. */
+    class Signaling extends EventTarget {
+      constructor(id, other) {
+        super();
+        Object.assign(this, {id, peers: [{id: other}]});
+      }
+
+      async iceServers() {
+        return [];
+      }
+
+      async send(to, data) {
+        this.other.dispatchEvent(new CustomEvent('message', {detail: {from: this.id, data: JSON.parse(JSON.stringify(data))}}));
+      }
+    }
+    const pair = async () => {
+      const both = [new Signaling(1, 2), new Signaling(2, 1)];
+      [both[0].other, both[1].other] = [both[1], both[0]];
+      const channels = await Promise.all(both.map(async (signaling, index) => {
+        const connection = await new PeerConnections(signaling).connectTo(2 - index);
+        return connection.createDataChannel('chat');
+      }));
+      return Promise.all(channels.map((channel) => new Promise((resolve) => { channel.onopen = resolve; })));
+    };
+    return (await Promise.all(Array.from({length: 10}, pair))).length;
+  });
+  assert.equal(opened, 10);
+});
+
+test('a peer that calls before the list has told of it is connected', async (t) => {
+  const [a, b] = await twoPages(t, holdWaits);
+  const isOffered = b.waitForResponse((response) => response.url().includes('/message'));
+  const said = say(b, a, 'hello');
+  await isOffered;
+  a.emit('let the waits go');
+  await said;
+  await hears(a, 'hello');
+  assert.deepEqual(await a.evaluate(() => ended), []);
 });
 
 test('a page that was reloaded connects anew, and the other side lets the old connection go', async (t) => {
