@@ -59,6 +59,18 @@ impl SendOpts {
     }
 }
 
+/// How the socket of a peer is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketOpts {
+    /// The peer may come back with its token after the socket has closed, and stays in the
+    /// list until it is stale.
+    pub resumes: bool,
+    /// As [`WaitOpts::acknowledged`]: what the socket is given stays in the mailbox until
+    /// [`Mail::acknowledge`], and is given to the next socket or wait again until then. A peer
+    /// that came in with a key ([`Unlisted::key`]) acknowledges in any case.
+    pub acknowledged: Option<u64>,
+}
+
 /// How peers sign in, come back, and leave.
 #[async_trait]
 pub trait Peers {
@@ -243,12 +255,14 @@ pub trait Channels {
 pub trait Presence {
     /// Called by a door when the socket of a peer is open. The door keeps the result for as
     /// long as the socket is open. The socket takes the peer over from an earlier socket,
-    /// and is given again what that one was given and has not acknowledged. `resumes`: the
-    /// peer may come back with its token after the socket has closed, and stays in the list
-    /// until it is stale.
+    /// and is given again what that one was given and has not acknowledged.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer).
-    async fn open_socket(&self, id: PeerId, resumes: bool) -> Result<Box<dyn OpenSocket>, Refusal>;
+    async fn open_socket(
+        &self,
+        id: PeerId,
+        opts: SocketOpts,
+    ) -> Result<Box<dyn OpenSocket>, Refusal>;
 
     /// Called by a door when a request of a peer has come. The door keeps the result until
     /// the request is answered or given up.

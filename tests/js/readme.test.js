@@ -24,8 +24,8 @@ function blocks(page, language) {
 /** Runs a block, and returns what it logs, and what it names `result`. */
 function run(block, server, globals, result = 'undefined') {
   const logged = new Inbox();
-  const names = ['console', 'WebSocket', 'io', ...Object.keys(globals)];
-  const values = [{log: (...line) => logged.put(line)}, WebSocket, io, ...Object.values(globals)];
+  const all = {console: {log: (...line) => logged.put(line)}, WebSocket, io, ...globals};
+  const [names, values] = [Object.keys(all), Object.values(all)];
   const script = block.replaceAll('localhost:3000', server.http.replace('http://', ''));
   const asynchronous = Object.getPrototypeOf(async () => {}).constructor;
   const made = script.includes('await')
@@ -34,7 +34,7 @@ function run(block, server, globals, result = 'undefined') {
   return {logged, made};
 }
 
-const [poll, socket, socketIo] = blocks('docs/protocols.md', 'js');
+const [poll, socket, acknowledgingSocket, socketIo] = blocks('docs/protocols.md', 'js');
 const [acknowledging] = blocks('docs/clients.md', 'js');
 
 test('the long poll', async (t) => {
@@ -85,6 +85,35 @@ test('the WebSocket', async (t) => {
   assert.equal(await alice.frames.next(), '{"hello":1,"receiverId":"1","senderId":"2"}');
   alice.send('{"receiverId":"2","senderId":"1"}');
   assert.deepEqual(await logged.next(), ['from', '1', {receiverId: '2', senderId: '1'}]);
+});
+
+test('the WebSocket that acknowledges', async (t) => {
+  const server = await startServer(t);
+  const wire = await cuttableWire(t, server);
+  let isOver = false;
+  atEnd(t, () => { isOver = true; });
+  /** That of a page, which tells of no errors; none is made any more when the test is over. */
+  class Socket extends WebSocket {
+    constructor(url) {
+      super(url);
+      this.on('error', () => {});
+      atEnd(t, () => this.terminate());
+    }
+  }
+  const {logged} = run(acknowledgingSocket, wire, {
+    WebSocket: Socket,
+    setTimeout: (again) => setTimeout(() => isOver || again(), 0),
+  });
+  const bob = await pollingPeer(server, 'bob');
+  await until(async () => (await (await fetch(`${server.http}/connections`)).text()).includes('dora'));
+  const [{peerId}] = (await (await fetch(`${server.http}/connections`)).json()).filter(({name}) => name === 'dora');
+  for (let number = 0; number < 40; number += 1) {
+    await bob.send(peerId, String(number));
+    if (number % 10 === 3) wire.cut();
+  }
+  for (let number = 0; number < 40; number += 1) {
+    assert.deepEqual(await logged.next(), ['a message:', String(number), number + 1]);
+  }
 });
 
 test('Socket.IO', async (t) => {

@@ -80,6 +80,65 @@ test('with events=true a peer hears of the list and of frames that went nowhere'
   assert.deepEqual(await next(), {type: 'error', error: 'bad_message'});
 });
 
+/** A peer that speaks the numbered form; `next` returns its next frame that is not the list. */
+async function numberedPeer(t, server, query = '') {
+  const peer = await webSocketPeer(t, server, `?ack=true${query}`);
+  const next = async () => {
+    const frame = JSON.parse(await peer.frames.next());
+    return frame.type === 'peers' ? next() : frame;
+  };
+  return {...peer, next};
+}
+
+test('with ack=true each message is answered, and comes again until it is acknowledged', async (t) => {
+  const server = await startServer(t);
+  const a = await numberedPeer(t, server);
+  const b = await numberedPeer(t, server);
+  assert.equal(b.hello.maxFrameBytes, 512 * 1024);
+  const say = (seq, to, data) => a.send({type: 'message', seq, to, data});
+  for (const [index, data] of ['{"sdp":"v=0"}', 'text', ''].entries()) say(index + 1, b.id, data);
+  // As after a lost answer: accepted again, and not delivered again.
+  say(3, Number(b.id), '');
+  for (const seq of [1, 2, 3, 3]) assert.deepEqual(await a.next(), {type: 'sent', seq});
+  const messages = ['{"sdp":"v=0"}', 'text', ''].map((data, index) => ({type: 'message', seq: index + 1, from: a.id, data}));
+  // Without waiting for an acknowledgement in between.
+  for (const message of messages) assert.deepEqual(await b.next(), message);
+  b.send({type: 'ack', seq: 1});
+  // The answer shows that the acknowledgement was heard.
+  b.send({type: 'heartbeat'});
+  assert.deepEqual(await b.next(), {type: 'heartbeat'});
+  b.socket.terminate();
+  const claim = `&peer_id=${b.id}&peer_token=${b.hello.peerToken}`;
+  const back = await numberedPeer(t, server, claim);
+  assert.equal(back.id, b.id);
+  assert.deepEqual([await back.next(), await back.next()], messages.slice(1));
+  // The query acknowledges too.
+  const again = await webSocketPeer(t, server, `?ack=2${claim}`);
+  await again.frames.next();
+  assert.deepEqual(JSON.parse(await again.frames.next()), messages[2]);
+});
+
+test('with ack=true a frame that cannot be delivered is refused, and the next one is not', async (t) => {
+  const server = await startServer(t);
+  const a = await numberedPeer(t, server);
+  const poller = await pollingPeer(server, 'poller');
+  a.send('no frame');
+  assert.deepEqual(await a.next(), {type: 'refused', error: 'bad_message'});
+  const say = (seq, to, data = 'x') => a.send({type: 'message', seq, to, data});
+  say(7, '99');
+  assert.deepEqual(await a.next(), {type: 'refused', seq: 7, error: 'unknown_receiver'});
+  say(8, poller.id);
+  assert.deepEqual(await a.next(), {type: 'sent', seq: 8});
+  say(7, poller.id);
+  assert.deepEqual(await a.next(), {type: 'refused', seq: 7, error: 'out_of_order'});
+  const large = 'x'.repeat(500_000);
+  for (const seq of [9, 10, 11, 12, 13]) say(seq, poller.id, large);
+  for (const seq of [9, 10, 11, 12]) assert.deepEqual(await a.next(), {type: 'sent', seq});
+  assert.deepEqual(await a.next(), {type: 'refused', seq: 13, error: 'mailbox_full'});
+  const [, {statusCode}] = await once(new WebSocket(`${server.ws}/?ack=-1`), 'unexpected-response');
+  assert.equal(statusCode, 400);
+});
+
 test('a thousand frames back to back arrive in order', async (t) => {
   const server = await startServer(t);
   const [a, b] = [await webSocketPeer(t, server), await webSocketPeer(t, server)];

@@ -11,7 +11,7 @@ use super::{RequestError, log::names_peer, query::Query};
 #[cfg(feature = "socketio")]
 use crate::peer_list::Held;
 use crate::peer_list::{
-    Delivery, News, OpenSocket, PeerId, PeerToken, Reason, Refusal, TimeoutPeerList,
+    Delivery, News, OpenSocket, PeerId, PeerToken, Reason, Refusal, SocketOpts, TimeoutPeerList,
 };
 
 /// Pings are at most this far apart: proxies cut silent connections after 30 s or more.
@@ -45,10 +45,13 @@ impl End {
 
 impl PushPeer {
     /// Opens the socket of a peer. An error if the peer has been removed, or the list
-    /// cannot be reached. `resumes`: the peer may come back with its token after its
-    /// socket has closed.
-    pub async fn new(list: &TimeoutPeerList, id: PeerId, resumes: bool) -> Result<Self, Refusal> {
-        let socket = list.open_socket(id, resumes).await?;
+    /// cannot be reached.
+    pub async fn new(
+        list: &TimeoutPeerList,
+        id: PeerId,
+        opts: SocketOpts,
+    ) -> Result<Self, Refusal> {
+        let socket = list.open_socket(id, opts).await?;
         names_peer(id);
         let list = list.clone();
         Ok(Self { list, id, socket })

@@ -27,7 +27,8 @@ use crate::{
         push::{End, PushPeer, Return},
     },
     peer_list::{
-        Added, Cost, Delivery, Held, News, PeerToken, Reason, Refusal, TimeoutPeerList, Unlisted,
+        Added, Cost, Delivery, Held, News, PeerToken, Reason, Refusal, SocketOpts, TimeoutPeerList,
+        Unlisted,
     },
 };
 
@@ -276,9 +277,14 @@ async fn join_list(
             claimed => claimed,
         };
         let opened = match added {
-            Ok(added) => PushPeer::new(list, added.id, back.resumes)
-                .await
-                .map(|peer| (peer, added)),
+            Ok(added) => {
+                let opts = SocketOpts {
+                    resumes: back.resumes,
+                    ..SocketOpts::default()
+                };
+                let opened = PushPeer::new(list, added.id, opts).await;
+                opened.map(|peer| (peer, added))
+            }
             Err(refusal) => Err(refusal),
         };
         match opened {

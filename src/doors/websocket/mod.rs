@@ -10,7 +10,7 @@
 //! `events=true` in the query a client is also told of the peer list and of frames that
 //! could not be delivered; other clients are not, because they take every frame for one
 //! of a peer. With `resume=true` it gets the token with which it can come back: `peer_id`
-//! and `peer_token` in the query.
+//! and `peer_token` in the query. With `ack` in the query it speaks the form of [`numbered`].
 
 use std::{borrow::Cow, str, sync::Arc};
 
@@ -38,22 +38,24 @@ use super::kit::{
 use crate::access::Admitted;
 use crate::peer_list::{
     Delivery, Dialect, Lines, News, PeerId, PeerToken, Reason, Refusal, SendOpts, SignInOpts,
-    SignedIn, TimeoutPeerList,
+    SignedIn, SocketOpts, TimeoutPeerList,
 };
 #[cfg(feature = "ice")]
 use crate::{doors::kit::ice::ice_for, ice::IceServers};
 
 mod address;
+mod numbered;
 mod peers_json;
 
-use address::{Addressed, message_frame};
+use address::{Addressed, Target, message_frame};
+use numbered::{Said, Told};
 use peers_json::PeersJson;
 
 /// The name of this door, as events and the operator's API show it.
 const DOOR: &str = "websocket";
 
-/// How many errors may wait to be sent. A client that does not read them misses some.
-const UNTOLD_ERRORS: usize = 16;
+/// How many replies to frames may wait to be sent.
+const UNTOLD_REPLIES: usize = 16;
 
 /// One of the close codes that are free for applications.
 const REPLACED: CloseCode = CloseCode::Library(4001);
@@ -90,22 +92,24 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts) -> Router {
 }
 
 impl Door {
-    /// The first frame. `token`: for a client that can come back with it. `events`: the client is
-    /// told of more than messages.
+    /// The first frame. `token`: for a client that can come back with it.
     #[cfg_attr(not(feature = "ice"), expect(unused_variables))]
     fn hello(
         &self,
         peer: &PushPeer,
         token: Option<&PeerToken>,
         admitted: &Admitted,
-        events: bool,
+        form: Form,
     ) -> Value {
         let mut hello = json!({"type": "id", "peerId": peer.id.to_string()});
         if let Some(token) = token {
             hello["peerToken"] = token.digits().into();
         }
+        if let Form::Numbered { .. } = form {
+            hello["maxFrameBytes"] = self.max_message_bytes.into();
+        }
         #[cfg(feature = "ice")]
-        if events {
+        if form != Form::Silent {
             let own = admitted.identity().ice_servers.as_deref();
             let config = ice_for(&self.ice_servers, &peer.list, Some(peer.id), own);
             if !config.ice_servers.is_empty() {
@@ -117,21 +121,44 @@ impl Door {
     }
 }
 
+/// What a client is told, and how.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Frames of other peers only.
+    Silent,
+    /// The list, and what was wrong with frames, too.
+    Events,
+    /// The list too; messages are numbered in both directions. The client has the messages up
+    /// to this number.
+    Numbered { acknowledged: u64 },
+}
+
 /// The query of the upgrade.
 struct Joining {
     name: Option<String>,
-    events: bool,
+    form: Form,
     back: Return,
 }
 
 impl Joining {
     fn of(request: &Request) -> Result<Self, RequestError> {
-        let back = Return::of(request.uri(), request.headers())?;
+        let mut back = Return::of(request.uri(), request.headers())?;
         let query = Query::of(request);
         let name = query.first("peer_name").filter(|name| !name.is_empty());
+        let is = |name, value| query.first(name).is_some_and(|given| given == value);
+        let acknowledged = match is("ack", "true") {
+            true => Some(0),
+            false => query.number("ack")?,
+        };
+        let form = match acknowledged {
+            Some(acknowledged) => Form::Numbered { acknowledged },
+            None if is("events", "true") => Form::Events,
+            None => Form::Silent,
+        };
+        back.resumes |= acknowledged.is_some();
         Ok(Self {
             name: name.map(Cow::into_owned),
-            events: query.first("events").is_some_and(|value| value == "true"),
+            form,
             back,
         })
     }
@@ -162,10 +189,9 @@ async fn upgrade(
 async fn serve(door: Door, joining: Joining, admitted: Admitted, stream: Stream) {
     let buffered = door.peer_list.buffered().clone();
     let mut socket = WebSocket::new(stream, door.max_message_bytes, buffered);
-    let dialect = if joining.events {
-        Dialect::Listed
-    } else {
-        Dialect::Silent
+    let dialect = match joining.form {
+        Form::Silent => Dialect::Silent,
+        Form::Events | Form::Numbered { .. } => Dialect::Listed,
     };
     let opts = SignInOpts {
         door: DOOR,
@@ -179,7 +205,17 @@ async fn serve(door: Door, joining: Joining, admitted: Admitted, stream: Stream)
         Ok(signed_in) => signed_in,
         Err((code, reason)) => return socket.close(code, reason).await,
     };
-    let peer = match PushPeer::new(&door.peer_list, id, joining.back.resumes).await {
+    let is_back = (joining.back.claim.as_ref()).is_some_and(|(claimed, _)| *claimed == id);
+    let opts = SocketOpts {
+        resumes: joining.back.resumes,
+        acknowledged: match joining.form {
+            Form::Numbered { acknowledged } if is_back => Some(acknowledged),
+            // Another peer had those messages.
+            Form::Numbered { .. } => Some(0),
+            Form::Silent | Form::Events => None,
+        },
+    };
+    let peer = match PushPeer::new(&door.peer_list, id, opts).await {
         Ok(peer) => peer,
         Err(Refusal::Unavailable) => {
             let (code, reason) = UNAVAILABLE;
@@ -193,8 +229,8 @@ async fn serve(door: Door, joining: Joining, admitted: Admitted, stream: Stream)
         patience: door.peer_list.opts().timeout_period,
     };
     let token = joining.back.resumes.then_some(token);
-    let hello = door.hello(&peer, token.as_ref(), &admitted, joining.events);
-    let session = Session::new(&peer, &door, &hello, joining.events.then_some(list));
+    let hello = door.hello(&peer, token.as_ref(), &admitted, joining.form);
+    let session = Session::new(&peer, &door, joining.form, &hello, &list);
     let closing = socket.talk(&session, life).await;
     drop(session);
     peer.leave(closing.end).await;
@@ -273,40 +309,49 @@ impl From<End> for Closing {
     }
 }
 
-/// What was wrong with a frame, as `events=true` tells it.
-type FrameError = Value;
-
 struct Session<'a> {
     peer: &'a PushPeer,
     door: &'a Door,
+    form: Form,
     /// The frames that are sent first, in reverse order.
     first: Mutex<Vec<Vec<Bytes>>>,
-    /// Only with `events=true`.
-    errors: Option<mpsc::Sender<FrameError>>,
-    untold: tokio::sync::Mutex<Option<mpsc::Receiver<FrameError>>>,
+    /// What the client is told of its own frames; not of the silent form, which costs less
+    /// memory without.
+    replies: Option<Replies>,
+}
+
+struct Replies {
+    told: mpsc::Sender<Vec<Bytes>>,
+    untold: tokio::sync::Mutex<mpsc::Receiver<Vec<Bytes>>>,
+}
+
+impl Replies {
+    fn new() -> Self {
+        let (told, untold) = mpsc::channel(UNTOLD_REPLIES);
+        let untold = tokio::sync::Mutex::new(untold);
+        Self { told, untold }
+    }
 }
 
 impl<'a> Session<'a> {
-    /// `hello`: the first frame. `list`: for a client that is
-    /// told of the list.
-    fn new(peer: &'a PushPeer, door: &'a Door, hello: &Value, list: Option<Lines>) -> Self {
-        let (errors, untold) = match &list {
-            Some(_) => {
-                let (errors, untold) = mpsc::channel(UNTOLD_ERRORS);
-                (Some(errors), Some(untold))
-            }
-            None => (None, None),
-        };
-        let list = list.map(|list| door.peers.frame(&list));
+    /// `hello`: the first frame. `list`: that of the sign-in.
+    fn new(peer: &'a PushPeer, door: &'a Door, form: Form, hello: &Value, list: &Lines) -> Self {
+        let is_told = form != Form::Silent;
+        let list = is_told.then(|| door.peers.frame(list));
         let first = list.into_iter().chain([text(hello.to_string())]).collect();
         Self {
             peer,
             door,
+            form,
             // Popped from the end: the hello is sent first, then the list.
             first: Mutex::new(first),
-            errors,
-            untold: tokio::sync::Mutex::new(untold),
+            replies: is_told.then(Replies::new),
         }
+    }
+
+    /// The next reply to a frame of the client.
+    async fn reply(&self) -> Option<Vec<Bytes>> {
+        self.replies.as_ref()?.untold.lock().await.recv().await
     }
 
     async fn send(&self, frame: Bytes) -> Result<(), Refused> {
@@ -335,6 +380,53 @@ impl<'a> Session<'a> {
         ))
     }
 
+    /// A frame of the numbered form. Its reply waits until there is room for it; meanwhile
+    /// nothing more is read.
+    async fn receive_numbered(&self, frame: Bytes) -> Result<(), Closing> {
+        let reply = match Said::of(&frame) {
+            Some(Said::Message { seq, to, data }) => self.send_numbered(seq, &to, data).await?,
+            Some(Said::Ack { seq }) => {
+                self.peer.list.acknowledge(self.peer.id, seq).await;
+                return Ok(());
+            }
+            Some(Said::Heartbeat) => Told::Heartbeat,
+            None => Told::Refused {
+                seq: None,
+                error: "bad_message",
+            },
+        };
+        if let Some(replies) = &self.replies {
+            // The other end is in this session.
+            let _ = replies.told.send(reply.frame()).await;
+        }
+        Ok(())
+    }
+
+    async fn send_numbered(
+        &self,
+        seq: u64,
+        to: &Target,
+        data: String,
+    ) -> Result<Told<'static>, Closing> {
+        let list = &self.peer.list;
+        let opts = SendOpts::numbered(seq);
+        let sent = match to.id() {
+            Some(to) => list.send(self.peer.id, to, data.into(), opts).await,
+            None => Err(Refusal::UnknownReceiver),
+        };
+        let error = match sent {
+            Ok(()) => return Ok(Told::Sent { seq }),
+            Err(Refusal::UnknownPeer) => return Err(End::Removed(Reason::SignedOut).into()),
+            Err(Refusal::UnknownReceiver) => "unknown_receiver",
+            Err(Refusal::MailboxFull) => "mailbox_full",
+            Err(Refusal::OutOfOrder) => "out_of_order",
+            // It may have been accepted: the client sends it again when it is back.
+            Err(_) => return Err(Closing::unavailable()),
+        };
+        let seq = Some(seq);
+        Ok(Told::Refused { seq, error })
+    }
+
     /// Whether this peer may send a frame: if tokens are required, the frame must not
     /// name another sender.
     fn trusts(&self, frame: &Addressed, from: PeerId) -> bool {
@@ -342,8 +434,11 @@ impl<'a> Session<'a> {
         !self.door.senders_are_proved || sender.is_none_or(|sender| sender.id() == Some(from))
     }
 
-    fn frame(&self, news: &News) -> Option<Vec<Bytes>> {
-        match news {
+    fn frame(&self, delivery: &Delivery) -> Option<Vec<Bytes>> {
+        match delivery.news() {
+            News::Message { .. } if matches!(self.form, Form::Numbered { .. }) => {
+                numbered::message_frame(delivery)
+            }
             News::Message { from, body } => {
                 let addressed = Addressed::of(body);
                 let addressed = addressed.filter(|addressed| self.trusts(addressed, *from));
@@ -367,13 +462,18 @@ impl Talk for Session<'_> {
     type Receipt = Option<Delivery>;
 
     async fn receive(&self, message: Bytes, _: bool) -> Result<(), Closing> {
+        if let Form::Numbered { .. } = self.form {
+            return self.receive_numbered(message).await;
+        }
         match self.send(message).await {
             Ok(()) => Ok(()),
             Err(Refused::Sender) => Err(End::Removed(Reason::SignedOut).into()),
             Err(Refused::Unavailable) => Err(Closing::unavailable()),
             Err(Refused::Frame(error)) => {
                 debug!(%error, "a frame was not delivered");
-                let _ = self.errors.as_ref().map(|errors| errors.try_send(error));
+                // A client that does not read them misses some.
+                let told = self.replies.as_ref().map(|replies| &replies.told);
+                let _ = told.map(|told| told.try_send(text(error.to_string())));
                 Ok(())
             }
         }
@@ -384,22 +484,15 @@ impl Talk for Session<'_> {
             return Ok((first, None));
         }
         loop {
-            let mut untold = self.untold.lock().await;
-            let error = async {
-                match &mut *untold {
-                    Some(untold) => untold.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 delivery = self.peer.news() => {
                     let delivery = delivery?;
-                    match self.frame(delivery.news()) {
+                    match self.frame(&delivery) {
                         Some(frame) => return Ok((frame, Some(delivery))),
                         None => delivery.done(),
                     }
                 }
-                Some(error) = error => return Ok((text(error.to_string()), None)),
+                Some(reply) = self.reply() => return Ok((reply, None)),
             }
         }
     }
@@ -434,7 +527,8 @@ enum Refused {
     Sender,
     /// The list cannot be reached.
     Unavailable,
-    Frame(FrameError),
+    /// What `events=true` tells of it.
+    Frame(Value),
 }
 
 fn text(text: String) -> Vec<Bytes> {

@@ -145,7 +145,10 @@ async fn an_alias_is_free_when_the_socket_of_its_holder_has_been_closed_for_long
     assert!(!claim(b).await);
     list.pass_secs(1).await;
     assert!(claim(b).await);
-    assert!(list.open_socket(a, false).await.is_err(), "it is removed");
+    assert!(
+        list.open_socket(a, SocketOpts::default()).await.is_err(),
+        "it is removed"
+    );
 }
 
 async fn a_peer_of_the_list_can_join_channels_too(engine: EngineKind) {

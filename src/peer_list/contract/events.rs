@@ -27,7 +27,7 @@ async fn when_the_server_stops_every_peer_that_is_only_here_is_told_of_as_remove
     let mut sockets = Vec::new();
     for name in ["a", "b"] {
         let id = added(&list, name, SOCKET).await.id;
-        sockets.push(list.open_socket(id, false).await.unwrap());
+        sockets.push(list.open_socket(id, SocketOpts::default()).await.unwrap());
     }
     let mut events = list.subscribe().await;
     list.stop().await;

@@ -146,7 +146,7 @@ async fn a_last_poll_that_came_late_and_was_answered_keeps_no_peer(engine: Engin
 async fn an_open_socket_does_not_keep_a_peer_that_signs_out_later(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
-    let socket = list.open_socket(a, true).await.unwrap();
+    let socket = list.open_socket(a, RESUMING).await.unwrap();
     let mut news = Box::pin(socket.wait());
     assert!(list.is_open(&mut news).await);
     list.sign_out_later(a, GRACE).await.unwrap();

@@ -126,7 +126,10 @@ async fn a_message_follows_the_list_that_names_its_sender_at_once(engine: Engine
 async fn a_silent_peer_hears_messages_and_nothing_of_the_list(engine: EngineKind) {
     let list = engine.default_list().await;
     let silent = added(&list, "silent", SOCKET).await.id;
-    let socket = list.open_socket(silent, false).await.unwrap();
+    let socket = list
+        .open_socket(silent, SocketOpts::default())
+        .await
+        .unwrap();
     let a = sign_in(&list, "a").await;
     nothing_for(&list, &*socket).await;
     say(&list, a, silent, "hi").await;

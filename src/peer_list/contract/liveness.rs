@@ -147,7 +147,7 @@ async fn a_peer_that_sent_heartbeats_and_whose_socket_closes_has_another_timeout
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
     list.refresh_peer_timeout(a).await.unwrap();
-    let socket = list.open_socket(a, true).await.unwrap();
+    let socket = list.open_socket(a, RESUMING).await.unwrap();
     list.pass_secs(100).await;
     socket.leave(Reason::Closed).await;
     assert!(list.purge().await.unwrap().is_empty());
@@ -160,7 +160,7 @@ async fn a_peer_that_sent_heartbeats_and_whose_socket_closes_has_another_timeout
 async fn a_peer_is_connected_and_not_collected_while_its_socket_is_open(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = added(&list, "a", SOCKET).await.id;
-    let socket = list.open_socket(a, true).await.unwrap();
+    let socket = list.open_socket(a, RESUMING).await.unwrap();
     list.refresh_peer_timeout(a).await.unwrap();
     list.pass_secs(200).await;
     assert_eq!(list.lines().await, "a,1,1\n");
@@ -171,7 +171,7 @@ async fn a_peer_is_connected_and_not_collected_while_its_socket_is_open(engine: 
     assert_eq!(list.lines().await, "");
     // One that may not come back is gone.
     let b = added(&list, "b", SOCKET).await.id;
-    drop(list.open_socket(b, false).await.unwrap());
+    drop(list.open_socket(b, SocketOpts::default()).await.unwrap());
     list.settle().await;
     assert_eq!(list.lines().await, "");
 }
@@ -182,7 +182,7 @@ async fn a_peer_that_can_come_back_stays_until_it_is_stale_when_its_socket_close
     let list = engine.default_list().await;
     let a = added(&list, "a", SOCKET).await;
     let mut events = list.subscribe().await;
-    let socket = list.open_socket(a.id, true).await.unwrap();
+    let socket = list.open_socket(a.id, RESUMING).await.unwrap();
     list.pass_secs(15).await;
     socket.leave(Reason::Closed).await;
     assert_eq!(list.lines().await, "a,1,0\n");

@@ -140,6 +140,12 @@ const BARE: SignInOpts = SignInOpts {
     ..LISTED
 };
 
+/// Of a peer that may come back.
+const RESUMING: SocketOpts = SocketOpts {
+    resumes: true,
+    acknowledged: None,
+};
+
 const SOCKET: SignInOpts = SignInOpts {
     door: "websocket",
     dialect: Dialect::Silent,
@@ -316,7 +322,10 @@ async fn come(list: &TimeoutPeerList, key: Option<&str>) -> Added {
 
 async fn unlisted(list: &TimeoutPeerList, key: Option<&str>) -> (PeerId, Box<dyn OpenSocket>) {
     let id = come(list, key).await.id;
-    (id, list.open_socket(id, false).await.unwrap())
+    (
+        id,
+        list.open_socket(id, SocketOpts::default()).await.unwrap(),
+    )
 }
 
 async fn publish(list: &TimeoutPeerList, from: PeerId, body: &'static str) {

@@ -140,7 +140,7 @@ async fn an_unlisted_peer_comes_back_only_for_its_own_user(engine: EngineKind) {
 async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = added(&list, "a", SOCKET).await;
-    let socket = list.open_socket(a.id, false).await.unwrap();
+    let socket = list.open_socket(a.id, SocketOpts::default()).await.unwrap();
     assert!(
         list.now(wait(&list, a.id)).await.is_err(),
         "heard by its socket"
@@ -162,7 +162,7 @@ async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round(engine
     given.done();
     let back = list.resume_peer(a.id, &a.token, None, SOCKET).await;
     assert_eq!(back.unwrap().id, a.id);
-    let socket = list.open_socket(a.id, false).await.unwrap();
+    let socket = list.open_socket(a.id, SocketOpts::default()).await.unwrap();
     assert!(list.now(wait(&list, a.id)).await.is_err());
     socket.leave(Reason::Closed).await;
     assert!(list.ids().await.is_empty());
@@ -171,7 +171,7 @@ async fn a_poll_takes_a_peer_over_from_its_socket_and_the_other_way_round(engine
 async fn a_replaced_socket_that_waits_again_does_not_come_before_the_poll(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = added(&list, "a", SOCKET).await;
-    let socket = list.open_socket(a.id, false).await.unwrap();
+    let socket = list.open_socket(a.id, SocketOpts::default()).await.unwrap();
     resume(&list, &a, "a").await;
     let mut poll = wait(&list, a.id);
     assert!(list.is_open(&mut poll).await);
@@ -223,7 +223,7 @@ async fn a_peer_that_has_shown_its_token_is_protected_from_then_on(engine: Engin
     // No request may act for a peer whose socket is open, nor for one that may
     // open one again.
     let d = added(&list, "d", SOCKET).await;
-    let socket = list.open_socket(d.id, false).await.unwrap();
+    let socket = list.open_socket(d.id, SocketOpts::default()).await.unwrap();
     assert_eq!(
         list.check_token(d.id, None).await,
         Err(Refusal::MissingToken)
@@ -231,7 +231,7 @@ async fn a_peer_that_has_shown_its_token_is_protected_from_then_on(engine: Engin
     drop(socket);
     list.settle().await;
     let d = added(&list, "d", SOCKET).await;
-    drop(list.open_socket(d.id, true).await.unwrap());
+    drop(list.open_socket(d.id, RESUMING).await.unwrap());
     list.settle().await;
     assert_eq!(
         list.check_token(d.id, None).await,

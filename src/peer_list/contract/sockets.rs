@@ -6,7 +6,7 @@ async fn watching_for_the_end_of_a_socket_takes_no_news_from_it(engine: EngineKi
     let list = engine.default_list().await;
     let silent = list.add_peer(Some("silent"), SOCKET).await;
     let id = silent.unwrap().id;
-    let socket = list.open_socket(id, false).await.unwrap();
+    let socket = list.open_socket(id, SocketOpts::default()).await.unwrap();
     let a = sign_in(&list, "a").await;
     let mut wait = Box::pin(socket.wait());
     assert!(list.is_open(&mut wait).await);
@@ -25,7 +25,7 @@ async fn watching_for_the_end_of_a_socket_takes_no_news_from_it(engine: EngineKi
 async fn a_peer_with_a_socket_cannot_be_polled_for(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = sign_in(&list, "a").await;
-    let socket = list.open_socket(a, true).await.unwrap();
+    let socket = list.open_socket(a, RESUMING).await.unwrap();
     assert_eq!(
         list.now(wait(&list, a)).await.unwrap_err(),
         Refusal::UnknownPeer
@@ -41,7 +41,7 @@ async fn a_socket_that_does_not_read_is_told_to_go(engine: EngineKind) {
     let list = engine.bounded_list(2 * MESSAGE_OVERHEAD_BYTES).await;
     let a = sign_in(&list, "a").await;
     let deaf = added(&list, "deaf", SOCKET).await.id;
-    let socket = list.open_socket(deaf, false).await.unwrap();
+    let socket = list.open_socket(deaf, SocketOpts::default()).await.unwrap();
     let on_loan = Box::pin(socket.wait());
     let mut ended = Box::pin(socket.ended());
     assert!(list.is_open(&mut ended).await);
@@ -74,7 +74,7 @@ async fn a_sender_that_cannot_be_refused_waits_for_room(engine: EngineKind) {
     let list = engine.bounded_list(2 * MESSAGE_OVERHEAD_BYTES).await;
     let a = sign_in(&list, "a").await;
     let slow = added(&list, "slow", SOCKET).await.id;
-    let socket = list.open_socket(slow, false).await.unwrap();
+    let socket = list.open_socket(slow, SocketOpts::default()).await.unwrap();
     let sending = async {
         for _ in 0..20 {
             let sent = list.send(a, slow, Bytes::new(), SendOpts::PATIENT).await;
@@ -104,7 +104,7 @@ async fn a_sender_that_cannot_be_refused_waits_for_room(engine: EngineKind) {
 async fn a_peer_that_may_come_back_and_signs_out_through_its_socket_is_removed(engine: EngineKind) {
     let list = engine.default_list().await;
     let a = added(&list, "a", SOCKET).await.id;
-    let socket = list.open_socket(a, true).await.unwrap();
+    let socket = list.open_socket(a, RESUMING).await.unwrap();
     socket.leave(Reason::SignedOut).await;
     assert!(list.ids().await.is_empty());
 }
@@ -126,7 +126,7 @@ async fn a_socket_that_takes_over_ends_the_one_before_and_what_that_was_lent(eng
     assert!(list.is_open(&mut ended).await);
     publish(&list, b, "one").await;
     let lent = list.now(older.wait()).await;
-    let newer = list.open_socket(a, false).await.unwrap();
+    let newer = list.open_socket(a, SocketOpts::default()).await.unwrap();
     list.now(&mut ended).await;
     assert_eq!(*list.now(older.wait()).await.news(), News::Replaced);
     let lent_again = list.now(newer.wait()).await;
@@ -156,7 +156,7 @@ async fn an_acknowledgement_counts_before_its_delivery_is_done(engine: EngineKin
     delivery.done();
     drop(socket);
     list.settle().await;
-    let socket = list.open_socket(b, false).await.unwrap();
+    let socket = list.open_socket(b, SocketOpts::default()).await.unwrap();
     nothing_for(&list, &*socket).await;
     publish(&list, a, "ho").await;
     assert_eq!(take_from(&list, &*socket).await, published(2, "ho"));
@@ -177,14 +177,56 @@ async fn a_socket_takes_off_what_it_is_given_also_if_its_peer_acknowledged_befor
     );
     list.now(&mut poll).await.unwrap();
     drop(poll);
-    let socket = list.open_socket(a, true).await.unwrap();
+    let socket = list.open_socket(a, RESUMING).await.unwrap();
     for _ in 0..10 {
         say(&list, a, a, "").await;
         list.now(socket.wait()).await.done();
     }
 }
 
+async fn what_a_socket_was_given_and_its_peer_has_not_acknowledged_comes_again(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let acknowledging = |number| SocketOpts {
+        resumes: true,
+        acknowledged: Some(number),
+    };
+    let a = sign_in(&list, "a").await;
+    let b = added(&list, "b", SOCKET).await.id;
+    let socket = list.open_socket(b, acknowledging(0)).await.unwrap();
+    for text in ["1", "2", "3", "4"] {
+        say(&list, a, b, text).await;
+    }
+    // Without an acknowledgement in between.
+    for number in 1..=4 {
+        assert_eq!(take_from(&list, &*socket).await.0, number);
+    }
+    list.acknowledge(b, 1).await;
+    drop(socket);
+    list.settle().await;
+    let socket = list.open_socket(b, acknowledging(2)).await.unwrap();
+    assert_eq!(take_from(&list, &*socket).await, (3, message(a, "3")));
+    drop(socket);
+    list.settle().await;
+    // Also to a wait.
+    let acknowledged = Some(3);
+    let wait = wait_with(
+        &list,
+        b,
+        WaitOpts {
+            acknowledged,
+            limit: None,
+        },
+    );
+    let delivery = list.within(2 * REPEAT_PAUSE, wait).await.unwrap();
+    assert_eq!((delivery.number(), delivery.news()), (4, &message(a, "4")));
+    delivery.done();
+    list.settle().await;
+    let socket = list.open_socket(b, RESUMING).await.unwrap();
+    assert_eq!(take_from(&list, &*socket).await, (4, message(a, "4")));
+}
+
 every_list! {
+    what_a_socket_was_given_and_its_peer_has_not_acknowledged_comes_again,
     watching_for_the_end_of_a_socket_takes_no_news_from_it,
     a_peer_with_a_socket_cannot_be_polled_for,
     a_socket_that_does_not_read_is_told_to_go,

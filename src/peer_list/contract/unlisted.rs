@@ -134,7 +134,7 @@ async fn a_peer_that_comes_back_with_its_key_is_given_what_it_has_not_acknowledg
     list.pass_secs(29).await;
     let again = come(&list, Some(KEY)).await;
     assert_eq!((again.id, again.resumed), (a, true));
-    let socket = list.open_socket(a, false).await.unwrap();
+    let socket = list.open_socket(a, SocketOpts::default()).await.unwrap();
     assert_eq!(take_from(&list, &*socket).await, published(2, "two"));
     assert_eq!(take_from(&list, &*socket).await, published(3, "three"));
     nothing_for(&list, &*socket).await;
@@ -213,7 +213,7 @@ async fn a_peer_that_is_away_for_too_much_is_removed_rather_than_given_a_part(en
     list.now(publish(&list, b, "")).await;
     assert!(!come(&list, Some(KEY)).await.resumed);
     list.pass_secs(20).await;
-    assert!(list.open_socket(a, false).await.is_err());
+    assert!(list.open_socket(a, SocketOpts::default()).await.is_err());
     let gone = list.resume_unlisted(a, &again.token, &NOBODY).await;
     assert_eq!(
         gone.unwrap_err(),

@@ -118,7 +118,8 @@ mod tests {
     use super::*;
     use crate::peer_list::{
         Caller, Channels, Cost, Dialect, HeartbeatOpts, Identity, MESSAGE_OVERHEAD_BYTES, Mail,
-        News, PeerId, Peers, Presence, Proof, SendOpts, SignInOpts, Unlisted, WaitOpts, Watching,
+        News, PeerId, Peers, Presence, Proof, SendOpts, SignInOpts, SocketOpts, Unlisted, WaitOpts,
+        Watching,
     };
 
     const LIMIT: usize = 256 * 1024;
@@ -205,7 +206,7 @@ mod tests {
     async fn no_more_peers_are_removed_than_have_to_be_although_a_socket_gives_back_late() {
         let list = list();
         let (_sender, deaf, poller) = (peer(&list).await, peer(&list).await, peer(&list).await);
-        let socket = list.open_socket(deaf, false).await.unwrap();
+        let socket = list.open_socket(deaf, SocketOpts::default()).await.unwrap();
         let outgoing = Arc::new(list.shared.buffered.hold());
         // Its door has it, and frees it when it has closed the socket.
         outgoing.add_anyway(Cost::own(LIMIT / 2));
@@ -228,7 +229,7 @@ mod tests {
     async fn a_socket_that_reads_slowly_is_not_removed() {
         let list = list();
         let (_sender, slow) = (peer(&list).await, peer(&list).await);
-        let socket = list.open_socket(slow, false).await.unwrap();
+        let socket = list.open_socket(slow, SocketOpts::default()).await.unwrap();
         let mut refused = 0;
         for _ in 0..40 {
             refused += u32::from(send(&list, slow, MESSAGE).await.is_err());
@@ -320,7 +321,7 @@ mod tests {
             ..HeartbeatOpts::default()
         });
         let (_sender, id) = (peer(&list).await, peer(&list).await);
-        let socket = list.open_socket(id, false).await.unwrap();
+        let socket = list.open_socket(id, SocketOpts::default()).await.unwrap();
         let outgoing = Arc::new(list.shared.buffered.hold());
         outgoing.add_anyway(Cost::own(MESSAGE));
         socket.holds(outgoing.clone());

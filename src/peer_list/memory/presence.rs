@@ -24,7 +24,7 @@ use crate::{
     counter::One,
     peer_list::{
         Caller, Delivery, Held, Mail, OpenRequest, OpenSocket, PeerId, Peers, Presence, Proof,
-        Reason, Refusal, SendOpts, WaitOpts,
+        Reason, Refusal, SendOpts, SocketOpts, WaitOpts,
     },
 };
 
@@ -165,16 +165,23 @@ impl Drop for Socket {
 
 #[async_trait]
 impl Presence for MemoryEngine {
-    async fn open_socket(&self, id: PeerId, resumes: bool) -> Result<Box<dyn OpenSocket>, Refusal> {
+    async fn open_socket(
+        &self,
+        id: PeerId,
+        opts: SocketOpts,
+    ) -> Result<Box<dyn OpenSocket>, Refusal> {
         let peer = self.peer(id)?;
         let mut state = peer.state.lock();
         if state.removed.is_some() {
             return Err(Refusal::UnknownPeer);
         }
         state.presence.sockets += 1;
-        state.resumes |= resumes;
-        // Peers with a socket do not acknowledge, except those that came in with a key.
-        state.acknowledges &= peer.by_socket_only;
+        state.resumes |= opts.resumes;
+        if let Some(number) = opts.acknowledged {
+            state.mailbox.acknowledge(number);
+        }
+        let came_with_key = peer.by_socket_only && state.acknowledges;
+        state.acknowledges = came_with_key || opts.acknowledged.is_some();
         let wakers = state.begin_session(true);
         let session = state.session;
         let request = Request::begin(self, &peer, state, false);

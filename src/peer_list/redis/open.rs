@@ -26,14 +26,18 @@ use crate::{
     counter::One,
     peer_list::{
         Caller, Delivery, Held, News, OpenRequest, OpenSocket, PeerId, Presence, Reason, Refusal,
-        SendOpts, WaitOpts,
+        SendOpts, SocketOpts, WaitOpts,
     },
 };
 
 #[async_trait]
 impl Presence for RedisEngine {
-    async fn open_socket(&self, id: PeerId, resumes: bool) -> Result<Box<dyn OpenSocket>, Refusal> {
-        Ok(Box::new(Socket::open(self, id, resumes).await?))
+    async fn open_socket(
+        &self,
+        id: PeerId,
+        opts: SocketOpts,
+    ) -> Result<Box<dyn OpenSocket>, Refusal> {
+        Ok(Box::new(Socket::open(self, id, opts).await?))
     }
 
     /// The operation of the request finds out whether the request may act as that peer.
@@ -227,7 +231,7 @@ impl fmt::Debug for Socket {
 }
 
 impl Socket {
-    async fn open(engine: &RedisEngine, id: PeerId, resumes: bool) -> Result<Self, Refusal> {
+    async fn open(engine: &RedisEngine, id: PeerId, opts: SocketOpts) -> Result<Self, Refusal> {
         engine.list.ask_next_time(id);
         let (here, open) = engine.list.open(id);
         let looking = Looking {
@@ -236,7 +240,7 @@ impl Socket {
             id,
         };
         let name = op();
-        let ask = verbs::open_socket(&name, id, resumes);
+        let ask = verbs::open_socket(&name, id, opts.resumes, opts.acknowledged);
         let mut opening = Opening {
             engine,
             id,

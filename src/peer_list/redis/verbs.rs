@@ -140,7 +140,9 @@ verbs! {
     now give_up(id: PeerId, bytes: usize, before: &str) -> SpaceAfterAll;
 
     // Sockets.
-    in_time open_socket(opening: &str, id: PeerId, resumes: bool) -> OpenedSocket;
+    in_time open_socket(
+        opening: &str, id: PeerId, resumes: bool, acknowledged: Option<u64>,
+    ) -> OpenedSocket;
     now close_socket(id: PeerId, session: u64, reason: Reason) -> ClosedSocket;
     now drop_socket(id: PeerId, opening: &str) -> Anything;
 

@@ -1,7 +1,8 @@
 -- Peers that get their news through a socket.
 
--- `opening`: the name of this attempt.
-verbs.open_socket = in_time(function(_, opening, id, resumes)
+-- `opening`: the name of this attempt. `acknowledged`: the number of the last message that the
+-- client has ('': it does not acknowledge).
+verbs.open_socket = in_time(function(_, opening, id, resumes, acknowledged)
   local peer = find(id)
   if not peer or peer.is.doomed then
     return { 'unknown' }
@@ -9,7 +10,10 @@ verbs.open_socket = in_time(function(_, opening, id, resumes)
   peer:begin_session()
   peer:set('socket', '1')
   peer:set('opening', opening)
-  if not peer.is.by_socket_only then
+  if acknowledged ~= '' then
+    peer:set('acks', '1')
+    acknowledge(peer, tonumber(acknowledged))
+  elseif not peer.is.by_socket_only then
     peer:set('acks', nil)
   end
   if resumes == '1' then
