@@ -6,10 +6,16 @@ import http from 'node:http';
 import {test} from 'node:test';
 import {fileURLToPath} from 'node:url';
 
-import {atEnd, Inbox, cuttableWire, cuttingWire, pollingPeer, randomFrom, startServer, until, ofOneProcess} from './support.js';
+import {WebSocketServer} from 'ws';
+
+import {atEnd, Inbox, cuttableWire, cuttingWire, PageWebSocket, pollingPeer, randomFrom, startServer, until, ofOneProcess} from './support.js';
 
 const CLIENT = fileURLToPath(new URL('../../src/doors/http/client.js', import.meta.url));
 const {SignalingClient, SignalingError} = await import(CLIENT);
+// Node has WebSockets from version 22 on.
+globalThis.WebSocket ??= PageWebSocket;
+/** For what is about long polls only. */
+const POLL = {transport: 'poll'};
 const OPERATED = {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'};
 
 /** Ready when nobody is signed in. */
@@ -28,6 +34,15 @@ async function client(t, url, name, options) {
   atEnd(t, () => signaling.close());
   await signaling.connect();
   return {signaling, ...told};
+}
+
+/** A test of both ways to hear; `join` makes a client that hears in this way. */
+function inBothWays(name, ...rest) {
+  const body = rest.pop();
+  for (const transport of ['poll', 'websocket']) {
+    const join = (t, url, name, options) => client(t, url, name, {transport, ...options});
+    test(`${name} (${transport})`, ...rest, (t) => body(t, join));
+  }
 }
 
 /** As `sessionStorage`, for more than one client. */
@@ -51,10 +66,10 @@ test('a room is named once, by the URL or by the option', async (t) => {
   }
 });
 
-test('two clients find each other and pass objects and text', async (t) => {
+inBothWays('two clients find each other and pass objects and text', async (t, join) => {
   const server = await startServer(t);
-  const alice = await client(t, server.http, 'alice');
-  const bob = await client(t, `${server.http}/`, 'bob, the builder');
+  const alice = await join(t, server.http, 'alice');
+  const bob = await join(t, `${server.http}/`, 'bob, the builder');
   const name = 'bob_ the builder';
   await until(() => alice.signaling.peers.length === 1);
   assert.deepEqual(alice.signaling.peers, [{id: bob.signaling.id, name, connected: true}]);
@@ -70,9 +85,9 @@ test('two clients find each other and pass objects and text', async (t) => {
   await until(() => alice.signaling.peers.length === 0);
 });
 
-test('a send that is refused rejects, and the next one does not', async (t) => {
+inBothWays('a send that is refused rejects, and the next one does not', async (t, join) => {
   const server = await startServer(t);
-  const alice = await client(t, server.http, 'alice');
+  const alice = await join(t, server.http, 'alice');
   const bob = await pollingPeer(server, 'bob');
   await assert.rejects(alice.signaling.send(99, 'x'), (error) => {
     return error instanceof SignalingError && error.status === 404;
@@ -81,12 +96,12 @@ test('a send that is refused rejects, and the next one does not', async (t) => {
   assert.equal((await bob.message()).text, 'y');
 });
 
-test('of messages over connections that are cut, each comes once and in order', async (t) => {
+inBothWays('of messages over connections that are cut, each comes once and in order', async (t, join) => {
   const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32));
   t.diagnostic(`SEED=${seed}`);
   const server = await startServer(t);
   const wire = await cuttingWire(t, server, randomFrom(seed), 0.01);
-  const [alice, bob] = await Promise.all(['alice', 'bob'].map((name) => client(t, wire.http, name)));
+  const [alice, bob] = await Promise.all(['alice', 'bob'].map((name) => join(t, wire.http, name)));
   const count = 1000;
   const numbers = Array.from({length: count}, (_, number) => number);
   const exchange = async (from, to) => {
@@ -103,10 +118,10 @@ test('of messages over connections that are cut, each comes once and in order', 
   for (const {message} of [alice, bob]) assert.equal((await message.next()).data, 'last');
 });
 
-test('a client whose server is gone for a while is itself again', ofOneProcess, async (t) => {
+inBothWays('a client whose server is gone for a while is itself again', ofOneProcess, async (t, join) => {
   const server = await startServer(t);
   const wire = await cuttableWire(t, server);
-  const alice = await client(t, wire.http, 'alice');
+  const alice = await join(t, wire.http, 'alice');
   const bob = await pollingPeer(server, 'bob');
   const {id} = alice.signaling;
   await alice.connected.next();
@@ -119,9 +134,9 @@ test('a client whose server is gone for a while is itself again', ofOneProcess, 
   assert.equal((await alice.message.next()).data, 'hi');
 });
 
-test('a client that was removed signs in again', async (t) => {
+inBothWays('a client that was removed signs in again', async (t, join) => {
   const server = await startServer(t, OPERATED);
-  const alice = await client(t, server.http, 'alice');
+  const alice = await join(t, server.http, 'alice');
   const {id} = alice.signaling;
   await alice.connected.next();
   assert.equal((await fetch(`${server.operator}/peers/${id}`, {method: 'DELETE'})).status, 200);
@@ -131,21 +146,21 @@ test('a client that was removed signs in again', async (t) => {
   assert.equal((await alice.message.next()).data, 'hi');
 });
 
-test('after a client leaves, another one can use the same storage and name', async (t) => {
+inBothWays('after a client leaves, another one can use the same storage and name', async (t, join) => {
   const server = await startServer(t, {WEBRTC_PEER_TOKENS: 'required'});
   const shared = storage();
-  const alice = await client(t, server.http, 'alice', {storage: shared});
-  const bob = await client(t, server.http, 'bob');
+  const alice = await join(t, server.http, 'alice', {storage: shared});
+  const bob = await join(t, server.http, 'bob');
   const {id} = alice.signaling;
   await bob.signaling.send(id, 'one');
   await alice.message.next();
   alice.signaling.leave();
   await bob.signaling.send(id, 'two');
-  const again = await client(t, server.http, 'alice', {storage: shared});
+  const again = await join(t, server.http, 'alice', {storage: shared});
   assert.deepEqual(await again.connected.next(), {id, resumed: true});
   assert.equal((await again.message.next()).data, 'two');
   // What it is now is nobody else's to take over.
-  const other = await client(t, server.http, 'alice', {storage: shared});
+  const other = await join(t, server.http, 'alice', {storage: shared});
   assert.notEqual(other.signaling.id, id);
 });
 
@@ -156,7 +171,7 @@ test('it beats as often as the server asks, and when a wait returns', async (t) 
   });
   // Timers that are as slow as those of a hidden page.
   t.mock.method(globalThis, 'setInterval', () => 0);
-  const alice = await client(t, server.http, 'alice');
+  const alice = await client(t, server.http, 'alice', POLL);
   const {id} = alice.signaling;
   const peer = async () => (await fetch(`${server.operator}/peers/${id}`)).json();
   await until(async () => (await peer()).heartbeat);
@@ -168,9 +183,9 @@ test('it beats as often as the server asks, and when a wait returns', async (t) 
   assert.equal(alice.signaling.id, id);
 });
 
-test('a receiver that takes no messages does not hold up those to others', async (t) => {
+inBothWays('a receiver that takes no messages does not hold up those to others', async (t, join) => {
   const server = await startServer(t, {WEBRTC_MAX_MESSAGE_BYTES: '100', WEBRTC_MAX_PENDING_BYTES: '600'});
-  const alice = await client(t, server.http, 'alice');
+  const alice = await join(t, server.http, 'alice');
   const full = await pollingPeer(server, 'full');
   const bob = await pollingPeer(server, 'bob');
   const sends = ['1', '2', '3', '4'].map((text) => alice.signaling.send(full.id, text));
@@ -181,9 +196,9 @@ test('a receiver that takes no messages does not hold up those to others', async
   await Promise.all(sends);
 });
 
-test('a message of nothing but a byte order mark arrives, and those behind it', async (t) => {
+inBothWays('a message of nothing but a byte order mark arrives, and those behind it', async (t, join) => {
   const server = await startServer(t);
-  const alice = await client(t, server.http, 'alice');
+  const alice = await join(t, server.http, 'alice');
   const bob = await pollingPeer(server, 'bob');
   for (const text of ['\uFEFF', '\uFEFFx', 'y']) {
     assert.equal(await bob.send(alice.signaling.id, text), 200);
@@ -210,22 +225,26 @@ async function pretended(t, {waits = [], messages = []}) {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   atEnd(t, () => { server.closeAllConnections(); server.close(); });
-  return {http: `http://127.0.0.1:${server.address().port}`, asked};
+  return {http: `http://127.0.0.1:${server.address().port}`, server, asked};
 }
 
 test('peers are told when they change, not whenever a wait ends', async (t) => {
   const [alone, two] = ['alice,1,1\n', 'bob,2,1\nalice,1,1\n'];
   const server = await pretended(t, {waits: [alone, alone, two, two, alone]});
-  const alice = await client(t, server.http, 'alice');
+  const alice = await client(t, server.http, 'alice', POLL);
   const bob = {id: 2, name: 'bob', connected: true};
-  assert.deepEqual(await alice.peers.take(3), [[], [bob], []]);
+  assert.deepEqual(await alice.peers.take(3), [
+    {peers: [], joined: [], left: []},
+    {peers: [bob], joined: [bob], left: []},
+    {peers: [], joined: [], left: [bob]},
+  ]);
 });
 
 test('what may have been accepted is sent again with its number, what was refused with another', async (t) => {
   const full = {'X-Error': 'mailbox_full'};
   const messages = [[503, {}], [502, {}], [503, full], [200, {}], [200, {}]];
   const server = await pretended(t, {messages});
-  const alice = await client(t, server.http, 'alice');
+  const alice = await client(t, server.http, 'alice', POLL);
   await Promise.all([alice.signaling.send(7, 'a'), alice.signaling.send(8, 'b')]);
   assert.deepEqual(server.asked.slice(0, 3), [['7', '1'], ['7', '1'], ['7', '1']]);
   assert.deepEqual(server.asked.slice(3), [['8', '2'], ['7', '3']]);
@@ -233,7 +252,7 @@ test('what may have been accepted is sent again with its number, what was refuse
 
 test('a send that is not answered ends when the client is closed', async (t) => {
   const server = await pretended(t, {});
-  const alice = await client(t, server.http, 'alice');
+  const alice = await client(t, server.http, 'alice', POLL);
   const sent = alice.signaling.send(7, 'a');
   await until(() => server.asked.length > 0);
   // From now on no timer ends.
@@ -254,7 +273,7 @@ test('a wait on a dead connection is given up', async (t) => {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   atEnd(t, () => { server.closeAllConnections(); server.close(); });
-  const alice = await client(t, `http://127.0.0.1:${server.address().port}`, 'alice');
+  const alice = await client(t, `http://127.0.0.1:${server.address().port}`, 'alice', POLL);
   // What is under way keeps its timers; the next wait's are these.
   t.mock.timers.enable({apis: ['setTimeout']});
   assert.match(await waits.next(), /limit=1000/);
@@ -271,6 +290,76 @@ test('a wait on a dead connection is given up', async (t) => {
     t.mock.timers.tick(100);
   }
   assert.equal(alice.signaling.id, 1);
+});
+
+test('a socket on a dead connection is given up', async (t) => {
+  const server = await pretended(t, {});
+  const sockets = new Inbox();
+  const asked = new Inbox();
+  const door = new WebSocketServer({server: server.server});
+  door.on('connection', (socket) => {
+    sockets.put(socket);
+    socket.on('message', (frame) => asked.put(JSON.parse(frame)));
+    socket.send(JSON.stringify({type: 'id', peerId: '1', peerToken: 'x', maxFrameBytes: 1000}));
+  });
+  t.mock.timers.enable({apis: ['setTimeout']});
+  /** The time, in ms, until there is something. */
+  const passes = async (inbox) => {
+    for (let ms = 0; ; ms += 100) {
+      // What is on its way comes first.
+      for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate);
+      if (inbox.length > 0) return ms;
+      t.mock.timers.tick(100);
+    }
+  };
+  await client(t, server.http, 'alice', {transport: 'websocket'});
+  await passes(sockets);
+  const first = await sockets.next();
+  assert.ok(await passes(asked) >= 24_000);
+  assert.deepEqual(await asked.next(), {type: 'heartbeat'});
+  // It is not dead.
+  first.send('{"type":"heartbeat"}');
+  assert.ok(await passes(asked) >= 24_000);
+  assert.ok(await passes(sockets) >= 14_000);
+});
+
+test('where no WebSocket opens, a client hears by long polls, and opens one when it can', async (t) => {
+  const server = await startServer(t, {WEBRTC_DOORS: 'http'});
+  const alice = await client(t, server.http, 'alice');
+  await alice.signaling.send(alice.signaling.id, 'hi');
+  assert.equal((await alice.message.next()).data, 'hi');
+  const refused = new SignalingClient(server.http, {name: 'bob', transport: 'websocket'});
+  atEnd(t, () => refused.close());
+  const told = new Inbox();
+  refused.addEventListener('disconnected', ({detail}) => told.put(detail));
+  await refused.connect();
+  assert.match((await told.next()).cause.message, /WebSocket does not open/);
+});
+
+test('peers are told with who joined and who left, and to a new peer all are new', async (t) => {
+  const server = await startServer(t, OPERATED);
+  const alice = await client(t, server.http, 'alice');
+  const bob = await client(t, server.http, 'bob');
+  const names = ({peers, joined, left}) => [peers, joined, left].map((some) => some.map(({name}) => name));
+  assert.deepEqual(names(await alice.peers.next()), [[], [], []]);
+  assert.deepEqual(names(await alice.peers.next()), [['bob'], ['bob'], []]);
+  assert.deepEqual(names(await bob.peers.next()), [['alice'], ['alice'], []]);
+  await fetch(`${server.operator}/peers/${alice.signaling.id}`, {method: 'DELETE'});
+  assert.deepEqual(names(await alice.peers.next()), [['bob'], ['bob'], ['bob']]);
+  const carol = await client(t, server.http, 'carol');
+  const {joined, left} = await alice.peers.next();
+  assert.deepEqual([joined.map(({id}) => id), left], [[carol.signaling.id], []]);
+  await bob.signaling.close();
+  assert.deepEqual(names(await alice.peers.next()), [['carol'], [], ['bob']]);
+});
+
+test('what is no signaling server is told to be none', async (t) => {
+  const server = http.createServer((request, response) => response.end('<title>An application</title>'));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  atEnd(t, () => { server.closeAllConnections(); server.close(); });
+  const signaling = new SignalingClient(`http://127.0.0.1:${server.address().port}`, {name: 'alice'});
+  await assert.rejects(signaling.connect(), /there is no signaling server at http:/);
 });
 
 for (const moment of ['connected', 'peers']) {
@@ -304,9 +393,9 @@ test('a client that is closed while it signs in leaves no peer behind', async (t
   assert.match(text, /signed_out/);
 });
 
-test('the last request of a client that is closed outlives its page', async (t) => {
+inBothWays('the last request of a client that is closed outlives its page', async (t, join) => {
   const server = await startServer(t, OPERATED);
-  const alice = await client(t, server.http, 'alice');
+  const alice = await join(t, server.http, 'alice');
   const {mock} = t.mock.method(globalThis, 'fetch');
   await alice.signaling.close();
   const [, options] = mock.calls.map((call) => call.arguments).find(([url]) => /sign_out/.test(url));
@@ -314,9 +403,9 @@ test('the last request of a client that is closed outlives its page', async (t) 
   await untilNobody(server);
 });
 
-test('what has left can still be signed out', async (t) => {
+inBothWays('what has left can still be signed out', async (t, join) => {
   const server = await startServer(t, OPERATED);
-  const alice = await client(t, server.http, 'alice', {storage: storage()});
+  const alice = await join(t, server.http, 'alice', {storage: storage()});
   alice.signaling.leave();
   await alice.signaling.close();
   await untilNobody(server);

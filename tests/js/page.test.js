@@ -22,16 +22,19 @@ async function startApplication(t) {
 }
 
 /** Runs in a page: a client that is signed in, as `signaling`, and what it was told. */
-async function signIn(page, url, name) {
-  return page.evaluate(async (url, name) => {
+async function signIn(page, url, name, options = {}) {
+  return page.evaluate(async (url, name, options) => {
     const {SignalingClient} = await import(`${url}/client.js`);
-    window.signaling = new SignalingClient(url, {name});
+    window.signaling = new SignalingClient(url, {name, ...options});
     window.messages = [];
     signaling.addEventListener('message', ({detail}) => messages.push(detail));
     await signaling.connect();
     return signaling.id;
-  }, url, name);
+  }, url, name, options);
 }
+
+/** How a client hears. */
+const TRANSPORTS = ['poll', 'websocket'];
 
 async function operated(t, settings) {
   const server = await startServer(t, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0', ...settings});
@@ -42,17 +45,51 @@ async function operated(t, settings) {
   return server;
 }
 
-test('a reloaded page keeps its id and its messages', async (t) => {
+test('a reloaded page is a new peer, and the one before is signed out at once', async (t) => {
   const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
   const page = await browser.newPage();
   await page.goto(url);
   const id = await signIn(page, server.http, 'alice');
+  const events = await eventStream(t, server);
+  await page.reload();
+  const next = await signIn(page, server.http, 'alice');
+  assert.notEqual(next, id);
+  const seen = [];
+  while (seen.length < 2) {
+    const {event, data: {peer}} = await events.next();
+    seen.push([event, peer.id]);
+  }
+  assert.deepEqual(seen.sort(), [['connect', next], ['disconnect', id]]);
+});
+
+test('a tab that is duplicated while it is frozen leaves its peer alone', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const id = await signIn(page, server.http, 'alice');
+  // As a page that is about to be frozen stores it.
+  await page.evaluate(() => document.dispatchEvent(new Event('freeze')));
+  const [popup] = await Promise.all([
+    new Promise((resolve) => page.once('popup', resolve)),
+    page.evaluate((url) => { window.open(url); }, url),
+  ]);
+  await popup.waitForFunction(() => document.title === 'application');
+  const second = await signIn(popup, server.http, 'alice');
+  assert.deepEqual((await server.ids()).sort(), [id, second].sort());
+});
+
+test('with keep, a reloaded page keeps its id and its messages', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const keep = {keep: true};
+  const id = await signIn(page, server.http, 'alice', keep);
   await page.evaluate((id) => signaling.send(id, 'one'), id);
   await page.waitForFunction(() => messages.length === 1);
   await page.reload();
   const other = await pollingPeer(server, 'other');
   assert.equal(await other.send(id, 'two'), 200);
-  assert.equal(await signIn(page, server.http, 'alice'), id);
+  assert.equal(await signIn(page, server.http, 'alice', keep), id);
   await page.waitForFunction(() => messages.length === 1);
   assert.deepEqual(await page.evaluate(() => messages), [{from: Number(other.id), data: 'two'}]);
 });
@@ -110,25 +147,27 @@ for (const [storage, prepare] of [
   });
 }
 
-test('of eight tabs each hears and says at once', async (t) => {
-  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
-  const pages = [];
-  for (let number = 0; number < 8; number += 1) {
-    const page = await browser.newPage();
-    await page.goto(url);
-    pages.push({page, id: await signIn(page, server.http, `tab${number}`)});
-  }
-  for (const [number, {page}] of pages.entries()) {
-    const to = pages[(number + 1) % pages.length].id;
-    await page.evaluate((to, number) => signaling.send(to, `from ${number}`), to, number);
-  }
-  for (const [number, {page}] of pages.entries()) {
-    // Hidden tabs have no animation frames.
-    await page.waitForFunction(() => messages.length === 1, {polling: 100});
-    const [{data}] = await page.evaluate(() => messages);
-    assert.equal(data, `from ${(number + 7) % 8}`);
-  }
-});
+for (const transport of TRANSPORTS) {
+  test(`of eight tabs each hears and says at once (${transport})`, async (t) => {
+    const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+    const pages = [];
+    for (let number = 0; number < 8; number += 1) {
+      const page = await browser.newPage();
+      await page.goto(url);
+      pages.push({page, id: await signIn(page, server.http, `tab${number}`, {transport})});
+    }
+    for (const [number, {page}] of pages.entries()) {
+      const to = pages[(number + 1) % pages.length].id;
+      await page.evaluate((to, number) => signaling.send(to, `from ${number}`), to, number);
+    }
+    for (const [number, {page}] of pages.entries()) {
+      // Hidden tabs have no animation frames.
+      await page.waitForFunction(() => messages.length === 1, {polling: 100});
+      const [{data}] = await page.evaluate(() => messages);
+      assert.equal(data, `from ${(number + 7) % 8}`);
+    }
+  });
+}
 
 test('a page is told at once that a server cannot be reached', async (t) => {
   const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
@@ -171,82 +210,88 @@ for (const version of [1, 2, 4]) {
   });
 }
 
-test('a hidden tab whose timers stand still stays signed in', async (t) => {
-  const timeout = 2000;
-  const [server, browser, url] = await Promise.all([
-    operated(t, {WEBRTC_HEARTBEAT_MS: String(timeout), WEBRTC_HEARTBEAT_GC_MS: '100', WEBRTC_WAIT_MS: '0'}),
-    startBrowser(t), startApplication(t),
-  ]);
-  const page = await browser.newPage();
-  await page.goto(url);
-  const id = await signIn(page, server.http, 'alice');
-  await page.evaluate((id) => signaling.send(id, 'hi'), id);
-  // Hidden, and no timer of it fires at all: browsers leave it one a minute.
-  await page.evaluate(() => {
-    for (let timer = setTimeout(() => {}); timer > 0; timer -= 1) clearInterval(timer);
-    window.setTimeout = window.setInterval = () => 0;
-  });
-  const other = await browser.newPage();
-  await other.bringToFront();
-  const peer = async () => (await fetch(`${server.operator}/peers/${id}`)).json();
-  const {since} = await peer();
-  await until(async () => {
-    const {id: found, lastSeen} = await peer();
-    assert.equal(found, id);
-    return Date.parse(lastSeen) - Date.parse(since) > 3 * timeout;
-  });
-  assert.ok((await peer()).heartbeat);
-});
-
-test('a tab that was frozen comes back as the same peer', async (t) => {
-  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
-  const page = await browser.newPage();
-  await page.goto(url);
-  const id = await signIn(page, server.http, 'alice');
-  const devtools = await page.createCDPSession();
-  await devtools.send('Page.setWebLifecycleState', {state: 'frozen'});
-  const other = await pollingPeer(server, 'other');
-  assert.equal(await other.send(id, 'hi'), 200);
-  await devtools.send('Page.setWebLifecycleState', {state: 'active'});
-  await page.waitForFunction(() => messages.length === 1, {polling: 100});
-  assert.deepEqual(await page.evaluate(() => [signaling.id, messages[0].data]), [id, 'hi']);
-});
-
-test('over connections that are cut, a page gets each message once and in order', async (t) => {
-  const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32));
-  t.diagnostic(`SEED=${seed}`);
-  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
-  const wire = await cuttingWire(t, server, randomFrom(seed), 0.01);
-  const open = async (name) => {
-    // A window of its own: what is hidden is slow.
-    const page = await (await browser.createBrowserContext()).newPage();
+for (const transport of TRANSPORTS) {
+  test(`a hidden tab whose timers stand still stays signed in (${transport})`, async (t) => {
+    const timeout = 2000;
+    const [server, browser, url] = await Promise.all([
+      operated(t, {WEBRTC_HEARTBEAT_MS: String(timeout), WEBRTC_HEARTBEAT_GC_MS: '100', WEBRTC_WAIT_MS: '0'}),
+      startBrowser(t), startApplication(t),
+    ]);
+    const page = await browser.newPage();
     await page.goto(url);
-    // The script itself, past the wire: what loads scripts does not try again.
-    await page.evaluate((url) => import(`${url}/client.js`).then((module) => Object.assign(window, module)), server.http);
-    const id = await page.evaluate(async (url, name) => {
-      window.signaling = new SignalingClient(url, {name});
-      window.messages = [];
-      signaling.addEventListener('message', ({detail}) => messages.push(detail.data.number));
-      await signaling.connect();
-      return signaling.id;
-    }, wire.http, name);
-    return {page, id};
-  };
-  const alice = await open('alice');
-  const bob = await open('bob');
-  const count = 1000;
-  const exchange = async (from, to) => {
-    await from.page.evaluate(async (to, count) => {
-      const sends = Array.from({length: count}, (_, number) => signaling.send(to, {number}));
-      await Promise.all(sends);
-    }, to.id, count);
-    await to.page.waitForFunction((count) => messages.length >= count, {timeout: 0, polling: 50}, count);
-    const messages = await to.page.evaluate(() => messages);
-    assert.deepEqual(messages, Array.from({length: count}, (_, number) => number), `seed ${seed}`);
-  };
-  await Promise.all([exchange(alice, bob), exchange(bob, alice)]);
-  assert.ok(wire.cuts > 10, `only ${wire.cuts} cuts`);
-});
+    const id = await signIn(page, server.http, 'alice', {transport});
+    await page.evaluate((id) => signaling.send(id, 'hi'), id);
+    // Hidden, and no timer of it fires at all: browsers leave it one a minute.
+    await page.evaluate(() => {
+      for (let timer = setTimeout(() => {}); timer > 0; timer -= 1) clearInterval(timer);
+      window.setTimeout = window.setInterval = () => 0;
+    });
+    const other = await browser.newPage();
+    await other.bringToFront();
+    const peer = async () => (await fetch(`${server.operator}/peers/${id}`)).json();
+    const {since} = await peer();
+    await until(async () => {
+      const {id: found, lastSeen} = await peer();
+      assert.equal(found, id);
+      return Date.parse(lastSeen) - Date.parse(since) > 3 * timeout;
+    });
+    if (transport === 'poll') assert.ok((await peer()).heartbeat);
+  });
+}
+
+for (const transport of TRANSPORTS) {
+  test(`a tab that was frozen comes back as the same peer (${transport})`, async (t) => {
+    const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+    const page = await browser.newPage();
+    await page.goto(url);
+    const id = await signIn(page, server.http, 'alice', {transport});
+    const devtools = await page.createCDPSession();
+    await devtools.send('Page.setWebLifecycleState', {state: 'frozen'});
+    const other = await pollingPeer(server, 'other');
+    assert.equal(await other.send(id, 'hi'), 200);
+    await devtools.send('Page.setWebLifecycleState', {state: 'active'});
+    await page.waitForFunction(() => messages.length === 1, {polling: 100});
+    assert.deepEqual(await page.evaluate(() => [signaling.id, messages[0].data]), [id, 'hi']);
+  });
+}
+
+for (const transport of TRANSPORTS) {
+  test(`over connections that are cut, a page gets each message once and in order (${transport})`, async (t) => {
+    const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32));
+    t.diagnostic(`SEED=${seed}`);
+    const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+    const wire = await cuttingWire(t, server, randomFrom(seed), 0.01);
+    const open = async (name) => {
+      // A window of its own: what is hidden is slow.
+      const page = await (await browser.createBrowserContext()).newPage();
+      await page.goto(url);
+      // The script itself, past the wire: what loads scripts does not try again.
+      await page.evaluate((url) => import(`${url}/client.js`).then((module) => Object.assign(window, module)), server.http);
+      const id = await page.evaluate(async (url, name, transport) => {
+        window.signaling = new SignalingClient(url, {name, transport});
+        window.messages = [];
+        signaling.addEventListener('message', ({detail}) => messages.push(detail.data.number));
+        await signaling.connect();
+        return signaling.id;
+      }, wire.http, name, transport);
+      return {page, id};
+    };
+    const alice = await open('alice');
+    const bob = await open('bob');
+    const count = 1000;
+    const exchange = async (from, to) => {
+      await from.page.evaluate(async (to, count) => {
+        const sends = Array.from({length: count}, (_, number) => signaling.send(to, {number}));
+        await Promise.all(sends);
+      }, to.id, count);
+      await to.page.waitForFunction((count) => messages.length >= count, {timeout: 0, polling: 50}, count);
+      const messages = await to.page.evaluate(() => messages);
+      assert.deepEqual(messages, Array.from({length: count}, (_, number) => number), `seed ${seed}`);
+    };
+    await Promise.all([exchange(alice, bob), exchange(bob, alice)]);
+    assert.ok(wire.cuts > 10, `only ${wire.cuts} cuts`);
+  });
+}
 
 test('two browsers open a data channel with the script alone', async (t) => {
   const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);

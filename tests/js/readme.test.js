@@ -12,7 +12,7 @@ import {io} from 'socket.io-client-4';
 import WebSocket from 'ws';
 
 import {
-  atEnd, Inbox, cuttableWire, killAtEnd, pollingPeer, readyClient, startBrowser, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
+  atEnd, Inbox, cuttableWire, killAtEnd, PageWebSocket, pollingPeer, readyClient, startBrowser, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
 
 /** The blocks of a page in a language. */
 function blocks(page, language) {
@@ -92,11 +92,9 @@ test('the WebSocket that acknowledges', async (t) => {
   const wire = await cuttableWire(t, server);
   let isOver = false;
   atEnd(t, () => { isOver = true; });
-  /** That of a page, which tells of no errors; none is made any more when the test is over. */
-  class Socket extends WebSocket {
+  class Socket extends PageWebSocket {
     constructor(url) {
       super(url);
-      this.on('error', () => {});
       atEnd(t, () => this.terminate());
     }
   }

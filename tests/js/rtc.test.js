@@ -6,11 +6,10 @@ import {test} from 'node:test';
 import {nodeOf, pollingPeer, startBrowser, startServer} from './support.js';
 
 /** A page of the server's own origin, signed in, which answers on each channel that it is given. */
-async function rtcPage(browser, url, name, prepare = async () => {}) {
+async function rtcPage(browser, url, name) {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
   await page.goto(`${url}/healthz`);
-  await prepare(page);
   await begin(page, name);
   return page;
 }
@@ -54,22 +53,11 @@ async function say(page, to, text) {
 const hears = (page, ...texts) =>
   page.waitForFunction((texts) => JSON.stringify([...heard].sort()) === texts, {}, JSON.stringify(texts.sort()));
 
-/** Two pages, one signed in after the other. */
-async function twoPages(t, prepareFirst = async () => {}) {
+async function twoPages(t) {
   const server = await startServer(t);
   const browser = await startBrowser(t, '--allow-loopback-in-peer-connection');
   const url = nodeOf(server.http);
-  return [await rtcPage(browser, url, 'a', prepareFirst), await rtcPage(browser, url, 'b')];
-}
-
-/** A page that asks for no news until it is told to. */
-async function holdWaits(page) {
-  const held = new Promise((resolve) => { page.once('let the waits go', resolve); });
-  await page.setRequestInterception(true);
-  page.on('request', async (request) => {
-    if (request.url().includes('/wait')) await held;
-    await request.continue();
-  });
+  return Promise.all(['a', 'b'].map((name) => rtcPage(browser, url, name)));
 }
 
 test('two pages open a data channel, and talk both ways', async (t) => {
@@ -126,17 +114,6 @@ test('offers that meet at once lead to one connection', async (t) => {
     return (await Promise.all(Array.from({length: 10}, pair))).length;
   });
   assert.equal(opened, 10);
-});
-
-test('a peer that calls before the list has told of it is connected', async (t) => {
-  const [a, b] = await twoPages(t, holdWaits);
-  const isOffered = b.waitForResponse((response) => response.url().includes('/message'));
-  const said = say(b, a, 'hello');
-  await isOffered;
-  a.emit('let the waits go');
-  await said;
-  await hears(a, 'hello');
-  assert.deepEqual(await a.evaluate(() => ended), []);
 });
 
 test('a page that was reloaded connects anew, and the other side lets the old connection go', async (t) => {

@@ -228,6 +228,14 @@ export class Inbox {
   }
 }
 
+/** A WebSocket as pages have it, which tells of no errors. */
+export class PageWebSocket extends WebSocket {
+  constructor(url) {
+    super(url);
+    this.on('error', () => {});
+  }
+}
+
 /** A WebSocket peer: its id, and its frames as text. */
 export async function webSocketPeer(t, server, query = '') {
   const socket = new WebSocket(`${server.ws}/${query}`);

@@ -116,6 +116,11 @@ test('with ack=true each message is answered, and comes again until it is acknow
   const again = await webSocketPeer(t, server, `?ack=2${claim}`);
   await again.frames.next();
   assert.deepEqual(JSON.parse(await again.frames.next()), messages[2]);
+  // Who is not signed in any more leaves no other peer behind.
+  await fetch(`${server.http}/sign_out?peer_id=${b.id}&peer_token=${b.hello.peerToken}`);
+  assert.equal(await again.closed, 1000);
+  const [code] = await once(new WebSocket(`${server.ws}/?ack=3${claim}`), 'close');
+  assert.equal(code, 4004);
 });
 
 test('with ack=true a frame that cannot be delivered is refused, and the next one is not', async (t) => {

@@ -8,8 +8,12 @@ export interface Peer {
 
 /** The `detail` of each event of the client. */
 export interface SignalingEvents {
-  /** The other peers, after each change. */
-  peers: CustomEvent<Peer[]>;
+  /**
+   * The other peers, after each change: all of them, those that have joined, and those that have
+   * left. When this client has become another peer (`connected` with `resumed: false`), all
+   * before have left and all now have joined.
+   */
+  peers: CustomEvent<{peers: Peer[]; joined: Peer[]; left: Peer[]}>;
   /** A message: a JSON object or array as such, any other as a string. */
   message: CustomEvent<{from: number; data: any}>;
   /** The server was reached; `resumed`: as the same peer as before. */
@@ -38,9 +42,11 @@ export class SignalingClient extends EventTarget {
    * @param url The URL of the server.
    * @param options The name in the list; the room, by default the one that the URL names
    *   as `/rooms/NAME`, if it does; the access token, if the server wants one, or a function
-   *   that is called for it, and for another one when it is not valid any more; the storage
-   *   that keeps id and token while a page reloads (null: none), by default
-   *   `sessionStorage`; and whether other tabs use that storage too, one client at a time.
+   *   that is called for it, and for another one when it is not valid any more; how the client
+   *   hears (by default through a WebSocket where one opens, and else by long polls); whether
+   *   a page that is loaded again is the same peer (by default only if `storage` is given); the
+   *   storage that keeps id and token meanwhile (null: none), by default `sessionStorage`; and
+   *   whether other tabs use that storage too, one client at a time.
    */
   constructor(
     url: string | URL,
@@ -48,7 +54,9 @@ export class SignalingClient extends EventTarget {
       name: string;
       room?: string | null;
       accessToken?: string | (() => string | Promise<string>);
-      storage?: Storage | null;
+      transport?: 'auto' | 'websocket' | 'poll';
+      keep?: boolean;
+      storage?: Pick<Storage, 'getItem' | 'setItem' | 'removeItem'> | null;
       shared?: boolean;
     },
   );
@@ -62,7 +70,10 @@ export class SignalingClient extends EventTarget {
   connect(): Promise<void>;
   /** Signs out, also a peer that `leave` has left in the list. */
   close(): Promise<void>;
-  /** Stops without signing out: the next client with this storage and name is this peer. */
+  /**
+   * Stops without signing out: until the peer times out, the next client with this storage and
+   * name is the same peer, if it keeps its peer.
+   */
   leave(): void;
   /**
    * Sends a string, or an object or array as JSON. Resolves when the server

@@ -4,14 +4,16 @@
  *
  *     import {SignalingClient} from 'http://localhost:3000/client.js';
  *     const signaling = new SignalingClient('http://localhost:3000', {name: 'alice'});
- *     signaling.addEventListener('peers', ({detail}) => console.log(detail));
+ *     signaling.addEventListener('peers', ({detail: {peers}}) => console.log(peers));
  *     signaling.addEventListener('message', ({detail: {from, data}}) => console.log(from, data));
  *     await signaling.connect();
  *     await signaling.send(7, {sdp: '...'});
  *
  * The client reconnects by itself, with the same id: it gets each message of
- * others exactly once and in order, and each of its own is delivered once. A
- * reloaded page is the same peer.
+ * others exactly once and in order, and each of its own is delivered once. It hears through
+ * a WebSocket where one opens, and else by long polls. A page that is loaded again is a new peer,
+ * and the one before is signed out, because its connections to others are gone too; `keep`
+ * changes that.
  *
  * It is one file although it is long: pages import it from the server as it is,
  * without a build step, in one request.
@@ -22,6 +24,20 @@ const PATIENCE_MS = 15_000;
 
 /** How long a message is retried while the mailbox of its receiver is full, in ms. */
 const FULL_PATIENCE_MS = 30_000;
+
+/**
+ * A WebSocket that has not opened after this long, in ms, is given up for long polls. It is tried
+ * again after the first pause, which doubles up to the longest.
+ */
+const OPENING_MS = 3_000;
+const FIRST_POLLING_MS = 60_000;
+const LONGEST_POLLING_MS = 3_600_000;
+
+/** How often a silent socket is asked for a sign of life, in ms: pages see no pings. */
+const SOCKET_BEAT_MS = 25_000;
+
+/** A socket that lived for this long, in ms, was worth opening. */
+const SHORT_LIFE_MS = 5_000;
 
 /** The longest wait, in ms. It is shorter if heartbeats are due more often. */
 const LONGEST_WAIT_MS = 60_000;
@@ -57,6 +73,16 @@ const ICE_LIFE = 0.75;
 /** A room's name, as the server allows it. */
 const ROOM = /^(?!\.{1,2}$)[A-Za-z0-9._~-]{1,64}$/;
 
+/** With this code the server closes the socket of a peer that is not signed in. */
+const UNKNOWN_PEER = 4004;
+
+/** What a refusal through a socket is by HTTP: the status, and a text. */
+const REFUSED = {
+  unknown_receiver: [404, 'the receiver is not signed in'],
+  mailbox_full: [503, "the receiver's mailbox is full"],
+  out_of_order: [409, 'another client sends as the same peer'],
+};
+
 /** The server refused, and would refuse again. */
 export class SignalingError extends Error {
   constructor(status, message, code = null, retryAfter = 0) {
@@ -88,6 +114,8 @@ export class SignalingClient extends EventTarget {
   #closing = null;
   #connected = false;
   #peers = [];
+  /** Whether this is another peer than that which heard the last list. */
+  #isNew = true;
   /** The last list. */
   #toldList = null;
   /** Settles when no sign-in is under way. */
@@ -105,6 +133,13 @@ export class SignalingClient extends EventTarget {
   #waking = new AbortController();
   /** Ends the open wait, so that other tabs have their turn. */
   #endWait = () => {};
+  #transport;
+  /** The open socket; null while there is none. */
+  #socket = null;
+  /** Until when no socket is opened, for how long that was put off, and whether one was ever open. */
+  #polling = {until: 0, ms: FIRST_POLLING_MS, wasOpen: false};
+  /** Lets go of the lock that shows other tabs that this peer is alive. */
+  #unlock = () => {};
   /** Whether the page was left, and told the server so. */
   #isLeft = false;
   /** Settles when the page is shown again, if it was left and kept by the browser. */
@@ -115,23 +150,26 @@ export class SignalingClient extends EventTarget {
   #inPage = globalThis.document !== undefined && globalThis.addEventListener !== undefined;
   #tabs = null;
   #isShared;
+  #keeps;
 
   /**
    * @param {string|URL} url The URL of the server.
    * @param {{name: string, room?: string|null, accessToken?: string|(() => string|Promise<string>),
-   *   storage?: Storage|null, shared?: boolean}}
+   *   transport?: 'auto'|'websocket'|'poll', keep?: boolean, storage?: Storage|null, shared?: boolean}}
    *   options The name in the list; the room (by default the one that the URL names, as
    *   `/rooms/NAME`, if it does); the access token, if the server wants one, or a function
-   *   that is called for it, and for another one when it is not valid any more; the storage
-   *   that keeps id and token while a page reloads (null: none), by default
-   *   `sessionStorage`; and whether other tabs use the storage too, one client at a time:
-   *   then it also keeps them while the client is signed in.
+   *   that is called for it, and for another one when it is not valid any more; how the client
+   *   hears (by default through a WebSocket where one opens, and else by long polls); whether
+   *   a page that is loaded again is the same peer (by default only if `storage` is given); the
+   *   storage that keeps id and token meanwhile (null: none), by default `sessionStorage`; and
+   *   whether other tabs use the storage too, one client at a time: then it also keeps them while
+   *   the client is signed in.
    */
-  constructor(url, {name, room, accessToken, storage = undefined, shared = false} = {}) {
+  constructor(url, {name, room, accessToken, transport = 'auto', keep, storage = undefined, shared = false} = {}) {
     super();
     if (typeof name !== 'string' || name === '') throw new TypeError('a name is missing');
-    const base = globalThis.document?.baseURI;
-    this.#url = new URL(url, base);
+    // In a worker there is no document.
+    this.#url = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
     if (!/^https?:$/.test(this.#url.protocol)) {
       throw new TypeError(`the URL must begin with http:// or https://: ${url}`);
     }
@@ -141,11 +179,15 @@ export class SignalingClient extends EventTarget {
       if (/\/rooms\/[^/]+\/$/.test(this.#url.pathname)) throw new TypeError(`the URL has a room already: ${url}`);
       this.#url.pathname += `rooms/${room}/`;
     }
+    if (!['auto', 'websocket', 'poll'].includes(transport)) throw new TypeError(`no transport: ${transport}`);
+    if (transport === 'websocket' && !globalThis.WebSocket) throw new TypeError('there are no WebSockets here');
+    this.#transport = globalThis.WebSocket ? transport : 'poll';
     this.#name = name;
     this.#accessToken = typeof accessToken === 'function' ? accessToken : () => accessToken;
     this.#storage = storage === undefined ? sessionStorageIfAny() : storage;
     this.#key = `signal-http-heartbeat ${this.#url} ${name}`;
     this.#isShared = shared;
+    this.#keeps = keep ?? (Boolean(storage) || shared);
   }
 
   /** The id of this peer, once it has one. */
@@ -176,12 +218,14 @@ export class SignalingClient extends EventTarget {
     const closing = new AbortController();
     this.#closing = closing;
     this.#isLostTold = false;
-    this.#restore();
-    if (this.#inPage) {
-      this.#watchPage(closing.signal);
-      this.#tabs = new Tabs(this.#url.host, () => this.#endWait());
-    }
+    this.#peers = [];
+    this.#isNew = true;
+    this.#toldList = null;
+    if (this.#inPage) this.#watchPage(closing.signal);
     try {
+      const former = this.#restore();
+      if (former) await this.#takeOver(former);
+      if (closing.signal.aborted) throw closed();
       await this.#signIn(closing.signal);
     } catch (error) {
       if (this.#closing === closing) this.#stop();
@@ -193,7 +237,7 @@ export class SignalingClient extends EventTarget {
 
   /** Signs out, also a peer that `leave` has left in the list. */
   async close() {
-    if (!this.#closing) this.#restore();
+    if (!this.#closing) this.#session = this.#restore() ?? this.#session;
     const session = this.#session;
     this.#stop();
     this.#forget();
@@ -216,7 +260,7 @@ export class SignalingClient extends EventTarget {
 
   /**
    * Stops without signing out: until the peer times out, the next client with this
-   * storage and name is the same peer.
+   * storage and name is the same peer, if it keeps its peer.
    */
   leave() {
     this.#stop();
@@ -273,6 +317,8 @@ export class SignalingClient extends EventTarget {
         throw new SignalingError(0, 'the peer was removed before the server had the message');
       }
       try {
+        const isSent = await this.#socket?.send(seq, String(to), body);
+        if (isSent) return;
         const request = {method: 'POST', body, headers: {'Content-Type': 'text/plain;charset=UTF-8'}};
         await this.#fetch(session, 'message', {to, seq}, request, signal);
         return;
@@ -324,6 +370,16 @@ export class SignalingClient extends EventTarget {
           tries = 0;
         }
         const session = this.#session;
+        if (this.#transport !== 'poll' && Date.now() >= this.#polling.until) {
+          const lived = await this.#hearBySocket(session, signal);
+          if (signal.aborted) return;
+          if (lived === null && this.#transport === 'auto') continue;
+          tries = lived > SHORT_LIFE_MS ? 0 : tries + 1;
+          // One cut connection is not reported.
+          if (tries > 1) this.#lost(new TypeError('the WebSocket does not open, or is closed at once'));
+          if (tries > 0) await this.#pause(tries - 1, signal);
+          continue;
+        }
         // At most until the next heartbeat is due: if timers are slow, it is sent
         // when a wait returns.
         const answer = await this.#waitInTurn(session, signal);
@@ -345,8 +401,78 @@ export class SignalingClient extends EventTarget {
     }
   }
 
+  /**
+   * Hears through a socket until it is closed. Returns how long it was open, in ms; null if it
+   * could not be opened.
+   */
+  async #hearBySocket(session, signal) {
+    const url = new URL('ws', this.#url);
+    url.protocol = url.protocol.replace('http', 'ws');
+    const query = {peer_name: this.#name, ack: session.ack, peer_id: session.id, peer_token: session.token};
+    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+    const accessToken = this.#shownToken ??= await this.#askForToken(signal);
+    if (accessToken) url.searchParams.set('access_token', accessToken);
+    const socket = new Socket(url, {
+      peers: (peers) => {
+        this.#hearPeers(peers.map(({peerId, name, connected}) => ({id: Number(peerId), name, connected})));
+      },
+      message: ({seq, from, data}) => {
+        if (seq > session.ack) {
+          session.ack = seq;
+          this.#tell('message', {from: Number(from), data: parsed(data)});
+        }
+        return session.ack;
+      },
+    });
+    const close = () => socket.close();
+    signal.addEventListener('abort', close);
+    this.#socket = socket;
+    try {
+      if (await socket.opened) {
+        const since = Date.now();
+        this.#tabs?.close();
+        this.#polling = {until: 0, ms: FIRST_POLLING_MS, wasOpen: true};
+        await this.#watchSocket(socket);
+        return Date.now() - since;
+      }
+      if (socket.code === UNKNOWN_PEER) throw new SignalingError(404, 'the peer is not signed in any more');
+      // Perhaps another one is taken.
+      this.#shownToken = null;
+      if (this.#transport === 'websocket') {
+        // This tells why, and whether the peer is still signed in.
+        await this.#fetch(session, 'heartbeat', {}, {}, signal);
+      } else if (!this.#isLeft) {
+        const {ms} = this.#polling;
+        this.#polling.until = Date.now() + ms;
+        this.#polling.ms = Math.min(2 * ms, LONGEST_POLLING_MS);
+      }
+      return null;
+    } finally {
+      this.#socket = null;
+      signal.removeEventListener('abort', close);
+      socket.close();
+    }
+  }
+
+  /** Until the socket is closed: asks for signs of life. */
+  async #watchSocket(socket) {
+    while (!socket.isClosed) {
+      await sleep(SOCKET_BEAT_MS, socket.signal, this.#waking.signal);
+      const [heard, since] = [socket.heard, Date.now()];
+      socket.beat();
+      await sleep(PATIENCE_MS, socket.signal, socket.nextHeard());
+      // A page that stood still meanwhile may have the answer in line.
+      const stoodStill = Date.now() - since > PATIENCE_MS + 1_000;
+      if (socket.heard === heard && !stoodStill) socket.close();
+    }
+  }
+
   /** The answer to one wait; null if it was ended for other tabs. */
   async #waitInTurn(session, signal) {
+    if (this.#inPage) {
+      this.#tabs ??= new Tabs(this.#url.host, () => this.#endWait());
+      this.#tabs.open();
+    }
     if (!this.#tabs?.areMany()) return this.#wait(session, signal, LONGEST_WAIT_MS);
     const place = this.#tabs.place();
     const wait = () => this.#wait(session, signal, TURN_MS);
@@ -406,21 +532,17 @@ export class SignalingClient extends EventTarget {
         mustBeWhole(answer);
         const id = Number(answer.headers.get('Pragma'));
         const token = answer.headers.get('X-Peer-Token');
+        if (!(id > 0)) throw new SignalingError(404, `there is no signaling server at ${this.#url}`);
         const isBack = known?.id === id && known?.token === token;
         const session = isBack ? known : {id, token, ack: 0, seq: 0};
         if (signal.aborted) {
           if (!isBack) await this.#signOut(session);
           throw closed();
         }
-        this.#session = session;
         const interval = Number(answer.headers.get('X-Heartbeat-Interval'));
         this.#beatEvery = interval > 0 ? interval : Infinity;
-        this.#connected = true;
-        this.#isLostTold = false;
-        this.#toldList = null;
-        if (this.#isShared) this.#store();
-        this.#tell('connected', {id, resumed: isBack});
-        if (!signal.aborted) this.#hearPeers(answer.text);
+        this.#begin(session, isBack);
+        if (!signal.aborted) this.#hearList(answer.text);
         return;
       } catch (error) {
         if (signal.aborted) throw closed();
@@ -431,11 +553,42 @@ export class SignalingClient extends EventTarget {
         }
         // To be told, also if it is known that the server was lost.
         if (isDenied(error)) this.#isLostTold = false;
-        this.#lost(error);
+        this.#lost(tries === 0 ? await this.#explained(error) : error);
+        if (signal.aborted) throw closed();
         if (!mayPass(error)) throw error;
         await this.#pause(tries, signal, error);
       }
     }
+  }
+
+  /** The client is this peer, as which the server knows it. */
+  #begin(session, resumed) {
+    this.#session = session;
+    this.#connected = true;
+    this.#isLostTold = false;
+    this.#toldList = null;
+    this.#isNew ||= !resumed;
+    // The server may have been away.
+    if (this.#polling.wasOpen) this.#polling.until = 0;
+    if (this.#isShared) this.#store();
+    this.#lock();
+    this.#tell('connected', {id: session.id, resumed});
+  }
+
+  /** Why a page cannot reach the server, as far as browsers tell. */
+  async #explained(error) {
+    const page = globalThis.location;
+    if (error instanceof SignalingError || !page || this.#url.origin === page.origin) return error;
+    const because = (text) => new TypeError(text, {cause: error});
+    try {
+      // Also a page that may not read the answer gets one.
+      const signal = AbortSignal.timeout?.(PATIENCE_MS / 3);
+      await fetch(new URL('/healthz', this.#url), {mode: 'no-cors', cache: 'no-store', signal});
+    } catch {
+      const isBlocked = page.protocol === 'https:' && this.#url.protocol === 'http:';
+      return isBlocked ? because(`pages on https cannot use a server on http: ${this.#url}`) : error;
+    }
+    return because(`the server answers, but not to pages of ${page.origin}: its operator can allow them in WEBRTC_CORS`);
   }
 
   /** Shows the access token; asks for another one, once, if the server does not take it. */
@@ -470,7 +623,7 @@ export class SignalingClient extends EventTarget {
     mustBeWhole(answer);
     const seq = Number(answer.headers.get('X-Message-Seq') ?? 0);
     if (seq === 0) {
-      this.#hearPeers(answer.text);
+      this.#hearList(answer.text);
     } else if (seq > session.ack) {
       // A lower or equal number is a repeat, whose acknowledgement was lost: it is skipped.
       session.ack = seq;
@@ -479,16 +632,31 @@ export class SignalingClient extends EventTarget {
     }
   }
 
-  #hearPeers(list) {
-    // A wait that ends without news returns the same list again.
-    if (list === this.#toldList) return;
-    this.#toldList = list;
-    const peers = list.split('\n').filter((line) => line !== '').map((line) => {
+  /** The list as text. */
+  #hearList(list) {
+    this.#hearPeers(list.split('\n').filter((line) => line !== '').map((line) => {
       const [, name, id, status] = /^(.*),(\d+),([01])$/.exec(line) ?? [];
       return {id: Number(id), name, connected: status === '1'};
-    });
-    this.#peers = peers.filter(({id}) => id > 0 && id !== this.id);
-    this.#tell('peers', this.#peers);
+    }));
+  }
+
+  #hearPeers(all) {
+    const peers = all.filter(({id}) => id > 0 && id !== this.id);
+    // A wait that ends without news returns the same list again.
+    const list = JSON.stringify(peers);
+    if (list === this.#toldList) return;
+    this.#toldList = list;
+    const without = (some, others) => {
+      const ids = new Set(others.map(({id}) => id));
+      return some.filter(({id}) => !ids.has(id));
+    };
+    const before = this.#peers;
+    this.#peers = peers;
+    // To a new peer the same ids may mean others: a server that is restarted numbers from 1 again.
+    const isNew = this.#isNew;
+    this.#isNew = false;
+    const [joined, left] = isNew ? [peers, before] : [without(peers, before), without(before, peers)];
+    this.#tell('peers', {peers, joined, left});
   }
 
   /**
@@ -496,7 +664,8 @@ export class SignalingClient extends EventTarget {
    * slow the timers of hidden pages to one a minute.
    */
   #beat(signal) {
-    if (this.#isLeft) return;
+    // An open socket is enough.
+    if (this.#isLeft || this.#socket) return;
     const due = Date.now() - this.#lastBeat >= this.#beatEvery * 0.9;
     if (!due || !this.#connected || !this.#session) return;
     this.#lastBeat = Date.now();
@@ -517,7 +686,7 @@ export class SignalingClient extends EventTarget {
     const headers = {...request.headers};
     if (session?.token) {
       // From another origin, a header would cost a preflight for each request.
-      if (this.#inPage && url.origin !== globalThis.location?.origin) {
+      if (globalThis.location && url.origin !== globalThis.location.origin) {
         url.searchParams.set('peer_token', session.token);
       } else {
         headers['X-Peer-Token'] = session.token;
@@ -570,6 +739,7 @@ export class SignalingClient extends EventTarget {
   #stop() {
     this.#isLeft = false;
     this.#show();
+    this.#unlock();
     this.#tabs?.close();
     this.#tabs = null;
     clearInterval(this.#timer);
@@ -593,9 +763,12 @@ export class SignalingClient extends EventTarget {
     listen(globalThis, 'pagehide', () => {
       this.#store();
       this.#tabs?.close();
+      // The browser keeps no page that holds a lock or a socket.
+      this.#unlock();
       // A page that went on polling would seem to be open.
       this.#isLeft = true;
       this.#shown = new Promise((resolve) => { this.#show = resolve; });
+      this.#socket?.close();
       const session = this.#session;
       if (!session) return;
       const url = new URL('sign_out', this.#url);
@@ -610,7 +783,11 @@ export class SignalingClient extends EventTarget {
     });
     listen(document, 'freeze', () => this.#store());
     listen(document, 'resume', () => this.#takeBack());
-    listen(globalThis, 'online', () => this.#wake());
+    listen(globalThis, 'online', () => {
+      this.#polling.until = 0;
+      this.#endWait();
+      this.#wake();
+    });
     listen(document, 'visibilitychange', () => {
       if (document.visibilityState === 'visible') {
         this.#wake();
@@ -623,7 +800,7 @@ export class SignalingClient extends EventTarget {
   #takeBack() {
     this.#catchUp();
     if (!this.#isShared) this.#forget();
-    this.#tabs?.open();
+    this.#lock();
     this.#isLeft = false;
     this.#show();
     this.#lastBeat = 0;
@@ -639,10 +816,43 @@ export class SignalingClient extends EventTarget {
     quietly(() => this.#storage?.setItem(this.#key, JSON.stringify(this.#session)));
   }
 
+  /** What is stored; to be used once, unless tabs share it. */
   #restore() {
     const session = this.#stored();
     if (!this.#isShared) this.#forget();
-    if (session) this.#session = session;
+    return session;
+  }
+
+  /** What becomes of the peer that this page was before it was loaded again. */
+  async #takeOver(former) {
+    if (this.#keeps) {
+      this.#session = former;
+    } else if (await this.#isGone(former)) {
+      // Not waited for: the server may be away.
+      this.#signOut(former);
+    }
+  }
+
+  /** Whether no page is that peer any more: the storage of a tab that is duplicated is copied. */
+  async #isGone(session) {
+    try {
+      return await navigator.locks.request(this.#lockOf(session), {ifAvailable: true}, (lock) => lock !== null);
+    } catch {
+      return globalThis.performance?.getEntriesByType('navigation')[0]?.type === 'reload';
+    }
+  }
+
+  #lockOf({id, token}) {
+    return `${this.#key} ${id} ${token}`;
+  }
+
+  /** Shows other tabs that this peer is alive, where there are locks. */
+  #lock() {
+    this.#unlock();
+    const session = this.#session;
+    if (!this.#inPage || !session) return;
+    const held = new Promise((resolve) => { this.#unlock = resolve; });
+    quietly(() => navigator.locks.request(this.#lockOf(session), () => held).catch(() => {}));
   }
 
   /** Another page may have been this peer meanwhile, and have used up numbers. */
@@ -662,6 +872,109 @@ export class SignalingClient extends EventTarget {
 
   #forget() {
     quietly(() => this.#storage?.removeItem(this.#key));
+  }
+}
+
+/** A WebSocket in the form of the server that numbers messages. */
+class Socket {
+  #socket;
+  #closed = new AbortController();
+  #maxBytes = 0;
+  /** What to tell of each message that was sent and not answered yet, by its number. */
+  #unanswered = new Map();
+  #heardNext = new AbortController();
+  /** How many frames have come. */
+  heard = 0;
+  /** Whether it could be opened. */
+  opened;
+  /** Why the server has closed it. */
+  code = null;
+
+  /** `hears`: what is done with each type of frame. */
+  constructor(url, hears) {
+    this.#socket = new WebSocket(url);
+    this.opened = new Promise((resolve) => {
+      const timer = setTimeout(() => this.close(), OPENING_MS);
+      this.signal.addEventListener('abort', () => { clearTimeout(timer); resolve(false); });
+      this.#socket.addEventListener('message', ({data}) => {
+        if (this.isClosed) return;
+        this.heard += 1;
+        this.#heardNext.abort();
+        const frame = JSON.parse(data);
+        if (frame.type === 'id') {
+          clearTimeout(timer);
+          this.#maxBytes = frame.maxFrameBytes;
+          resolve(true);
+        } else if (frame.type === 'peers') {
+          hears.peers(frame.peers);
+        } else if (frame.type === 'message') {
+          this.#say({type: 'ack', seq: hears.message(frame)});
+        } else {
+          this.#answered(frame);
+        }
+      });
+    });
+    this.#socket.addEventListener('close', ({code}) => {
+      this.code = code;
+      this.close();
+    });
+  }
+
+  get isClosed() {
+    return this.signal.aborted;
+  }
+
+  /** Aborted when it is closed, by either side. */
+  get signal() {
+    return this.#closed.signal;
+  }
+
+  /** Aborted when the next frame comes. */
+  nextHeard() {
+    this.#heardNext = new AbortController();
+    return this.#heardNext.signal;
+  }
+
+  beat() {
+    this.#say({type: 'heartbeat'});
+  }
+
+  /** Sends a message. False if it is too large for a frame; rejects if the server refuses it. */
+  async send(seq, to, data) {
+    const frame = JSON.stringify({type: 'message', seq, to, data});
+    if (new TextEncoder().encode(frame).length > this.#maxBytes) return false;
+    if (this.isClosed) throw new TypeError('the WebSocket is closed');
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => this.close(), PATIENCE_MS);
+      const settle = (settled, value) => {
+        clearTimeout(timer);
+        this.#unanswered.delete(seq);
+        settled(value);
+      };
+      this.#unanswered.set(seq, {
+        sent: () => settle(resolve, true),
+        failed: (error) => settle(reject, error),
+      });
+      this.#socket.send(frame);
+    });
+  }
+
+  #answered({type, seq, error}) {
+    const message = this.#unanswered.get(seq);
+    if (type === 'sent') message?.sent();
+    const [status, text] = REFUSED[error] ?? [400, `the server refused the message: ${error}`];
+    if (type === 'refused') message?.failed(new SignalingError(status, text, error));
+  }
+
+  #say(frame) {
+    if (!this.isClosed) this.#socket.send(JSON.stringify(frame));
+  }
+
+  close() {
+    if (this.isClosed) return;
+    this.#closed.abort();
+    this.#socket.close();
+    for (const {failed} of [...this.#unanswered.values()]) failed(new TypeError('the WebSocket was closed'));
   }
 }
 

@@ -58,7 +58,7 @@ function sharedStorage() {
 }
 
 function own(name, url) {
-  const client = new SignalingClient(url, {name});
+  const client = new SignalingClient(url, {name, keep: true});
   return {ready: client.connect(), stop: () => client.close()};
 }
 

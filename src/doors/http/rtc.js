@@ -30,6 +30,8 @@ export class PeerConnections extends EventTarget {
   #configuration;
   /** The links by the id of the other peer. */
   #links = new Map();
+  /** Those whose peer has left: its id may be another's from then on. */
+  #left = new Set();
 
   /**
    * @param {SignalingClient} signaling
@@ -43,8 +45,11 @@ export class PeerConnections extends EventTarget {
     signaling.addEventListener('message', ({detail: {from, data}}) => {
       if (data?.rtc) this.#hear(from, data.rtc);
     });
-    signaling.addEventListener('peers', () => {
-      for (const link of this.#links.values()) this.#closeIfDead(link);
+    signaling.addEventListener('peers', ({detail: {left}}) => {
+      for (const {id} of left) {
+        const link = this.#links.get(id);
+        if (link) this.#leave(link);
+      }
     });
   }
 
@@ -62,14 +67,16 @@ export class PeerConnections extends EventTarget {
   /** Closes the connection to a peer, and tells the peer. */
   disconnect(peer) {
     const link = this.#links.get(peer);
-    if (!link) return;
-    this.#send(link, {closed: true});
-    this.#close(link);
+    if (link) {
+      this.#send(link, {closed: true});
+      this.#close(link);
+    }
+    for (const left of this.#left) if (left.peer === peer) this.#close(left);
   }
 
   /** Closes all connections. */
   close() {
-    for (const peer of [...this.#links.keys()]) this.disconnect(peer);
+    for (const {peer} of [...this.#links.values(), ...this.#left]) this.disconnect(peer);
   }
 
   #add(peer) {
@@ -125,18 +132,24 @@ export class PeerConnections extends EventTarget {
    * A peer that has left may still be connected: only the server may have been lost. But a
    * connection to it that is not open cannot be negotiated any more.
    */
+  #leave(link) {
+    this.#links.delete(link.peer);
+    this.#left.add(link);
+    this.#closeIfDead(link);
+  }
+
   #closeIfDead(link) {
     const state = link.connection?.connectionState;
-    const isSignedIn = this.#signaling.peers.some(({id}) => id === link.peer);
-    const isDead = state === 'closed' || (!isSignedIn && state !== undefined && state !== 'connected');
+    const isDead = state === 'closed' || (this.#left.has(link) && state !== 'connected');
     if (isDead) this.#close(link);
     return isDead;
   }
 
   #close(link) {
     clearTimeout(link.timer);
-    if (this.#links.get(link.peer) !== link) return;
-    this.#links.delete(link.peer);
+    const isOpen = this.#left.delete(link) || this.#links.get(link.peer) === link;
+    if (!isOpen) return;
+    if (this.#links.get(link.peer) === link) this.#links.delete(link.peer);
     link.connection?.close();
     this.#tell('disconnection', link);
   }
@@ -146,7 +159,7 @@ export class PeerConnections extends EventTarget {
     const isForAnother = to !== undefined && to !== link?.session;
     if (isForAnother) {
       // It is for a connection that this page does not have any more.
-      if (!closed) this.#sendTo(from, {session: to, to: session, closed: true});
+      if (!closed) this.#sendTo(from, {session: to, to: session, closed: true}).catch(() => {});
       return;
     }
     const isAnother = link?.theirs && link.theirs !== session;
@@ -196,12 +209,18 @@ export class PeerConnections extends EventTarget {
   }
 
   #send(link, message) {
-    this.#sendTo(link.peer, {session: link.session, ...(link.theirs && {to: link.theirs}), ...message});
+    const sent = this.#sendTo(link.peer, {session: link.session, ...(link.theirs && {to: link.theirs}), ...message});
+    sent.catch((error) => {
+      if (this.#links.get(link.peer) !== link) return;
+      // The other peer is not signed in, or this client is another peer by now.
+      if ([0, 403, 404].includes(error.status)) this.#leave(link);
+      else this.#failed(link, error);
+    });
   }
 
+  /** Resolves when the server has the message. */
   #sendTo(peer, rtc) {
-    // A peer that cannot be reached is gone, of which the list tells.
-    this.#signaling.send(peer, {rtc}).catch(() => {});
+    return this.#signaling.send(peer, {rtc});
   }
 
   /** Nothing more can be negotiated: the other side began anew, or one of both has a fault. */

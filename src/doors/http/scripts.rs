@@ -3,25 +3,31 @@
 use axum::{
     Router,
     extract::Request,
-    http::{
-        HeaderValue, Method,
-        header::{CACHE_CONTROL, CONTENT_TYPE},
-    },
+    http::{HeaderValue, Method, header::CACHE_CONTROL},
     response::Response,
     routing::any,
 };
 
-use crate::doors::kit::{RequestError, only, query::Query, reply::script};
+use crate::doors::kit::{
+    RequestError,
+    asset::{Asset, script},
+    only,
+    query::Query,
+};
 
-/// The path and the text of each.
-const SCRIPTS: [(&str, &str); 6] = [
-    ("/client.js", include_str!("client.js")),
-    ("/client.d.ts", include_str!("client.d.ts")),
-    ("/rtc.js", include_str!("rtc.js")),
-    ("/rtc.d.ts", include_str!("rtc.d.ts")),
-    ("/heartbeat.js", include_str!("heartbeat.js")),
-    ("/heartbeat.d.ts", include_str!("heartbeat.d.ts")),
+static SCRIPTS: [(&str, Asset); 6] = [
+    ("/client.js", Asset::script(include_str!("client.js"))),
+    ("/client.d.ts", types(include_str!("client.d.ts"))),
+    ("/rtc.js", Asset::script(include_str!("rtc.js"))),
+    ("/rtc.d.ts", types(include_str!("rtc.d.ts"))),
+    ("/heartbeat.js", Asset::script(include_str!("heartbeat.js"))),
+    ("/heartbeat.d.ts", types(include_str!("heartbeat.d.ts"))),
 ];
+
+/// TypeScript has no media type.
+const fn types(text: &'static str) -> Asset {
+    Asset::new("text/plain; charset=utf-8", text)
+}
 
 /// A script that is requested with its version never changes.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -29,22 +35,15 @@ const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000
 /// The routes of the scripts. If the query has the server's version as `v`, browsers may
 /// keep the script for ever, otherwise for five minutes.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    SCRIPTS
-        .into_iter()
-        .fold(Router::new(), |router, (path, text)| {
-            router.route(path, any(async move |request| serve(&request, path, text)))
-        })
+    SCRIPTS.iter().fold(Router::new(), |router, (path, asset)| {
+        router.route(path, any(async move |request| serve(&request, asset)))
+    })
 }
 
-fn serve(request: &Request, path: &str, text: &'static str) -> Result<Response, RequestError> {
+fn serve(request: &Request, asset: &'static Asset) -> Result<Response, RequestError> {
     only(&[Method::GET, Method::HEAD], request)?;
     let version = Query::of(request).text("v")?;
-    let mut response = script(text);
-    if path.ends_with(".d.ts") {
-        // TypeScript has no media type.
-        let text = HeaderValue::from_static("text/plain; charset=utf-8");
-        response.headers_mut().insert(CONTENT_TYPE, text);
-    }
+    let mut response = script(asset, request.headers());
     if version.is_some_and(|version| version == env!("CARGO_PKG_VERSION")) {
         response.headers_mut().insert(CACHE_CONTROL, FOR_EVER);
     }

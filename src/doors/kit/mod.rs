@@ -2,6 +2,7 @@
 //! of origins, peers that are told their news through a socket, and WebSockets.
 
 mod admission;
+pub(crate) mod asset;
 pub(crate) mod body;
 mod client_address;
 mod cors;

@@ -56,23 +56,3 @@ pub(crate) fn reply_from(peer: PeerId, body: impl Into<Body>) -> Response {
         .insert(PRAGMA, HeaderValue::from(peer.get()));
     response
 }
-
-/// The header that says which pages may load a resource.
-const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-
-/// How long browsers may keep a script before they ask again: pages have to get the
-/// script of a new version soon.
-const SCRIPT_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=300");
-
-/// A script for pages.
-pub(crate) fn script(script: &'static str) -> Response {
-    let mut response = reply(script);
-    let headers = response.headers_mut();
-    let javascript = HeaderValue::from_static("text/javascript; charset=utf-8");
-    headers.insert(CONTENT_TYPE, javascript);
-    headers.insert(CACHE_CONTROL, SCRIPT_CACHING);
-    // A page that is isolated (COEP), as pages of Unity with threads are, loads no
-    // others.
-    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
-    response
-}

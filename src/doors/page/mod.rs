@@ -5,30 +5,25 @@ use axum::{
     Router,
     extract::{OriginalUri, Request},
     http::{
-        HeaderName, HeaderValue, Method, StatusCode,
-        header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, LOCATION, UPGRADE},
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+        header::{ACCEPT, CACHE_CONTROL, LOCATION, UPGRADE},
     },
     middleware::Next,
     response::Response,
     routing::any,
 };
 
-use super::kit::{RequestError, only, reply::reply};
+use super::kit::{RequestError, asset::Asset, only, reply::reply};
 
-const HTML: &str = include_str!("page.html");
+static HTML: Asset = Asset::new("text/html; charset=utf-8", include_str!("page.html"));
 
-/// What the page loads: the path, the type, and the text.
-const FILES: [(&str, &str, &str); 2] = [
+/// What the page loads.
+static FILES: [(&str, Asset); 2] = [
     (
         "/page.css",
-        "text/css; charset=utf-8",
-        include_str!("page.css"),
+        Asset::new("text/css; charset=utf-8", include_str!("page.css")),
     ),
-    (
-        "/page.js",
-        "text/javascript; charset=utf-8",
-        include_str!("page.js"),
-    ),
+    ("/page.js", Asset::script(include_str!("page.js"))),
 ];
 
 /// Nothing but what this server itself has, and no script or style within the page. (A page of
@@ -39,11 +34,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 /// The routes of what the page loads.
 pub(crate) fn routes() -> Router {
-    FILES
-        .into_iter()
-        .fold(Router::new(), |router, (path, kind, text)| {
-            router.route(path, any(async move |request| serve(&request, kind, text)))
-        })
+    FILES.iter().fold(Router::new(), |router, (path, asset)| {
+        router.route(path, any(async move |request| serve(&request, asset)))
+    })
 }
 
 /// Shows the page at the root of the server, or of a room, to a browser that wants to show
@@ -57,7 +50,7 @@ pub(crate) async fn show(request: Request, next: Next) -> Response {
     if let Some(name) = path.rsplit('/').next().filter(|name| !name.is_empty()) {
         return with_slash(name);
     }
-    let mut response = with_type("text/html; charset=utf-8", HTML);
+    let mut response = shown(&HTML, request.headers());
     for (name, value) in [
         ("content-security-policy", POLICY),
         ("permissions-policy", "camera=(self), microphone=(self)"),
@@ -65,9 +58,8 @@ pub(crate) async fn show(request: Request, next: Next) -> Response {
         ("vary", "Accept"),
     ] {
         let name = HeaderName::from_static(name);
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().append(name, value);
     }
     response
 }
@@ -92,20 +84,15 @@ fn is_wanted(request: &Request) -> bool {
         && accepted.is_some_and(|accepted| accepted.contains("text/html"))
 }
 
-fn serve(
-    request: &Request,
-    kind: &'static str,
-    text: &'static str,
-) -> Result<Response, RequestError> {
+fn serve(request: &Request, asset: &'static Asset) -> Result<Response, RequestError> {
     only(&[Method::GET, Method::HEAD], request)?;
-    Ok(with_type(kind, text))
+    Ok(shown(asset, request.headers()))
 }
 
-fn with_type(kind: &'static str, text: &'static str) -> Response {
-    let mut response = reply(text);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+fn shown(asset: &'static Asset, headers: &HeaderMap) -> Response {
+    let mut response = asset.reply(headers);
     // The next version of the server has another page.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let again = HeaderValue::from_static("no-cache");
+    response.headers_mut().insert(CACHE_CONTROL, again);
     response
 }

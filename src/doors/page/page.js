@@ -67,7 +67,7 @@ async function join() {
   connections = new PeerConnections(signaling);
   connections.addEventListener('connection', ({detail}) => begin(detail));
   connections.addEventListener('disconnection', ({detail}) => lost(detail.peer));
-  signaling.addEventListener('peers', ({detail}) => showPeers(detail));
+  signaling.addEventListener('peers', ({detail: {peers}}) => showPeers(peers));
   signaling.addEventListener('connected', () => {
     notice('');
     $('self').textContent = `You are ${name}`;

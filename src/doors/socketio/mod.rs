@@ -34,8 +34,10 @@ use subtle::ConstantTimeEq;
 use tower::service_fn;
 
 use super::kit::{
-    Coming, Gate, RequestError, SignalOpts, body, guard, list_of, only,
-    reply::{self, reply},
+    Coming, Gate, RequestError, SignalOpts,
+    asset::{self, Asset},
+    body, guard, list_of, only,
+    reply::reply,
 };
 use crate::peer_list::TimeoutPeerList;
 use connections::Connections;
@@ -43,10 +45,13 @@ use engineio::{EngineIo, Handshake, Serve, Session, Unconnected};
 use member::{DOOR, Members};
 
 /// Our own small client, for pages that have none.
-const CLIENT: &str = include_str!("client.js");
+static CLIENT: Asset = Asset::script(include_str!("client.js"));
 
 /// The script of Reliable-Signaler, which contains the client.
-const SIGNALER: &str = concat!(include_str!("client.js"), include_str!("signaler.js"));
+static SIGNALER: Asset = Asset::script(concat!(
+    include_str!("client.js"),
+    include_str!("signaler.js")
+));
 
 /// The routes of this door.
 pub(crate) struct Routes {
@@ -81,10 +86,10 @@ pub(crate) fn routes(
         .route("/connections", any(connections))
         .route_layer(guard)
         // Any page may load a script.
-        .route("/socket.io/socket.io.js", any(async |r| script(r, CLIENT)))
+        .route("/socket.io/socket.io.js", any(async |r| script(r, &CLIENT)))
         .route(
             "/reliable-signaler/signaler.js",
-            any(async |r| script(r, SIGNALER)),
+            any(async |r| script(r, &SIGNALER)),
         )
         .with_state((peer_list, gate, told));
     Routes { transport, others }
@@ -145,9 +150,9 @@ async fn connections(
     Ok(response)
 }
 
-fn script(request: Request, script: &'static str) -> Result<Response, RequestError> {
+fn script(request: Request, script: &'static Asset) -> Result<Response, RequestError> {
     only(&[Method::GET, Method::HEAD], &request)?;
-    Ok(reply::script(script))
+    Ok(asset::script(script, request.headers()))
 }
 
 #[cfg(test)]

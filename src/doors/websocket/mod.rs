@@ -60,6 +60,9 @@ const UNTOLD_REPLIES: usize = 16;
 /// One of the close codes that are free for applications.
 const REPLACED: CloseCode = CloseCode::Library(4001);
 
+/// Another one: the peer as which a client of the numbered form comes back is not signed in.
+const UNKNOWN: CloseCode = CloseCode::Library(4004);
+
 #[derive(Clone)]
 struct Door {
     peer_list: TimeoutPeerList,
@@ -105,7 +108,7 @@ impl Door {
         if let Some(token) = token {
             hello["peerToken"] = token.digits().into();
         }
-        if let Form::Numbered { .. } = form {
+        if form.is_numbered() {
             hello["maxFrameBytes"] = self.max_message_bytes.into();
         }
         #[cfg(feature = "ice")]
@@ -131,6 +134,12 @@ enum Form {
     /// The list too; messages are numbered in both directions. The client has the messages up
     /// to this number.
     Numbered { acknowledged: u64 },
+}
+
+impl Form {
+    fn is_numbered(self) -> bool {
+        matches!(self, Self::Numbered { .. })
+    }
 }
 
 /// The query of the upgrade.
@@ -200,18 +209,15 @@ async fn serve(door: Door, joining: Joining, admitted: Admitted, stream: Stream)
         identity: admitted.identity().clone(),
     };
     let name = admitted.fixed_name().or(joining.name.as_deref());
-    let signed_in = sign_in(&door.peer_list, name, &joining.back, opts).await;
+    let signed_in = sign_in(&door.peer_list, name, &joining, opts).await;
     let SignedIn { id, token, list } = match signed_in {
         Ok(signed_in) => signed_in,
         Err((code, reason)) => return socket.close(code, reason).await,
     };
-    let is_back = (joining.back.claim.as_ref()).is_some_and(|(claimed, _)| *claimed == id);
     let opts = SocketOpts {
         resumes: joining.back.resumes,
         acknowledged: match joining.form {
-            Form::Numbered { acknowledged } if is_back => Some(acknowledged),
-            // Another peer had those messages.
-            Form::Numbered { .. } => Some(0),
+            Form::Numbered { acknowledged } => Some(acknowledged),
             Form::Silent | Form::Events => None,
         },
     };
@@ -245,12 +251,17 @@ const UNAVAILABLE: (CloseCode, &str) = (CloseCode::Again, "try again soon");
 async fn sign_in(
     list: &TimeoutPeerList,
     name: Option<&str>,
-    back: &Return,
+    joining: &Joining,
     opts: SignInOpts,
 ) -> Result<SignedIn, (CloseCode, &'static str)> {
-    if let Some((id, token)) = &back.claim {
+    if let Some((id, token)) = &joining.back.claim {
         match list.resume_peer(*id, token, name, opts.clone()).await {
             Ok(signed_in) => return Ok(signed_in),
+            // Its numbers mean nothing to another peer; and a client that has gone meanwhile
+            // must leave none behind.
+            Err(Refusal::UnknownPeer) if joining.form.is_numbered() => {
+                return Err((UNKNOWN, "not signed in any more"));
+            }
             Err(Refusal::UnknownPeer) => {}
             Err(Refusal::WrongToken) => return Err((CloseCode::Policy, "not your token")),
             Err(Refusal::OtherUser) => return Err((CloseCode::Policy, "not your peer")),
@@ -436,9 +447,7 @@ impl<'a> Session<'a> {
 
     fn frame(&self, delivery: &Delivery) -> Option<Vec<Bytes>> {
         match delivery.news() {
-            News::Message { .. } if matches!(self.form, Form::Numbered { .. }) => {
-                numbered::message_frame(delivery)
-            }
+            News::Message { .. } if self.form.is_numbered() => numbered::message_frame(delivery),
             News::Message { from, body } => {
                 let addressed = Addressed::of(body);
                 let addressed = addressed.filter(|addressed| self.trusts(addressed, *from));
@@ -462,7 +471,7 @@ impl Talk for Session<'_> {
     type Receipt = Option<Delivery>;
 
     async fn receive(&self, message: Bytes, _: bool) -> Result<(), Closing> {
-        if let Form::Numbered { .. } = self.form {
+        if self.form.is_numbered() {
             return self.receive_numbered(message).await;
         }
         match self.send(message).await {
