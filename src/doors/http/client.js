@@ -825,20 +825,22 @@ export class SignalingClient extends EventTarget {
 
   /** What becomes of the peer that this page was before it was loaded again. */
   async #takeOver(former) {
+    // The storage of a tab that is duplicated is copied: another page may still be that peer.
+    const isGone = this.#isShared || await this.#isFree(former);
     if (this.#keeps) {
-      this.#session = former;
-    } else if (await this.#isGone(former)) {
+      if (isGone !== false) this.#session = former;
+    } else if (isGone ?? isReload()) {
       // Not waited for: the server may be away.
       this.#signOut(former);
     }
   }
 
-  /** Whether no page is that peer any more: the storage of a tab that is duplicated is copied. */
-  async #isGone(session) {
+  /** Whether no page holds the lock of a peer; null where there are no locks. */
+  async #isFree(session) {
     try {
       return await navigator.locks.request(this.#lockOf(session), {ifAvailable: true}, (lock) => lock !== null);
     } catch {
-      return globalThis.performance?.getEntriesByType('navigation')[0]?.type === 'reload';
+      return null;
     }
   }
 
@@ -850,7 +852,7 @@ export class SignalingClient extends EventTarget {
   #lock() {
     this.#unlock();
     const session = this.#session;
-    if (!this.#inPage || !session) return;
+    if (!this.#inPage || !session || this.#isShared) return;
     const held = new Promise((resolve) => { this.#unlock = resolve; });
     quietly(() => navigator.locks.request(this.#lockOf(session), () => held).catch(() => {}));
   }
@@ -1060,6 +1062,11 @@ function sleep(ms, ...signals) {
     const timer = setTimeout(done, ms);
     signals.forEach((signal) => signal.addEventListener('abort', done));
   });
+}
+
+/** Whether the page was loaded again, as far as browsers tell. */
+function isReload() {
+  return globalThis.performance?.getEntriesByType('navigation')[0]?.type === 'reload';
 }
 
 /** Parses a message if it is a JSON object or array; returns any other message as text. */
