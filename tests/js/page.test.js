@@ -169,6 +169,82 @@ for (const transport of TRANSPORTS) {
   });
 }
 
+for (const transport of TRANSPORTS) {
+  test(`a page that comes back from the back/forward cache is the same peer, and goes on (${transport})`, async (t) => {
+    const [server, url] = await Promise.all([operated(t), startApplication(t)]);
+    const browser = await startBrowser(t, '--enable-features=BackForwardCache');
+    const page = await browser.newPage();
+    await page.goto(url);
+    const id = await signIn(page, server.http, 'alice', {transport});
+    await page.evaluate((id) => signaling.send(id, 'before'), id);
+    await page.waitForFunction(() => messages.length === 1);
+    await page.goto(`${url}elsewhere`);
+    await page.goBack();
+    // It was kept, and not loaded again.
+    assert.equal(await page.evaluate(() => window.signaling?.id), id);
+    const other = await pollingPeer(server, 'other');
+    assert.equal(await other.send(id, 'after'), 200);
+    await page.waitForFunction(() => messages.length === 2);
+    assert.deepEqual(await server.ids(), [id, Number(other.id)]);
+  });
+}
+
+test('a page on plain http has a peer, and another after a reload', async (t) => {
+  const [server, url] = await Promise.all([operated(t), startApplication(t)]);
+  const browser = await startBrowser(t, '--host-resolver-rules=MAP application.test 127.0.0.1');
+  const page = await browser.newPage();
+  const plain = url.replace('127.0.0.1', 'application.test');
+  await page.goto(plain);
+  assert.equal(await page.evaluate(() => isSecureContext), false);
+  const id = await signIn(page, server.http, 'alice');
+  await page.reload();
+  const next = await signIn(page, server.http, 'alice');
+  assert.notEqual(next, id);
+  await until(async () => (await server.ids()).join() === String(next));
+  // Another page of the application: the one before is signed out a little later.
+  await page.goto(`${plain}elsewhere`);
+  const last = await signIn(page, server.http, 'alice');
+  await page.evaluate((id) => signaling.send(id, 'hi'), last);
+  await page.waitForFunction(() => messages.length === 1);
+});
+
+test('a worker has a peer', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const heard = await page.evaluate((url) => new Promise((resolve, reject) => {
+    const script = `
+      import {SignalingClient} from '${url}/client.js';
+      const signaling = new SignalingClient('${url}', {name: 'worker'});
+      signaling.addEventListener('message', ({detail}) => postMessage(detail.data));
+      await signaling.connect();
+      await signaling.send(signaling.id, {from: 'worker'});
+    `;
+    const worker = new Worker(URL.createObjectURL(new Blob([script], {type: 'text/javascript'})), {type: 'module'});
+    worker.onmessage = ({data}) => resolve(data);
+    worker.onerror = ({message}) => reject(new Error(message));
+  }), server.http);
+  assert.deepEqual(heard, {from: 'worker'});
+});
+
+test('a page that may not use the server is told so', async (t) => {
+  const [server, browser, url] = await Promise.all([
+    operated(t, {WEBRTC_CORS: 'https://example.org'}), startBrowser(t), startApplication(t)]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const script = await (await fetch(`${server.http}/client.js`)).text();
+  const cause = await page.evaluate(async (script, url) => {
+    const {SignalingClient} = await import(URL.createObjectURL(new Blob([script], {type: 'text/javascript'})));
+    const signaling = new SignalingClient(url, {name: 'alice'});
+    const told = new Promise((resolve) => signaling.addEventListener('disconnected', resolve));
+    signaling.connect().catch(() => {});
+    const {detail} = await told;
+    await signaling.close();
+    return detail.cause.message;
+  }, script, server.http);
+  assert.match(cause, /^the server answers, but not to pages of http:\/\/127.0.0.1:\d+: .*WEBRTC_CORS/);
+});
+
 test('a page is told at once that a server cannot be reached', async (t) => {
   const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
   const page = await browser.newPage();
