@@ -107,7 +107,9 @@ export class SignalingClient extends EventTarget {
   /** The ICE servers that this peer was told of, and until when they are used. */
   #ice = {peer: null, until: 0, servers: []};
   #storage;
+  /** Under what it is stored, and how that begins for all clients of this tab and server. */
   #key;
+  #keys;
   /** This client as the server knows it: `{id, token, ack, seq}`. */
   #session = null;
   /** Aborts open requests when the client is closed; null while it is closed. */
@@ -185,9 +187,11 @@ export class SignalingClient extends EventTarget {
     this.#name = name;
     this.#accessToken = typeof accessToken === 'function' ? accessToken : () => accessToken;
     this.#storage = storage === undefined ? sessionStorageIfAny() : storage;
-    this.#key = `signal-http-heartbeat ${this.#url} ${name}`;
     this.#isShared = shared;
     this.#keeps = keep ?? (Boolean(storage) || shared);
+    const kept = this.#keeps ? 'kept ' : '';
+    this.#keys = `signal-http-heartbeat ${kept}${this.#url} `;
+    this.#key = this.#keys + name;
   }
 
   /** The id of this peer, once it has one. */
@@ -223,8 +227,7 @@ export class SignalingClient extends EventTarget {
     this.#toldList = null;
     if (this.#inPage) this.#watchPage(closing.signal);
     try {
-      const former = this.#restore();
-      if (former) await this.#takeOver(former);
+      for (const former of this.#restore()) await this.#takeOver(former);
       if (closing.signal.aborted) throw closed();
       await this.#signIn(closing.signal);
     } catch (error) {
@@ -237,7 +240,7 @@ export class SignalingClient extends EventTarget {
 
   /** Signs out, also a peer that `leave` has left in the list. */
   async close() {
-    if (!this.#closing) this.#session = this.#restore() ?? this.#session;
+    const left = this.#closing ? [] : this.#restore();
     const session = this.#session;
     this.#stop();
     this.#forget();
@@ -245,7 +248,7 @@ export class SignalingClient extends EventTarget {
     this.#lost();
     // An open request could sign in after it.
     await this.#signingIn.catch(() => {});
-    await this.#signOut(session);
+    await Promise.all([session, ...left].map((session) => this.#signOut(session)));
   }
 
   async #signOut(session) {
@@ -816,11 +819,16 @@ export class SignalingClient extends EventTarget {
     quietly(() => this.#storage?.setItem(this.#key, JSON.stringify(this.#session)));
   }
 
-  /** What is stored; to be used once, unless tabs share it. */
+  /**
+   * What is stored, to be used once, unless tabs share it: all peers that this tab was at the
+   * server, under whatever name, or the one to keep.
+   */
   #restore() {
-    const session = this.#stored();
-    if (!this.#isShared) this.#forget();
-    return session;
+    const ofTab = () => Object.keys(this.#storage).filter((key) => key.startsWith(this.#keys));
+    const keys = this.#keeps ? [this.#key] : quietly(ofTab) ?? [];
+    const sessions = keys.map((key) => this.#stored(key));
+    if (!this.#isShared) keys.forEach((key) => this.#forget(key));
+    return sessions.filter(Boolean);
   }
 
   /** What becomes of the peer that this page was before it was loaded again. */
@@ -867,13 +875,13 @@ export class SignalingClient extends EventTarget {
   }
 
   /** What is stored, `{id, token, ack, seq}`; nothing if it cannot be read. */
-  #stored() {
-    const stored = quietly(() => this.#storage?.getItem(this.#key));
+  #stored(key = this.#key) {
+    const stored = quietly(() => this.#storage?.getItem(key));
     return stored && quietly(() => JSON.parse(stored));
   }
 
-  #forget() {
-    quietly(() => this.#storage?.removeItem(this.#key));
+  #forget(key = this.#key) {
+    quietly(() => this.#storage?.removeItem(key));
   }
 }
 
