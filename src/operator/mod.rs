@@ -10,10 +10,12 @@
 //! | `GET /events` | `subscribe` |
 //! | `GET /metrics` | `counts`, `tally`, `shards` |
 //!
-//! `/rooms/NAME/peers` and `/rooms/NAME/purge` are the same for a room.
+//! `/rooms/NAME/peers` and `/rooms/NAME/purge` are the same for a room. `/` is a page that shows
+//! all this.
 
 mod json;
 mod metrics;
+mod page;
 mod webhook;
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
@@ -103,12 +105,13 @@ pub fn operator_router(
         .fallback(async || RequestError::NotFound)
         .layer(ValidateRequestHeaderLayer::custom(guard))
         .with_state(operator)
+        .merge(page::routes())
 }
 
-/// Refuses requests without the token, and all requests of pages: a browser on the
-/// operator's machine reaches the loopback interface too, whatever page it shows.
+/// Refuses requests without the token, and those of all pages but the operator's: a browser on
+/// the operator's machine reaches the loopback interface too, whatever page it shows.
 fn admit(request: &Request, token: Option<&str>) -> Result<(), RequestError> {
-    if is_from_page(request, token.is_some()) {
+    if is_from_other_page(request, token.is_some()) {
         return Err(RequestError::OperatorsOnly);
     }
     if let Some(token) = token {
@@ -122,16 +125,26 @@ fn admit(request: &Request, token: Option<&str>) -> Result<(), RequestError> {
     Ok(())
 }
 
-/// Whether a page may have made a request. Without a token, a request for another host
-/// name than the loopback's may come from a page: a page can make its own host name
-/// resolve to this address, and then has the same origin.
-fn is_from_page(request: &Request, has_token: bool) -> bool {
-    let headers = request.headers();
-    let fetched = headers.get("sec-fetch-site");
-    if headers.contains_key(ORIGIN) || fetched.is_some_and(|site| site != "none") {
+/// Whether a page may have made a request that is not of this listener. Without a token, a
+/// request for another host name than the loopback's may come from such a page: a page can make
+/// its own host name resolve to this address, and then has the same origin.
+fn is_from_other_page(request: &Request, has_token: bool) -> bool {
+    let text = |name| {
+        request
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default())
+    };
+    let host = text(HOST);
+    let site = text(HeaderName::from_static("sec-fetch-site"));
+    if site.is_some_and(|site| !["none", "same-origin"].contains(&site)) {
         return true;
     }
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let origin =
+        text(ORIGIN).map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
+    if origin.is_some() && origin != host {
+        return true;
+    }
     !has_token && host.is_some_and(|host| !is_loopback(host))
 }
 

@@ -12,7 +12,12 @@ import {BINARY, atEnd, cuttableWire, freePort, killAtEnd, pollingPeer, signIn, s
 
 const AXE = fileURLToPath(import.meta.resolve('axe-core/axe.min.js'));
 
-const browserFor = (t) => startBrowser(t, '--allow-loopback-in-peer-connection', '--use-fake-device-for-media-stream');
+const OPERATED = {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'};
+
+const browserFor = (t) => startBrowser(
+  t, '--allow-loopback-in-peer-connection', '--use-fake-device-for-media-stream',
+  '--host-resolver-rules=MAP rebound.test 127.0.0.1',
+);
 
 /** Opens the page in a browser context of its own. It must not complain, nor ask another origin. */
 async function open(t, browser, url, {permissions = []} = {}) {
@@ -185,26 +190,107 @@ test('names are shown as text, and five hundred peers fit', async (t) => {
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= 320), 'nothing is cut off at the side');
 });
 
+/** Fails if axe finds something to mend in a page: light and dark, wide and narrow. */
+async function isAccessible(page) {
+  const axe = await readFile(AXE, 'utf8');
+  for (const scheme of ['light', 'dark']) {
+    for (const width of [320, 768, 1280]) {
+      await page.emulateMediaFeatures([{name: 'prefers-color-scheme', value: scheme}]);
+      await page.setViewport({width, height: 800});
+      // The page's policy allows no script of the test: it is evaluated beside it.
+      await page.evaluate(axe);
+      const {violations} = await page.evaluate(() => axe.run());
+      const found = violations.map(({id, nodes}) => `${id}: ${nodes[0].html}`);
+      assert.deepEqual(found, [], `${scheme} ${width}`);
+    }
+  }
+}
+
 test('axe finds nothing to mend, light and dark, wide and narrow', async (t) => {
-  const [server, browser, axe] = await Promise.all([startNode(t), browserFor(t), readFile(AXE, 'utf8')]);
+  const [server, browser] = await Promise.all([startNode(t), browserFor(t)]);
   const a = await joined(t, browser, `${server.http}/`, 'alice');
   const b = await joined(t, browser, `${server.http}/`, 'bob');
   await call(a, 'bob');
   await talk(a, b, 'hello');
-  const start = await open(t, browser, `${server.http}/`);
-  for (const page of [start, a]) {
-    for (const scheme of ['light', 'dark']) {
-      for (const width of [320, 1280]) {
-        await page.emulateMediaFeatures([{name: 'prefers-color-scheme', value: scheme}]);
-        await page.setViewport({width, height: 800});
-        // The page's policy allows no script of the test: it is evaluated beside it.
-        await page.evaluate(axe);
-        const {violations} = await page.evaluate(() => axe.run());
-        const found = violations.map(({id, nodes}) => `${id}: ${nodes[0].html}`);
-        assert.deepEqual(found, [], `${scheme} ${width}`);
-      }
-    }
+  await isAccessible(await open(t, browser, `${server.http}/`));
+  await isAccessible(a);
+});
+
+/** The rows of the operator's page. */
+const rowsOf = (page) => page.$$eval('#peers tbody tr', (rows) => rows.map(({cells}) => [...cells].slice(0, 4).map(({textContent}) => textContent)));
+
+test('the operator sees who is signed in, live, and removes a peer', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t, {...OPERATED, WEBRTC_ADMIN_TOKEN: 'a token of its own'}), browserFor(t)]);
+  await signIn(server, 'first');
+  const page = await open(t, browser, `${server.operator}/`);
+  const enter = async (token) => {
+    await page.locator('#token input').fill(token);
+    await page.keyboard.press('Enter');
+  };
+  await enter('wrong');
+  await shows(page, '#notice', /does not take this token/);
+  await isAccessible(page);
+  await enter('a token of its own');
+  await shows(page, '#peers', /first/);
+  const second = await signIn(server, encodeURIComponent('<img src=x>'));
+  await signIn({http: `${server.http}/rooms/blue`}, 'third');
+  await shows(page, '#peers', /third/);
+  assert.deepEqual(await rowsOf(page), [['third', '1', 'blue', 'http'], ['<img src=x>', '2', '', 'http'], ['first', '1', '', 'http']]);
+  await page.waitForFunction(() => /^3 *$/.test(document.querySelector('#numbers dd').textContent));
+  await isAccessible(page);
+
+  page.on('dialog', (dialog) => dialog.accept());
+  await page.locator('button[aria-label="Remove third"]').click();
+  await page.waitForFunction(() => document.querySelectorAll('#peers tbody tr').length === 2);
+  await fetch(`${server.http}/sign_out?peer_id=${second.id}`);
+  await page.waitForFunction(() => document.querySelectorAll('#peers tbody tr').length === 1);
+
+  // It does not ask again in this tab.
+  await page.reload();
+  await shows(page, '#peers', /first/);
+  await page.locator('#filter').fill('nobody');
+  await shows(page, '#none', /No peer is found/);
+});
+
+test('the operator is told that the server is away, and sees it when it is back', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t, OPERATED), browserFor(t)]);
+  const wire = await cuttableWire(t, {port: new URL(server.operator).port});
+  const page = await open(t, browser, `${wire.http}/`);
+  await shows(page, '#none', /Nobody is signed in/);
+  const away = wire.away(3000);
+  await shows(page, '#notice', /cannot be reached/);
+  await away;
+  await signIn(server, 'alice');
+  await shows(page, '#peers', /alice/);
+  await page.waitForFunction(() => document.getElementById('notice').hidden);
+});
+
+test('many peers fit into the page of the operator, and the filter finds the others', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t, OPERATED), browserFor(t)]);
+  for (let number = 0; number < 12; number += 1) {
+    await Promise.all(Array.from({length: 50}, (_, index) => signIn(server, `peer-${number}-${index}`)));
   }
+  const page = await open(t, browser, `${server.operator}/`);
+  await shows(page, '#more', /And 100 more/);
+  await page.setViewport({width: 320, height: 600});
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= 320), 'nothing is cut off at the side');
+  await page.locator('#filter').fill('peer-0-0');
+  await page.waitForFunction(() => document.querySelectorAll('#peers tbody tr').length === 1);
+});
+
+test('only the page of the operator may use the API of the operator', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t, OPERATED), browserFor(t)]);
+  await signIn(server, 'alice');
+  // A page of another port of the same host, and one whose name leads to this address.
+  const status = (page, url) => page.evaluate((url) => fetch(url, {method: 'DELETE'}).then(({status}) => status, () => 'refused'), url);
+  const other = await browser.newPage();
+  await other.goto(`${server.http}/`);
+  assert.equal(await status(other, `${server.operator}/peers/1`), 'refused');
+  const {port} = new URL(server.operator);
+  const rebound = await (await browser.createBrowserContext()).newPage();
+  await rebound.goto(`http://rebound.test:${port}/`);
+  assert.equal(await status(rebound, `http://rebound.test:${port}/peers/1`), 403);
+  assert.equal((await (await fetch(`${server.operator}/peers`)).json()).length, 1);
 });
 
 test('everything can be done with the keyboard', async (t) => {

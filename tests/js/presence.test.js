@@ -123,7 +123,7 @@ test('the operator asks for peers, one peer, and removes', async (t) => {
   for (const [path, method, status] of [
     ['/peers/2', 'GET', 404], ['/peers/2', 'DELETE', 404], ['/peers/x', 'GET', 400],
     ['/peers/0', 'GET', 400], ['/peers?limit=x', 'GET', 400], ['/peers', 'POST', 405],
-    ['/purge', 'GET', 405], ['/events', 'POST', 405], ['/', 'GET', 404], ['/sign_in?peer_name=x', 'GET', 404],
+    ['/purge', 'GET', 405], ['/events', 'POST', 405], ['/', 'POST', 405], ['/sign_in?peer_name=x', 'GET', 404],
   ]) {
     const [found, line] = await ask(path, method);
     assert.equal(found, status, path);
@@ -141,7 +141,7 @@ test('the operator asks for peers, one peer, and removes', async (t) => {
   assert.deepEqual(await ids(''), [id]);
 });
 
-test('with a token the API refuses requests without it, and always those of pages', async (t) => {
+test('with a token the API refuses requests without it, and always those of other pages', async (t) => {
   const server = await startServer(t, {...OPERATED, WEBRTC_ADMIN_TOKEN: 'secret word'});
   const ask = async (headers, path = '/peers', method = 'GET') => {
     const answer = await fetch(`${server.operator}${path}`, {headers, method});
@@ -158,7 +158,8 @@ test('with a token the API refuses requests without it, and always those of page
     assert.notEqual(await ask(right, path, method), 401);
   }
   assert.equal(await ask({Authorization: 'bearer secret word'}), 200);
-  assert.equal(await ask({...right, Origin: server.operator}), 403);
+  assert.equal(await ask({...right, Origin: server.operator}), 200);
+  assert.equal(await ask({...right, Origin: server.http}), 403);
   assert.equal(await askAs(server, 'Host: example.org', 'Authorization: Bearer secret word'), 200);
 });
 
@@ -172,7 +173,7 @@ async function askAs(server, ...headers) {
   return Number(/^HTTP\/1\.1 (\d+)/.exec(text)[1]);
 }
 
-test('without a token no page can ask, whatever name it gives the loopback', async (t) => {
+test('without a token no other page can ask, whatever name it gives the loopback', async (t) => {
   const server = await startServer(t, OPERATED);
   for (const host of ['localhost', 'LOCALHOST:3001', '127.0.0.1:3001', '127.1.2.3', '[::1]:3001']) {
     assert.equal(await askAs(server, `Host: ${host}`), 200, host);
@@ -182,10 +183,13 @@ test('without a token no page can ask, whatever name it gives the loopback', asy
   }
   // That is no host.
   assert.equal(await askAs(server, 'Host: x@y'), 400);
-  assert.equal(await askAs(server, 'Host: localhost', 'Sec-Fetch-Site: none'), 200);
-  for (const site of ['same-origin', 'cross-site']) {
-    assert.equal(await askAs(server, 'Host: localhost', `Sec-Fetch-Site: ${site}`), 403, site);
+  for (const [site, status] of [['none', 200], ['same-origin', 200], ['same-site', 403], ['cross-site', 403]]) {
+    assert.equal(await askAs(server, 'Host: localhost', `Sec-Fetch-Site: ${site}`), status, site);
   }
+  for (const [origin, status] of [['http://localhost:3001', 200], ['http://localhost:3000', 403], ['null', 403], ['https://example.org', 403]]) {
+    assert.equal(await askAs(server, 'Host: localhost:3001', `Origin: ${origin}`), status, origin);
+  }
+  assert.equal(await askAs(server, 'Host: localhost:3001', 'Origin: http://localhost:3001', 'Sec-Fetch-Site: cross-site'), 403);
 });
 
 test('a subscriber that never reads costs no memory', ofOneProcess, async (t) => {

@@ -17,14 +17,9 @@ use super::kit::{RequestError, asset::Asset, only, reply::reply};
 
 static HTML: Asset = Asset::new("text/html; charset=utf-8", include_str!("page.html"));
 
-/// What the page loads.
-static FILES: [(&str, Asset); 2] = [
-    (
-        "/page.css",
-        Asset::new("text/css; charset=utf-8", include_str!("page.css")),
-    ),
-    ("/page.js", Asset::script(include_str!("page.js"))),
-];
+/// Also that of the operator's page.
+pub(crate) static STYLE: Asset = Asset::new("text/css; charset=utf-8", include_str!("page.css"));
+static SCRIPT: Asset = Asset::script(include_str!("page.js"));
 
 /// Nothing but what this server itself has, and no script or style within the page. (A page of
 /// another origin must not show it in a frame, and get the camera by its name.)
@@ -34,9 +29,11 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 /// The routes of what the page loads.
 pub(crate) fn routes() -> Router {
-    FILES.iter().fold(Router::new(), |router, (path, asset)| {
-        router.route(path, any(async move |request| serve(&request, asset)))
-    })
+    [("/page.css", &STYLE), ("/page.js", &SCRIPT)]
+        .into_iter()
+        .fold(Router::new(), |router, (path, asset)| {
+            router.route(path, any(async move |request| serve(&request, asset)))
+        })
 }
 
 /// Shows the page at the root of the server, or of a room, to a browser that wants to show
