@@ -1,7 +1,7 @@
 # One static binary in an otherwise empty image.
 FROM rust:1-slim AS build
 WORKDIR /build
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock openapi.yml ./
 COPY src src
 # A static glibc, for musl's allocator is slow. The target is named because
 # only then the flag leaves build scripts and macros alone.

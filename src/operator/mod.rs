@@ -61,6 +61,9 @@ use crate::{
 /// more, and the server notices when a subscriber is gone.
 const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 
+/// As an answer to a wrong path names them.
+const PATHS: &str = "/peers, /rooms, /purge, /events and /metrics, and / for browsers";
+
 #[derive(Clone)]
 struct Operator {
     peer_list: TimeoutPeerList,
@@ -102,7 +105,7 @@ pub fn operator_router(
             "/metrics",
             any(move |request| show(metrics.clone(), request)),
         )
-        .fallback(async || RequestError::NotFound)
+        .fallback(async || RequestError::NotFound(PATHS.into()))
         .layer(ValidateRequestHeaderLayer::custom(guard))
         .with_state(operator)
         .merge(page::routes())

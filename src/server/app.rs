@@ -1,11 +1,13 @@
 //! The doors that are open, and their routes.
 
-use axum::{Router, middleware::from_fn, routing::any};
+use std::sync::Arc;
+
+use axum::{Router, extract::Request, middleware::from_fn, routing::any};
 #[cfg(feature = "socketio")]
 use secrecy::SecretString;
 use tower::util::option_layer;
 
-use super::health;
+use super::{description, health};
 #[cfg(feature = "ice")]
 use crate::doors::ice_servers;
 #[cfg(feature = "socketio")]
@@ -52,6 +54,18 @@ impl Door {
     }
 }
 
+impl Door {
+    /// Where its clients go, as an answer to a wrong path tells it.
+    fn paths(self) -> &'static str {
+        match self {
+            Self::Http => "/sign_in, /wait, /message, /heartbeat and /sign_out (long poll)",
+            Self::WebSocket => "/ws (WebSocket)",
+            #[cfg(feature = "socketio")]
+            Self::SocketIo => "/socket.io/ (Socket.IO)",
+        }
+    }
+}
+
 /// How the binary serves. By default all doors are open.
 #[derive(Clone, Debug)]
 pub struct AppOpts {
@@ -78,8 +92,8 @@ impl Default for AppOpts {
     }
 }
 
-/// Everything that the binary serves: the open doors, the page, `/ice-servers` and `/healthz`; other
-/// paths get a plain 404.
+/// Everything that the binary serves: the open doors, the page, `/ice-servers`, `/healthz` and
+/// `/openapi.yml`; other paths get a 404 that names those that there are.
 pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     let cors = opts.signal.enable_cors.clone();
     let health = health::routes(peer_list.clone());
@@ -90,6 +104,14 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     let with_page = |routes: Router| match has_page {
         true => routes.layer(from_fn(page::show)),
         false => routes,
+    };
+    let not_found = {
+        let paths: Vec<&str> = opts.doors.iter().map(|door| door.paths()).collect();
+        let paths: Arc<str> = format!("{}; /openapi.yml has all", paths.join("; ")).into();
+        move |request: Request| {
+            let error = not_found(&request, &paths);
+            async { error }
+        }
     };
     let has_root = opts.doors.contains(&Door::WebSocket);
     let mut room_roots = Router::new();
@@ -121,7 +143,7 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
     if has_page {
         app = app.merge(page::routes());
         if !has_root {
-            let root = with_page(Router::new().route("/", any(not_found)));
+            let root = with_page(Router::new().route("/", any(not_found.clone())));
             room_roots = rooms.with_slash(root.clone());
             app = app.merge(root);
         }
@@ -130,6 +152,7 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
         .with(app)
         .merge(room_roots)
         .merge(health)
+        .merge(description::routes())
         .fallback(not_found)
         .layer(option_layer(cors_layer(&cors)));
     #[cfg(feature = "socketio")]

@@ -1,6 +1,7 @@
 //! The server: its listeners and connections, and the operator's part.
 
 mod app;
+mod description;
 mod health;
 #[cfg(feature = "tls")]
 mod health_tls;

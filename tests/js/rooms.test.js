@@ -174,7 +174,9 @@ test('what is no name of a room is a 404 that says what is one', async (t) => {
     }
   }
   for (const path of ['/rooms', '/rooms/a/b/sign_in?peer_name=a', '/rooms/a/rooms/b/sign_in?peer_name=a', '/rooms/a/healthz']) {
-    assert.deepEqual(await ask(server, path), [404, 'this path does not exist\n'], path);
+    const [status, text] = await ask(server, path);
+    assert.equal(status, 404, path);
+    assert.match(text, /^this path does not exist: there are \/sign_in, .*; \/ws \(WebSocket\); .*; \/openapi.yml has all\n$/, path);
   }
   for (const path of ['/rooms/a', '/rooms/a/', '/rooms/a/ws']) {
     assert.match((await ask(server, path))[1], /^this path takes only WebSockets/, path);

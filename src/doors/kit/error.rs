@@ -1,5 +1,7 @@
 //! The reasons for which a request can be refused, and the status and text of each.
 
+use std::sync::Arc;
+
 use axum::{
     extract::Request,
     http::{
@@ -83,7 +85,8 @@ pub(crate) enum RequestError {
     BrokenBody,
     /// The path takes only these methods.
     MethodNotAllowed(&'static [Method]),
-    NotFound,
+    /// It names the paths that there are.
+    NotFound(Arc<str>),
     /// The path is for upgrades only.
     OnlyWebSockets,
     /// The client speaks another version of the WebSocket protocol.
@@ -117,7 +120,7 @@ impl RequestError {
             | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::NotSignedIn(_)
-            | Self::NotFound
+            | Self::NotFound(_)
             | Self::BadRoomName
             | Self::NoSuchRoom
             | Self::OnlyWebSockets => StatusCode::NOT_FOUND,
@@ -228,7 +231,7 @@ impl RequestError {
             Self::MethodNotAllowed(allowed) => {
                 format!("this path takes only {}", names(allowed, " or "))
             }
-            Self::NotFound => "this path does not exist".into(),
+            Self::NotFound(paths) => format!("this path does not exist: there are {paths}"),
             Self::OnlyWebSockets => {
                 "this path takes only WebSockets: connect with ws: or wss:".into()
             }

@@ -108,13 +108,13 @@ fn name_in(request: &Request) -> Result<RoomName, RequestError> {
     name.parse().map_err(|_| RequestError::BadRoomName)
 }
 
-/// The answer to a path that does not exist.
-pub(crate) async fn not_found(request: Request) -> RequestError {
+/// The answer to a path that does not exist. `paths`: those that there are.
+pub(crate) fn not_found(request: &Request, paths: &Arc<str>) -> RequestError {
     let below = request.uri().path().strip_prefix(ROOMS);
     let name = below.and_then(|below| below.split('/').next());
     match name.map(str::parse::<RoomName>) {
         Some(Err(_)) => RequestError::BadRoomName,
-        _ => RequestError::NotFound,
+        _ => RequestError::NotFound(paths.clone()),
     }
 }
 
