@@ -3,6 +3,7 @@ FROM rust:1-slim AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock openapi.yml ./
 COPY src src
+COPY packages/client packages/client
 # A static glibc, for musl's allocator is slow. The target is named because
 # only then the flag leaves build scripts and macros alone.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \

@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 REQUIREMENTS := tests/python/requirements.txt
 
 # Suites that take minutes: of faults, and of browsers. `make test` leaves them out.
-LONG_JS := cluster examples front page rtc redis-away redis-loss redis-once redis-start redis-cluster sentinel
+LONG_JS := cluster examples front package page rtc redis-away redis-loss redis-once redis-start redis-cluster sentinel
 QUICK_JS := access across check client http ice limits metrics presence proxies readme reliable rooms shards socketio tls webhook websocket
 
 # The tests that also hold for a server of two nodes.

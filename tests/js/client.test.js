@@ -10,7 +10,7 @@ import {WebSocketServer} from 'ws';
 
 import {atEnd, Inbox, cuttableWire, cuttingWire, PageWebSocket, pollingPeer, randomFrom, startServer, until, ofOneProcess} from './support.js';
 
-const CLIENT = fileURLToPath(new URL('../../src/doors/http/client.js', import.meta.url));
+const CLIENT = fileURLToPath(new URL('../../packages/client/client.js', import.meta.url));
 const {SignalingClient, SignalingError} = await import(CLIENT);
 // Node has WebSockets from version 22 on.
 globalThis.WebSocket ??= PageWebSocket;

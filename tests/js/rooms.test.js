@@ -13,7 +13,7 @@ import {
   webSocketPeer,
 } from './support.js';
 
-const CLIENT = fileURLToPath(new URL('../../src/doors/http/client.js', import.meta.url));
+const CLIENT = fileURLToPath(new URL('../../packages/client/client.js', import.meta.url));
 const {SignalingClient} = await import(CLIENT);
 const OPERATED = {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'};
 
