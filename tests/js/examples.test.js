@@ -1,12 +1,14 @@
 // The examples, as they stand in examples/.
 
 import assert from 'node:assert/strict';
+import {spawn} from 'node:child_process';
 import {once} from 'node:events';
 import {readFile} from 'node:fs/promises';
 import http from 'node:http';
 import {test} from 'node:test';
+import {fileURLToPath} from 'node:url';
 
-import {atEnd, nodeOf, startBrowser, startServer} from './support.js';
+import {atEnd, nodeOf, startBrowser, startServer, talksToPages} from './support.js';
 
 /** Serves examples/ from an origin of its own, as an application would be. */
 async function startApplication(t) {
@@ -50,4 +52,11 @@ test('two tabs talk, see each other, and talk again after a reload', async (t) =
   await say(b, a, 'I am back');
   await say(a, b, 'welcome');
   assert.deepEqual([...a.errors, ...b.errors], []);
+});
+
+test('the example for Python talks to pages', async (t) => {
+  const [server, browser] = await Promise.all([startServer(t), startBrowser(t, '--allow-loopback-in-peer-connection')]);
+  const [python, example] = ['.venv/bin/python', 'examples/aiortc_peer.py'].map((file) => fileURLToPath(new URL(`../../${file}`, import.meta.url)));
+  const child = spawn(python, [example, nodeOf(server.http), 'echo'], {stdio: ['ignore', 'pipe', 'inherit']});
+  await talksToPages(t, server, child, browser);
 });

@@ -6,14 +6,13 @@ import {once} from 'node:events';
 import {cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import path from 'node:path';
-import {createInterface} from 'node:readline';
 import {after, before, test} from 'node:test';
 import {fileURLToPath} from 'node:url';
 import {promisify} from 'node:util';
 
 import {build} from 'esbuild';
 
-import {atEnd, Inbox, killAtEnd, startBrowser, startServer, until} from './support.js';
+import {atEnd, startBrowser, startServer, talksToPages, until} from './support.js';
 
 const run = promisify(execFile);
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -102,30 +101,7 @@ test('the example for Node talks to a page', async (t) => {
   }
   await cp(path.join(ROOT, 'examples/node.mjs'), path.join(folder, 'node.mjs'));
   const child = spawn(process.execPath, ['node.mjs', server.http, 'echo'], {cwd: folder, stdio: ['ignore', 'pipe', 'inherit']});
-  killAtEnd(t, child);
-  const lines = new Inbox();
-  createInterface({input: child.stdout}).on('line', (line) => lines.put(line));
-  assert.match(await lines.next(), /^signed in as echo, peer \d+$/);
-
-  const page = await browser.newPage();
-  await page.goto(`${server.http}/healthz`);
-  const talk = () => page.evaluate(async () => {
-    const {SignalingClient} = await import('/client.js');
-    const {PeerConnections} = await import('/rtc.js');
-    const signaling = new SignalingClient(location.origin, {name: 'alice'});
-    const connections = new PeerConnections(signaling);
-    await signaling.connect();
-    const {id} = signaling.peers.find(({name}) => name === 'echo');
-    const channel = (await connections.connectTo(id)).createDataChannel('chat');
-    const heard = new Promise((resolve) => { channel.onmessage = ({data}) => resolve(data); });
-    channel.onopen = () => channel.send('hello');
-    return heard;
-  });
-  assert.equal(await talk(), 'echo: hello');
-  assert.match(await lines.next(), /^peer \d+ connects$/);
-  // A page that was loaded again is talked to as well.
-  await page.reload();
-  assert.equal(await talk(), 'echo: hello');
+  await talksToPages(t, server, child, browser);
   child.kill('SIGTERM');
   await once(child, 'exit');
   await until(async () => !(await (await fetch(`${server.http}/connections`)).text()).includes('echo'));

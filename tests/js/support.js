@@ -228,6 +228,32 @@ export class Inbox {
   }
 }
 
+/** Ready when an example that calls itself `echo` has talked to a page, and to that page when it was loaded again. */
+export async function talksToPages(t, server, child, browser) {
+  killAtEnd(t, child);
+  const lines = new Inbox();
+  createInterface({input: child.stdout}).on('line', (line) => lines.put(line));
+  assert.match(await lines.next(), /^signed in as echo, peer \d+$/);
+  const page = await browser.newPage();
+  await page.goto(`${nodeOf(server.http)}/healthz`);
+  for (let load = 0; load < 2; load += 1) {
+    const heard = await page.evaluate(async () => {
+      const {SignalingClient} = await import('/client.js');
+      const {PeerConnections} = await import('/rtc.js');
+      const signaling = new SignalingClient(location.origin, {name: 'alice'});
+      const connections = new PeerConnections(signaling);
+      await signaling.connect();
+      const {id} = signaling.peers.find(({name}) => name === 'echo');
+      const channel = (await connections.connectTo(id)).createDataChannel('chat');
+      channel.onopen = () => channel.send('hello');
+      return new Promise((resolve) => { channel.onmessage = ({data}) => resolve(data); });
+    });
+    assert.equal(heard, 'echo: hello');
+    await page.reload();
+  }
+  assert.match(await lines.next(), /^peer \d+ connects$/);
+}
+
 /** A WebSocket as pages have it, which tells of no errors. */
 export class PageWebSocket extends WebSocket {
   constructor(url) {

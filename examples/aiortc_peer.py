@@ -1,0 +1,143 @@
+"""A peer in Python to which pages can talk: it sends back whatever it hears.
+
+    pip install aiohttp aiortc
+    python aiortc_peer.py http://localhost:3000 echo
+
+Then open http://localhost:3000, join, and talk to "echo". It speaks the WebSocket with
+acknowledgements (docs/protocols.md): a lost connection loses no message. On top of that it speaks
+the messages of rtc.js, which are `{"rtc": {"session", "to", ..}}` with `description`,
+`candidate` or `closed`.
+"""
+
+import asyncio
+import json
+import secrets
+import sys
+
+import aiohttp
+from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc.sdp import candidate_from_sdp
+
+UNKNOWN_PEER = 4004  # the code with which the server closes the socket of a peer that it has removed
+PAUSE = 1  # seconds before the next attempt to reach the server
+
+
+class Signaling:
+    """A client of the server: messages arrive once and in order."""
+
+    def __init__(self, url, name):
+        self.url, self.name = url, name
+        self.heard = asyncio.Queue()  # (from, data)
+        self.unsent = {}  # the messages that the server does not have yet, by their numbers
+        self.socket = None
+        self.forget()
+
+    def forget(self):
+        """Begins as another peer."""
+        self.id = self.token = None
+        self.processed = self.last = 0
+        self.unsent.clear()
+
+    async def send(self, to, data):
+        self.last += 1
+        message = {"type": "message", "seq": self.last, "to": to, "data": json.dumps(data)}
+        self.unsent[self.last] = message
+        # One after the other: the next one goes when this one is answered.
+        if len(self.unsent) == 1:
+            await self.send_next()
+
+    async def send_next(self):
+        if self.unsent and self.socket and not self.socket.closed:
+            await self.socket.send_json(next(iter(self.unsent.values())))
+
+    async def run(self):
+        """Stays connected until it is cancelled."""
+        async with aiohttp.ClientSession() as http:
+            while True:
+                query = {"peer_name": self.name, "ack": str(self.processed)}
+                if self.id:
+                    query |= {"peer_id": self.id, "peer_token": self.token}
+                try:
+                    async with http.ws_connect(f"{self.url}/ws", params=query) as self.socket:
+                        async for frame in self.socket:
+                            await self.hear(json.loads(frame.data))
+                        if self.socket.close_code == UNKNOWN_PEER:
+                            self.forget()
+                except (aiohttp.ClientError, OSError) as error:
+                    print(f"the server cannot be reached: {error}", file=sys.stderr)
+                await asyncio.sleep(PAUSE)
+
+    async def hear(self, frame):
+        kind = frame["type"]
+        if kind == "id":
+            self.id, self.token = frame["peerId"], frame["peerToken"]
+            print(f"signed in as {self.name}, peer {self.id}", flush=True)
+            await self.send_next()
+        elif kind == "message":
+            if frame["seq"] > self.processed:
+                self.processed = frame["seq"]
+                self.heard.put_nowait((frame["from"], frame["data"]))
+            await self.socket.send_json({"type": "ack", "seq": self.processed})
+        elif kind in ("sent", "refused"):
+            # One that is refused is for a peer that has left.
+            self.unsent.pop(frame.get("seq"), None)
+            await self.send_next()
+
+
+class Connection:
+    """The WebRTC connection to one page, which makes the offers."""
+
+    def __init__(self, signaling, peer, theirs):
+        self.signaling, self.peer, self.theirs = signaling, peer, theirs
+        self.session = secrets.token_hex(8)
+        self.webrtc = RTCPeerConnection()
+        self.webrtc.on("datachannel", self.opened)
+
+    def opened(self, channel):
+        channel.on("message", lambda text: channel.send(f"{self.signaling.name}: {text}"))
+
+    async def hear(self, description=None, candidate=None, **_):
+        if description:
+            await self.webrtc.setRemoteDescription(RTCSessionDescription(description["sdp"], description["type"]))
+            await self.webrtc.setLocalDescription(await self.webrtc.createAnswer())
+            # aiortc has all its candidates in the description.
+            answer = {"type": self.webrtc.localDescription.type, "sdp": self.webrtc.localDescription.sdp}
+            rtc = {"session": self.session, "to": self.theirs, "description": answer}
+            await self.signaling.send(self.peer, {"rtc": rtc})
+        elif candidate and candidate["candidate"]:
+            parsed = candidate_from_sdp(candidate["candidate"].removeprefix("candidate:"))
+            parsed.sdpMid, parsed.sdpMLineIndex = candidate["sdpMid"], candidate["sdpMLineIndex"]
+            await self.webrtc.addIceCandidate(parsed)
+
+
+async def main(url="http://localhost:3000", name="echo"):
+    signaling = Signaling(url, name)
+    running = asyncio.create_task(signaling.run())
+    connections = {}
+    while not running.done():
+        peer, data = await signaling.heard.get()
+        try:
+            rtc = json.loads(data)["rtc"]
+            known = connections.get(peer)
+            is_known = known is not None and known.theirs == rtc["session"]
+            if not is_known and (rtc.get("description") or {}).get("type") == "offer":
+                # Perhaps a page that was loaded again: its earlier connection is gone.
+                if known:
+                    await known.webrtc.close()
+                known = connections[peer] = Connection(signaling, peer, rtc["session"])
+                print(f"peer {peer} connects", flush=True)
+            elif not is_known:
+                continue
+            if rtc.get("closed"):
+                await connections.pop(peer).webrtc.close()
+            else:
+                await known.hear(**rtc)
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"peer {peer} sent what is no message of rtc.js: {error!r}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(*sys.argv[1:]))
+    except KeyboardInterrupt:
+        pass
