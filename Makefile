@@ -74,7 +74,8 @@ docker-check:
 # What the tests need besides the Rust toolchain.
 install: .venv/installed tests/js/node_modules
 	@tests/install-programs nginx:nginx-light haproxy:haproxy caddy:caddy curl:curl chromium:chromium \
-		redis-server:redis-server redis-cli:redis-tools faketime:faketime openssl:openssl turnserver:coturn systemd-analyze:systemd promtool:prometheus
+		redis-server:redis-server redis-cli:redis-tools faketime:faketime openssl:openssl turnserver:coturn systemd-analyze:systemd promtool:prometheus \
+		"mcs:mono-mcs libmono-system-net-http4.0-cil" mono:mono-runtime
 
 .venv/installed: $(REQUIREMENTS)
 	@python3 -c 'import ensurepip' || tests/install-programs python3-venv:python3-venv

@@ -1,14 +1,22 @@
 // The examples, as they stand in examples/.
 
 import assert from 'node:assert/strict';
-import {spawn} from 'node:child_process';
+import {execFile, spawn} from 'node:child_process';
 import {once} from 'node:events';
-import {readFile} from 'node:fs/promises';
+import {mkdtemp, readFile, rm} from 'node:fs/promises';
 import http from 'node:http';
+import {tmpdir} from 'node:os';
+import path from 'node:path';
+import {createInterface} from 'node:readline';
 import {test} from 'node:test';
 import {fileURLToPath} from 'node:url';
+import {promisify} from 'node:util';
 
-import {atEnd, nodeOf, startBrowser, startServer, talksToPages} from './support.js';
+import {
+  atEnd, cuttableWire, Inbox, killAtEnd, nodeOf, pollingPeer, startBrowser, startServer, talksToPages, until,
+} from './support.js';
+
+const fileOf = (name) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
 
 /** Serves examples/ from an origin of its own, as an application would be. */
 async function startApplication(t) {
@@ -56,7 +64,39 @@ test('two tabs talk, see each other, and talk again after a reload', async (t) =
 
 test('the example for Python talks to pages', async (t) => {
   const [server, browser] = await Promise.all([startServer(t), startBrowser(t, '--allow-loopback-in-peer-connection')]);
-  const [python, example] = ['.venv/bin/python', 'examples/aiortc_peer.py'].map((file) => fileURLToPath(new URL(`../../${file}`, import.meta.url)));
-  const child = spawn(python, [example, nodeOf(server.http), 'echo'], {stdio: ['ignore', 'pipe', 'inherit']});
+  const child = spawn(fileOf('.venv/bin/python'), [fileOf('examples/aiortc_peer.py'), nodeOf(server.http), 'echo'], {stdio: ['ignore', 'pipe', 'inherit']});
   await talksToPages(t, server, child, browser);
+});
+
+test('the client in C# loses no message, whatever is cut, and signs out', async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'mono-'));
+  atEnd(t, () => rm(folder, {recursive: true, force: true}));
+  const program = path.join(folder, 'echo.exe');
+  const sources = ['tests/js/EchoProgram.cs', 'examples/Signaling.cs'].map(fileOf);
+  await promisify(execFile)('mcs', ['-nologo', '-warnaserror', '-r:System.Net.Http.dll', `-out:${program}`, ...sources]);
+  const server = await startServer(t);
+  const wire = await cuttableWire(t, server);
+  const child = spawn('mono', [program, wire.http, 'unity'], {stdio: ['pipe', 'pipe', 'inherit']});
+  killAtEnd(t, child);
+  const lines = new Inbox();
+  createInterface({input: child.stdout}).on('line', (line) => lines.put(line));
+  const [, id] = /^signed in (\d+)$/.exec(await lines.next());
+  assert.equal(await lines.next(), 'peers ');
+  const bob = await pollingPeer(server, 'bob, the second');
+  assert.equal(await lines.next(), 'peers bob_ the second');
+  const numbers = [...Array(40).keys()];
+  const heard = (async () => {
+    const texts = [];
+    while (texts.length < numbers.length) texts.push((await bob.message()).text);
+    return texts;
+  })();
+  for (const number of numbers) {
+    await bob.send(id, `Nr. ${number} é🦀`);
+    if (number % 10 === 5) wire.cut();
+  }
+  // Each came, in order, and was answered once.
+  assert.deepEqual(await heard, numbers.map((number) => `echo Nr. ${number} é🦀`));
+  child.stdin.end();
+  do assert.notEqual(child.exitCode, 1); while (await lines.next() !== 'signed out');
+  await until(async () => !(await (await fetch(`${server.http}/connections`)).text()).includes('unity'));
 });

@@ -1,0 +1,282 @@
+// A client of the signaling server in one file, for Unity and .NET (from .NET Standard 2.0 on), without
+// packages. It signs in, polls with acknowledgements, and comes back after a lost network as the
+// same peer: each message arrives once and in order, and each that is sent is delivered once.
+//
+//     var signaling = new Signaling("http://localhost:3000", "player-1");
+//     signaling.PeersChanged += peers => { /* who is here: choose whom to offer a connection */ };
+//     signaling.MessageReceived += (from, text) => { /* an offer, an answer or a candidate */ };
+//     signaling.Lost += cause => { /* it goes on trying by itself */ };
+//     var running = signaling.Run(cancellation.Token);  // in Unity: from Start()
+//     await signaling.Send(peer.Id, "{\"type\":\"offer\",..}");
+//     cancellation.Cancel();                            // signs out
+//
+// The events come on the thread that has called Run, if it has a SynchronizationContext, as
+// Unity's main thread has. The requests are described in openapi.yml and docs/clients.md.
+
+using System;
+using System.Collections.Generic;
+using System.Linq;
+using System.Net.Http;
+using System.Text;
+using System.Threading;
+using System.Threading.Tasks;
+
+/// <summary>Another peer in the list.</summary>
+public sealed class SignalingPeer
+{
+    public int Id;
+    public string Name;
+    /// <summary>Whether it is reachable at this moment.</summary>
+    public bool Connected;
+}
+
+/// <summary>The server refuses, and would refuse again.</summary>
+public sealed class SignalingException : Exception
+{
+    /// <summary>The HTTP status: 404, for example, if the receiver is not signed in.</summary>
+    public readonly int Status;
+
+    public SignalingException(int status, string message) : base(message)
+    {
+        Status = status;
+    }
+}
+
+public sealed class Signaling
+{
+    /// <summary>The other peers, after each change.</summary>
+    public event Action<IReadOnlyList<SignalingPeer>> PeersChanged = delegate { };
+    /// <summary>A message: the id of its sender, and its text.</summary>
+    public event Action<int, string> MessageReceived = delegate { };
+    /// <summary>Signed in as this peer; again with another id if the server had removed the peer.</summary>
+    public event Action<int> SignedIn = delegate { };
+    /// <summary>The server cannot be reached; the client goes on trying.</summary>
+    public event Action<Exception> Lost = delegate { };
+
+    /// <summary>The id of this peer; 0 while it has none.</summary>
+    public int Id { get { return session == null ? 0 : session.Id; } }
+
+    /// <summary>How long a wait lasts, and how much longer its answer may take.</summary>
+    private static readonly TimeSpan WaitLength = TimeSpan.FromSeconds(25);
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(15);
+    /// <summary>For how long a message is sent again to a peer whose mailbox is full.</summary>
+    private static readonly TimeSpan FullPatience = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan LongestPause = TimeSpan.FromSeconds(10);
+
+    private sealed class Session
+    {
+        public int Id;
+        public string Token;
+        /// <summary>The number of the last message that was received, and of the last that was sent.</summary>
+        public long Received, Sent;
+    }
+
+    private struct Answer
+    {
+        public int Status;
+        public string Text, Pragma, Token, Sequence, Error;
+    }
+
+    // Waits and messages have connections of their own: a wait holds one.
+    private readonly HttpClient http = new HttpClient { Timeout = Timeout.InfiniteTimeSpan };
+    private readonly SemaphoreSlim sending = new SemaphoreSlim(1);
+    private readonly string url, name, accessToken;
+    private volatile Session session;
+
+    /// <param name="url">The URL of the server, or of a room: http://HOST/rooms/NAME.</param>
+    /// <param name="name">The name in the list.</param>
+    /// <param name="accessToken">The access token, if the server wants one.</param>
+    public Signaling(string url, string name, string accessToken = null)
+    {
+        this.url = url.TrimEnd('/');
+        this.name = name;
+        this.accessToken = accessToken;
+    }
+
+    /// <summary>
+    /// Signs in and receives until it is cancelled, then signs out. Throws a SignalingException if the
+    /// server does not let this client in.
+    /// </summary>
+    public async Task Run(CancellationToken cancellation)
+    {
+        var tries = 0;
+        while (!cancellation.IsCancellationRequested)
+        {
+            try
+            {
+                if (session == null) await SignIn(cancellation);
+                await Wait(session, cancellation);
+                tries = 0;
+            }
+            catch (SignalingException error) when (error.Status == 403 || error.Status == 404)
+            {
+                // The first is about the sign-in; the other says that the server has removed the peer.
+                if (session == null) throw;
+                session = null;
+            }
+            catch (SignalingException error) when (error.Status < 500 && error.Status != 429)
+            {
+                throw;
+            }
+            catch (Exception error) when (!cancellation.IsCancellationRequested)
+            {
+                // One cut connection is not worth telling.
+                if (tries > 0) Lost(error);
+                await Pause(tries++, cancellation);
+            }
+            catch (OperationCanceledException)
+            {
+                break;
+            }
+        }
+        var last = session;
+        session = null;
+        if (last != null) await SignOut(last);
+    }
+
+    /// <summary>
+    /// Sends a message; returns when the server has it. Throws a SignalingException if it is refused, and an
+    /// InvalidOperationException if this client is not signed in (any more).
+    /// </summary>
+    public async Task Send(int to, string text)
+    {
+        var since = DateTime.UtcNow;
+        // One after the other, because the messages are numbered.
+        await sending.WaitAsync();
+        try
+        {
+            var mine = session;
+            if (mine == null) throw new InvalidOperationException("not signed in");
+            var number = ++mine.Sent;
+            for (var tries = 0; ; tries++)
+            {
+                if (mine != session) throw new InvalidOperationException("the peer was removed");
+                try
+                {
+                    var path = "message?peer_id=" + mine.Id + "&to=" + to + "&seq=" + number;
+                    var answer = await Ask(HttpMethod.Post, path, mine.Token, text, Patience, CancellationToken.None);
+                    if (answer.Status == 200) return;
+                    var isFull = answer.Error == "mailbox_full";
+                    if (isFull && DateTime.UtcNow - since > FullPatience) throw Refused(answer);
+                    // What was refused gets another number: any other error may hide that it was accepted.
+                    if (isFull) number = ++mine.Sent;
+                    else if (answer.Status < 500 && answer.Status != 408 && answer.Status != 429) throw Refused(answer);
+                }
+                catch (Exception error) when (error is HttpRequestException || error is OperationCanceledException)
+                {
+                    // It is sent again with its number: the server delivers it once.
+                }
+                await Pause(tries, CancellationToken.None);
+            }
+        }
+        finally
+        {
+            sending.Release();
+        }
+    }
+
+    private async Task SignIn(CancellationToken cancellation)
+    {
+        var path = "sign_in?resume=true&peer_name=" + Uri.EscapeDataString(name);
+        var answer = await Ask(HttpMethod.Get, path, null, null, Patience, cancellation);
+        if (answer.Status != 200) throw Refused(answer);
+        int id;
+        if (!int.TryParse(answer.Pragma, out id)) throw new SignalingException(404, "there is no signaling server at " + url);
+        session = new Session { Id = id, Token = answer.Token };
+        SignedIn(id);
+        TellPeers(answer.Text);
+    }
+
+    private async Task Wait(Session mine, CancellationToken cancellation)
+    {
+        var path = "wait?peer_id=" + mine.Id + "&ack=" + mine.Received + "&limit=" + (long)WaitLength.TotalMilliseconds;
+        var answer = await Ask(HttpMethod.Get, path, mine.Token, null, WaitLength + Patience, cancellation);
+        if (answer.Status != 200) throw Refused(answer);
+        long number;
+        if (!long.TryParse(answer.Sequence, out number))
+        {
+            TellPeers(answer.Text);
+        }
+        else if (number > mine.Received)
+        {
+            // A lower number is a repeat, whose acknowledgement was lost.
+            mine.Received = number;
+            MessageReceived(int.Parse(answer.Pragma), answer.Text);
+        }
+    }
+
+    private async Task SignOut(Session last)
+    {
+        try
+        {
+            await Ask(HttpMethod.Post, "sign_out?peer_id=" + last.Id, last.Token, "", Patience, CancellationToken.None);
+        }
+        catch (Exception error) when (error is HttpRequestException || error is OperationCanceledException)
+        {
+            // The peer times out.
+        }
+    }
+
+    /// <summary>The list has a line NAME,ID,STATUS for each peer.</summary>
+    private void TellPeers(string list)
+    {
+        var peers = new List<SignalingPeer>();
+        foreach (var line in list.Split(new[] { '\n' }, StringSplitOptions.RemoveEmptyEntries))
+        {
+            var parts = line.Split(',');
+            int id;
+            if (parts.Length != 3 || !int.TryParse(parts[1], out id) || id == Id) continue;
+            peers.Add(new SignalingPeer { Name = parts[0], Id = id, Connected = parts[2] == "1" });
+        }
+        PeersChanged(peers);
+    }
+
+    private async Task<Answer> Ask(
+        HttpMethod method, string path, string token, string body, TimeSpan patience, CancellationToken cancellation)
+    {
+        using (var giveUp = CancellationTokenSource.CreateLinkedTokenSource(cancellation))
+        using (var request = new HttpRequestMessage(method, url + "/" + path))
+        {
+            giveUp.CancelAfter(patience);
+            if (token != null) request.Headers.Add("X-Peer-Token", token);
+            else if (accessToken != null) request.Headers.Add("Authorization", "Bearer " + accessToken);
+            if (body != null) request.Content = new StringContent(body, Encoding.UTF8, "text/plain");
+            using (var response = await http.SendAsync(request, giveUp.Token))
+            {
+                return new Answer
+                {
+                    Status = (int)response.StatusCode,
+                    Text = Encoding.UTF8.GetString(await response.Content.ReadAsByteArrayAsync()),
+                    Pragma = Header(response, "Pragma"),
+                    Token = Header(response, "X-Peer-Token"),
+                    Sequence = Header(response, "X-Message-Seq"),
+                    Error = Header(response, "X-Error"),
+                };
+            }
+        }
+    }
+
+    private static string Header(HttpResponseMessage response, string name)
+    {
+        IEnumerable<string> values;
+        return response.Headers.TryGetValues(name, out values) ? values.First() : null;
+    }
+
+    private static SignalingException Refused(Answer answer)
+    {
+        return new SignalingException(answer.Status, answer.Text.Trim());
+    }
+
+    private static async Task Pause(int tries, CancellationToken cancellation)
+    {
+        var pause = TimeSpan.FromMilliseconds(Math.Min(250 * Math.Pow(2, Math.Min(tries, 10)), LongestPause.TotalMilliseconds));
+        try
+        {
+            await Task.Delay(pause, cancellation);
+        }
+        catch (OperationCanceledException)
+        {
+            // The loop ends.
+        }
+    }
+}
