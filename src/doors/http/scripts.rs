@@ -16,12 +16,30 @@ use crate::doors::kit::{
 };
 
 static SCRIPTS: [(&str, Asset); 6] = [
-    ("/client.js", Asset::script(include_str!("../../../packages/client/client.js"))),
-    ("/client.d.ts", types(include_str!("../../../packages/client/client.d.ts"))),
-    ("/rtc.js", Asset::script(include_str!("../../../packages/client/rtc.js"))),
-    ("/rtc.d.ts", types(include_str!("../../../packages/client/rtc.d.ts"))),
-    ("/heartbeat.js", Asset::script(include_str!("../../../packages/client/heartbeat.js"))),
-    ("/heartbeat.d.ts", types(include_str!("../../../packages/client/heartbeat.d.ts"))),
+    (
+        "/client.js",
+        Asset::script(include_str!("../../../packages/client/client.js")),
+    ),
+    (
+        "/client.d.ts",
+        types(include_str!("../../../packages/client/client.d.ts")),
+    ),
+    (
+        "/rtc.js",
+        Asset::script(include_str!("../../../packages/client/rtc.js")),
+    ),
+    (
+        "/rtc.d.ts",
+        types(include_str!("../../../packages/client/rtc.d.ts")),
+    ),
+    (
+        "/heartbeat.js",
+        Asset::script(include_str!("../../../packages/client/heartbeat.js")),
+    ),
+    (
+        "/heartbeat.d.ts",
+        types(include_str!("../../../packages/client/heartbeat.d.ts")),
+    ),
 ];
 
 /// TypeScript has no media type.
