@@ -10,7 +10,7 @@
 //! `events=true` in the query a client is also told of the peer list and of frames that
 //! could not be delivered; other clients are not, because they take every frame for one
 //! of a peer. With `resume=true` it gets the token with which it can come back: `peer_id`
-//! and `peer_token` in the query. With `ack` in the query it speaks the form of [`numbered`].
+//! and `peer_token` in the query. With `ack` in the query it speaks a form of its own, `numbered`.
 
 use std::{borrow::Cow, str, sync::Arc};
 
