@@ -18,7 +18,7 @@ SCRIPT := src/peer_list/redis/script
 # In the order in which they are joined.
 SCRIPT_PARTS = $(shell sed -n 's|.*include_str!("script/\(.*\)").*|\1|p' $(SCRIPT)/../library.rs)
 
-.PHONY: run test test-all bench fuzz lint audit docker docker-check install
+.PHONY: run test test-all bench fuzz lint audit docker docker-check dist install
 
 run:
 	cargo run --release
@@ -70,6 +70,10 @@ docker:
 # Minutes: the image is built and run, by a Docker that runs here.
 docker-check:
 	tests/docker-check
+
+# What a release consists of, in dist/.
+dist:
+	packages/dist
 
 # What the tests need besides the Rust toolchain.
 install: .venv/installed tests/js/node_modules

@@ -164,7 +164,7 @@ test('a peer that signed out while Redis was away does not stay because Redis he
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
   await verb('add_unlisted', soon(), 'a', 'key', 'socketio', 'x', '0', '', '', '', '', 'channel');
-  const [, session] = await verb('open_socket', soon(), 'attempt', '1', '0');
+  const [, session] = await verb('open_socket', soon(), 'attempt', '1', '0', '');
   assert.deepEqual(await verb('open_here', '0'), ['0', '1', `s${session}`]);
   assert.deepEqual(await verb('not_open', '1', `s${Number(session) + 1}`), ['ok']);
   assert.equal(await redis.cli('hget', '{signal}:p:1', 'socket'), '1');

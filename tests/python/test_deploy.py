@@ -18,7 +18,7 @@ def test_the_unit_is_what_systemd_takes_and_well_hardened(tmp_path):
     unit = (DEPLOY / "systemd" / "signal-http-heartbeat.service").read_text()
     # The program has to exist for the check.
     copy = tmp_path / "signal-http-heartbeat.service"
-    copy.write_text(unit.replace("/usr/local/bin/signal-http-heartbeat", str(BINARY)))
+    copy.write_text(unit.replace("ExecStart=signal-http-heartbeat", f"ExecStart={BINARY}"))
     verified = subprocess.run(
         ["systemd-analyze", "verify", copy], capture_output=True, text=True
     )
