@@ -142,7 +142,7 @@ test('when Redis loses all, no old socket or wait takes the messages of a new pe
   for (let count = 0; count < 2; count += 1) {
     const [, id] = await verb('add_unlisted', soon(), `op${count}`, '', 'socketio', 'x', '0', '', '', '', '', 'channel');
     assert.equal(id, '1');
-    sockets.push((await verb('open_socket', soon(), 'attempt', id, '0'))[1]);
+    sockets.push((await verb('open_socket', soon(), 'attempt', id, '0', ''))[1]);
     await pause(5);
     if (count === 0) await redis.cli('flushall');
   }
@@ -186,7 +186,7 @@ test('to acknowledge never holds Redis up, whatever became of the mailbox', asyn
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
   for (const secret of ['', 'key']) await verb('add_unlisted', soon(), `op${secret}`, secret, 'socketio', 'x', '0', '', '', '', '', 'channel');
-  const [, session] = await verb('open_socket', soon(), 'attempt', '2', '1');
+  const [, session] = await verb('open_socket', soon(), 'attempt', '2', '1', '');
   const lease = `s${session}`;
   for (const op of ['one', 'two']) await verb('publish', op, '1', '', 'x'.repeat(1000), 'channel');
   assert.equal((await verb('take', '0', '2', lease, '', '0', ''))[1], '1');

@@ -196,7 +196,7 @@ test('what a client was refused because it came late is not done later', async (
   const peer = await pollingPeer(node, 'a');
   const late = String(Date.now() - 1);
   for (const [verb, ...args] of [
-    ['open_socket', 'attempt', peer.id, '0'], ['resume_peer', 'op', peer.id, 'x', '', 'http', 'l', '', '', ''],
+    ['open_socket', 'attempt', peer.id, '0', ''], ['resume_peer', 'op', peer.id, 'x', '', 'http', 'l', '', '', ''],
     ['resume_unlisted', 'op', peer.id, 'x', '', '', ''], ['add_unlisted', 'op', '', 'socketio', 'x', '0', '', '', '', ''],
     ['add_peer', 'op', 'b', 'http', 'l', 'x', '0', '0', '', '', '', ''],
     ['send', 'op', peer.id, '', peer.id, '', '0', '', '0', 'hi'],
@@ -208,7 +208,7 @@ test('a socket whose opening got no answer is closed', async (t) => {
   const {all: [node]} = await startNodes(t, redis.url, 1);
   const peer = await pollingPeer(node, 'a');
   const soon = String(Date.now() + 5000);
-  await script(redis, 'node', 'open_socket', soon, 'attempt', peer.id, '0');
+  await script(redis, 'node', 'open_socket', soon, 'attempt', peer.id, '0', '');
   await script(redis, 'node', 'drop_socket', peer.id, 'another');
   assert.equal((await node.peers()).length, 1);
   await script(redis, 'node', 'drop_socket', peer.id, 'attempt');
