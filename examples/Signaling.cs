@@ -113,8 +113,9 @@ public sealed class Signaling
                 // The first is about the sign-in; the other says that the server has removed the peer.
                 if (session == null) throw;
                 session = null;
+                await Pause(tries++, cancellation);
             }
-            catch (SignalingException error) when (error.Status < 500 && error.Status != 429)
+            catch (SignalingException error) when (error.Status < 500 && error.Status != 408 && error.Status != 429)
             {
                 throw;
             }

@@ -58,9 +58,12 @@ class Signaling:
                 if self.id:
                     query |= {"peer_id": self.id, "peer_token": self.token}
                 try:
-                    async with http.ws_connect(f"{self.url}/ws", params=query) as self.socket:
+                    # A connection that is silent for too long is dead.
+                    connecting = http.ws_connect(f"{self.url}/ws", params=query, heartbeat=20)
+                    async with connecting as self.socket:
                         async for frame in self.socket:
-                            await self.hear(json.loads(frame.data))
+                            if frame.type == aiohttp.WSMsgType.TEXT:
+                                await self.hear(json.loads(frame.data))
                         if self.socket.close_code == UNKNOWN_PEER:
                             self.forget()
                 except (aiohttp.ClientError, OSError) as error:
@@ -78,10 +81,18 @@ class Signaling:
                 self.processed = frame["seq"]
                 self.heard.put_nowait((frame["from"], frame["data"]))
             await self.socket.send_json({"type": "ack", "seq": self.processed})
-        elif kind in ("sent", "refused"):
-            # One that is refused is for a peer that has left.
-            self.unsent.pop(frame.get("seq"), None)
+        elif kind == "refused" and frame["error"] == "mailbox_full":
+            # It was not accepted: it is tried again under another number, a little later.
+            message = self.unsent.pop(frame["seq"])
+            asyncio.get_running_loop().call_later(PAUSE, lambda: asyncio.ensure_future(self.again(message)))
             await self.send_next()
+        elif kind in ("sent", "refused"):
+            # One that is refused is for a peer that has left, or cannot be sent at all.
+            self.unsent.pop(frame.get("seq", next(iter(self.unsent), None)), None)
+            await self.send_next()
+
+    async def again(self, message):
+        await self.send(message["to"], json.loads(message["data"]))
 
 
 class Connection:
@@ -132,7 +143,7 @@ async def main(url="http://localhost:3000", name="echo"):
                 await connections.pop(peer).webrtc.close()
             else:
                 await known.hear(**rtc)
-        except (ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever a peer sends, the others are served
             print(f"peer {peer} sent what is no message of rtc.js: {error!r}", file=sys.stderr)
 
 

@@ -281,8 +281,10 @@ export class SignalingClient extends EventTarget {
   send(to, data) {
     const body = typeof data === 'string' ? data : JSON.stringify(data);
     if (body === undefined) throw new TypeError('there is no message');
+    // As a POST sends it: half a surrogate pair is no text, and no JSON for the server.
+    const text = new TextDecoder('utf-8', {ignoreBOM: true}).decode(new TextEncoder().encode(body));
     const before = this.#queues.get(String(to)) ?? Promise.resolve();
-    const sent = before.then(() => this.#sendTo(to, body));
+    const sent = before.then(() => this.#sendTo(to, text));
     const settled = sent.catch(() => {}).then(() => {
       if (this.#queues.get(String(to)) === settled) this.#queues.delete(String(to));
     });
@@ -853,7 +855,7 @@ export class SignalingClient extends EventTarget {
   }
 
   #lockOf({id, token}) {
-    return `${this.#key} ${id} ${token}`;
+    return `${this.#keys}${id} ${token}`;
   }
 
   /** Shows other tabs that this peer is alive, where there are locks. */

@@ -74,9 +74,10 @@ inBothWays('two clients find each other and pass objects and text', async (t, jo
   await until(() => alice.signaling.peers.length === 1);
   assert.deepEqual(alice.signaling.peers, [{id: bob.signaling.id, name, connected: true}]);
   assert.equal(bob.signaling.peers[0].name, 'alice');
-  for (const data of [{sdp: 'v=0\r\n'}, ['a'], 'text', '{no json', '']) {
+  for (const data of [{sdp: 'v=0\r\n'}, ['a'], 'text', '{no json', '', 'half a crab: \ud83e']) {
     await alice.signaling.send(bob.signaling.id, data);
-    assert.deepEqual(await bob.message.next(), {from: alice.signaling.id, data});
+    const heard = typeof data === 'string' ? data.replace('\ud83e', '\ufffd') : data;
+    assert.deepEqual(await bob.message.next(), {from: alice.signaling.id, data: heard});
   }
   await bob.signaling.send(bob.signaling.id, 'to myself');
   assert.equal((await bob.message.next()).data, 'to myself');

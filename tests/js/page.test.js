@@ -68,6 +68,8 @@ test('a tab that is duplicated while it is frozen leaves its peer alone', async 
   const page = await browser.newPage();
   await page.goto(url);
   const id = await signIn(page, server.http, 'alice');
+  const holdsLock = async () => (await navigator.locks.query()).held.length === 1;
+  await until(() => page.evaluate(holdsLock));
   // As a page that is about to be frozen stores it.
   await page.evaluate(() => document.dispatchEvent(new Event('freeze')));
   const [popup] = await Promise.all([

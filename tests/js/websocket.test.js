@@ -121,6 +121,11 @@ test('with ack=true each message is answered, and comes again until it is acknow
   assert.equal(await again.closed, 1000);
   const [code] = await once(new WebSocket(`${server.ws}/?ack=3${claim}`), 'close');
   assert.equal(code, 4004);
+  // Nor does one whose id is another's by now, as after a restart.
+  const wrong = `&peer_id=${a.id}&peer_token=${b.hello.peerToken}`;
+  assert.equal((await once(new WebSocket(`${server.ws}/?ack=3${wrong}`), 'close'))[0], 4004);
+  a.send({type: 'heartbeat'});
+  assert.deepEqual(await a.next(), {type: 'heartbeat'});
 });
 
 test('with ack=true a frame that cannot be delivered is refused, and the next one is not', async (t) => {

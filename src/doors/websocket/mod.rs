@@ -187,7 +187,11 @@ async fn upgrade(
     let coming = Coming::of(&request, &door.peer_list, joining.name.as_deref());
     let admitted = door.gate.enter(coming).await?;
     if let Some((id, token)) = &joining.back.claim {
-        door.peer_list.check_token(*id, Some(token)).await?;
+        // A page does not see why it is refused: a socket of the numbered form is told by the code
+        // with which it is closed.
+        if !joining.form.is_numbered() {
+            door.peer_list.check_token(*id, Some(token)).await?;
+        }
     } else {
         door.peer_list.has_space(0)?;
     }
@@ -258,8 +262,8 @@ async fn sign_in(
         match list.resume_peer(*id, token, name, opts.clone()).await {
             Ok(signed_in) => return Ok(signed_in),
             // Its numbers mean nothing to another peer; and a client that has gone meanwhile
-            // must leave none behind.
-            Err(Refusal::UnknownPeer) if joining.form.is_numbered() => {
+            // must leave none behind. (A server that was restarted may have given its id to another.)
+            Err(Refusal::UnknownPeer | Refusal::WrongToken) if joining.form.is_numbered() => {
                 return Err((UNKNOWN, "not signed in any more"));
             }
             Err(Refusal::UnknownPeer) => {}

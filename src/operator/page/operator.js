@@ -159,10 +159,13 @@ const keyOf = ({room, id}) => `${room ?? ''}/${id}`;
 
 async function watchPeers() {
   for (;;) {
+    const round = new AbortController();
     try {
       // First the events, so that nothing is missed between them and the list.
-      const events = await ask('events');
-      const all = await (await ask('peers?room=*')).json();
+      const events = await ask('events', {signal: round.signal});
+      const answer = await ask('peers?room=*');
+      if (!events.ok || !answer.ok) throw new Error('refused');
+      const all = await answer.json();
       peers = new Map(all.map((peer) => [keyOf(peer), peer]));
       notice('');
       show();
@@ -174,6 +177,9 @@ async function watchPeers() {
       }
     } catch {
       notice('The server cannot be reached: trying again.');
+    } finally {
+      // A stream that is not read holds a connection.
+      round.abort();
     }
     await pause(PAUSE_MS);
   }

@@ -179,6 +179,7 @@ impl Presence for MemoryEngine {
         state.resumes |= opts.resumes;
         if let Some(number) = opts.acknowledged {
             state.mailbox.acknowledge(number);
+            peer.space.notify_waiters();
         }
         let came_with_key = peer.by_socket_only && state.acknowledges;
         state.acknowledges = came_with_key || opts.acknowledged.is_some();
