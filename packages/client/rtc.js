@@ -147,9 +147,10 @@ export class PeerConnections extends EventTarget {
 
   #close(link) {
     clearTimeout(link.timer);
-    const isOpen = this.#left.delete(link) || this.#links.get(link.peer) === link;
-    if (!isOpen) return;
-    if (this.#links.get(link.peer) === link) this.#links.delete(link.peer);
+    if (!this.#left.delete(link)) {
+      if (this.#links.get(link.peer) !== link) return;
+      this.#links.delete(link.peer);
+    }
     link.connection?.close();
     this.#tell('disconnection', link);
   }

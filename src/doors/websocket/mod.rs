@@ -57,10 +57,10 @@ const DOOR: &str = "websocket";
 /// How many replies to frames may wait to be sent.
 const UNTOLD_REPLIES: usize = 16;
 
-/// One of the close codes that are free for applications.
+/// Another session has taken over. As all codes from 4000 on, it is free for applications.
 const REPLACED: CloseCode = CloseCode::Library(4001);
 
-/// Another one: the peer as which a client of the numbered form comes back is not signed in.
+/// A client of the numbered form comes back as a peer that is not signed in, or that is another's.
 const UNKNOWN: CloseCode = CloseCode::Library(4004);
 
 #[derive(Clone)]
