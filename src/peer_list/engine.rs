@@ -119,8 +119,9 @@ pub trait Peers {
     async fn remove_peer(&self, id: PeerId, reason: Reason) -> Result<bool, Refusal>;
 
     /// Removes a peer as [`Peers::remove_peer`] does, with [`Reason::SignedOut`], when
-    /// `grace` is over, unless the peer has come back, waited or sent a heartbeat by then:
-    /// a page cannot tell whether it is being closed or reloaded.
+    /// `grace` is over, unless the peer has come back, waited, opened a socket or sent a
+    /// heartbeat by then: a page cannot tell whether it is being closed or reloaded. What
+    /// comes within a second, and goes, may have been sent before this.
     async fn sign_out_later(&self, id: PeerId, grace: Duration) -> Result<(), Refusal>;
 }
 

@@ -155,6 +155,27 @@ async fn an_open_socket_does_not_keep_a_peer_that_signs_out_later(engine: Engine
     assert!(list.ids().await.is_empty());
 }
 
+async fn a_socket_that_opened_late_keeps_a_peer_only_if_it_stays_open(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let mut left = Vec::new();
+    for (pause, closes) in [(0, true), (0, false), (2, true)] {
+        let a = sign_in(&list, "a").await;
+        list.sign_out_later(a, GRACE).await.unwrap();
+        list.pass_secs(pause).await;
+        let socket = list.open_socket(a, RESUMING).await.unwrap();
+        let socket = (!closes).then_some(socket);
+        list.settle().await;
+        list.pass(GRACE).await;
+        left.push(!list.ids().await.contains(&a));
+        drop(socket);
+        list.settle().await;
+        list.pass(GRACE).await;
+        assert_eq!(list.ids().await.contains(&a), !left[left.len() - 1]);
+    }
+    // What comes long after the farewell was sent after it.
+    assert_eq!(left, [true, false, false]);
+}
+
 every_list! {
     a_peer_that_leaves_with_grace_stays_if_it_shows_before_then_that_it_still_runs,
     of_two_farewells_the_sooner_counts,
@@ -162,4 +183,5 @@ every_list! {
     a_peer_is_gone_when_its_grace_is_over_whatever_of_it_is_still_open,
     a_last_poll_that_came_late_and_was_answered_keeps_no_peer,
     an_open_socket_does_not_keep_a_peer_that_signs_out_later,
+    a_socket_that_opened_late_keeps_a_peer_only_if_it_stays_open,
 }

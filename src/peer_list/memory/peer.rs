@@ -15,7 +15,7 @@ use crate::peer_list::{
     Buffered, HeartbeatOpts, Held, Identity, OfNetwork, PeerId, PeerInfo, PeerToken, Reason,
     Refusal, SignInOpts,
     page::Connected,
-    rules::{LINGER, patience},
+    rules::{LATE_REQUEST, LINGER, patience},
 };
 
 /// A peer, which may not be listed yet.
@@ -174,6 +174,15 @@ pub(super) struct Leaving {
     pub end: Instant,
     /// A wait of it was ended after that: if it waits again, it still runs.
     pub is_asked: bool,
+    /// Its socket was opened so soon after that that it may be of a page that is gone.
+    pub has_late_socket: bool,
+}
+
+impl Leaving {
+    /// Whether a request that comes at this moment shows that the peer still runs.
+    pub fn is_belied(&self, at: Instant) -> bool {
+        at >= self.said + LATE_REQUEST
+    }
 }
 
 /// The part of a peer that changes.
@@ -239,7 +248,12 @@ impl PeerState {
         self.by_socket = by_socket;
         self.outgoing = None;
         self.lent = false;
-        self.leaving = None;
+        // The request for a socket may have been overtaken by the farewell of its page.
+        let leaving = self.leaving.filter(|_| by_socket);
+        self.leaving = leaving.filter(|leaving| !leaving.is_belied(Instant::now()));
+        if let Some(leaving) = &mut self.leaving {
+            leaving.has_late_socket = true;
+        }
         self.mailbox.rewind();
         self.waits.take_all()
     }

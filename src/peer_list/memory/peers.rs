@@ -14,7 +14,7 @@ use super::{
 use crate::peer_list::{
     PeerEvent, PeerId, PeerToken, Peers, Reason, Refusal, SignInOpts, SignedIn,
     peer::name_for_list,
-    rules::{LATE_REQUEST, REPOLL_PATIENCE, STANDSTILL},
+    rules::{REPOLL_PATIENCE, STANDSTILL},
 };
 
 #[async_trait]
@@ -122,9 +122,7 @@ impl Peers for MemoryEngine {
         let mut state = peer.state.lock();
         let now = Instant::now();
         state.presence.heartbeat(now);
-        state.leaving = state
-            .leaving
-            .filter(|leaving| now < leaving.said + LATE_REQUEST);
+        state.leaving = state.leaving.filter(|leaving| !leaving.is_belied(now));
         Ok(())
     }
 
@@ -151,6 +149,7 @@ impl Peers for MemoryEngine {
                 said,
                 end,
                 is_asked,
+                has_late_socket: false,
             });
             state.waits.end_all()
         };
@@ -177,6 +176,10 @@ impl MemoryEngine {
                         let end = woken + (end - leaving.said);
                         state.leaving = Some(Leaving { end, ..leaving });
                         Some((end, Vec::new()))
+                    }
+                    Some(leaving) if leaving.has_late_socket && state.by_socket => {
+                        state.leaving = None;
+                        None
                     }
                     Some(leaving) if state.waits.is_parked() && !state.by_socket => {
                         // It waits although it said that it signs out, or although its

@@ -15,8 +15,7 @@ use super::{
     removal::Removal,
 };
 use crate::peer_list::{
-    Delivery, Dialect, Lines, News, Reason, Receipt, Refusal, delivery,
-    rules::{LATE_REQUEST, REPEAT_PAUSE},
+    Delivery, Dialect, Lines, News, Reason, Receipt, Refusal, delivery, rules::REPEAT_PAUSE,
 };
 
 /// What is committed when a delivery is done.
@@ -187,7 +186,7 @@ impl Wait {
         match &mut state.leaving {
             // This may be its last request, which came late. If it polls again, it still
             // runs.
-            Some(leaving) if self.began < leaving.said + LATE_REQUEST => leaving.is_asked = true,
+            Some(leaving) if !leaving.is_belied(self.began) => leaving.is_asked = true,
             leaving => *leaving = None,
         }
     }

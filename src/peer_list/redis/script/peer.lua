@@ -225,7 +225,6 @@ function Peer:begin_session()
   self:set('closed', nil)
   self:set('wait', nil)
   self:unlend()
-  self:come_back()
   self:set('handed', nil)
 end
 
@@ -236,6 +235,13 @@ function Peer:come_back()
   self:set('asked', nil)
   self:set('late', nil)
   self:set('goodbye', nil)
+  self:set('late_socket', nil)
+end
+
+-- Whether a request that comes now shows that a peer that signs out later still runs: one that
+-- comes soon after the farewell may have been sent before it.
+function Peer:belies_farewell()
+  return now >= self:number('said') + LATE_REQUEST
 end
 
 -- Ends its wait: if it polls again, it still runs.

@@ -66,6 +66,7 @@ verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect,
     return { 'ok', id, moment() }
   end
   peer:begin_session()
+  peer:come_back()
   peer:identify(user, address, ice_servers)
   call('ZREM', key('bare'), id)
   peer:move(nil, peer.is.link)
@@ -172,7 +173,7 @@ end
 function verbs.heartbeat(id, token, link, lingers)
   return answer_request(id, token, link, lingers, function(peer)
     peer:set('beat', NOW)
-    if now >= peer:number('said') + LATE_REQUEST then
+    if peer:belies_farewell() then
       peer:come_back()
     end
   end)

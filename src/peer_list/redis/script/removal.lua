@@ -51,6 +51,7 @@ function verbs.sign_out_later(id, grace)
   if peer and (tonumber(peer.is.leaving) or math.huge) > at then
     peer:set('said', NOW)
     peer:set_number('leaving', at)
+    peer:set('late_socket', nil)
     -- The page may be frozen, or may have been reloaded before this request came.
     peer:ask()
     peer:store()
@@ -58,11 +59,16 @@ function verbs.sign_out_later(id, grace)
   return { 'ok' }
 end
 
--- The grace of a peer that signs out later is over. The peer is removed, unless a wait is
--- open that came after the farewell. Such a wait is of a page that still runs, or was its
+-- The grace of a peer that signs out later is over. The peer is removed, unless a socket or a
+-- wait is open that came after the farewell. Such a wait is of a page that still runs, or was its
 -- last request, which came late. If a wait was ended for this before, the peer still runs
 -- and stays; otherwise this wait is ended, and the peer has to wait again.
 local function leave(peer)
+  if peer.is.socket and peer.is.late_socket then
+    peer:come_back()
+    peer:store()
+    return nil
+  end
   if not peer.is.wait or peer.is.wait == peer.is.goodbye then
     return remove(peer, 'signed_out')
   end

@@ -8,6 +8,11 @@ verbs.open_socket = in_time(function(_, opening, id, resumes, acknowledged)
     return { 'unknown' }
   end
   peer:begin_session()
+  if peer:belies_farewell() then
+    peer:come_back()
+  else
+    peer:set('late_socket', peer.is.leaving and '1' or nil)
+  end
   peer:set('socket', '1')
   peer:set('opening', opening)
   if acknowledged ~= '' then
