@@ -21,6 +21,7 @@ use super::{Engine, HeartbeatOpts, RoomName, memory::MemoryEngine};
 ///     door: "mine",
 ///     dialect: Dialect::Listed,
 ///     protected: false,
+///     has_socket: false,
 ///     identity: Identity::default(),
 /// };
 /// let alice = list.add_peer(Some("alice"), opts).await?;

@@ -90,6 +90,8 @@ pub struct SignInOpts {
     /// Whether each request that acts as the peer has to show its token from the start.
     /// (After a request has shown it, each has to in any case.)
     pub protected: bool,
+    /// Whether it signs in by the socket that it opens.
+    pub has_socket: bool,
     /// Who is behind it.
     pub identity: Identity,
 }

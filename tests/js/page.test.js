@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import {once} from 'node:events';
 import http from 'node:http';
+import net from 'node:net';
 import {test} from 'node:test';
 
 import {
@@ -155,6 +156,45 @@ for (const [storage, prepare] of [
     assert.deepEqual([event, data.reason], ['disconnect', 'signed_out']);
   });
 }
+
+/** A wire on which the request for a socket is overtaken by the farewell of its page. */
+async function overtakingWire(t, server) {
+  const wire = net.createServer((client) => {
+    client.on('error', () => {});
+    client.once('data', async (request) => {
+      if (/^GET \/ws/.test(request)) {
+        wire.emit('held');
+        await farewell;
+      }
+      const upstream = net.connect(server.port, '127.0.0.1');
+      upstream.on('error', () => {});
+      upstream.write(request);
+      client.pipe(upstream).pipe(client);
+      // Gone already, if the page is.
+      if (client.destroyed) upstream.end();
+      upstream.on('data', () => { if (/^POST \/sign_out/.test(request)) wire.emit('farewell'); });
+    });
+  });
+  const farewell = once(wire, 'farewell');
+  wire.listen(0, '127.0.0.1');
+  await once(wire, 'listening');
+  atEnd(t, () => wire.close());
+  return Object.assign(wire, {http: `http://127.0.0.1:${wire.address().port}`});
+}
+
+test('a tab that is closed while its socket opens signs out', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const wire = await overtakingWire(t, server);
+  const held = once(wire, 'held');
+  const page = await browser.newPage();
+  await page.goto(url);
+  await signIn(page, wire.http, 'alice');
+  await held;
+  const events = await eventStream(t, server);
+  await page.close();
+  const {event, data} = await nextButReturns(events);
+  assert.deepEqual([event, data.reason], ['disconnect', 'signed_out']);
+});
 
 for (const transport of TRANSPORTS) {
   test(`of eight tabs each hears and says at once (${transport})`, async (t) => {

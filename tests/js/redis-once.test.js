@@ -196,7 +196,7 @@ test('what a client was refused because it came late is not done later', async (
   const peer = await pollingPeer(node, 'a');
   const late = String(Date.now() - 1);
   for (const [verb, ...args] of [
-    ['open_socket', 'attempt', peer.id, '0', ''], ['resume_peer', 'op', peer.id, 'x', '', 'http', 'l', '', '', ''],
+    ['open_socket', 'attempt', peer.id, '0', ''], ['resume_peer', 'op', peer.id, 'x', '', 'http', 'l', '', '', '', '0'],
     ['resume_unlisted', 'op', peer.id, 'x', '', '', ''], ['add_unlisted', 'op', '', 'socketio', 'x', '0', '', '', '', ''],
     ['add_peer', 'op', 'b', 'http', 'l', 'x', '0', '0', '', '', '', ''],
     ['send', 'op', peer.id, '', peer.id, '', '0', '', '0', 'hi'],
@@ -245,7 +245,7 @@ test('a call that is repeated because its answer was lost is carried out once, w
   const [, peer] = await verb('add_peer', soon(), 'sixth', 'a', 'http', 'l', 'token', '0', '0', '', '', '', '');
   const before = await redis.cli('get', '{signal}:event');
   for (let count = 0; count < 2; count += 1) {
-    const back = await verb('resume_peer', soon(), 'seventh', peer, 'token', '', 'http', 'l', '', '', '');
+    const back = await verb('resume_peer', soon(), 'seventh', peer, 'token', '', 'http', 'l', '', '', '', '0');
     assert.deepEqual(back.slice(0, 2), ['ok', peer]);
   }
   assert.equal(BigInt(await redis.cli('get', '{signal}:event')) - BigInt(before), 1n);

@@ -171,6 +171,7 @@ async fn sign_in(State(door): State<Door>, request: Request) -> Answer {
         door: DOOR,
         dialect,
         protected,
+        has_socket: false,
         identity: admitted.identity().clone(),
     };
     let resumed = match &claim {

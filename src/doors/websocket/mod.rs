@@ -210,6 +210,7 @@ async fn serve(door: Door, joining: Joining, admitted: Admitted, stream: Stream)
         door: DOOR,
         dialect,
         protected: joining.back.resumes,
+        has_socket: true,
         identity: admitted.identity().clone(),
     };
     let name = admitted.fixed_name().or(joining.name.as_deref());

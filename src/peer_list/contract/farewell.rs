@@ -159,9 +159,10 @@ async fn a_socket_that_opened_late_keeps_a_peer_only_if_it_stays_open(engine: En
     let list = engine.default_list().await;
     let mut left = Vec::new();
     for (pause, closes) in [(0, true), (0, false), (2, true)] {
-        let a = sign_in(&list, "a").await;
+        let SignedIn { id: a, token, .. } = added(&list, "a", LISTED).await;
         list.sign_out_later(a, GRACE).await.unwrap();
         list.pass_secs(pause).await;
+        list.resume_peer(a, &token, None, SOCKET).await.unwrap();
         let socket = list.open_socket(a, RESUMING).await.unwrap();
         let socket = (!closes).then_some(socket);
         list.settle().await;

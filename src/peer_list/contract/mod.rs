@@ -126,6 +126,7 @@ const LISTED: SignInOpts = SignInOpts {
     door: "http",
     dialect: Dialect::Listed,
     protected: false,
+    has_socket: false,
     identity: NOBODY,
 };
 
@@ -150,6 +151,7 @@ const SOCKET: SignInOpts = SignInOpts {
     door: "websocket",
     dialect: Dialect::Silent,
     protected: false,
+    has_socket: true,
     identity: NOBODY,
 };
 

@@ -45,6 +45,7 @@ impl Channels for MemoryEngine {
                 door,
                 dialect,
                 protected: key.is_some(),
+                has_socket: true,
                 identity: identity.clone(),
             };
             let buffered = &self.shared.buffered;

@@ -138,6 +138,7 @@ mod tests {
             door: "test",
             dialect: Dialect::Silent,
             protected: false,
+            has_socket: false,
             identity: Identity::default(),
         };
         list.add_peer(None, opts).await.unwrap().id

@@ -240,6 +240,16 @@ impl PeerState {
         outgoing.map_or(unmoved, |outgoing| unmoved.min(outgoing.unmoved_for()))
     }
 
+    /// The peer is back, by a socket or not. It does not sign out later, unless its socket may
+    /// have been overtaken by the farewell of its page, and is closed before the grace ends.
+    pub fn is_back(&mut self, by_socket: bool, now: Instant) {
+        let leaving = self.leaving.filter(|_| by_socket);
+        self.leaving = leaving.filter(|leaving| !leaving.is_belied(now));
+        if let Some(leaving) = &mut self.leaving {
+            leaving.has_late_socket = true;
+        }
+    }
+
     /// The peer signs in again, or its socket opens: its earlier waits are given nothing
     /// any more, and what they were given and the peer has not acknowledged is given
     /// again. Returns the wakers of those waits.
@@ -248,12 +258,6 @@ impl PeerState {
         self.by_socket = by_socket;
         self.outgoing = None;
         self.lent = false;
-        // The request for a socket may have been overtaken by the farewell of its page.
-        let leaving = self.leaving.filter(|_| by_socket);
-        self.leaving = leaving.filter(|leaving| !leaving.is_belied(Instant::now()));
-        if let Some(leaving) = &mut self.leaving {
-            leaving.has_late_socket = true;
-        }
         self.mailbox.rewind();
         self.waits.take_all()
     }

@@ -80,6 +80,7 @@ impl Peers for MemoryEngine {
             let name = name.map(name_for_list);
             let name = name.filter(|name| !name.is_empty() && *name != listed.name);
             let renamed = name.is_some();
+            state.is_back(opts.has_socket, now);
             state.presence.returned(now);
             state.presence.shown = state.presence.connected(now);
             if let Some(name) = name {

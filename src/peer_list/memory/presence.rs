@@ -176,6 +176,7 @@ impl Presence for MemoryEngine {
             return Err(Refusal::UnknownPeer);
         }
         state.presence.sockets += 1;
+        state.is_back(true, Instant::now());
         state.resumes |= opts.resumes;
         if let Some(number) = opts.acknowledged {
             state.mailbox.acknowledge(number);

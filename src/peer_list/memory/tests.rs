@@ -19,6 +19,7 @@ async fn sign_in(list: &TimeoutPeerList, dialect: Dialect) -> PeerId {
         door: "http",
         dialect,
         protected: false,
+        has_socket: false,
         identity: Identity::default(),
     };
     list.add_peer(Some("peer"), opts).await.unwrap().id

@@ -94,6 +94,7 @@ impl Peers for RedisEngine {
             &user,
             &address,
             opts.identity.ice_servers.as_deref().unwrap_or_default(),
+            opts.has_socket,
         );
         self.list.ask_next_time(id);
         let resumed = self.list.run_in_time(resume, PATIENCE).await?;

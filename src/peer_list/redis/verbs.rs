@@ -79,7 +79,7 @@ verbs! {
     ) -> SignedInAs;
     in_time resume_peer(
         op: &str, id: PeerId, token: &PeerToken, name: &str, door: &str, dialect: Dialect,
-        user: &str, address: &str, ice_servers: &str,
+        user: &str, address: &str, ice_servers: &str, has_socket: bool,
     ) -> SignedInAs;
     /// The operation with this name was refused: the sign-in is undone, or never done.
     now give_up_sign_in(op: &str) -> Anything;

@@ -31,6 +31,7 @@ fn signs_in(dialect: Dialect) -> SignInOpts {
         door: "http",
         dialect,
         protected: false,
+        has_socket: false,
         identity: Identity::default(),
     }
 }

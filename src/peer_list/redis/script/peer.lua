@@ -244,6 +244,16 @@ function Peer:belies_farewell()
   return now >= self:number('said') + LATE_REQUEST
 end
 
+-- It is back, unless the request for its socket may have been overtaken by the farewell of its
+-- page, and the socket is closed before the grace ends.
+function Peer:come_back_by_socket()
+  if self:belies_farewell() then
+    self:come_back()
+  elseif self.is.leaving then
+    self:set('late_socket', '1')
+  end
+end
+
 -- Ends its wait: if it polls again, it still runs.
 function Peer:ask()
   self:set('goodbye', self.is.wait)

@@ -53,7 +53,7 @@ function verbs.give_up_sign_in(op)
   return { 'ok' }
 end
 
-verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect, user, address, ice_servers)
+verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect, user, address, ice_servers, has_socket)
   local peer = find(id)
   if not peer or peer.is.by_socket_only or peer.is.doomed then
     return { 'gone' }
@@ -66,7 +66,11 @@ verbs.resume_peer = in_time(function(before, op, id, token, name, door, dialect,
     return { 'ok', id, moment() }
   end
   peer:begin_session()
-  peer:come_back()
+  if has_socket == '1' then
+    peer:come_back_by_socket()
+  else
+    peer:come_back()
+  end
   peer:identify(user, address, ice_servers)
   call('ZREM', key('bare'), id)
   peer:move(nil, peer.is.link)

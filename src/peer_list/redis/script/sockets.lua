@@ -8,11 +8,7 @@ verbs.open_socket = in_time(function(_, opening, id, resumes, acknowledged)
     return { 'unknown' }
   end
   peer:begin_session()
-  if peer:belies_farewell() then
-    peer:come_back()
-  else
-    peer:set('late_socket', peer.is.leaving and '1' or nil)
-  end
+  peer:come_back_by_socket()
   peer:set('socket', '1')
   peer:set('opening', opening)
   if acknowledged ~= '' then
