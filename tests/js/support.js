@@ -98,19 +98,30 @@ export function killAtEnd(t, child) {
 
 /** Starts a Redis of its own for a test, which ends it. */
 export async function startRedis(t, ...options) {
-  const port = await freePort();
+  let port;
   const start = async () => {
     const redis = spawn(process.env.REDIS_SERVER ?? 'redis-server', ['--bind', '127.0.0.1', '--port', port, ...options], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     killAtEnd(t, redis);
     for await (const line of createInterface(redis.stdout)) {
-      if (line.includes('Ready to accept connections')) break;
+      if (!line.includes('Ready to accept connections')) continue;
+      redis.stdout.resume();
+      return redis;
     }
-    redis.stdout.resume();
-    return redis;
+    throw new Error(`redis-server ended: is port ${port} taken, or the one of its cluster bus?`);
   };
-  const redis = {url: `redis://127.0.0.1:${port}/`, port, process: await start()};
+  // A port that was free a moment ago may be another program's now; and the port of the cluster
+  // bus, which is 10,000 higher, was never asked for.
+  const started = async (tries) => {
+    port = await freePort();
+    return start().catch((error) => {
+      if (tries === 1) throw error;
+      return started(tries - 1);
+    });
+  };
+  const running = await started(5);
+  const redis = {url: `redis://127.0.0.1:${port}/`, port, process: running};
   redis.restart = async () => { redis.process = await start(); };
   redis.kill = async (signal = 'SIGKILL') => {
     const exited = once(redis.process, 'exit');
