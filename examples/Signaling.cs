@@ -73,12 +73,24 @@ public sealed class Signaling
 
     private struct Answer
     {
+        /// <summary>0 if there is no answer.</summary>
         public int Status;
         public string Text, Pragma, Token, Sequence, Error;
+        /// <summary>How long the server asks to wait before the next request.</summary>
+        public TimeSpan RetryAfter;
+        /// <summary>Why there is no answer.</summary>
+        public Exception Cut;
+
+        /// <summary>Whether the same request may succeed later.</summary>
+        public bool MayPass { get { return Status == 0 || Status >= 500 || Status == 408 || Status == 429; } }
     }
 
-    // Waits and messages have connections of their own: a wait holds one.
-    private readonly HttpClient http = new HttpClient { Timeout = Timeout.InfiniteTimeSpan };
+    // Each client has a wait open, and sends meanwhile: the .NET Framework would open two connections
+    // to a server, for all clients of a process together.
+    private readonly HttpClient http = new HttpClient(new HttpClientHandler { MaxConnectionsPerServer = 1000 })
+    {
+        Timeout = Timeout.InfiniteTimeSpan,
+    };
     private readonly SemaphoreSlim sending = new SemaphoreSlim(1);
     private readonly string url, name, accessToken;
     private volatile Session session;
@@ -88,51 +100,47 @@ public sealed class Signaling
     /// <param name="accessToken">The access token, if the server wants one.</param>
     public Signaling(string url, string name, string accessToken = null)
     {
-        this.url = url.TrimEnd('/');
+        this.url = new Uri(url, UriKind.Absolute).AbsoluteUri.TrimEnd('/');
         this.name = name;
         this.accessToken = accessToken;
     }
 
     /// <summary>
     /// Signs in and receives until it is cancelled, then signs out. Throws a SignalingException if the
-    /// server does not let this client in.
+    /// server does not let this client in, and what a handler of an event throws.
     /// </summary>
     public async Task Run(CancellationToken cancellation)
     {
-        var tries = 0;
-        while (!cancellation.IsCancellationRequested)
+        try
         {
-            try
+            var tries = 0;
+            while (!cancellation.IsCancellationRequested)
             {
-                if (session == null) await SignIn(cancellation);
-                await Wait(session, cancellation);
-                tries = 0;
-            }
-            catch (SignalingException error) when (error.Status == 403 || error.Status == 404)
-            {
-                // The first is about the sign-in; the other says that the server has removed the peer.
-                if (session == null) throw;
-                session = null;
-                await Pause(tries++, cancellation);
-            }
-            catch (SignalingException error) when (error.Status < 500 && error.Status != 408 && error.Status != 429)
-            {
-                throw;
-            }
-            catch (Exception error) when (!cancellation.IsCancellationRequested)
-            {
-                // One cut connection is not worth telling.
-                if (tries > 0) Lost(error);
-                await Pause(tries++, cancellation);
-            }
-            catch (OperationCanceledException)
-            {
-                break;
+                var mine = session;
+                var answer = await (mine == null ? AskToSignIn() : AskForNews(mine, cancellation));
+                if (answer.Status == 200)
+                {
+                    tries = 0;
+                    if (mine == null) HearSignIn(answer);
+                    else HearNews(mine, answer);
+                    continue;
+                }
+                if (cancellation.IsCancellationRequested) break;
+                // The server has removed the peer, perhaps because it was restarted.
+                var isRemoved = mine != null && (answer.Status == 403 || answer.Status == 404);
+                if (isRemoved) session = null;
+                else if (!answer.MayPass) throw Refused(answer);
+                // A single cut connection is not reported.
+                if (!isRemoved && tries > 0) Lost(answer.Cut ?? Refused(answer));
+                await Pause(tries++, answer, cancellation);
             }
         }
-        var last = session;
-        session = null;
-        if (last != null) await SignOut(last);
+        finally
+        {
+            var last = session;
+            session = null;
+            if (last != null) await SignOut(last);
+        }
     }
 
     /// <summary>
@@ -152,22 +160,16 @@ public sealed class Signaling
             for (var tries = 0; ; tries++)
             {
                 if (mine != session) throw new InvalidOperationException("the peer was removed");
-                try
-                {
-                    var path = "message?peer_id=" + mine.Id + "&to=" + to + "&seq=" + number;
-                    var answer = await Ask(HttpMethod.Post, path, mine.Token, text, Patience, CancellationToken.None);
-                    if (answer.Status == 200) return;
-                    var isFull = answer.Error == "mailbox_full";
-                    if (isFull && DateTime.UtcNow - since > FullPatience) throw Refused(answer);
-                    // What was refused gets another number: any other error may hide that it was accepted.
-                    if (isFull) number = ++mine.Sent;
-                    else if (answer.Status < 500 && answer.Status != 408 && answer.Status != 429) throw Refused(answer);
-                }
-                catch (Exception error) when (error is HttpRequestException || error is OperationCanceledException)
-                {
-                    // It is sent again with its number: the server delivers it once.
-                }
-                await Pause(tries, CancellationToken.None);
+                var path = "message?peer_id=" + mine.Id + "&to=" + to + "&seq=" + number;
+                var answer = await Ask(HttpMethod.Post, path, mine.Token, text, Patience, CancellationToken.None);
+                if (answer.Status == 200) return;
+                var isFull = answer.Error == "mailbox_full";
+                if (isFull && DateTime.UtcNow - since > FullPatience) throw Refused(answer);
+                // What was refused gets another number. After any other error the server may have the
+                // message: it is sent again with its number, and delivered once.
+                if (isFull) number = ++mine.Sent;
+                else if (!answer.MayPass) throw Refused(answer);
+                await Pause(tries, answer, CancellationToken.None);
             }
         }
         finally
@@ -176,11 +178,15 @@ public sealed class Signaling
         }
     }
 
-    private async Task SignIn(CancellationToken cancellation)
+    /// <summary>It is not cancelled: the server may have signed the peer in, which then has to be signed out.</summary>
+    private Task<Answer> AskToSignIn()
     {
         var path = "sign_in?resume=true&peer_name=" + Uri.EscapeDataString(name);
-        var answer = await Ask(HttpMethod.Get, path, null, null, Patience, cancellation);
-        if (answer.Status != 200) throw Refused(answer);
+        return Ask(HttpMethod.Get, path, null, null, Patience, CancellationToken.None);
+    }
+
+    private void HearSignIn(Answer answer)
+    {
         int id;
         if (!int.TryParse(answer.Pragma, out id)) throw new SignalingException(404, "there is no signaling server at " + url);
         session = new Session { Id = id, Token = answer.Token };
@@ -188,11 +194,14 @@ public sealed class Signaling
         TellPeers(answer.Text);
     }
 
-    private async Task Wait(Session mine, CancellationToken cancellation)
+    private Task<Answer> AskForNews(Session mine, CancellationToken cancellation)
     {
         var path = "wait?peer_id=" + mine.Id + "&ack=" + mine.Received + "&limit=" + (long)WaitLength.TotalMilliseconds;
-        var answer = await Ask(HttpMethod.Get, path, mine.Token, null, WaitLength + Patience, cancellation);
-        if (answer.Status != 200) throw Refused(answer);
+        return Ask(HttpMethod.Get, path, mine.Token, null, WaitLength + Patience, cancellation);
+    }
+
+    private void HearNews(Session mine, Answer answer)
+    {
         long number;
         if (!long.TryParse(answer.Sequence, out number))
         {
@@ -206,16 +215,10 @@ public sealed class Signaling
         }
     }
 
-    private async Task SignOut(Session last)
+    /// <summary>A peer whose request is lost times out.</summary>
+    private Task SignOut(Session last)
     {
-        try
-        {
-            await Ask(HttpMethod.Post, "sign_out?peer_id=" + last.Id, last.Token, "", Patience, CancellationToken.None);
-        }
-        catch (Exception error) when (error is HttpRequestException || error is OperationCanceledException)
-        {
-            // The peer times out.
-        }
+        return Ask(HttpMethod.Post, "sign_out?peer_id=" + last.Id, last.Token, "", Patience, CancellationToken.None);
     }
 
     /// <summary>The list has a line NAME,ID,STATUS for each peer.</summary>
@@ -242,17 +245,27 @@ public sealed class Signaling
             if (token != null) request.Headers.Add("X-Peer-Token", token);
             else if (accessToken != null) request.Headers.Add("Authorization", "Bearer " + accessToken);
             if (body != null) request.Content = new StringContent(body, Encoding.UTF8, "text/plain");
-            using (var response = await http.SendAsync(request, giveUp.Token))
+            try
             {
-                return new Answer
+                using (var response = await http.SendAsync(request, giveUp.Token))
                 {
-                    Status = (int)response.StatusCode,
-                    Text = Encoding.UTF8.GetString(await response.Content.ReadAsByteArrayAsync()),
-                    Pragma = Header(response, "Pragma"),
-                    Token = Header(response, "X-Peer-Token"),
-                    Sequence = Header(response, "X-Message-Seq"),
-                    Error = Header(response, "X-Error"),
-                };
+                    var retryAfter = response.Headers.RetryAfter;
+                    return new Answer
+                    {
+                        Status = (int)response.StatusCode,
+                        Text = Encoding.UTF8.GetString(await response.Content.ReadAsByteArrayAsync()),
+                        Pragma = Header(response, "Pragma"),
+                        Token = Header(response, "X-Peer-Token"),
+                        Sequence = Header(response, "X-Message-Seq"),
+                        Error = Header(response, "X-Error"),
+                        RetryAfter = retryAfter == null ? TimeSpan.Zero : retryAfter.Delta ?? TimeSpan.Zero,
+                    };
+                }
+            }
+            catch (Exception error)
+            {
+                // Of many types, depending on the platform, also if it was given up.
+                return new Answer { Cut = error };
             }
         }
     }
@@ -268,9 +281,9 @@ public sealed class Signaling
         return new SignalingException(answer.Status, answer.Text.Trim());
     }
 
-    private static async Task Pause(int tries, CancellationToken cancellation)
+    private static async Task Pause(int tries, Answer answer, CancellationToken cancellation)
     {
-        var pause = TimeSpan.FromMilliseconds(Math.Min(250 * Math.Pow(2, Math.Min(tries, 10)), LongestPause.TotalMilliseconds));
+        var pause = answer.RetryAfter + TimeSpan.FromMilliseconds(Math.Min(250 * Math.Pow(2, Math.Min(tries, 10)), LongestPause.TotalMilliseconds));
         try
         {
             await Task.Delay(pause, cancellation);

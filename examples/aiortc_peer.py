@@ -98,11 +98,19 @@ class Signaling:
 class Connection:
     """The WebRTC connection to one page, which makes the offers."""
 
-    def __init__(self, signaling, peer, theirs):
-        self.signaling, self.peer, self.theirs = signaling, peer, theirs
+    def __init__(self, signaling, peer, theirs, closed):
+        self.signaling, self.peer, self.theirs, self.closed = signaling, peer, theirs, closed
         self.session = secrets.token_hex(8)
         self.webrtc = RTCPeerConnection()
+        self.webrtc.on("connectionstatechange", self.changed)
         self.webrtc.on("datachannel", self.opened)
+
+    async def changed(self):
+        """Gives the connection up when its page is gone, or has closed it."""
+        if self.webrtc.connectionState == "failed":
+            await self.webrtc.close()
+        if self.webrtc.connectionState == "closed":
+            self.closed(self)
 
     def opened(self, channel):
         channel.on("message", lambda text: channel.send(f"{self.signaling.name}: {text}"))
@@ -123,9 +131,17 @@ class Connection:
 
 async def main(url="http://localhost:3000", name="echo"):
     signaling = Signaling(url, name)
-    running = asyncio.create_task(signaling.run())
+    await asyncio.gather(signaling.run(), serve(signaling))
+
+
+async def serve(signaling):
     connections = {}
-    while not running.done():
+
+    def closed(connection):
+        if connections.get(connection.peer) is connection:
+            del connections[connection.peer]
+
+    while True:
         peer, data = await signaling.heard.get()
         try:
             rtc = json.loads(data)["rtc"]
@@ -135,12 +151,12 @@ async def main(url="http://localhost:3000", name="echo"):
                 # Perhaps a page that was loaded again: its earlier connection is gone.
                 if known:
                     await known.webrtc.close()
-                known = connections[peer] = Connection(signaling, peer, rtc["session"])
+                known = connections[peer] = Connection(signaling, peer, rtc["session"], closed)
                 print(f"peer {peer} connects", flush=True)
             elif not is_known:
                 continue
             if rtc.get("closed"):
-                await connections.pop(peer).webrtc.close()
+                await known.webrtc.close()
             else:
                 await known.hear(**rtc)
         except Exception as error:  # whatever a peer sends, the others are served

@@ -26,8 +26,9 @@ const PATIENCE_MS = 15_000;
 const FULL_PATIENCE_MS = 30_000;
 
 /**
- * A WebSocket that has not opened after this long, in ms, is given up for long polls. It is tried
- * again after the first pause, which doubles up to the longest.
+ * A WebSocket that has not opened after this long, in ms, is given up for long polls; so are
+ * those that are closed soon. It is tried again after the first pause, which doubles up to the
+ * longest.
  */
 const OPENING_MS = 3_000;
 const FIRST_POLLING_MS = 60_000;
@@ -82,6 +83,9 @@ const REFUSED = {
   mailbox_full: [503, "the receiver's mailbox is full"],
   out_of_order: [409, 'another client sends as the same peer'],
 };
+
+/** Settles when this page holds none of the locks any more of which it has let go. */
+let unlocked = Promise.resolve();
 
 /** The server refused, and would refuse again. */
 export class SignalingError extends Error {
@@ -138,7 +142,7 @@ export class SignalingClient extends EventTarget {
   #transport;
   /** The open socket; null while there is none. */
   #socket = null;
-  /** Until when no socket is opened, for how long that was put off, and whether one was ever open. */
+  /** Until when no socket is opened, for how long the next time, and whether the last ones opened. */
   #polling = {until: 0, ms: FIRST_POLLING_MS, wasOpen: false};
   /** Lets go of the lock that shows other tabs that this peer is alive. */
   #unlock = () => {};
@@ -365,6 +369,8 @@ export class SignalingClient extends EventTarget {
   /** Waits for news until the client is closed. */
   async #run(signal) {
     let tries = 0;
+    /** How many sockets in a row were of no use. */
+    let shortLives = 0;
     this.#timer = setInterval(() => this.#beat(signal), Math.min(this.#beatEvery, 2 ** 31 - 1));
     while (!signal.aborted) {
       try {
@@ -378,11 +384,20 @@ export class SignalingClient extends EventTarget {
         if (this.#transport !== 'poll' && Date.now() >= this.#polling.until) {
           const lived = await this.#hearBySocket(session, signal);
           if (signal.aborted) return;
+          // A page that was left has closed it.
+          if (this.#isLeft) continue;
           if (lived === null && this.#transport === 'auto') continue;
-          tries = lived > SHORT_LIFE_MS ? 0 : tries + 1;
+          shortLives = lived > SHORT_LIFE_MS ? 0 : shortLives + 1;
           // One cut connection is not reported.
-          if (tries > 1) this.#lost(new TypeError('the WebSocket does not open, or is closed at once'));
-          if (tries > 0) await this.#pause(tries - 1, signal);
+          if (shortLives > 1) {
+            if (this.#transport === 'auto') {
+              shortLives = 0;
+              this.#putOffSockets();
+              continue;
+            }
+            this.#lost(new TypeError('the WebSocket does not open, or is closed at once'));
+          }
+          if (shortLives > 0) await this.#pause(shortLives - 1, signal);
           continue;
         }
         // At most until the next heartbeat is due: if timers are slow, it is sent
@@ -436,20 +451,21 @@ export class SignalingClient extends EventTarget {
       if (await socket.opened) {
         const since = Date.now();
         this.#tabs?.close();
-        this.#polling = {until: 0, ms: FIRST_POLLING_MS, wasOpen: true};
+        this.#polling.wasOpen = true;
         await this.#watchSocket(socket);
-        return Date.now() - since;
+        const lived = Date.now() - since;
+        if (lived > SHORT_LIFE_MS) this.#polling.ms = FIRST_POLLING_MS;
+        return lived;
       }
       if (socket.code === UNKNOWN_PEER) throw new SignalingError(404, 'the peer is not signed in any more');
+      if (this.#isLeft) return null;
       // Perhaps another one is taken.
       this.#shownToken = null;
       if (this.#transport === 'websocket') {
         // This tells why, and whether the peer is still signed in.
         await this.#fetch(session, 'heartbeat', {}, {}, signal);
-      } else if (!this.#isLeft) {
-        const {ms} = this.#polling;
-        this.#polling.until = Date.now() + ms;
-        this.#polling.ms = Math.min(2 * ms, LONGEST_POLLING_MS);
+      } else {
+        this.#putOffSockets(this.#polling.wasOpen);
       }
       return null;
     } finally {
@@ -457,6 +473,12 @@ export class SignalingClient extends EventTarget {
       signal.removeEventListener('abort', close);
       socket.close();
     }
+  }
+
+  /** Hears by long polls for a while; `wasOpen`: until the server is back, if it was away. */
+  #putOffSockets(wasOpen = false) {
+    const {ms} = this.#polling;
+    this.#polling = {until: Date.now() + ms, ms: Math.min(2 * ms, LONGEST_POLLING_MS), wasOpen};
   }
 
   /** Until the socket is closed: asks for signs of life. */
@@ -847,6 +869,7 @@ export class SignalingClient extends EventTarget {
 
   /** Whether no page holds the lock of a peer; null where there are no locks. */
   async #isFree(session) {
+    await unlocked;
     try {
       return await navigator.locks.request(this.#lockOf(session), {ifAvailable: true}, (lock) => lock !== null);
     } catch {
@@ -863,8 +886,19 @@ export class SignalingClient extends EventTarget {
     this.#unlock();
     const session = this.#session;
     if (!this.#inPage || !session || this.#isShared) return;
-    const held = new Promise((resolve) => { this.#unlock = resolve; });
-    quietly(() => navigator.locks.request(this.#lockOf(session), () => held).catch(() => {}));
+    // Of a lock that another tab has, the request is taken back.
+    const unlocking = new AbortController();
+    const {signal} = unlocking;
+    const held = () => new Promise((resolve) => {
+      if (signal.aborted) resolve();
+      signal.addEventListener('abort', resolve);
+    });
+    const lock = quietly(() => navigator.locks.request(this.#lockOf(session), {signal}, held).catch(() => {}));
+    this.#unlock = () => {
+      unlocking.abort();
+      unlocked = Promise.all([unlocked, lock]);
+      this.#unlock = () => {};
+    };
   }
 
   /** Another page may have been this peer meanwhile, and have used up numbers. */

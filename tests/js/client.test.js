@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import {once} from 'node:events';
 import http from 'node:http';
+import net from 'node:net';
 import {test} from 'node:test';
 import {fileURLToPath} from 'node:url';
 
@@ -335,6 +336,41 @@ test('where no WebSocket opens, a client hears by long polls, and opens one when
   refused.addEventListener('disconnected', ({detail}) => told.put(detail));
   await refused.connect();
   assert.match((await told.next()).cause.message, /WebSocket does not open/);
+});
+
+/** A wire that cuts each socket as soon as it has opened; it counts them. */
+async function socketCuttingWire(t, server) {
+  const wire = {sockets: 0};
+  const listener = net.createServer((client) => {
+    client.on('error', () => {});
+    const upstream = net.connect(server.port, '127.0.0.1');
+    upstream.on('error', () => {});
+    client.pipe(upstream).pipe(client);
+    client.once('data', (request) => {
+      if (!/^GET \/ws/.test(request)) return;
+      upstream.on('data', (heard) => {
+        if (!heard.includes('"type":"peers"')) return;
+        wire.sockets += 1;
+        client.destroy();
+        upstream.destroy();
+      });
+    });
+  });
+  listener.listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  atEnd(t, () => listener.close());
+  return Object.assign(wire, {http: `http://127.0.0.1:${listener.address().port}`});
+}
+
+test('a client whose sockets are cut as soon as they open hears by long polls', async (t) => {
+  const server = await startServer(t);
+  const wire = await socketCuttingWire(t, server);
+  const alice = await client(t, wire.http, 'alice');
+  await until(() => wire.sockets === 2);
+  await alice.signaling.send(alice.signaling.id, 'hi');
+  assert.equal((await alice.message.next()).data, 'hi');
+  assert.equal(wire.sockets, 2);
+  assert.equal(alice.disconnected.length, 0);
 });
 
 test('peers are told with who joined and who left, and to a new peer all are new', async (t) => {

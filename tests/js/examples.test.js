@@ -68,22 +68,37 @@ test('the example for Python talks to pages', async (t) => {
   await talksToPages(t, server, child, browser);
 });
 
-test('the client in C# loses no message, whatever is cut, and signs out', async (t) => {
+/** Starts a program on the client in C#, with a peer for each name; and the lines that it prints. */
+async function startCSharp(t, url, ...names) {
   const folder = await mkdtemp(path.join(tmpdir(), 'mono-'));
   atEnd(t, () => rm(folder, {recursive: true, force: true}));
   const program = path.join(folder, 'echo.exe');
   const sources = ['tests/js/EchoProgram.cs', 'examples/Signaling.cs'].map(fileOf);
   await promisify(execFile)('mcs', ['-nologo', '-warnaserror', '-r:System.Net.Http.dll', `-out:${program}`, ...sources]);
-  const server = await startServer(t);
-  const wire = await cuttableWire(t, server);
-  const child = spawn('mono', [program, wire.http, 'unity'], {stdio: ['pipe', 'pipe', 'inherit']});
+  const child = spawn('mono', [program, url, ...names], {stdio: ['pipe', 'pipe', 'inherit']});
   killAtEnd(t, child);
   const lines = new Inbox();
-  createInterface({input: child.stdout}).on('line', (line) => lines.put(line));
-  const [, id] = /^signed in (\d+)$/.exec(await lines.next());
-  assert.equal(await lines.next(), 'peers ');
+  createInterface({input: child.stdout}).on('line', (line) => lines.put(line)).on('close', () => lines.put(null));
+  const untilLine = async (pattern) => {
+    for (;;) {
+      const line = await lines.next();
+      assert.notEqual(line, null, 'the program has ended');
+      if (pattern.test(line)) return pattern.exec(line);
+    }
+  };
+  return {child, lines, untilLine};
+}
+
+const isListed = async (server, name) => (await server.peers()).some((peer) => peer.name === name);
+
+test('the client in C# loses no message, whatever is cut, and signs out', async (t) => {
+  const server = await startServer(t);
+  const wire = await cuttableWire(t, server);
+  const {child, lines, untilLine} = await startCSharp(t, wire.http, 'unity');
+  const [, id] = /^unity signed in (\d+)$/.exec(await lines.next());
+  assert.equal(await lines.next(), 'unity peers ');
   const bob = await pollingPeer(server, 'bob, the second');
-  assert.equal(await lines.next(), 'peers bob_ the second');
+  assert.equal(await lines.next(), 'unity peers bob_ the second');
   const numbers = [...Array(40).keys()];
   const heard = (async () => {
     const texts = [];
@@ -97,6 +112,24 @@ test('the client in C# loses no message, whatever is cut, and signs out', async 
   // Each came, in order, and was answered once.
   assert.deepEqual(await heard, numbers.map((number) => `echo Nr. ${number} é🦀`));
   child.stdin.end();
-  do assert.notEqual(child.exitCode, 1); while (await lines.next() !== 'signed out');
-  await until(async () => !(await (await fetch(`${server.http}/connections`)).text()).includes('unity'));
+  await untilLine(/signed out/);
+  assert.equal(await isListed(server, 'unity'), false);
+});
+
+test('of several clients in one C# program each answers, and one whose handler fails signs out', async (t) => {
+  const server = await startServer(t);
+  const names = ['one', 'two', 'three', 'four'];
+  const {untilLine} = await startCSharp(t, server.http, ...names);
+  await until(async () => (await server.peers()).length === names.length);
+  const bob = await pollingPeer(server, 'bob');
+  const idOf = new Map((await server.peers()).map(({name, peerId}) => [name, peerId]));
+  for (const name of names) {
+    await bob.send(idOf.get(name), name);
+    assert.equal((await bob.message()).text, `echo ${name}`);
+  }
+  await bob.send(idOf.get('two'), 'fail');
+  await untilLine(/^two failed as asked$/);
+  assert.equal(await isListed(server, 'two'), false);
+  await bob.send(idOf.get('three'), 'still here?');
+  assert.equal((await bob.message()).text, 'echo still here?');
 });

@@ -104,6 +104,25 @@ test('with keep, a reloaded page keeps its id and its messages', async (t) => {
   assert.deepEqual(await page.evaluate(() => messages), [{from: Number(other.id), data: 'two'}]);
 });
 
+test('with keep, a client that follows at once on one that left is the same peer', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const keep = {keep: true};
+  const id = await signIn(page, server.http, 'alice', keep);
+  for (let number = 0; number < 10; number += 1) {
+    await page.evaluate(() => signaling.leave());
+    assert.equal(await signIn(page, server.http, 'alice', keep), id);
+    await page.evaluate(async (url) => {
+      const {SignalingClient} = await import(`${url}/client.js`);
+      signaling.leave();
+      window.signaling = new SignalingClient(url, {name: 'alice', keep: true});
+      await signaling.connect();
+    }, server.http);
+    assert.equal(await page.evaluate(() => signaling.id), id);
+  }
+});
+
 test('a tab that is duplicated is another peer', async (t) => {
   const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
   const page = await browser.newPage();
