@@ -77,7 +77,7 @@ dist:
 
 # What the tests need besides the Rust toolchain.
 install: .venv/installed tests/js/node_modules
-	@tests/install-programs nginx:nginx-light haproxy:haproxy caddy:caddy curl:curl chromium:chromium \
+	@tests/install-programs nginx:nginx-light haproxy:haproxy caddy:caddy curl:curl chromium:chromium firefox-esr:firefox-esr \
 		redis-server:redis-server redis-cli:redis-tools faketime:faketime openssl:openssl turnserver:coturn systemd-analyze:systemd promtool:prometheus \
 		"mcs:mono-mcs libmono-system-net-http4.0-cil" mono:mono-runtime
 

@@ -8,7 +8,7 @@ import {createInterface} from 'node:readline';
 import {test} from 'node:test';
 import {fileURLToPath} from 'node:url';
 
-import {BINARY, atEnd, cuttableWire, freePort, killAtEnd, pollingPeer, signIn, startBrowser, startNode, until} from './support.js';
+import {BINARY, atEnd, cuttableWire, freePort, killAtEnd, pollingPeer, signIn, startBrowser, startFirefox, startNode, until} from './support.js';
 
 const AXE = fileURLToPath(import.meta.resolve('axe-core/axe.min.js'));
 
@@ -44,7 +44,7 @@ async function open(t, browser, url, {permissions = []} = {}) {
 async function join(page, name) {
   await page.locator('[name=name]').fill(name);
   await page.locator('#join button').click();
-  await page.waitForFunction((name) => document.getElementById('self').textContent === `You are ${name}`, {}, name);
+  await shows(page, '#self', new RegExp(`^You are ${name}$`));
   return page;
 }
 
@@ -57,7 +57,8 @@ async function call(page, name) {
 
 const shows = (page, selector, pattern) => page.waitForFunction(
   (selector, pattern) => new RegExp(pattern).test(document.querySelector(selector).textContent),
-  {}, selector, pattern.source);
+  // Tabs in the background have no animation frames.
+  {polling: 50}, selector, pattern.source);
 
 const isConnected = (page) => shows(page, '#state', /connected directly/);
 
@@ -73,33 +74,50 @@ async function talk(a, b, word) {
   await shows(a, '#log', new RegExp(`${word} from b`));
 }
 
-test('two people see each other, and talk through a direct connection', async (t) => {
-  const [server, browser] = await Promise.all([startNode(t), browserFor(t)]);
-  const a = await joined(t, browser, `${server.http}/`, 'alice');
-  const b = await joined(t, browser, `${server.http}/`, 'bob');
-  await call(a, 'bob');
-  await isConnected(b);
-  await talk(a, b, 'hello');
-  await a.locator('#hang-up').click();
-  await shows(b, '#state', /not connected/);
-  await b.locator('#leave').click();
-  await a.waitForFunction(() => document.getElementById('peers').children.length === 0);
-});
+/** Two people with these browsers. */
+const PAIRS = {
+  'in Chromium': async (t) => {
+    const browser = await browserFor(t);
+    return [browser, browser];
+  },
+  'in Firefox': async (t) => {
+    const browser = await startFirefox(t);
+    return [browser, browser];
+  },
+  'in Firefox and in Chromium': (t) => Promise.all([startFirefox(t), browserFor(t)]),
+};
 
-test('after a reload of either page they talk again', async (t) => {
-  const [server, browser] = await Promise.all([startNode(t), browserFor(t)]);
-  const a = await joined(t, browser, `${server.http}/`, 'alice');
-  const b = await joined(t, browser, `${server.http}/`, 'bob');
-  await call(a, 'bob');
-  await talk(a, b, 'first');
-  for (const page of [a, b]) {
-    await page.reload();
-    await Promise.all([isConnected(a), isConnected(b)]);
-    await talk(a, b, 'again');
-    // Nothing of the round before is taken for this one.
-    for (const each of [a, b]) await each.evaluate(() => document.getElementById('log').replaceChildren());
-  }
-});
+for (const [where, startBrowsers] of Object.entries(PAIRS)) {
+  test(`two people see each other, and talk through a direct connection, ${where}`, async (t) => {
+    const [server, [first, second]] = await Promise.all([startNode(t), startBrowsers(t)]);
+    const a = await joined(t, first, `${server.http}/`, 'alice');
+    const b = await joined(t, second, `${server.http}/`, 'bob');
+    await call(a, 'bob');
+    await isConnected(b);
+    await talk(a, b, 'hello');
+    await a.bringToFront();
+    await a.locator('#hang-up').click();
+    await shows(b, '#state', /not connected/);
+    await b.bringToFront();
+    await b.locator('#leave').click();
+    await a.waitForFunction(() => document.getElementById('peers').children.length === 0, {polling: 50});
+  });
+
+  test(`after a reload of either page they talk again, ${where}`, async (t) => {
+    const [server, [first, second]] = await Promise.all([startNode(t), startBrowsers(t)]);
+    const a = await joined(t, first, `${server.http}/`, 'alice');
+    const b = await joined(t, second, `${server.http}/`, 'bob');
+    await call(a, 'bob');
+    await talk(a, b, 'first');
+    for (const page of [a, b]) {
+      await page.reload();
+      await Promise.all([isConnected(a), isConnected(b)]);
+      await talk(a, b, 'again');
+      // Nothing of the round before is taken for this one.
+      for (const each of [a, b]) await each.evaluate(() => document.getElementById('log').replaceChildren());
+    }
+  });
+}
 
 test('a lost network and a restarted server do not end a conversation', async (t) => {
   const [port, browser] = await Promise.all([freePort(), browserFor(t)]);

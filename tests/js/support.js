@@ -26,8 +26,9 @@ export const BINARY = path.join(TARGET, 'debug', 'signal-http-heartbeat');
 /** The Socket.IO clients, by the first digit of their version. */
 export const clients = {4: io4, 2: io2, 1: io1};
 
-const CHROMIUM = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
-  .find((path) => existsSync(path));
+const firstOf = (...paths) => paths.find((path) => existsSync(path));
+const CHROMIUM = firstOf('/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome');
+const FIREFOX = firstOf('/usr/bin/firefox-esr', '/usr/bin/firefox');
 
 /** A browser of its own for a test. */
 export async function startBrowser(t, ...args) {
@@ -40,6 +41,24 @@ export async function startBrowser(t, ...args) {
       '--disable-features=WebRtcHideLocalIpsWithMdns',
       ...args,
     ],
+  });
+  atEnd(t, () => browser.close());
+  return browser;
+}
+
+/** A Firefox of its own for a test, whose pages connect to each other on this machine. */
+export async function startFirefox(t) {
+  assert.ok(FIREFOX, 'firefox is missing: make install');
+  const browser = await puppeteer.launch({
+    browser: 'firefox',
+    executablePath: FIREFOX,
+    headless: true,
+    extraPrefsFirefox: {
+      'media.peerconnection.ice.loopback': true,
+      'media.peerconnection.ice.obfuscate_host_addresses': false,
+      'media.navigator.streams.fake': true,
+      'media.navigator.permission.disabled': true,
+    },
   });
   atEnd(t, () => browser.close());
   return browser;
