@@ -18,7 +18,7 @@ SCRIPT := src/peer_list/redis/script
 # In the order in which they are joined.
 SCRIPT_PARTS = $(shell sed -n 's|.*include_str!("script/\(.*\)").*|\1|p' $(SCRIPT)/../library.rs)
 
-.PHONY: run test test-all bench fuzz lint audit docker docker-check dist install
+.PHONY: run test test-all bench fuzz lint audit settings docker docker-check dist install
 
 run:
 	cargo run --release
@@ -63,6 +63,10 @@ fuzz:
 audit:
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check bans licenses sources
+
+# The tables of docs/settings.md.
+settings:
+	WRITE_SETTINGS=1 cargo test --lib page_on_settings >/dev/null || cargo test --lib page_on_settings
 
 docker:
 	docker build -t signal-http-heartbeat .

@@ -18,15 +18,20 @@ pub(super) struct AccessOpts {
     access_token: Option<SecretString>,
 
     /// Clients have to show a JSON Web Token that is signed with this secret (HS256)
+    ///
+    /// The secret has 32 bytes or more.
     #[arg(long, env = "WEBRTC_JWT_SECRET", value_name = "SECRET", hide_env_values = true, value_parser = values::secret)]
     jwt_secret: Option<SecretString>,
 
-    /// Clients have to show a JSON Web Token that this file has the public key for (PEM: RS256,
-    /// ES256 or EdDSA)
+    /// Clients have to show a JSON Web Token that is checked with the public key in this file
+    ///
+    /// The file is PEM, for RS256, ES256 or EdDSA.
     #[arg(long, env = "WEBRTC_JWT_PUBLIC_KEY", value_name = "FILE")]
     jwt_public_key: Option<PathBuf>,
 
-    /// Clients have to show a JSON Web Token that the issuer publishes the key for at this URL
+    /// Clients have to show a JSON Web Token whose issuer publishes its keys at this URL
+    ///
+    /// The URL has to be https, or of this machine.
     #[arg(
         long,
         env = "WEBRTC_JWKS_URL",
@@ -35,7 +40,9 @@ pub(super) struct AccessOpts {
     )]
     jwks_url: Option<String>,
 
-    /// This URL of your application is asked about each client
+    /// Your application is asked about each client at this URL
+    ///
+    /// The URL has to be https, or of this machine.
     #[arg(
         long,
         env = "WEBRTC_AUTH_URL",
@@ -44,11 +51,11 @@ pub(super) struct AccessOpts {
     )]
     auth_url: Option<String>,
 
-    /// The audience (`aud`) that JSON Web Tokens have to be for [default: any]
+    /// The audience (aud) that JSON Web Tokens have to be for [default: any]
     #[arg(long, env = "WEBRTC_JWT_AUDIENCE", value_name = "AUDIENCE")]
     jwt_audience: Option<String>,
 
-    /// The issuer (`iss`) that JSON Web Tokens have to name [default: any]
+    /// The issuer (iss) that JSON Web Tokens have to name [default: any]
     #[arg(long, env = "WEBRTC_JWT_ISSUER", value_name = "ISSUER")]
     jwt_issuer: Option<String>,
 }

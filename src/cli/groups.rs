@@ -25,16 +25,23 @@ use crate::{
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Listening")]
 pub(super) struct Listening {
-    /// The port to listen on; 0 takes a free port; off: only that of TLS
+    /// The port to listen on
+    ///
+    /// 0 takes a free port. `off`: only the port of TLS.
     #[arg(long, env = "PORT", default_value = "3000", value_parser = values::port_or_off)]
     pub port: Port,
 
-    /// The address to listen on, or a name of this machine; if it is not set, HOST is
-    /// used [default: all, IPv6 and IPv4]
+    /// The address to listen on [default: all addresses, IPv6 and IPv4]
+    ///
+    /// An IP address, or a name that can be looked up. Without this, HOST counts. The shell tcsh
+    /// and conda set HOST themselves, to the name or the kind of the machine: such values are
+    /// ignored with a warning.
     #[arg(long, env = "WEBRTC_HOST", value_parser = values::host)]
     pub host: Option<Host>,
 
     /// A file with the certificate (PEM) for TLS, on a port of its own; needs WEBRTC_TLS_KEY
+    ///
+    /// The file also has the certificates between it and its authority.
     #[arg(
         long,
         env = "WEBRTC_TLS_CERT",
@@ -52,21 +59,30 @@ pub(super) struct Listening {
     )]
     tls_key: Option<PathBuf>,
 
-    /// The port for TLS; 0 takes a free port
+    /// The port for TLS
+    ///
+    /// 0 takes a free port.
     #[arg(long, env = "WEBRTC_TLS_PORT", value_name = "PORT", default_value_t = 3443, value_parser = values::port)]
     tls_port: u16,
 
-    /// How many connections of clients may be open; one more gets a 503 [default: the limit of
-    /// open files, less some for other things]
+    /// How many connections of clients may be open [default: the limit of open files (ulimit -n),
+    /// less 128]
+    ///
+    /// One more gets a 503, or is closed without an answer if it comes by TLS.
     #[arg(long, env = "WEBRTC_MAX_CONNECTIONS", value_name = "CONNECTIONS", value_parser = values::count)]
     max_connections: Option<usize>,
 
-    /// How many connections of one address may be open; one more gets a 429 [default: any]
+    /// How many connections of one address may be open [default: any number]
+    ///
+    /// With IPv6, the addresses of one network of 64 bits count together. One more gets a 429, or
+    /// is closed without an answer if it comes by TLS. Connections of WEBRTC_TRUSTED_PROXIES are
+    /// not counted.
     #[arg(long, env = "WEBRTC_MAX_CONNECTIONS_PER_IP", value_name = "CONNECTIONS", value_parser = values::count)]
     max_connections_per_ip: Option<usize>,
 
-    /// A connection on which nothing happens is closed after this long; proxies keep
-    /// theirs for at most 600 s
+    /// A connection on which nothing happens is closed after this long
+    ///
+    /// Proxies keep theirs open for up to 600 s: this has to be longer.
     #[arg(long, env = "WEBRTC_IDLE_MS", value_name = "MS", default_value = in_milliseconds(ServeOpts::default().idle_timeout), value_parser = values::milliseconds)]
     idle_ms: Duration,
 }
@@ -102,8 +118,10 @@ impl Listening {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Peers")]
 pub(super) struct Peers {
-    /// A peer is stale this long after its last heartbeat (from 10000 on, 3000 more, as
-    /// grace), or, if it never sent a heartbeat, after its last request
+    /// A peer is stale this long after its last heartbeat
+    ///
+    /// From 10000 on, 3000 more are added, as grace for late heartbeats. A peer that never sent a
+    /// heartbeat is stale this long after its last request.
     #[arg(long, env = "WEBRTC_HEARTBEAT_MS", value_name = "MS", default_value = in_milliseconds(HeartbeatOpts::default().timeout_period), value_parser = values::milliseconds)]
     pub heartbeat_ms: Duration,
 
@@ -112,33 +130,54 @@ pub(super) struct Peers {
     heartbeat_gc_ms: Duration,
 
     /// Whether every request counts as a heartbeat, and an open wait too
+    ///
+    /// Use it for pages with a client of your own: browsers slow the timers of hidden pages to one
+    /// a minute.
     #[arg(long, env = "WEBRTC_HEARTBEAT_ANY_REQUEST", value_name = "BOOL", default_value_t = HeartbeatOpts::default().any_request, value_parser = values::boolean, action = ArgAction::Set)]
     heartbeat_any_request: bool,
 
-    /// How often clients are told to send heartbeats, less than WEBRTC_HEARTBEAT_MS
-    /// [default: half of it]
+    /// How often clients are told to send a heartbeat, less than WEBRTC_HEARTBEAT_MS [default: half
+    /// of WEBRTC_HEARTBEAT_MS]
+    ///
+    /// They are told in the header X-Heartbeat-Interval.
     #[arg(long, env = "WEBRTC_HEARTBEAT_INTERVAL_MS", value_name = "MS", value_parser = values::milliseconds)]
     pub heartbeat_interval_ms: Option<Duration>,
 
-    /// How many peers can be signed in at a time, in all rooms together
+    /// How many peers can be signed in, in all rooms and the root list together
+    ///
+    /// Beyond it, sign-ins and sockets get a 503.
     #[arg(long, env = "WEBRTC_MAX_PEERS", value_name = "PEERS", default_value_t = HeartbeatOpts::default().max_peers, value_parser = values::count)]
     max_peers: usize,
 
-    /// How many peers a room can have [default: no limit of its own]
+    /// How many peers a room can have [default: any number]
+    ///
+    /// Beyond it, sign-ins get a 503. The root list is not a room.
     #[arg(long, env = "WEBRTC_MAX_ROOM_PEERS", value_name = "PEERS", value_parser = values::count)]
     max_room_peers: Option<usize>,
 
-    /// How many peers one address can have [default: any]
+    /// How many peers of one address can be signed in, in all rooms together [default: any number]
+    ///
+    /// With IPv6, the addresses of one network of 64 bits count together. One more gets a 429.
+    /// Behind proxies this needs WEBRTC_TRUSTED_PROXIES. All nodes count together; with several
+    /// shards in Redis, each shard counts for itself.
     #[arg(long, env = "WEBRTC_MAX_PEERS_PER_IP", value_name = "PEERS", value_parser = values::count)]
     max_peers_per_ip: Option<usize>,
 
-    /// The size of a mailbox; each message counts 256 bytes more than its own
+    /// The size of a mailbox: how much may wait for one peer
+    ///
+    /// That includes what is on its way to its Socket.IO connection. Each message counts 256 bytes
+    /// more than its own. Beyond it, senders get a 503. It has to be at least 256 more than
+    /// WEBRTC_MAX_MESSAGE_BYTES.
     #[arg(long, env = "WEBRTC_MAX_PENDING_BYTES", value_name = "BYTES", default_value_t = HeartbeatOpts::default().max_pending_bytes, value_parser = values::bytes)]
     pub max_pending_bytes: usize,
 
-    /// How much memory all clients together can make the server hold; at almost this much,
-    /// peers that do not read are removed, and beyond it messages and sign-ins get a 503
-    /// [default: 1 GiB, or half of what this process may use, if that is less]
+    /// How much memory all clients together can make the server hold [default: 1 GiB, or half of
+    /// what the process may use, if that is less]
+    ///
+    /// From seven eighths of it on, peers that hold 16 KiB or more and have read nothing for 5 s
+    /// are removed, the largest first. Beyond it, messages and sign-ins get a 503, and sockets that
+    /// send are closed with 1013; waits, heartbeats and sign-outs go on. With the list in Redis no
+    /// peer is removed for it.
     #[arg(long, env = "WEBRTC_MAX_BUFFERED_BYTES", value_name = "BYTES", value_parser = values::count)]
     max_buffered_bytes: Option<usize>,
 }
@@ -179,11 +218,13 @@ enum PeerTokens {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Clients")]
 pub(super) struct Clients {
-    /// The protocols that clients can come in by
+    /// The protocols that clients can use
     #[arg(long, env = "WEBRTC_DOORS", value_name = "DOORS", default_value = "http,websocket,socketio", value_parser = values::doors)]
     doors: Doors,
 
-    /// Whether browsers are shown a page at / to try the server; it needs the door http
+    /// Whether browsers are shown a page at / to try the server
+    ///
+    /// It needs the door `http`.
     #[arg(long, env = "WEBRTC_PAGE", value_name = "BOOL", default_value_t = AppOpts::default().page, value_parser = values::boolean, action = ArgAction::Set)]
     page: bool,
 
@@ -191,21 +232,30 @@ pub(super) struct Clients {
     #[arg(long, env = "WEBRTC_ROOMS", value_name = "ROOMS", default_value = "any", value_parser = values::rooms)]
     rooms: AllowedRooms,
 
-    /// Which pages of other origins may use the server: true (all), false (none) or a
+    /// Which pages of other origins may use the server: true (all), false (none), or a
     /// comma-separated list of origins
+    ///
+    /// An origin is `https://example.org`, for example, or `https://*.example.org`. The setting
+    /// holds for sockets too.
     #[arg(long, env = "WEBRTC_CORS", value_name = "ORIGINS", default_value = "true", value_parser = values::cors)]
     cors: Cors,
 
     /// A wait without news ends after this long; 0: never
+    ///
+    /// A random part of up to a fifth is taken off. If your own client sends its heartbeats only
+    /// when a wait returns, set this below WEBRTC_HEARTBEAT_MS; client.js sends them in time by
+    /// itself.
     #[arg(long, env = "WEBRTC_WAIT_MS", value_name = "MS", default_value = in_milliseconds(SignalOpts::default().wait_timeout.unwrap_or_default()), value_parser = values::milliseconds_or_never)]
     wait_ms: WaitLimit,
 
     /// The largest message, in bytes
+    ///
+    /// A larger one gets a 413.
     #[arg(long, env = "WEBRTC_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value_t = SignalOpts::default().max_message_bytes, value_parser = values::bytes)]
     pub max_message_bytes: usize,
 
-    /// Whether each request has to show the token of its peer: optional or required
-    /// [default: optional; with access control it is required]
+    /// Whether each request has to show the token of its peer: optional or required [default:
+    /// optional; with access control, required]
     #[arg(
         long,
         env = "WEBRTC_PEER_TOKENS",
@@ -215,13 +265,18 @@ pub(super) struct Clients {
     )]
     peer_tokens: Option<PeerTokens>,
 
-    /// How many clients of one address may sign in, such as 10/s, 100/min or 1000/h, which may come
-    /// at once; one more gets a 429 [default: any]
+    /// How many clients of one address may sign in, such as 10/s, 100/min or 1000/h [default: any
+    /// number]
+    ///
+    /// They may come at once; one more gets a 429. With IPv6, the addresses of one network of 64
+    /// bits count together. Behind proxies this needs WEBRTC_TRUSTED_PROXIES. Each node counts for
+    /// itself.
     #[arg(long, env = "WEBRTC_SIGN_INS_PER_IP", value_name = "RATE", value_parser = values::sign_in_rate)]
     pub sign_ins_per_ip: Option<Rate>,
 
-    /// The proxies in front of the server that are believed when they say whose request they
-    /// pass on: networks such as 10.0.0.0/8, with commas between them [default: none]
+    /// The proxies that are believed when they say whose request they pass on [default: none]
+    ///
+    /// They are networks or addresses with commas between them, such as `10.0.0.0/8,::1`.
     #[arg(long, env = "WEBRTC_TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = values::networks)]
     trusted_proxies: Option<Networks>,
 
@@ -229,7 +284,7 @@ pub(super) struct Clients {
     #[arg(long, env = "WEBRTC_CLIENT_ADDRESS_HEADER", value_name = "HEADER", default_value = "X-Forwarded-For", value_parser = values::header)]
     client_address_header: HeaderName,
 
-    /// The token that Socket.IO clients must send as `auth.token` [default: none]
+    /// The token that Socket.IO clients must send as auth.token [default: none]
     #[arg(long, env = "TOKEN", hide_env_values = true, value_parser = values::secret)]
     token: Option<SecretString>,
 }
@@ -286,22 +341,23 @@ impl Clients {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Operator")]
 pub(super) struct Operator {
-    /// The address and port of the operator's API; an address other than loopback needs
-    /// WEBRTC_ADMIN_TOKEN too [default: none]
+    /// The address and port of the operator's API and page, such as 127.0.0.1:3001 [default: none]
+    ///
+    /// An address other than loopback needs WEBRTC_ADMIN_TOKEN too.
     #[arg(long, env = "WEBRTC_ADMIN_LISTEN", value_name = "ADDRESS", value_parser = values::address)]
     pub admin_listen: Option<SocketAddr>,
 
-    /// The token that the operator must send as `Authorization: Bearer`; needs
-    /// WEBRTC_ADMIN_LISTEN
+    /// The token that the operator must send as Authorization: Bearer; needs WEBRTC_ADMIN_LISTEN
     #[arg(long, env = "WEBRTC_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = values::secret, requires = "admin_listen")]
     pub admin_token: Option<SecretString>,
 
-    /// The URL to which each event of a peer is POSTed
+    /// The URL to which each event of a peer is POSTed [default: none]
     #[arg(long, env = "WEBRTC_WEBHOOK_URL", value_name = "URL", hide_env_values = true, value_parser = values::webhook_url)]
     webhook_url: Option<Url>,
 
-    /// The key with which those events are signed, in X-Signature-256; needs
-    /// WEBRTC_WEBHOOK_URL
+    /// The key with which those events are signed; needs WEBRTC_WEBHOOK_URL
+    ///
+    /// The header `X-Signature-256` has `sha256=` and the HMAC of the body.
     #[arg(long, env = "WEBRTC_WEBHOOK_SECRET", value_name = "SECRET", hide_env_values = true, value_parser = values::secret, requires = "webhook_url")]
     webhook_secret: Option<SecretString>,
 }
@@ -326,12 +382,18 @@ impl Operator {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Several nodes")]
 pub(super) struct Redis {
-    /// The Redis that holds the peer list if several nodes share it: redis://, rediss://,
-    /// redis+sentinel:// or redis+cluster:// [default: the list is in this process]
+    /// The Redis that holds the peer list if several nodes share it [default: the list is in this
+    /// process]
+    ///
+    /// `redis://` or `rediss://`, with user, password (percent-encoded) and database;
+    /// `redis+sentinel://host1,host2,host3/NAME`; or `redis+cluster://host1,host2,host3`. If it
+    /// cannot be used, the server exits with status 2; if it does not answer for 5 s, with status
+    /// 1.
     #[arg(long, env = "WEBRTC_REDIS_URL", value_name = "URL", hide_env_values = true, value_parser = values::redis_url)]
     pub redis_url: Option<SecretString>,
 
-    /// A file with certificates (PEM) of authorities to trust for rediss:// [default: the public authorities]
+    /// A file with the certificates (PEM) of the authorities to trust for rediss:// [default: the
+    /// public authorities]
     #[arg(long, env = "WEBRTC_REDIS_CA", value_name = "FILE", value_parser = values::certificates)]
     redis_ca: Option<PathBuf>,
 
@@ -344,12 +406,16 @@ pub(super) struct Redis {
     #[arg(long, env = "WEBRTC_REDIS_KEY", value_name = "FILE", value_parser = values::private_key, requires = "redis_cert")]
     redis_key: Option<PathBuf>,
 
-    /// The first part of all keys in Redis
+    /// What all keys in Redis begin with
+    ///
+    /// With different prefixes, several lists can share a Redis.
     #[arg(long, env = "WEBRTC_REDIS_PREFIX", value_name = "PREFIX", default_value = "signal", value_parser = values::redis_prefix)]
     redis_prefix: String,
 
-    /// Over how many parts of the keys the lists of rooms are spread, each with a hash tag of
-    /// its own; all nodes need the same number, which cannot be changed later
+    /// Over how many parts of the keys the lists of rooms are spread, up to 128
+    ///
+    /// With `redis+cluster://`, more than 1. All nodes need the same number, which cannot be
+    /// changed later.
     #[arg(long, env = "WEBRTC_REDIS_SHARDS", value_name = "NUMBER", default_value = "1", value_parser = values::shards)]
     redis_shards: NonZeroUsize,
 }
@@ -410,12 +476,16 @@ pub enum LogFormat {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Log")]
 pub struct LogOpts {
-    /// What is logged: error, warn, info, debug or trace, or a list such as
-    /// info,signal_http_heartbeat::doors=debug [default: info]
+    /// What is logged: error, warn, info, debug or trace [default: info]
+    ///
+    /// Or a list such as `info,signal_http_heartbeat::doors=debug`. With debug, what is refused is
+    /// logged too, with address and peer.
     #[arg(long = "log", env = "WEBRTC_LOG", value_name = "FILTER", value_parser = values::log_filter)]
     pub filter: Option<Targets>,
 
-    /// The format of the log: auto (text on a terminal, otherwise JSON), text or json
+    /// The format of the log: auto, text or json
+    ///
+    /// auto: text on a terminal, otherwise JSON.
     #[arg(
         long = "log-format",
         env = "WEBRTC_LOG_FORMAT",
@@ -426,13 +496,13 @@ pub struct LogOpts {
     )]
     pub format: LogFormat,
 
-    /// Whether sign-ins and removals are logged; false: warnings and errors only, unless
-    /// WEBRTC_LOG says more
+    /// Whether sign-ins and removals are logged
+    ///
+    /// false: warnings and errors only, unless WEBRTC_LOG is set.
     #[arg(long, env = "WEBRTC_SIGNAL_LOGGING", value_name = "BOOL", default_value_t = true, value_parser = values::boolean, action = ArgAction::Set)]
     pub signal_logging: bool,
 
-    /// Whether the addresses of clients are shown, in the log, in events and in the operator's
-    /// API
+    /// Whether the addresses of clients are shown, in the log, in events and in the operator's API
     #[arg(long, env = "WEBRTC_LOG_ADDRESSES", value_name = "BOOL", default_value_t = true, value_parser = values::boolean, action = ArgAction::Set)]
     pub log_addresses: bool,
 }

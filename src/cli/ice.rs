@@ -12,18 +12,24 @@ use crate::ice::IceServers;
 #[derive(Args, Clone)]
 #[command(next_help_heading = "ICE servers")]
 pub(super) struct IceOpts {
-    /// The STUN and TURN servers that peers are told of: URLs with commas between them, or a JSON
-    /// array of objects with urls, username and credential [default: none]
+    /// The STUN and TURN servers that peers are told of [default: none]
+    ///
+    /// URLs with commas between them, or a JSON array of objects with `urls`, `username` and
+    /// `credential`.
     #[arg(long, env = "WEBRTC_ICE_SERVERS", value_name = "SERVERS", hide_env_values = true, value_parser = values::secret)]
     ice_servers: Option<SecretString>,
 
-    /// The secret of the TURN servers (static-auth-secret of coturn), from which peers get
-    /// credentials that end; of several with commas between them the first counts; needs
+    /// The secret of the TURN servers, from which peers get credentials that expire; needs
     /// WEBRTC_ICE_SERVERS
+    ///
+    /// It is the `static-auth-secret` of coturn. Of several with commas between them, the first is
+    /// used.
     #[arg(long, env = "WEBRTC_TURN_SECRET", value_name = "SECRET", hide_env_values = true, value_parser = values::secret)]
     turn_secret: Option<SecretString>,
 
     /// How many seconds these credentials last
+    ///
+    /// From 60 to 86400.
     #[arg(long, env = "WEBRTC_TURN_TTL", value_name = "SECONDS", default_value = IceServers::DEFAULT_TTL.as_secs().to_string(), value_parser = values::turn_ttl)]
     turn_ttl: Duration,
 }

@@ -322,29 +322,64 @@ mod tests {
         Settings::from_args(program.iter().chain(args), |_| true)
     }
 
-    #[test]
-    fn the_page_on_settings_has_each_setting_with_its_flag_and_default() {
-        let page = include_str!("../../docs/settings.md");
-        let mut documented: Vec<&str> = page
-            .lines()
-            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
-            .collect();
-        for arg in Settings::command().get_arguments() {
-            let Some(variable) = arg.get_env() else {
+    /// The tables of docs/settings.md: a row for each setting, by subject.
+    fn tables() -> String {
+        let mut tables = String::new();
+        let mut subject = None;
+        let command = Settings::command();
+        for arg in command.get_arguments() {
+            let (Some(variable), Some(flag)) = (arg.get_env(), arg.get_long()) else {
                 continue;
             };
-            let variable = variable.to_string_lossy();
-            let flag = arg.get_long().unwrap();
-            let row = format!("| `{variable}` | `--{flag}` | ");
-            let row = page.lines().find_map(|line| line.strip_prefix(&row));
-            let row = row.unwrap_or_else(|| panic!("{variable} has no row"));
-            let default = row.split(" |").next().unwrap_or_default();
-            if let [value] = arg.get_default_values() {
-                assert_eq!(default, value.to_string_lossy(), "{variable}");
+            if arg.get_help_heading() != subject {
+                subject = arg.get_help_heading();
+                let subject = subject.unwrap_or("Others");
+                tables += &format!(
+                    "\n## {subject}\n\n| variable | flag | default | |\n|---|---|---|---|\n"
+                );
             }
-            documented.retain(|name| *name != variable);
+            let variable = variable.to_string_lossy();
+            let short = arg.get_help().unwrap_or_default().to_string();
+            let long = arg.get_long_help().map(ToString::to_string);
+            let details = long.and_then(|long| Some(long.strip_prefix(&short)?.trim().to_owned()));
+            let (meaning, told) = match short
+                .strip_suffix(']')
+                .and_then(|short| short.rsplit_once(" [default: "))
+            {
+                Some((meaning, default)) => (meaning, Some(default.to_owned())),
+                None => (&short[..], None),
+            };
+            let values = arg.get_default_values();
+            let value = values
+                .first()
+                .map(|value| value.to_string_lossy().into_owned());
+            let default = value.or(told).unwrap_or_default();
+            let text = match details {
+                Some(details) => format!("{meaning}. {details}"),
+                None => format!("{meaning}."),
+            };
+            tables += &format!("| `{variable}` | `--{flag}` | {default} | {text} |\n");
         }
-        assert!(documented.is_empty(), "{documented:?} are not settings");
+        tables
+    }
+
+    #[test]
+    fn the_page_on_settings_says_what_help_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (begin, rest) = page.split_once("`make settings`. -->\n").unwrap();
+        let (_, end) = rest.split_once("\n<!-- The end").unwrap();
+        let made = format!(
+            "{begin}`make settings`. -->\n{}\n<!-- The end{end}",
+            tables()
+        );
+        if std::env::var_os("WRITE_SETTINGS").is_some() {
+            std::fs::write(path, &made).unwrap();
+        }
+        assert!(
+            page == made,
+            "docs/settings.md does not say what --help says: run `make settings`"
+        );
     }
 
     #[test]
