@@ -54,7 +54,8 @@ pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
             let first = first.strip_prefix("error: ").unwrap_or(first);
-            let meant = context(ContextKind::SuggestedArg);
+            let meant = context(ContextKind::SuggestedArg)
+                .or_else(|| context(ContextKind::SuggestedSubcommand));
             ConfigError(match meant {
                 Some(meant) => format!("{first}; did you mean {meant}?"),
                 None => format!("{first}; --help shows what can be set"),

@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_used_is_explained_in_one_line() {
-        let cases: [(&[&str], &str); 16] = [
+        let cases: [(&[&str], &str); 17] = [
             (
                 &["--token", ""],
                 "TOKEN (--token) is not valid: expected at least one character",
@@ -479,6 +479,10 @@ mod tests {
             (
                 &["--heartbeat"],
                 "unexpected argument '--heartbeat' found; did you mean --heartbeat-ms?",
+            ),
+            (
+                &["chek"],
+                "unrecognized subcommand 'chek'; did you mean check?",
             ),
             (
                 &["--xyz"],
