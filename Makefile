@@ -66,7 +66,7 @@ audit:
 
 # The tables of docs/settings.md.
 settings:
-	WRITE_SETTINGS=1 cargo test --lib page_on_settings >/dev/null || cargo test --lib page_on_settings
+	WRITE_SETTINGS=1 cargo test --quiet --lib page_on_settings
 
 docker:
 	docker build -t signal-http-heartbeat .

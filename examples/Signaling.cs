@@ -3,7 +3,7 @@
 // same peer: each message arrives once and in order, and each that is sent is delivered once.
 //
 //     var signaling = new Signaling("http://localhost:3000", "player-1");
-//     signaling.PeersChanged += peers => { /* who is here: choose whom to offer a connection */ };
+//     signaling.PeersChanged += peers => { /* the other peers: choose one to connect to */ };
 //     signaling.MessageReceived += (from, text) => { /* an offer, an answer or a candidate */ };
 //     signaling.Lost += cause => { /* it goes on trying by itself */ };
 //     var running = signaling.Run(cancellation.Token);  // in Unity: from Start()
@@ -178,7 +178,7 @@ public sealed class Signaling
         }
     }
 
-    /// <summary>It is not cancelled: the server may have signed the peer in, which then has to be signed out.</summary>
+    /// <summary>Signing in is not cancelled: the server may already have signed the peer in, and then has to be told to sign it out.</summary>
     private Task<Answer> AskToSignIn()
     {
         var path = "sign_in?resume=true&peer_name=" + Uri.EscapeDataString(name);

@@ -87,7 +87,7 @@ class Signaling:
             asyncio.get_running_loop().call_later(PAUSE, lambda: asyncio.ensure_future(self.again(message)))
             await self.send_next()
         elif kind in ("sent", "refused"):
-            # One that is refused is for a peer that has left, or cannot be sent at all.
+            # A refused message is dropped: its receiver has left, or it can never be accepted.
             self.unsent.pop(frame.get("seq", next(iter(self.unsent), None)), None)
             await self.send_next()
 
@@ -160,7 +160,7 @@ async def serve(signaling):
             else:
                 await known.hear(**rtc)
         except Exception as error:  # whatever a peer sends, the others are served
-            print(f"peer {peer} sent what is no message of rtc.js: {error!r}", file=sys.stderr)
+            print(f"peer {peer} sent something other than a message of rtc.js: {error!r}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-//! The signaling routes beside a route of one's own, with an eye on who comes
-//! and goes. Run it with `cargo run --example custom_route`, then
-//! `curl localhost:3000/new-endpoint`.
+//! The signaling routes next to a route of your own; prints each peer that joins or leaves.
+//! Run it with `cargo run --example custom_route`, then `curl localhost:3000/new-endpoint`.
 
 use signal_http_heartbeat::{HeartbeatOpts, PeerEvent, ServeOpts, router, serve};
 
@@ -16,7 +15,7 @@ async fn main() -> std::io::Result<()> {
         loop {
             match events.next().await {
                 Ok((_, PeerEvent::PeerAdded(peer))) => {
-                    println!("{} is here as {}", peer.name, peer.id);
+                    println!("{} signed in as {}", peer.name, peer.id);
                 }
                 Ok((_, PeerEvent::PeerRemoved { peer, reason })) => {
                     println!("{} left: {reason}", peer.name);

@@ -1,6 +1,7 @@
 // A peer in Node to which pages can talk: it sends back whatever it hears.
 //
-//   npm install signal-http-heartbeat-client @roamhq/wrtc
+//   npm pack ../packages/client     # makes signal-http-heartbeat-client-0.1.0.tgz
+//   npm install ./signal-http-heartbeat-client-0.1.0.tgz @roamhq/wrtc
 //   node node.mjs http://localhost:3000 echo
 //
 // Then open http://localhost:3000, join, and talk to "echo".
@@ -8,7 +9,8 @@
 import wrtc from '@roamhq/wrtc';
 import {PeerConnections, SignalingClient} from 'signal-http-heartbeat-client';
 
-// Node has no WebRTC of its own; that of this package has to be told which description to set.
+// Node has no WebRTC of its own. The RTCPeerConnection of @roamhq/wrtc cannot choose between offer
+// and answer by itself, so this class does.
 globalThis.RTCPeerConnection = class extends wrtc.RTCPeerConnection {
   async setLocalDescription(description) {
     const isAnswer = this.signalingState === 'have-remote-offer';

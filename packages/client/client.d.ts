@@ -10,18 +10,19 @@ export interface Peer {
 export interface SignalingEvents {
   /**
    * The other peers, after each change: all of them, those that have joined, and those that have
-   * left. When this client has become another peer (`connected` with `resumed: false`), all
-   * before have left and all now have joined.
+   * left. If this client has become a new peer (`connected` with `resumed: false`), `left` has all
+   * earlier peers and `joined` has all current ones.
    */
   peers: CustomEvent<{peers: Peer[]; joined: Peer[]; left: Peer[]}>;
-  /** A message: a JSON object or array as such, any other as a string. */
+  /** A message. A JSON object or array arrives parsed, anything else as a string. */
   message: CustomEvent<{from: number; data: any}>;
-  /** The server was reached; `resumed`: as the same peer as before. */
+  /** The client is signed in. `resumed`: whether it is the same peer as before. */
   connected: CustomEvent<{id: number; resumed: boolean}>;
   /**
-   * The server cannot be reached, also at first: `cause` is why (the client goes on
-   * trying, unless `connect` rejects, or the cause is a `SignalingError` with `status` 401 or
-   * 403: the server does not let it in). Without a cause the client was closed.
+   * The client is not connected, and `cause` says why; this is also dispatched if the first
+   * attempt fails. The client keeps trying, unless `connect` rejects or the cause is a
+   * `SignalingError` with `status` 401 or 403: then the server has refused the client. Without a
+   * cause, the client was closed.
    */
   disconnected: CustomEvent<{cause?: Error}>;
 }
@@ -38,25 +39,26 @@ export class SignalingError extends Error {
 
 /** A client that survives lost connections: each message arrives once, in order. */
 export class SignalingClient extends EventTarget {
-  /**
-   * @param url The URL of the server.
-   * @param options The name in the list; the room, by default the one that the URL names
-   *   as `/rooms/NAME`, if it does; the access token, if the server wants one, or a function
-   *   that is called for it, and for another one when it is not valid any more; how the client
-   *   hears (by default through a WebSocket where one opens, and else by long polls); whether
-   *   a page that is loaded again is the same peer (by default only if `storage` is given); the
-   *   storage that keeps id and token meanwhile (null: none), by default `sessionStorage`; and
-   *   whether other tabs use that storage too, one client at a time.
-   */
+  /** `url`: the URL of the server. */
   constructor(
     url: string | URL,
     options: {
+      /** The name in the list. */
       name: string;
+      /** The room. By default, the one in the URL (`/rooms/NAME`), if there is one. */
       room?: string | null;
+      /**
+       * The access token, or a function that returns one. The function is called again when the
+       * token is no longer valid.
+       */
       accessToken?: string | (() => string | Promise<string>);
+      /** How the client receives. `auto`: through a WebSocket if one opens, otherwise by long polls. */
       transport?: 'auto' | 'websocket' | 'poll';
+      /** Whether a reloaded page stays the same peer. By default only if `storage` is given. */
       keep?: boolean;
+      /** Where ID and token are kept during a reload; null: nowhere. By default `sessionStorage`. */
       storage?: Pick<Storage, 'getItem' | 'setItem' | 'removeItem'> | null;
+      /** Whether other tabs use the same storage, one client at a time. */
       shared?: boolean;
     },
   );
@@ -64,28 +66,30 @@ export class SignalingClient extends EventTarget {
   readonly id: number | null;
   /** The other peers. */
   readonly peers: Peer[];
-  /** Whether the client is signed in and reaches the server. One cut connection does not count. */
+  /**
+   * Whether the client is signed in and reaches the server. A single cut, which the client repairs
+   * at once, does not change it.
+   */
   readonly connected: boolean;
   /** Signs in. Resolves when the peer is in the list. */
   connect(): Promise<void>;
-  /** Signs out, also a peer that `leave` has left in the list. */
+  /** Signs out. This also signs out a peer that `leave` left in the list. */
   close(): Promise<void>;
   /**
    * Stops without signing out: until the peer times out, the next client with this storage and
-   * name is the same peer, if it keeps its peer.
+   * name is the same peer, if that client has `keep`.
    */
   leave(): void;
   /**
-   * Sends a string, or an object or array as JSON. Resolves when the server
-   * has accepted it. Rejects with a `SignalingError` if the receiver is not signed in
-   * (`status` 404), has taken no messages for half a minute (503), or the message is
-   * too large (413); if this peer was removed (0, 403 or 404); and if another page that
-   * was this peer has sent messages meanwhile (409).
+   * Sends a string, or an object or array as JSON. Resolves when the server has accepted the
+   * message. Rejects with a `SignalingError` if the receiver is not signed in (`status` 404), its
+   * mailbox has been full for half a minute (503), the message is too large (413), this peer was
+   * removed (0, 403 or 404), or another client has sent messages as this peer (409).
    */
   send(to: number | string, data: string | object): Promise<void>;
   /**
    * The ICE servers of the server, for `new RTCPeerConnection({iceServers})`, with credentials
-   * that are about to end replaced by new ones. Rejects with a `SignalingError` if the server
+   * that are about to expire replaced by new ones. Rejects with a `SignalingError` if the server
    * tells them only to peers, and this client is not signed in.
    */
   iceServers(): Promise<{urls: string[]; username?: string; credential?: string}[]>;

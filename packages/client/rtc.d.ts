@@ -2,9 +2,9 @@ import type {SignalingClient} from './client.js';
 
 /** The `detail` of each event of the connections. */
 export interface PeerConnectionsEvents {
-  /** There is a new connection, whichever side has begun it. Add your listeners to it here. */
+  /** A connection was created, by either side. Add your listeners to it here. */
   connection: CustomEvent<{peer: number; connection: RTCPeerConnection}>;
-  /** A connection is closed: by the other peer, or because that peer is gone. */
+  /** A connection was closed, by the other peer or because the other peer has left. */
   disconnection: CustomEvent<{peer: number; connection: RTCPeerConnection | null}>;
   /** A description or candidate of the other peer cannot be used. */
   failure: CustomEvent<{peer: number; connection: RTCPeerConnection | null; error: Error}>;
@@ -13,14 +13,14 @@ export interface PeerConnectionsEvents {
 /** WebRTC connections to other peers, negotiated over a `SignalingClient`. */
 export class PeerConnections extends EventTarget {
   /**
-   * @param configuration That of each connection. Without `iceServers`, those that the server
-   *   names are used.
+   * @param configuration The configuration of each `RTCPeerConnection`. Without `iceServers`, the
+   *   ICE servers of the signaling server are used.
    */
   constructor(signaling: SignalingClient, configuration?: RTCConfiguration);
   /**
-   * The connection to a peer: the one that there is, or else a new one. It is negotiated once
-   * something is added to it, such as a data channel or a track. Rejects if the ICE servers
-   * cannot be found out, as `SignalingClient.iceServers` does.
+   * Resolves with the connection to a peer: the existing one, or a new one. The connection is
+   * negotiated when you add a data channel or a track to it. Rejects if
+   * `SignalingClient.iceServers` rejects.
    */
   connectTo(peer: number): Promise<RTCPeerConnection>;
   /** Closes the connection to a peer, and tells the peer. */

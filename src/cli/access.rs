@@ -10,7 +10,7 @@ use crate::access::{Access, Application, Jwt, JwtKeys, JwtOpts};
 
 /// Who may come in.
 #[derive(Args, Clone)]
-#[command(next_help_heading = "Access control (one of the first five)")]
+#[command(next_help_heading = "Access control (set at most one of the first five)")]
 pub(super) struct AccessOpts {
     /// Clients have to show this token, or one of several with commas between them [default:
     /// everybody may come in]
@@ -31,7 +31,7 @@ pub(super) struct AccessOpts {
 
     /// Clients have to show a JSON Web Token whose issuer publishes its keys at this URL
     ///
-    /// The URL has to be https, or of this machine.
+    /// The URL must use https, or be on this machine.
     #[arg(
         long,
         env = "WEBRTC_JWKS_URL",
@@ -40,9 +40,9 @@ pub(super) struct AccessOpts {
     )]
     jwks_url: Option<String>,
 
-    /// Your application is asked about each client at this URL
+    /// The server asks your application at this URL whether to admit each client
     ///
-    /// The URL has to be https, or of this machine.
+    /// The URL must use https, or be on this machine.
     #[arg(
         long,
         env = "WEBRTC_AUTH_URL",

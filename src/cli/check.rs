@@ -111,7 +111,7 @@ impl Settings {
             && opts.heartbeat.max_peers_per_network.is_some();
         if is_reached && !is_limited {
             warnings.push(
-                "warning: one address can take all places: set WEBRTC_MAX_CONNECTIONS_PER_IP, \
+                "warning: one address can use up all connections: set WEBRTC_MAX_CONNECTIONS_PER_IP, \
                  WEBRTC_MAX_PEERS_PER_IP and WEBRTC_SIGN_INS_PER_IP"
                     .into(),
             );

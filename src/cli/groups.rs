@@ -118,10 +118,10 @@ impl Listening {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Peers")]
 pub(super) struct Peers {
-    /// A peer is stale this long after its last heartbeat
+    /// How long a peer may be silent before it is stale
     ///
-    /// From 10000 on, 3000 more are added, as grace for late heartbeats. A peer that never sent a
-    /// heartbeat is stale this long after its last request.
+    /// This counts from its last heartbeat, or, if it never sent a heartbeat, from its last
+    /// request. Timeouts of 10000 or more include 3000 more, as grace for late heartbeats.
     #[arg(long, env = "WEBRTC_HEARTBEAT_MS", value_name = "MS", default_value = in_milliseconds(HeartbeatOpts::default().timeout_period), value_parser = values::milliseconds)]
     pub heartbeat_ms: Duration,
 
@@ -129,7 +129,7 @@ pub(super) struct Peers {
     #[arg(long, env = "WEBRTC_HEARTBEAT_GC_MS", value_name = "MS", default_value = in_milliseconds(HeartbeatOpts::default().gc_interval), value_parser = values::milliseconds)]
     heartbeat_gc_ms: Duration,
 
-    /// Whether every request counts as a heartbeat, and an open wait too
+    /// Whether every request, and an open wait, counts as a heartbeat
     ///
     /// Use it for pages with a client of your own: browsers slow the timers of hidden pages to one
     /// a minute.
@@ -163,11 +163,11 @@ pub(super) struct Peers {
     #[arg(long, env = "WEBRTC_MAX_PEERS_PER_IP", value_name = "PEERS", value_parser = values::count)]
     max_peers_per_ip: Option<usize>,
 
-    /// The size of a mailbox: how much may wait for one peer
+    /// The size of a mailbox: how many bytes of messages may wait for one peer
     ///
-    /// That includes what is on its way to its Socket.IO connection. Each message counts 256 bytes
-    /// more than its own. Beyond it, senders get a 503. It has to be at least 256 more than
-    /// WEBRTC_MAX_MESSAGE_BYTES.
+    /// That includes messages on their way to the Socket.IO connection of the peer. Each message
+    /// counts 256 bytes more than its own size. When the mailbox is full, senders get a 503. The
+    /// smallest value is WEBRTC_MAX_MESSAGE_BYTES plus 256.
     #[arg(long, env = "WEBRTC_MAX_PENDING_BYTES", value_name = "BYTES", default_value_t = HeartbeatOpts::default().max_pending_bytes, value_parser = values::bytes)]
     pub max_pending_bytes: usize,
 
@@ -268,19 +268,19 @@ pub(super) struct Clients {
     /// How many clients of one address may sign in, such as 10/s, 100/min or 1000/h [default: any
     /// number]
     ///
-    /// They may come at once; one more gets a 429. With IPv6, the addresses of one network of 64
-    /// bits count together. Behind proxies this needs WEBRTC_TRUSTED_PROXIES. Each node counts for
-    /// itself.
+    /// That many may also sign in all at once; one more gets a 429. With IPv6, the addresses of one
+    /// network of 64 bits count together. Behind proxies this needs WEBRTC_TRUSTED_PROXIES. Each
+    /// node counts for itself.
     #[arg(long, env = "WEBRTC_SIGN_INS_PER_IP", value_name = "RATE", value_parser = values::sign_in_rate)]
     pub sign_ins_per_ip: Option<Rate>,
 
-    /// The proxies that are believed when they say whose request they pass on [default: none]
+    /// The proxies whose word the server takes for the address of a client [default: none]
     ///
     /// They are networks or addresses with commas between them, such as `10.0.0.0/8,::1`.
     #[arg(long, env = "WEBRTC_TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = values::networks)]
     trusted_proxies: Option<Networks>,
 
-    /// The header in which these proxies say it
+    /// The header in which these proxies send the address of the client
     #[arg(long, env = "WEBRTC_CLIENT_ADDRESS_HEADER", value_name = "HEADER", default_value = "X-Forwarded-For", value_parser = values::header)]
     client_address_header: HeaderName,
 

@@ -91,10 +91,11 @@ pub struct Settings {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 enum Action {
-    /// Check the server on this machine: exit status 0 if it is healthy
+    /// Ask the running server on this machine whether it is healthy: exit status 0 if it is,
+    /// otherwise 1
     Healthcheck,
-    /// Try the settings without serving: certificates, published keys and Redis. Says what the
-    /// server would do; exit status 2 if something cannot be used
+    /// Check the settings without starting the server: certificates, the keys at WEBRTC_JWKS_URL, and
+    /// Redis. Prints what the server would do; exits with status 2 if something cannot be used
     Check,
 }
 
@@ -374,7 +375,7 @@ mod tests {
             tables()
         );
         if std::env::var_os("WRITE_SETTINGS").is_some() {
-            std::fs::write(path, &made).unwrap();
+            return std::fs::write(path, made).unwrap();
         }
         assert!(
             page == made,

@@ -73,7 +73,11 @@ async function join() {
     $('self').textContent = `You are ${name}`;
   });
   signaling.addEventListener('disconnected', ({detail: {cause}}) => {
-    if (cause) notice(`The server cannot be reached: trying again. (${cause.message})`);
+    if (!cause) return;
+    const {status = 0, message} = cause;
+    if (status === 401 || status === 403) notice(`The server refused this tab: ${message}`);
+    else if (status > 0) notice(`The server cannot serve this tab now; trying again. (${message})`);
+    else notice(`The server cannot be reached; trying again. (${message})`);
   });
   show(true);
   $('self').textContent = 'Joining …';
@@ -84,7 +88,7 @@ async function join() {
     if (error.status === 401) {
       $('token').hidden = false;
       form.elements.token.focus();
-      notice(accessToken ? 'The server does not take this access token.' : 'This server asks for an access token.');
+      notice(accessToken ? 'The server did not accept this access token.' : 'This server requires an access token.');
     } else if (error.status !== 0) {
       notice(error.message);
     }
@@ -270,7 +274,7 @@ $('camera').addEventListener('click', async () => {
     return;
   }
   try {
-    if (!navigator.mediaDevices) throw new Error('browsers allow it only on https and localhost');
+    if (!navigator.mediaDevices) throw new Error('browsers allow them only on https and localhost');
     camera = await navigator.mediaDevices.getUserMedia({video: true, audio: true});
   } catch (error) {
     return notice(`The camera and the microphone cannot be used: ${error.message}.`);

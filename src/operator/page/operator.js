@@ -23,7 +23,7 @@ const NUMBERS = [
   {name: 'Sign-ins', of: 'signal_sign_ins_total', perSecond: true, text: rate},
   {name: 'Messages', of: 'signal_messages_accepted_total', perSecond: true, text: rate},
   {name: 'Memory', of: 'process_resident_memory_bytes', text: bytes},
-  {name: 'Held for clients', of: 'signal_buffered_bytes', text: bytes},
+  {name: 'Memory held for clients', of: 'signal_buffered_bytes', text: bytes},
 ];
 
 const $ = (id) => document.getElementById(id);
@@ -69,7 +69,7 @@ async function ask(path, options = {}) {
       $('all').hidden = false;
       return answer;
     }
-    if (token) notice('The server does not take this token.');
+    if (token) notice('The server did not accept this token.');
     token = null;
     const isShown = !$('token').hidden;
     const before = entered;
@@ -175,8 +175,9 @@ async function watchPeers() {
         else peers.set(keyOf(peer), peer);
         show();
       }
-    } catch {
-      notice('The server cannot be reached: trying again.');
+    } catch (error) {
+      const isRefused = error.message === 'refused';
+      notice(isRefused ? 'The server refused the list of peers; trying again.' : 'The server cannot be reached; trying again.');
     } finally {
       // A stream that is not read holds a connection.
       round.abort();
@@ -231,7 +232,7 @@ function showPeers() {
   $('count').textContent = peers.size > 0 ? `(${whole(peers.size)})` : '';
   $('peers').hidden = shown.size === 0;
   $('none').hidden = shown.size > 0;
-  $('none').textContent = peers.size > 0 ? 'No peer is found.' : 'Nobody is signed in.';
+  $('none').textContent = peers.size > 0 ? 'No peer matches the filter.' : 'Nobody is signed in.';
   $('more').hidden = found.length <= ROWS;
   $('more').textContent = `And ${whole(found.length - ROWS)} more: use the filter.`;
 }
@@ -269,7 +270,7 @@ async function remove(peer) {
     const answer = await ask(`${peer.room ? `rooms/${peer.room}/` : ''}peers/${peer.id}`, {method: 'DELETE'});
     if (!answer.ok && answer.status !== 404) notice(await answer.text());
   } catch {
-    notice('The server cannot be reached: the peer was not removed.');
+    notice('The server cannot be reached; the peer was not removed.');
   }
 }
 
