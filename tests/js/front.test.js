@@ -189,7 +189,7 @@ test('the page asks for an access token where the server wants one', async (t) =
   await shows(page, '#notice', /asks for an access token/);
   await page.locator('[name=token]').fill('wrong');
   await page.locator('#join button').click();
-  await shows(page, '#notice', /does not take/);
+  await shows(page, '#notice', /did not accept/);
   await page.locator('[name=token]').fill('secret');
   await join(page, 'alice');
 });
@@ -246,7 +246,7 @@ test('the operator sees who is signed in, live, and removes a peer', async (t) =
     await page.keyboard.press('Enter');
   };
   await enter('wrong');
-  await shows(page, '#notice', /does not take this token/);
+  await shows(page, '#notice', /did not accept this token/);
   await isAccessible(page);
   await enter('a token of its own');
   await shows(page, '#peers', /first/);
