@@ -20,12 +20,13 @@ export class PeerConnections extends EventTarget {
   /**
    * Resolves with the connection to a peer: the existing one, or a new one. The connection is
    * negotiated when you add a data channel or a track to it. Rejects if
-   * `SignalingClient.iceServers` rejects.
+   * `SignalingClient.iceServers` rejects, if the client has not connected yet, or if the peer is not
+   * in its list.
    */
-  connectTo(peer: number): Promise<RTCPeerConnection>;
+  connectTo(peer: number | string): Promise<RTCPeerConnection>;
   /** Closes the connection to a peer, and tells the peer. */
-  disconnect(peer: number): void;
-  /** Closes all connections. */
+  disconnect(peer: number | string): void;
+  /** Closes all connections, and takes no more. */
   close(): void;
   addEventListener<K extends keyof PeerConnectionsEvents>(
     type: K,

@@ -32,6 +32,8 @@ export class PeerConnections extends EventTarget {
   #links = new Map();
   /** Those whose peer has left: its id may be another's from then on. */
   #left = new Set();
+  /** Aborted to stop listening. */
+  #closing = new AbortController();
 
   /**
    * @param {SignalingClient} signaling
@@ -42,41 +44,58 @@ export class PeerConnections extends EventTarget {
     super();
     this.#signaling = signaling;
     this.#configuration = configuration;
+    const {signal} = this.#closing;
     signaling.addEventListener('message', ({detail: {from, data}}) => {
       if (data?.rtc) this.#hear(from, data.rtc);
-    });
+    }, {signal});
     signaling.addEventListener('peers', ({detail: {left}}) => {
       for (const {id} of left) {
         const link = this.#links.get(id);
         if (link) this.#leave(link);
       }
-    });
+    }, {signal});
+    // The others notice it at once, and not when nothing has come for some seconds.
+    globalThis.addEventListener?.('pagehide', () => {
+      for (const link of this.#all()) this.#close(link);
+    }, {signal});
   }
 
   /**
-   * The connection to a peer: the one that there is, or else a new one. It is negotiated once
+   * The connection to a peer: the existing one, or a new one. It is negotiated once
    * something is added to it, such as a data channel or a track.
    * @param {number} peer The id of the peer.
    */
   async connectTo(peer) {
-    const link = this.#links.get(peer) ?? this.#add(peer);
+    const id = Number(peer);
+    if (this.#closing.signal.aborted) throw new TypeError('these connections are closed: make new ones');
+    if (this.#signaling.id === null) throw new TypeError('the client is not connected: await its connect() first');
+    if (id === this.#signaling.id) throw new TypeError(`peer ${peer} is this client itself`);
+    const isListed = this.#signaling.peers.some((listed) => listed.id === id);
+    if (!this.#links.has(id) && !isListed) throw new TypeError(`there is no peer ${peer} in the list`);
+    const link = this.#links.get(id) ?? this.#add(id);
     await link.ready;
     return link.connection;
   }
 
   /** Closes the connection to a peer, and tells the peer. */
   disconnect(peer) {
-    const link = this.#links.get(peer);
+    const id = Number(peer);
+    const link = this.#links.get(id);
     if (link) {
       this.#send(link, {closed: true});
       this.#close(link);
     }
-    for (const left of this.#left) if (left.peer === peer) this.#close(left);
+    for (const left of this.#left) if (left.peer === id) this.#close(left);
   }
 
-  /** Closes all connections. */
+  /** Closes all connections, and takes no more. */
   close() {
-    for (const {peer} of [...this.#links.values(), ...this.#left]) this.disconnect(peer);
+    this.#closing.abort();
+    for (const {peer} of this.#all()) this.disconnect(peer);
+  }
+
+  #all() {
+    return [...this.#links.values(), ...this.#left];
   }
 
   #add(peer) {
@@ -172,6 +191,8 @@ export class PeerConnections extends EventTarget {
       // The other side begins a connection, perhaps in place of one that it has lost.
       if (link) this.#close(link);
       link = this.#add(from);
+      // Without ICE servers, for example.
+      link.ready.catch(() => this.#sendTo(from, {session: link.session, to: session, closed: true}).catch(() => {}));
     } else if (!link || isAnother) {
       return;
     }
@@ -224,7 +245,7 @@ export class PeerConnections extends EventTarget {
     return this.#signaling.send(peer, {rtc});
   }
 
-  /** Nothing more can be negotiated: the other side began anew, or one of both has a fault. */
+  /** Nothing more can be negotiated: the other side began again, or one of both has a fault. */
   #failed(link, error) {
     if (link.connection?.signalingState === 'closed') return;
     this.dispatchEvent(new CustomEvent('failure', {detail: {peer: link.peer, connection: link.connection, error}}));

@@ -97,7 +97,8 @@ for (const [where, startBrowsers] of Object.entries(PAIRS)) {
     await talk(a, b, 'hello');
     await a.bringToFront();
     await a.locator('#hang-up').click();
-    await shows(b, '#state', /not connected/);
+    // For both.
+    for (const page of [a, b]) await page.waitForFunction(() => document.getElementById('talk').hidden, {polling: 50});
     await b.bringToFront();
     await b.locator('#leave').click();
     await a.waitForFunction(() => document.getElementById('peers').children.length === 0, {polling: 50});
@@ -118,6 +119,34 @@ for (const [where, startBrowsers] of Object.entries(PAIRS)) {
     }
   });
 }
+
+test('a tab that talks, or calls, is not called away', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t), browserFor(t)]);
+  const [a, b, c] = [await joined(t, browser, `${server.http}/`, 'alice'), await joined(t, browser, `${server.http}/`, 'bob'), await joined(t, browser, `${server.http}/`, 'carol')];
+  await call(a, 'bob');
+  await isConnected(b);
+  await c.locator('button[aria-label="Talk to alice"]').click();
+  await shows(c, '#notice', /alice is talking to somebody else/);
+  await talk(a, b, 'undisturbed');
+  // It is free again when it has hung up.
+  await b.locator('#hang-up').click();
+  await a.waitForFunction(() => document.getElementById('talk').hidden);
+  await call(c, 'alice');
+  await talk(a, c, 'now');
+});
+
+test('a tab that the server does not let in any more asks for a token', async (t) => {
+  const [port, browser] = await Promise.all([freePort(), browserFor(t)]);
+  const settings = {PORT: String(port)};
+  const first = await startNode(t, settings);
+  const page = await joined(t, browser, `${first.http}/`, 'alice');
+  first.process.kill('SIGKILL');
+  await shows(page, '#notice', /cannot be reached/);
+  await startNode(t, {...settings, WEBRTC_ACCESS_TOKEN: 'secret'});
+  await shows(page, '#notice', /requires an access token/);
+  await page.locator('[name=token]').fill('secret');
+  await join(page, 'alice');
+});
 
 test('a lost network and a restarted server do not end a conversation', async (t) => {
   const [port, browser] = await Promise.all([freePort(), browserFor(t)]);
@@ -148,7 +177,7 @@ test('a lost network and a restarted server do not end a conversation', async (t
   server = await start();
   await Promise.all([a, b].map((page) => page.waitForFunction(() => document.getElementById('notice').hidden)));
   await talk(a, b, 'new server');
-  // Both have other ids now, and can still reach each other when one begins anew.
+  // Both have other ids now, and can still reach each other when one begins again.
   await b.reload();
   await Promise.all([isConnected(a), isConnected(b)]);
   await talk(a, b, 'new page');
@@ -161,12 +190,32 @@ test('camera and microphone go to the other side, and a camera that fails is tol
   const b = await joined(t, browser, `${server.http}/`, 'bob');
   await call(a, 'bob');
   await b.locator('#camera').click();
-  await shows(b, '#notice', /camera .* cannot be used/);
+  await shows(b, '#camera-notice', /camera .* cannot be used/);
   await a.locator('#camera').click();
   await b.waitForFunction(() => document.getElementById('theirs').videoWidth > 0);
   await a.locator('#camera').click();
   await a.waitForFunction(() => document.getElementById('videos').hidden);
   await talk(a, b, 'still here');
+});
+
+test('a peer that takes the name of another neither takes its place nor gets its video', async (t) => {
+  const [server, browser] = await Promise.all([startNode(t), browserFor(t)]);
+  const permissions = ['camera', 'microphone'];
+  const a = await joined(t, browser, `${server.http}/`, 'alice', {permissions});
+  const b = await joined(t, browser, `${server.http}/`, 'bob');
+  await call(b, 'alice');
+  await a.locator('#camera').click();
+  await b.waitForFunction(() => document.getElementById('theirs').videoWidth > 0);
+  const impostor = await joined(t, browser, `${server.http}/`, 'bob');
+  await impostor.locator('button[aria-label="Talk to alice"]').click();
+  await shows(impostor, '#notice', /alice is talking to somebody else/);
+  await talk(a, b, 'undisturbed');
+  // Nor when the other one has left.
+  await b.close();
+  await shows(a, '#state', /waiting/);
+  await call(impostor, 'alice');
+  await talk(a, impostor, 'hello');
+  assert.equal(await a.$eval('#mine', ({srcObject}) => srcObject), null);
 });
 
 test('a room has a page of its own', async (t) => {
@@ -182,11 +231,11 @@ test('a room has a page of its own', async (t) => {
   assert.equal(await other.$$eval('#peers li', (items) => items.length), 1);
 });
 
-test('the page asks for an access token where the server wants one', async (t) => {
+test('the page requires an access token where the server wants one', async (t) => {
   const [server, browser] = await Promise.all([startNode(t, {WEBRTC_ACCESS_TOKEN: 'secret'}), browserFor(t)]);
   const page = await open(t, browser, `${server.http}/`);
   await page.locator('#join button').click();
-  await shows(page, '#notice', /asks for an access token/);
+  await shows(page, '#notice', /requires an access token/);
   await page.locator('[name=token]').fill('wrong');
   await page.locator('#join button').click();
   await shows(page, '#notice', /did not accept/);
@@ -267,7 +316,7 @@ test('the operator sees who is signed in, live, and removes a peer', async (t) =
   await page.reload();
   await shows(page, '#peers', /first/);
   await page.locator('#filter').fill('nobody');
-  await shows(page, '#none', /No peer is found/);
+  await shows(page, '#none', /No peer matches the filter/);
 });
 
 test('the operator is told that the server is away, and sees it when it is back', async (t) => {
@@ -316,7 +365,7 @@ test('everything can be done with the keyboard', async (t) => {
   await joined(t, browser, `${server.http}/`, 'bob');
   const page = await open(t, browser, `${server.http}/`);
   const press = async (...keys) => { for (const key of keys) await page.keyboard.press(key); };
-  await press('Tab', 'Tab', 'Tab', 'Enter');
+  await press('Tab', 'Tab', 'Enter');
   await page.waitForSelector('#peers button');
   const focused = () => page.evaluate(() => document.activeElement.textContent || document.activeElement.id);
   await until(async () => { await press('Tab'); return (await focused()) === 'bob'; });

@@ -116,7 +116,7 @@ test('offers that meet at once lead to one connection', async (t) => {
   assert.equal(opened, 10);
 });
 
-test('a page that was reloaded connects anew, and the other side lets the old connection go', async (t) => {
+test('a page that was reloaded connects again, and the other side lets the old connection go', async (t) => {
   const [a, b] = await twoPages(t);
   await say(a, b, 'before');
   await hears(b, 'before');

@@ -8,6 +8,18 @@ const $ = (id) => document.getElementById(id);
 /** A lost partner is called again after this pause, in ms: its page may be loading. */
 const AGAIN_MS = 500;
 
+/** A partner that has not answered after this long, in ms, may be none that answers. */
+const NO_ANSWER_MS = 10_000;
+
+/** A connection that is hung up is closed after this long, in ms: the other side is told through it. */
+const FAREWELL_MS = 300;
+
+/** What is said through the channel when somebody hangs up: no text that is typed begins so. */
+const OVER = '\0over';
+
+/** How many messages the log keeps. */
+const LOG = 500;
+
 /** What outlives a reload of this tab. */
 const kept = {
   key: `page of ${location.pathname}`,
@@ -40,7 +52,7 @@ const server = new URL(location.pathname.replace(/rooms\/[^/]+\/$/, ''), locatio
 
 let signaling = null;
 let connections = null;
-/** The peer of the open conversation: `{id, name, connection, channel}`. */
+/** The peer of the open conversation: `{id, name, connection, channel, isCalled}`. */
 let partner = null;
 let camera = null;
 
@@ -50,12 +62,14 @@ form.elements.name.value = known.name ?? `guest-${100 + Math.floor(Math.random()
 form.elements.room.value = roomOfPage || (known.room ?? '');
 form.elements.room.readOnly = roomOfPage !== '';
 $('code').textContent = $('code').textContent.replaceAll('ORIGIN', server);
+$('description').href = `${server}/openapi.yml`;
 
 form.addEventListener('submit', (event) => {
   event.preventDefault();
   join();
 });
 if (known.isIn) join();
+else form.elements.name.select();
 
 async function join() {
   const name = form.elements.name.value.trim();
@@ -63,39 +77,58 @@ async function join() {
   const accessToken = form.elements.token.value || undefined;
   if (!name) return;
   notice('');
-  signaling = new SignalingClient(server, {name, room: room || null, accessToken});
+  try {
+    signaling = new SignalingClient(server, {name, room: room || null, accessToken});
+  } catch (error) {
+    notice(`${error.message}.`);
+    return;
+  }
   connections = new PeerConnections(signaling);
   connections.addEventListener('connection', ({detail}) => begin(detail));
   connections.addEventListener('disconnection', ({detail}) => lost(detail.peer));
   signaling.addEventListener('peers', ({detail: {peers}}) => showPeers(peers));
+  signaling.addEventListener('message', ({detail: {from, data}}) => hear(from, data?.talk));
   signaling.addEventListener('connected', () => {
     notice('');
+    $('peers').inert = false;
     $('self').textContent = `You are ${name}`;
   });
   signaling.addEventListener('disconnected', ({detail: {cause}}) => {
     if (!cause) return;
     const {status = 0, message} = cause;
-    if (status === 401 || status === 403) notice(`The server refused this tab: ${message}`);
+    $('peers').inert = true;
+    if (status === 401 || status === 403) refused(cause, accessToken);
     else if (status > 0) notice(`The server cannot serve this tab now; trying again. (${message})`);
-    else notice(`The server cannot be reached; trying again. (${message})`);
+    else notice('The server cannot be reached; trying again.');
   });
   show(true);
   $('self').textContent = 'Joining …';
   try {
     await signaling.connect();
   } catch (error) {
-    show(false);
-    if (error.status === 401) {
-      $('token').hidden = false;
-      form.elements.token.focus();
-      notice(accessToken ? 'The server did not accept this access token.' : 'This server requires an access token.');
-    } else if (error.status !== 0) {
-      notice(error.message);
-    }
+    refused(error, accessToken);
     return;
   }
   kept.write({name, room, isIn: true});
-  $('second').href = `${server}/${room ? `rooms/${room}/` : ''}`;
+  const address = `${server}/${room ? `rooms/${room}/` : ''}`;
+  $('second').href = address;
+  $('address').href = address;
+  $('address').textContent = address;
+  // The button that had it is gone.
+  if (document.activeElement === document.body) $('self').focus();
+}
+
+/** The server does not let this tab in, or not any more. */
+function refused({status, message}, accessToken) {
+  end();
+  show(false);
+  if (status === 401) {
+    $('token').hidden = false;
+    form.elements.token.focus();
+    notice(accessToken ? 'The server did not accept this access token.' : 'This server requires an access token.');
+  } else if (status !== 0) {
+    notice(message);
+  }
 }
 
 function show(isIn) {
@@ -104,13 +137,15 @@ function show(isIn) {
 }
 
 $('leave').addEventListener('click', async () => {
-  hangUp();
-  connections.close();
+  const [left, open] = [signaling, connections];
+  const isTold = hangUp();
   kept.forget();
   show(false);
   notice('');
   form.elements.name.focus();
-  await signaling.close();
+  await isTold;
+  open.close();
+  await left.close();
 });
 
 function notice(text) {
@@ -120,9 +155,16 @@ function notice(text) {
 
 // The list -------------------------------------------------------------------
 
-function showPeers(peers) {
-  $('count').textContent = peers.length > 0 ? `(${peers.length})` : '';
-  $('alone').hidden = peers.length > 0;
+/** From this many peers on, one can look for a name. */
+const MANY_PEERS = 10;
+
+function showPeers(all) {
+  $('count').textContent = all.length > 0 ? `(${all.length})` : '';
+  $('alone').hidden = all.length > 0;
+  $('legend').hidden = all.length === 0;
+  $('finding').hidden = all.length < MANY_PEERS && $('find').value === '';
+  const sought = $('find').value.trim().toLowerCase();
+  const peers = all.filter(({name}) => name.toLowerCase().includes(sought));
   const list = $('peers');
   const items = new Map([...list.children].map((item) => [Number(item.dataset.id), item]));
   const isKnown = new Set(peers.map(({id}) => id));
@@ -130,7 +172,8 @@ function showPeers(peers) {
   peers.forEach((peer, index) => {
     const item = items.get(peer.id) ?? newItem(peer.id);
     const button = item.firstChild;
-    button.textContent = peer.name;
+    button.firstChild.textContent = peer.name;
+    button.title = peer.name;
     button.classList.toggle('connected', peer.connected);
     button.setAttribute('aria-label', `Talk to ${peer.name}${peer.connected ? '' : ' (not connected now)'}`);
     button.setAttribute('aria-current', String(partner?.id === peer.id));
@@ -145,19 +188,27 @@ function newItem(id) {
   const button = document.createElement('button');
   button.type = 'button';
   button.addEventListener('click', () => call(id));
+  button.append(document.createElement('span'));
   item.append(button);
   return item;
 }
+
+$('find').addEventListener('input', () => showPeers(signaling.peers));
 
 const nameOf = (id) => signaling.peers.find((peer) => peer.id === id)?.name;
 
 // The conversation -----------------------------------------------------------
 
 /** Opens a conversation, and connects to its peer. */
-async function call(id) {
+async function call(id, isAgain = false) {
   const name = nameOf(id) ?? partner?.name;
   open(id, name);
+  Object.assign(partner, {isCalled: true, isAgain});
   $('text').focus();
+  setTimeout(() => {
+    const isOpen = partner?.channel?.readyState === 'open';
+    if (partner?.id === id && !isOpen) state('no answer yet: the other side may be a program that does not answer');
+  }, NO_ANSWER_MS);
   try {
     const connection = await connections.connectTo(id);
     // The other side may have called at the same moment, and opened a channel.
@@ -172,6 +223,7 @@ function open(id, name) {
   if (!isSame) {
     hangUp();
     $('log').replaceChildren();
+    $('text').value = '';
   }
   partner = {id, name, connection: isSame ? partner.connection : null, channel: null};
   kept.write({partner: name});
@@ -183,14 +235,43 @@ function open(id, name) {
   }
 }
 
+/** Tells another page that nobody answers: `busy`; or, before there is a channel, that it is `over`. */
+function tell(id, talk) {
+  return signaling.send(id, {talk}).catch(() => {});
+}
+
+function hear(from, talk) {
+  if (partner?.id !== from || !talk) return;
+  if (talk === 'busy' && partner.isAgain) {
+    // The other side has not noticed yet that the connection to the page before this one is gone.
+    lost(from);
+    return;
+  }
+  const {name} = partner;
+  end();
+  if (talk === 'busy') notice(`${name} is talking to somebody else.`);
+}
+
+/** Whether a call of this peer would disturb. Names prove nothing, so that its name does not count. */
+function isBusyFor(peer) {
+  if (!partner || partner.id === peer) return false;
+  const isHere = signaling.peers.some(({id}) => id === partner.id);
+  const isOther = nameOf(peer) !== partner.name;
+  return partner.channel ? isHere || isOther : partner.isCalled && isOther;
+}
+
 /** There is a new connection, begun by either side. */
 function begin({peer, connection}) {
+  if (isBusyFor(peer)) {
+    tell(peer, 'busy');
+    connections.disconnect(peer);
+    return;
+  }
   if (!partner || partner.id !== peer) open(peer, nameOf(peer) ?? `peer ${peer}`);
   partner.connection = connection;
   connection.addEventListener('datachannel', ({channel}) => use(channel, peer));
   connection.addEventListener('track', ({streams: [stream]}) => {
-    $('theirs').srcObject = stream;
-    $('videos').hidden = false;
+    if (partner?.connection === connection) showTheirs(stream);
   });
   camera?.getTracks().forEach((track) => connection.addTrack(track, camera));
 }
@@ -202,7 +283,12 @@ function use(channel, id) {
   const opened = () => partner?.channel === channel && state('connected directly');
   if (channel.readyState === 'open') opened();
   channel.addEventListener('open', opened);
-  channel.addEventListener('message', ({data}) => log(data, false));
+  channel.addEventListener('message', ({data}) => {
+    // Where both sides have called, there are two channels.
+    if (partner?.id !== id) return;
+    if (data === OVER) end();
+    else log(data, false);
+  });
   channel.addEventListener('close', () => {
     if (partner?.channel === channel) lost(id);
   });
@@ -214,36 +300,61 @@ function lost(id) {
   partner.channel = null;
   partner.isCalled = false;
   connections.disconnect(id);
-  $('theirs').srcObject = null;
-  $('videos').hidden = !camera;
+  // Whoever is next may be somebody else.
+  stopCamera();
+  showTheirs(null);
   state('not connected: waiting for the other side');
   setTimeout(callAgain, AGAIN_MS);
 }
 
-/** Connects to the peer with which this tab has talked, if it is here and not connected. */
+/**
+ * Connects to the peer with which this tab has talked, also before it was loaded again: the other side
+ * waits for that, because it cannot tell by a name alone who is back.
+ */
 function callAgain() {
-  const name = partner?.name ?? kept.read().partner;
-  const peer = name && signaling?.peers.find((peer) => peer.name === name && peer.connected);
-  if (!peer || partner?.channel) return;
-  if (partner?.id === peer.id && partner.isCalled) return;
-  open(peer.id, name);
-  partner.isCalled = true;
-  call(peer.id);
+  if (partner?.channel || partner?.isCalled) return;
+  const {partner: name} = kept.read();
+  const isIt = (peer) => (partner ? peer.id === partner.id : peer.name === name);
+  const peer = signaling?.peers.find((peer) => isIt(peer) && peer.connected);
+  if (!peer) return;
+  call(peer.id, true);
 }
 
-function hangUp() {
+/** Ends the conversation for both: a connection that is just closed would be called again. */
+async function hangUp() {
+  if (!partner) return;
+  const {id, channel} = partner;
+  if (channel?.readyState === 'open') channel.send(OVER);
+  else tell(id, 'over');
+  const held = connections;
+  end(false);
+  await new Promise((resolve) => { setTimeout(resolve, FAREWELL_MS); });
+  if (partner?.id !== id) held.disconnect(id);
+}
+
+function end(disconnects = true) {
   if (!partner) return;
   const {id} = partner;
-  partner = null;
-  kept.write({partner: null});
-  connections.disconnect(id);
   stopCamera();
-  $('theirs').srcObject = null;
-  $('videos').hidden = true;
+  partner = null;
+  cameraNotice('');
+  kept.write({partner: null});
+  if (disconnects) connections.disconnect(id);
+  showTheirs(null);
   $('talk').hidden = true;
 }
 
-$('hang-up').addEventListener('click', hangUp);
+function showTheirs(stream) {
+  $('theirs').srcObject = stream;
+  $('theirs').hidden = !stream;
+  $('videos').hidden = !stream && !camera;
+}
+
+$('hang-up').addEventListener('click', () => {
+  notice('');
+  $('self').focus();
+  hangUp();
+});
 
 $('say').addEventListener('submit', (event) => {
   event.preventDefault();
@@ -258,8 +369,12 @@ function log(text, isOwn) {
   const item = document.createElement('p');
   item.textContent = text;
   item.classList.toggle('own', isOwn);
-  $('log').append(item);
-  item.scrollIntoView({block: 'nearest'});
+  const list = $('log');
+  const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 8;
+  list.append(item);
+  if (list.children.length > LOG) list.firstChild.remove();
+  // Whoever reads what was said before is not disturbed.
+  if (isAtEnd || isOwn) list.scrollTop = list.scrollHeight;
 }
 
 function state(text) {
@@ -268,36 +383,57 @@ function state(text) {
 
 // Camera and microphone ------------------------------------------------------
 
+const CAMERA = $('camera').textContent;
+const CAMERA_ERRORS = {
+  NotAllowedError: 'allow them for this page in your browser, and try again',
+  NotFoundError: 'your browser finds none; connect them, and try again',
+  NotReadableError: 'another program may be using them; close it, and try again',
+};
+
+function cameraNotice(text) {
+  $('camera-notice').textContent = text;
+  $('camera-notice').hidden = text === '';
+}
+
 $('camera').addEventListener('click', async () => {
   if (camera) {
     stopCamera();
     return;
   }
+  cameraNotice('');
+  const asking = partner;
+  $('camera').disabled = true;
   try {
     if (!navigator.mediaDevices) throw new Error('browsers allow them only on https and localhost');
     camera = await navigator.mediaDevices.getUserMedia({video: true, audio: true});
   } catch (error) {
-    return notice(`The camera and the microphone cannot be used: ${error.message}.`);
+    const why = CAMERA_ERRORS[error.name] ?? error.message;
+    return cameraNotice(`The camera and the microphone cannot be used: ${why}.`);
+  } finally {
+    $('camera').disabled = false;
   }
-  notice('');
-  $('camera').setAttribute('aria-pressed', 'true');
+  // The conversation for which it was asked may be over.
+  if (!partner || partner !== asking) return stopCamera();
+  $('camera').textContent = 'Stop camera and microphone';
   $('mine').srcObject = camera;
   $('mine').hidden = false;
   $('videos').hidden = false;
-  const {connection} = partner ?? {};
+  const {connection} = partner;
   if (connection) camera.getTracks().forEach((track) => connection.addTrack(track, camera));
 });
 
 function stopCamera() {
   if (!camera) return;
-  const senders = partner?.connection?.getSenders() ?? [];
-  for (const sender of senders) if (sender.track) partner.connection.removeTrack(sender);
+  const {connection} = partner ?? {};
+  if (connection && connection.signalingState !== 'closed') {
+    for (const sender of connection.getSenders()) if (sender.track) connection.removeTrack(sender);
+  }
   camera.getTracks().forEach((track) => track.stop());
   camera = null;
-  $('camera').setAttribute('aria-pressed', 'false');
+  $('camera').textContent = CAMERA;
   $('mine').srcObject = null;
   $('mine').hidden = true;
-  $('videos').hidden = !$('theirs').srcObject;
+  showTheirs($('theirs').srcObject);
 }
 
 $('copy').addEventListener('click', async () => {

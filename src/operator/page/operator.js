@@ -14,7 +14,7 @@ const PAUSE_MS = 2_000;
 const whole = (value) => value.toLocaleString('en', {maximumFractionDigits: 0});
 const rate = (value) => `${value.toLocaleString('en', {maximumFractionDigits: 1})}/s`;
 const bytes = (value) => {
-  const [size, unit] = value < 2 ** 20 ? [2 ** 10, 'KiB'] : [2 ** 20, 'MiB'];
+  const [size, unit] = value < 2 ** 10 ? [1, 'B'] : value < 2 ** 20 ? [2 ** 10, 'KiB'] : [2 ** 20, 'MiB'];
   return `${(value / size).toLocaleString('en', {maximumFractionDigits: 1})} ${unit}`;
 };
 const NUMBERS = [
@@ -70,6 +70,8 @@ async function ask(path, options = {}) {
       return answer;
     }
     if (token) notice('The server did not accept this token.');
+    else if ($('token').hidden) notice('');
+    $('enter').reset();
     token = null;
     const isShown = !$('token').hidden;
     const before = entered;
@@ -134,6 +136,7 @@ async function showNumbers() {
     } catch {
       // The list of peers tells that the server is away.
       last = null;
+      for (const number of NUMBERS) number.value.textContent = '–';
     }
     await pause(EVERY_MS);
   }
@@ -168,6 +171,7 @@ async function watchPeers() {
       const all = await answer.json();
       peers = new Map(all.map((peer) => [keyOf(peer), peer]));
       notice('');
+      $('all').inert = false;
       show();
       for await (const {event, peer} of eventsOf(events)) {
         if (event === 'gap') break;
@@ -176,6 +180,7 @@ async function watchPeers() {
         show();
       }
     } catch (error) {
+      $('all').inert = true;
       const isRefused = error.message === 'refused';
       notice(isRefused ? 'The server refused the list of peers; trying again.' : 'The server cannot be reached; trying again.');
     } finally {
@@ -229,7 +234,8 @@ function showPeers() {
     row.querySelector('button').setAttribute('aria-label', `Remove ${peer.name}`);
     if (body.rows[index] !== row) body.insertBefore(row, body.rows[index] ?? null);
   });
-  $('count').textContent = peers.size > 0 ? `(${whole(peers.size)})` : '';
+  const of = found.length < peers.size ? `${whole(found.length)} of ` : '';
+  $('count').textContent = peers.size > 0 ? `(${of}${whole(peers.size)})` : '';
   $('peers').hidden = shown.size === 0;
   $('none').hidden = shown.size > 0;
   $('none').textContent = peers.size > 0 ? 'No peer matches the filter.' : 'Nobody is signed in.';
@@ -240,7 +246,9 @@ function showPeers() {
 /** What the columns show of a peer. */
 function textsOf({name, id, room, door, address, user, since}) {
   const from = [user, address].filter(Boolean).join(' ');
-  return [name, String(id), room ?? '', door, from, new Date(since).toLocaleString()];
+  // As in the log and the API.
+  const utc = since.slice(0, 19).replace('T', ' ');
+  return [name, String(id), room ?? '', door, from, utc];
 }
 
 const COLUMNS = [...$('peers').tHead.rows[0].cells].map(({textContent}) => textContent);
@@ -265,7 +273,8 @@ function newRow(key) {
 }
 
 async function remove(peer) {
-  if (!peer || !confirm(`Remove ${peer.name}? A client that reconnects by itself comes back at once.`)) return;
+  const place = peer?.room ? `peer ${peer.id} in ${peer.room}` : `peer ${peer?.id}`;
+  if (!peer || !confirm(`Remove ${peer.name} (${place})? A client that reconnects by itself comes back at once.`)) return;
   try {
     const answer = await ask(`${peer.room ? `rooms/${peer.room}/` : ''}peers/${peer.id}`, {method: 'DELETE'});
     if (!answer.ok && answer.status !== 404) notice(await answer.text());
