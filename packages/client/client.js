@@ -109,7 +109,7 @@ export class SignalingClient extends EventTarget {
   /** The last access token. */
   #shownToken = null;
   /** The ICE servers that this peer was told of, and until when they are used. */
-  #ice = {peer: null, until: 0, servers: []};
+  #ice = {peer: null, since: 0, lasts: 0, servers: []};
   #storage;
   /** Under what it is stored, and how that begins for all clients of this tab and server. */
   #key;
@@ -142,8 +142,10 @@ export class SignalingClient extends EventTarget {
   #transport;
   /** The open socket; null while there is none. */
   #socket = null;
-  /** Until when no socket is opened, for how long the next time, and whether the last ones opened. */
-  #polling = {until: 0, ms: FIRST_POLLING_MS, wasOpen: false};
+  /** Whether the server may have a socket of this peer. */
+  #mayHaveSocket = false;
+  /** Since when no socket is opened, for how long, how long the next time, and whether the last ones opened. */
+  #polling = {since: 0, lasts: 0, ms: FIRST_POLLING_MS, wasOpen: false};
   /** Lets go of the lock that shows other tabs that this peer is alive. */
   #unlock = () => {};
   /** Whether the page was left, and told the server so. */
@@ -173,19 +175,21 @@ export class SignalingClient extends EventTarget {
    */
   constructor(url, {name, room, accessToken, transport = 'auto', keep, storage = undefined, shared = false} = {}) {
     super();
-    if (typeof name !== 'string' || name === '') throw new TypeError('a name is missing');
+    if (typeof name !== 'string' || name === '') {
+      throw new TypeError("a name is missing: new SignalingClient(url, {name: 'alice'})");
+    }
     // In a worker there is no document.
-    this.#url = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
-    if (!/^https?:$/.test(this.#url.protocol)) {
+    this.#url = quietly(() => new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href));
+    if (!/^https?:$/.test(this.#url?.protocol)) {
       throw new TypeError(`the URL must begin with http:// or https://: ${url}`);
     }
     if (!this.#url.pathname.endsWith('/')) this.#url.pathname += '/';
     if (room !== undefined && room !== null) {
-      if (typeof room !== 'string' || !ROOM.test(room)) throw new TypeError(`not the name of a room: ${room}`);
+      if (typeof room !== 'string' || !ROOM.test(room)) throw new TypeError(`not the name of a room (1 to 64 of A-Z a-z 0-9 . _ ~ -): ${room}`);
       if (/\/rooms\/[^/]+\/$/.test(this.#url.pathname)) throw new TypeError(`the URL has a room already: ${url}`);
       this.#url.pathname += `rooms/${room}/`;
     }
-    if (!['auto', 'websocket', 'poll'].includes(transport)) throw new TypeError(`no transport: ${transport}`);
+    if (!['auto', 'websocket', 'poll'].includes(transport)) throw new TypeError(`transport is not auto, websocket or poll: ${transport}`);
     if (transport === 'websocket' && !globalThis.WebSocket) throw new TypeError('there are no WebSockets here');
     this.#transport = globalThis.WebSocket ? transport : 'poll';
     this.#name = name;
@@ -288,7 +292,9 @@ export class SignalingClient extends EventTarget {
     // As a POST sends it: half a surrogate pair is no text, and no JSON for the server.
     const text = new TextDecoder('utf-8', {ignoreBOM: true}).decode(new TextEncoder().encode(body));
     const before = this.#queues.get(String(to)) ?? Promise.resolve();
-    const sent = before.then(() => this.#sendTo(to, text));
+    // A peer that comes instead of this one may have other ids before it.
+    const session = this.#session;
+    const sent = before.then(() => this.#sendTo(session, to, text));
     const settled = sent.catch(() => {}).then(() => {
       if (this.#queues.get(String(to)) === settled) this.#queues.delete(String(to));
     });
@@ -297,15 +303,15 @@ export class SignalingClient extends EventTarget {
   }
 
   /** A receiver that takes no messages does not hold up messages to others. */
-  async #sendTo(to, body) {
+  async #sendTo(session, to, body) {
     const since = Date.now();
     for (let tries = 0; ; tries += 1) {
-      const posted = this.#sending.then(() => this.#post(to, body));
+      const posted = this.#sending.then(() => this.#post(session, to, body));
       this.#sending = posted.catch(() => {});
       try {
         return await posted;
       } catch (error) {
-        const mayPass = isFull(error) && Date.now() - since < FULL_PATIENCE_MS;
+        const mayPass = isFull(error) && isWithin(since, FULL_PATIENCE_MS);
         if (!mayPass || !this.#closing) throw error;
         await this.#pause(tries, this.#closing.signal);
       }
@@ -316,14 +322,16 @@ export class SignalingClient extends EventTarget {
    * Sends one after the other, because messages are numbered, and each is repeated until
    * the server has answered: the server recognizes a repeat by its number.
    */
-  async #post(to, body) {
-    const session = this.#session;
+  async #post(session, to, body) {
     const signal = this.#closing?.signal;
-    if (!session || !signal) throw new SignalingError(0, 'the client is not connected');
+    if (!session || !signal) throw new SignalingError(0, 'the client is not connected: await its connect() first');
+    if (session !== this.#session) throw new SignalingError(0, 'this peer was removed before the message was sent');
     const seq = ++session.seq;
+    // The page that comes next must not use the number again.
+    if (this.#isLeft) this.#store();
     for (let tries = 0; ; tries += 1) {
       if (session !== this.#session || signal.aborted) {
-        throw new SignalingError(0, 'the peer was removed before the server had the message');
+        throw new SignalingError(0, 'this peer was removed, perhaps before the server had the message');
       }
       try {
         const isSent = await this.#socket?.send(seq, String(to), body);
@@ -349,13 +357,13 @@ export class SignalingClient extends EventTarget {
     for (let tries = 0; ; tries += 1) {
       await this.#ready;
       const session = this.#session;
-      if (this.#ice.peer === session && Date.now() < this.#ice.until) return structuredClone(this.#ice.servers);
+      if (this.#ice.peer === session && isWithin(this.#ice.since, this.#ice.lasts)) return structuredClone(this.#ice.servers);
       const signal = this.#closing?.signal;
       try {
         const answer = await this.#fetch(session, 'ice-servers', {}, {}, signal);
         mustBeWhole(answer);
         const {iceServers, ttl} = JSON.parse(answer.text);
-        this.#ice = {peer: session, until: Date.now() + ttl * 1000 * ICE_LIFE, servers: iceServers};
+        this.#ice = {peer: session, since: Date.now(), lasts: ttl * 1000 * ICE_LIFE, servers: iceServers};
         return structuredClone(iceServers);
       } catch (error) {
         // A peer that was removed is about to sign in again, and may have no id meanwhile.
@@ -378,10 +386,9 @@ export class SignalingClient extends EventTarget {
         if (!this.#connected) {
           await this.#signIn(signal);
           if (signal.aborted) return;
-          tries = 0;
         }
         const session = this.#session;
-        if (this.#transport !== 'poll' && Date.now() >= this.#polling.until) {
+        if (this.#transport !== 'poll' && !isWithin(this.#polling.since, this.#polling.lasts)) {
           const lived = await this.#hearBySocket(session, signal);
           if (signal.aborted) return;
           // A page that was left has closed it.
@@ -398,6 +405,12 @@ export class SignalingClient extends EventTarget {
             this.#lost(new TypeError('the WebSocket does not open, or is closed at once'));
           }
           if (shortLives > 0) await this.#pause(shortLives - 1, signal);
+          continue;
+        }
+        if (this.#mayHaveSocket) {
+          // The server refuses waits of a peer that has a socket, which it may not know to be cut.
+          await this.#signIn(signal, true);
+          if (signal.aborted) return;
           continue;
         }
         // At most until the next heartbeat is due: if timers are slow, it is sent
@@ -432,6 +445,7 @@ export class SignalingClient extends EventTarget {
     for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
     const accessToken = this.#shownToken ??= await this.#askForToken(signal);
     if (accessToken) url.searchParams.set('access_token', accessToken);
+    this.#mayHaveSocket = true;
     const socket = new Socket(url, {
       peers: (peers) => {
         this.#hearPeers(peers.map(({peerId, name, connected}) => ({id: Number(peerId), name, connected})));
@@ -478,7 +492,7 @@ export class SignalingClient extends EventTarget {
   /** Hears by long polls for a while; `wasOpen`: until the server is back, if it was away. */
   #putOffSockets(wasOpen = false) {
     const {ms} = this.#polling;
-    this.#polling = {until: Date.now() + ms, ms: Math.min(2 * ms, LONGEST_POLLING_MS), wasOpen};
+    this.#polling = {since: Date.now(), lasts: ms, ms: Math.min(2 * ms, LONGEST_POLLING_MS), wasOpen};
   }
 
   /** Until the socket is closed: asks for signs of life. */
@@ -541,13 +555,16 @@ export class SignalingClient extends EventTarget {
     }
   }
 
-  /** Signs in, or comes back; retries until that is done. */
-  #signIn(signal) {
-    this.#signingIn = this.#trySignIn(signal);
+  /**
+   * Signs in, or comes back; retries until that is done. `isUnnoticed`: only another transport
+   * begins.
+   */
+  #signIn(signal, isUnnoticed = false) {
+    this.#signingIn = this.#trySignIn(signal, isUnnoticed);
     return this.#signingIn;
   }
 
-  async #trySignIn(signal) {
+  async #trySignIn(signal, isUnnoticed) {
     for (let tries = 0; ; tries += 1) {
       try {
         const known = this.#session;
@@ -568,7 +585,8 @@ export class SignalingClient extends EventTarget {
         }
         const interval = Number(answer.headers.get('X-Heartbeat-Interval'));
         this.#beatEvery = interval > 0 ? interval : Infinity;
-        this.#begin(session, isBack);
+        this.#mayHaveSocket = false;
+        if (!(isUnnoticed && isBack && this.#connected)) this.#begin(session, isBack);
         if (!signal.aborted) this.#hearList(answer.text);
         return;
       } catch (error) {
@@ -596,7 +614,7 @@ export class SignalingClient extends EventTarget {
     this.#toldList = null;
     this.#isNew ||= !resumed;
     // The server may have been away.
-    if (this.#polling.wasOpen) this.#polling.until = 0;
+    if (this.#polling.wasOpen) this.#polling.lasts = 0;
     if (this.#isShared) this.#store();
     this.#lock();
     this.#tell('connected', {id: session.id, resumed});
@@ -605,15 +623,17 @@ export class SignalingClient extends EventTarget {
   /** Why a page cannot reach the server, as far as browsers tell. */
   async #explained(error) {
     const page = globalThis.location;
-    if (error instanceof SignalingError || !page || this.#url.origin === page.origin) return error;
+    if (error instanceof SignalingError) return error;
     const because = (text) => new TypeError(text, {cause: error});
+    const away = () => because(`${this.#url.origin} cannot be reached: is the server running there?`);
+    if (!page || this.#url.origin === page.origin) return away();
     try {
       // Also a page that may not read the answer gets one.
       const signal = AbortSignal.timeout?.(PATIENCE_MS / 3);
       await fetch(new URL('/healthz', this.#url), {mode: 'no-cors', cache: 'no-store', signal});
     } catch {
       const isBlocked = page.protocol === 'https:' && this.#url.protocol === 'http:';
-      return isBlocked ? because(`pages on https cannot use a server on http: ${this.#url}`) : error;
+      return isBlocked ? because(`pages on https cannot use a server on http: ${this.#url}`) : away();
     }
     return because(`the server answers, but not to pages of ${page.origin}: its operator can allow them in WEBRTC_CORS`);
   }
@@ -635,11 +655,12 @@ export class SignalingClient extends EventTarget {
 
   /** The access token. Nobody has to wait for it when the client is closed. */
   async #askForToken(signal) {
-    const isClosed = new Promise((_, reject) => {
-      signal.addEventListener('abort', () => reject(closed()), {once: true});
-      if (signal.aborted) reject(closed());
-    });
-    const token = await Promise.race([this.#accessToken(), isClosed]);
+    let close;
+    const isClosed = new Promise((_, reject) => { close = () => reject(closed()); });
+    signal.addEventListener('abort', close);
+    if (signal.aborted) close();
+    const asked = (async () => this.#accessToken())();
+    const token = await Promise.race([asked, isClosed]).finally(() => signal.removeEventListener('abort', close));
     if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) {
       throw new SignalingError(401, 'the access token is empty, or has a character that no token has');
     }
@@ -693,8 +714,7 @@ export class SignalingClient extends EventTarget {
   #beat(signal) {
     // An open socket is enough.
     if (this.#isLeft || this.#socket) return;
-    const due = Date.now() - this.#lastBeat >= this.#beatEvery * 0.9;
-    if (!due || !this.#connected || !this.#session) return;
+    if (isWithin(this.#lastBeat, this.#beatEvery * 0.9) || !this.#connected || !this.#session) return;
     this.#lastBeat = Date.now();
     this.#fetch(this.#session, 'heartbeat', {}, {}, signal).catch(async (error) => {
       this.#lastBeat = 0;
@@ -732,7 +752,9 @@ export class SignalingClient extends EventTarget {
       const text = new TextDecoder('utf-8', {ignoreBOM: true}).decode(await answer.arrayBuffer());
       if (answer.status !== 200) {
         const retryAfter = Number(answer.headers.get('Retry-After')) * 1000 || 0;
-        throw new SignalingError(answer.status, text.trim(), answer.headers.get('X-Error'), retryAfter);
+        const isOther = /html/.test(answer.headers.get('Content-Type'));
+        const why = isOther ? `${this.#url} is not a signaling server: it answered ${answer.status}` : text.trim();
+        throw new SignalingError(answer.status, why, answer.headers.get('X-Error'), retryAfter);
       }
       return {headers: answer.headers, text};
     } finally {
@@ -811,7 +833,7 @@ export class SignalingClient extends EventTarget {
     listen(document, 'freeze', () => this.#store());
     listen(document, 'resume', () => this.#takeBack());
     listen(globalThis, 'online', () => {
-      this.#polling.until = 0;
+      this.#polling.lasts = 0;
       this.#endWait();
       this.#wake();
     });
@@ -946,7 +968,9 @@ class Socket {
         if (this.isClosed) return;
         this.heard += 1;
         this.#heardNext.abort();
-        const frame = JSON.parse(data);
+        const frame = quietly(() => JSON.parse(data));
+        // Not this server.
+        if (!frame) return this.close();
         if (frame.type === 'id') {
           clearTimeout(timer);
           this.#maxBytes = frame.maxFrameBytes;
@@ -1083,6 +1107,12 @@ class Tabs {
   #say(says) {
     quietly(() => this.#channel?.postMessage({id: this.#id, says}));
   }
+}
+
+/** Whether less than `ms` have passed since then. Not if the clock was set back meanwhile. */
+function isWithin(since, ms) {
+  const passed = Date.now() - since;
+  return passed >= 0 && passed < ms;
 }
 
 /** Calls a function that may throw, as much of a browser does for pages with few rights. */

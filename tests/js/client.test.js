@@ -351,7 +351,8 @@ async function socketCuttingWire(t, server) {
       upstream.on('data', (heard) => {
         if (!heard.includes('"type":"peers"')) return;
         wire.sockets += 1;
-        client.destroy();
+        // What was sent arrives.
+        client.end();
         upstream.destroy();
       });
     });
