@@ -6,10 +6,20 @@
 //     signaling.PeersChanged += peers => { /* the other peers: choose one to connect to */ };
 //     signaling.MessageReceived += (from, text) => { /* an offer, an answer or a candidate */ };
 //     signaling.Lost += cause => { /* it goes on trying by itself */ };
-//     var running = signaling.Run(cancellation.Token);  // in Unity: from Start()
+//     signaling.SignedIn += id => { /* a new peer, also if the id is the same as before */ };
 //     await signaling.Send(peer.Id, "{\"type\":\"offer\",..}");
-//     cancellation.Cancel();                            // signs out
 //
+// In Unity, a MonoBehaviour runs it, and signs out when it is destroyed:
+//
+//     CancellationTokenSource quit = new CancellationTokenSource();
+//     async void Start()
+//     {
+//         try { await signaling.Run(quit.Token); }
+//         catch (Exception error) { Debug.LogException(error); }  // refused, or thrown by a handler
+//     }
+//     void OnDestroy() { quit.Cancel(); }  // do not wait for Run here: it needs this thread
+//
+// A program of .NET has to reference System.Net.Http. Unity's WebGL has no HttpClient.
 // The events come on the thread that has called Run, if it has a SynchronizationContext, as
 // Unity's main thread has. The requests are described in openapi.yml and docs/clients.md.
 
@@ -44,21 +54,25 @@ public sealed class SignalingException : Exception
 
 public sealed class Signaling
 {
-    /// <summary>The other peers, after each change.</summary>
+    /// <summary>The other peers, after each change of the list.</summary>
     public event Action<IReadOnlyList<SignalingPeer>> PeersChanged = delegate { };
     /// <summary>A message: the id of its sender, and its text.</summary>
     public event Action<int, string> MessageReceived = delegate { };
-    /// <summary>Signed in as this peer; again with another id if the server had removed the peer.</summary>
+    /// <summary>
+    /// Signed in as a new peer; again if the server had removed the peer. Then all ids that were known before
+    /// mean nothing any more: a server that was restarted numbers peers from 1 again.
+    /// </summary>
     public event Action<int> SignedIn = delegate { };
     /// <summary>The server cannot be reached; the client goes on trying.</summary>
     public event Action<Exception> Lost = delegate { };
 
     /// <summary>The id of this peer; 0 while it has none.</summary>
-    public int Id { get { return session == null ? 0 : session.Id; } }
+    public int Id { get { var mine = session; return mine == null ? 0 : mine.Id; } }
 
     /// <summary>How long a wait lasts, and how much longer its answer may take.</summary>
     private static readonly TimeSpan WaitLength = TimeSpan.FromSeconds(25);
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(15);
+    private static readonly TimeSpan SignOutPatience = TimeSpan.FromSeconds(3);
     /// <summary>For how long a message is sent again to a peer whose mailbox is full.</summary>
     private static readonly TimeSpan FullPatience = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan LongestPause = TimeSpan.FromSeconds(10);
@@ -85,22 +99,25 @@ public sealed class Signaling
         public bool MayPass { get { return Status == 0 || Status >= 500 || Status == 408 || Status == 429; } }
     }
 
-    // Each client has a wait open, and sends meanwhile: the .NET Framework would open two connections
-    // to a server, for all clients of a process together.
-    private readonly HttpClient http = new HttpClient(new HttpClientHandler { MaxConnectionsPerServer = 1000 })
-    {
-        Timeout = Timeout.InfiniteTimeSpan,
-    };
+    private readonly HttpClient http = new HttpClient(Handler()) { Timeout = Timeout.InfiniteTimeSpan };
     private readonly SemaphoreSlim sending = new SemaphoreSlim(1);
     private readonly string url, name, accessToken;
     private volatile Session session;
+    private int isRunning;
+    private string toldList;
 
     /// <param name="url">The URL of the server, or of a room: http://HOST/rooms/NAME.</param>
     /// <param name="name">The name in the list.</param>
     /// <param name="accessToken">The access token, if the server wants one.</param>
     public Signaling(string url, string name, string accessToken = null)
     {
-        this.url = new Uri(url, UriKind.Absolute).AbsoluteUri.TrimEnd('/');
+        var parsed = new Uri(url, UriKind.Absolute);
+        if (parsed.Scheme != "http" && parsed.Scheme != "https")
+        {
+            throw new ArgumentException("the URL must begin with http:// or https://: " + url, "url");
+        }
+        if (string.IsNullOrEmpty(name)) throw new ArgumentException("a name is missing", "name");
+        this.url = parsed.GetLeftPart(UriPartial.Path).TrimEnd('/');
         this.name = name;
         this.accessToken = accessToken;
     }
@@ -111,6 +128,7 @@ public sealed class Signaling
     /// </summary>
     public async Task Run(CancellationToken cancellation)
     {
+        if (Interlocked.Exchange(ref isRunning, 1) == 1) throw new InvalidOperationException("it is running already");
         try
         {
             var tries = 0;
@@ -128,7 +146,12 @@ public sealed class Signaling
                 if (cancellation.IsCancellationRequested) break;
                 // The server has removed the peer, perhaps because it was restarted.
                 var isRemoved = mine != null && (answer.Status == 403 || answer.Status == 404);
-                if (isRemoved) session = null;
+                if (isRemoved)
+                {
+                    // The server is there: there is no reason to wait long.
+                    session = null;
+                    tries = 0;
+                }
                 else if (!answer.MayPass) throw Refused(answer);
                 // A single cut connection is not reported.
                 if (!isRemoved && tries > 0) Lost(answer.Cut ?? Refused(answer));
@@ -140,12 +163,13 @@ public sealed class Signaling
             var last = session;
             session = null;
             if (last != null) await SignOut(last);
+            Interlocked.Exchange(ref isRunning, 0);
         }
     }
 
     /// <summary>
-    /// Sends a message; returns when the server has it. Throws a SignalingException if it is refused, and an
-    /// InvalidOperationException if this client is not signed in (any more).
+    /// Sends a message; returns when the server has it, and tries until then. Throws a SignalingException if it
+    /// is refused, and an InvalidOperationException if this client is not signed in (any more).
     /// </summary>
     public async Task Send(int to, string text)
     {
@@ -190,6 +214,7 @@ public sealed class Signaling
         int id;
         if (!int.TryParse(answer.Pragma, out id)) throw new SignalingException(404, "there is no signaling server at " + url);
         session = new Session { Id = id, Token = answer.Token };
+        toldList = null;
         SignedIn(id);
         TellPeers(answer.Text);
     }
@@ -218,12 +243,15 @@ public sealed class Signaling
     /// <summary>A peer whose request is lost times out.</summary>
     private Task SignOut(Session last)
     {
-        return Ask(HttpMethod.Post, "sign_out?peer_id=" + last.Id, last.Token, "", Patience, CancellationToken.None);
+        return Ask(HttpMethod.Post, "sign_out?peer_id=" + last.Id, last.Token, "", SignOutPatience, CancellationToken.None);
     }
 
     /// <summary>The list has a line NAME,ID,STATUS for each peer.</summary>
     private void TellPeers(string list)
     {
+        // A wait that ends without news returns the same list again.
+        if (list == toldList) return;
+        toldList = list;
         var peers = new List<SignalingPeer>();
         foreach (var line in list.Split(new[] { '\n' }, StringSplitOptions.RemoveEmptyEntries))
         {
@@ -268,6 +296,18 @@ public sealed class Signaling
                 return new Answer { Cut = error };
             }
         }
+    }
+
+    /// <summary>
+    /// Each client has a wait open, and sends meanwhile: the .NET Framework would open two connections to a
+    /// server, for all clients of a process together. Older handlers of Mono cannot be told.
+    /// </summary>
+    private static HttpClientHandler Handler()
+    {
+        var handler = new HttpClientHandler();
+        try { handler.MaxConnectionsPerServer = 1000; }
+        catch (Exception error) when (error is NotImplementedException || error is PlatformNotSupportedException) { }
+        return handler;
     }
 
     private static string Header(HttpResponseMessage response, string name)

@@ -26,10 +26,11 @@ class Signaling:
     """A client of the server: messages arrive once and in order."""
 
     def __init__(self, url, name):
-        self.url, self.name = url, name
+        self.url, self.name = url.rstrip("/"), name
         self.heard = asyncio.Queue()  # (from, data)
         self.unsent = {}  # the messages that the server does not have yet, by their numbers
         self.socket = None
+        self.later = set()  # messages that are sent again
         self.forget()
 
     def forget(self):
@@ -83,16 +84,26 @@ class Signaling:
             await self.socket.send_json({"type": "ack", "seq": self.processed})
         elif kind == "refused" and frame["error"] == "mailbox_full":
             # It was not accepted: it is tried again under another number, a little later.
-            message = self.unsent.pop(frame["seq"])
-            asyncio.get_running_loop().call_later(PAUSE, lambda: asyncio.ensure_future(self.again(message)))
+            message, token = self.unsent.pop(frame["seq"]), self.token
+            again = asyncio.ensure_future(self.again(message, token))
+            self.later.add(again)
+            again.add_done_callback(self.later.discard)
             await self.send_next()
         elif kind in ("sent", "refused"):
             # A refused message is dropped: its receiver has left, or it can never be accepted.
             self.unsent.pop(frame.get("seq", next(iter(self.unsent), None)), None)
             await self.send_next()
 
-    async def again(self, message):
-        await self.send(message["to"], json.loads(message["data"]))
+    async def again(self, message, token):
+        await asyncio.sleep(PAUSE)
+        # To another peer, the id of the receiver may mean somebody else.
+        if token == self.token:
+            await self.send(message["to"], json.loads(message["data"]))
+
+    async def sign_out(self):
+        if self.id:
+            async with aiohttp.ClientSession() as http:
+                await http.post(f"{self.url}/sign_out", params={"peer_id": self.id, "peer_token": self.token})
 
 
 class Connection:
@@ -131,7 +142,10 @@ class Connection:
 
 async def main(url="http://localhost:3000", name="echo"):
     signaling = Signaling(url, name)
-    await asyncio.gather(signaling.run(), serve(signaling))
+    try:
+        await asyncio.gather(signaling.run(), serve(signaling))
+    finally:
+        await signaling.sign_out()
 
 
 async def serve(signaling):

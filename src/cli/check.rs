@@ -98,7 +98,9 @@ impl Settings {
                  set WEBRTC_HOST"
             ));
         }
-        let is_reached = opts.host.is_none_or(|host| !is_loopback(host));
+        // On a loopback address, by a proxy.
+        let has_proxy = !self.clients.proxies().is_empty();
+        let is_reached = has_proxy || opts.host.is_none_or(|host| !is_loopback(host));
         if is_reached && self.who_may_come_in(opts).starts_with(EVERYBODY) {
             warnings.push(
                 "warning: everybody who reaches the server may sign in: set WEBRTC_ACCESS_TOKEN or \

@@ -47,7 +47,7 @@ pub(super) fn explain(command: &Command, error: &clap::Error) -> ConfigError {
             let Names { flag, variable, .. } = missing;
             let needing = needing(command, &variable);
             ConfigError(format!(
-                "{needing} needs {variable} ({flag}): set both or neither"
+                "{needing} needs {variable} ({flag}): set that too, or unset this"
             ))
         }
         _ => {
@@ -129,8 +129,8 @@ pub struct Unknown {
     pub nearest: Option<String>,
 }
 
-/// At most every fourth letter is wrong in a name that is only misspelt.
-const LIKENESS: f64 = 0.75;
+/// At most every third letter is wrong in a name that is only misspelt.
+const LIKENESS: f64 = 0.66;
 
 /// The variables that look like settings of this server and are not.
 pub(super) fn unknown(command: &Command, names: impl Iterator<Item = OsString>) -> Vec<Unknown> {
@@ -142,7 +142,11 @@ pub(super) fn unknown(command: &Command, names: impl Iterator<Item = OsString>) 
         .filter(|name| name.starts_with("WEBRTC_") && !is_known(name))
         .collect();
     unknown.sort();
-    let like = |name: &str, setting: &str| strsim::normalized_damerau_levenshtein(name, setting);
+    // What all begin with says nothing; PORT is a setting, WEBRTC_PORT is none.
+    let own = |name: &str| name.strip_prefix("WEBRTC_").unwrap_or(name).to_owned();
+    let like = |name: &str, setting: &str| {
+        strsim::normalized_damerau_levenshtein(&own(name), &own(setting))
+    };
     let nearest = |name: &str| {
         let likest = settings.iter().copied();
         let likest = likest.max_by(|a, b| like(name, a).total_cmp(&like(name, b)))?;

@@ -46,7 +46,7 @@ impl IceOpts {
                 None => Ok(IceServers::default()),
                 Some(_) => Err(ConfigError(
                     "WEBRTC_TURN_SECRET (--turn-secret) needs WEBRTC_ICE_SERVERS (--ice-servers): set \
-                     both or neither"
+                     that too, or unset this"
                         .into(),
                 )),
             };

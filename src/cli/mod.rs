@@ -396,6 +396,12 @@ mod tests {
         let [found] = &found[..] else { panic!() };
         assert_eq!(found.variable, "WEBRTC_HEARBEAT_MS");
         assert_eq!(found.nearest.as_deref(), Some("WEBRTC_HEARTBEAT_MS"));
+        let nearest = |name: &str| {
+            let names = [OsString::from(name)].into_iter();
+            unknown(&Settings::command(), names).pop()?.nearest
+        };
+        assert_eq!(nearest("WEBRTC_PORT").as_deref(), Some("PORT"));
+        assert_eq!(nearest("WEBRTC_SOMETHING"), None);
     }
 
     #[test]
@@ -465,12 +471,12 @@ mod tests {
             (
                 &["--admin-token", "x"],
                 "WEBRTC_ADMIN_TOKEN (--admin-token) needs WEBRTC_ADMIN_LISTEN (--admin-listen): set \
-                 both or neither",
+                 that too, or unset this",
             ),
             (
                 &["--webhook-secret", "x"],
                 "WEBRTC_WEBHOOK_SECRET (--webhook-secret) needs WEBRTC_WEBHOOK_URL (--webhook-url): \
-                 set both or neither",
+                 set that too, or unset this",
             ),
             (
                 &["--peer-tokens", "always"],

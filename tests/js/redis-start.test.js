@@ -173,7 +173,7 @@ test('a Redis that asks for a certificate is shown the one that is given', async
   const node = await startNode(t, {...settings, ...identity});
   assert.equal((await fetch(`${node.http}/readyz`)).status, 200);
   for (const [other, why] of [
-    [{WEBRTC_REDIS_CERT: file('redis.crt')}, /^WEBRTC_REDIS_CERT .* needs WEBRTC_REDIS_KEY .*: set both or neither/],
+    [{WEBRTC_REDIS_CERT: file('redis.crt')}, /^WEBRTC_REDIS_CERT .* needs WEBRTC_REDIS_KEY .*: set that too, or unset this/],
     [{...identity, WEBRTC_REDIS_KEY: file('redis.crt')}, /^WEBRTC_REDIS_KEY .*private key \(PEM\)/],
     [{...identity, WEBRTC_REDIS_CA: '', WEBRTC_REDIS_URL: 'redis://localhost/'}, /^WEBRTC_REDIS_CERT .*rediss:\/\//],
   ]) {
