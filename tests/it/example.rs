@@ -34,6 +34,6 @@ async fn the_example_serves_its_own_route_beside_the_signaling() {
     let reply = client.get("/sign_in?peer_name=alice").await;
     assert_eq!(reply.text(), "alice,1,1\n");
     assert_eq!(client.get("/sign_out?peer_id=1").await.status, 200);
-    process.line_with("alice is here as 1").await;
+    process.line_with("alice signed in as 1").await;
     process.line_with("alice left: signed_out").await;
 }
