@@ -20,8 +20,8 @@ export class PeerConnections extends EventTarget {
   /**
    * Resolves with the connection to a peer: the existing one, or a new one. The connection is
    * negotiated when you add a data channel or a track to it. Rejects if
-   * `SignalingClient.iceServers` rejects, if the client has not connected yet, or if the peer is not
-   * in its list.
+   * `SignalingClient.iceServers` rejects, if the client has not connected yet, or if this is not the
+   * ID of another peer.
    */
   connectTo(peer: number | string): Promise<RTCPeerConnection>;
   /** Closes the connection to a peer, and tells the peer. */

@@ -70,8 +70,7 @@ export class PeerConnections extends EventTarget {
     if (this.#closing.signal.aborted) throw new TypeError('these connections are closed: make new ones');
     if (this.#signaling.id === null) throw new TypeError('the client is not connected: await its connect() first');
     if (id === this.#signaling.id) throw new TypeError(`peer ${peer} is this client itself`);
-    const isListed = this.#signaling.peers.some((listed) => listed.id === id);
-    if (!this.#links.has(id) && !isListed) throw new TypeError(`there is no peer ${peer} in the list`);
+    if (!(id > 0)) throw new TypeError(`not the id of a peer, as the client's list has them: ${peer}`);
     const link = this.#links.get(id) ?? this.#add(id);
     await link.ready;
     return link.connection;

@@ -9,7 +9,7 @@ import {fileURLToPath} from 'node:url';
 
 import {WebSocketServer} from 'ws';
 
-import {atEnd, Inbox, cuttableWire, cuttingWire, PageWebSocket, pollingPeer, randomFrom, startServer, until, ofOneProcess} from './support.js';
+import {atEnd, Inbox, cuttableWire, cuttingWire, PageWebSocket, freePort, pollingPeer, randomFrom, startNode, startServer, until, ofOneProcess} from './support.js';
 
 const CLIENT = fileURLToPath(new URL('../../packages/client/client.js', import.meta.url));
 const {SignalingClient, SignalingError} = await import(CLIENT);
@@ -336,6 +336,25 @@ test('where no WebSocket opens, a client hears by long polls, and opens one when
   refused.addEventListener('disconnected', ({detail}) => told.put(detail));
   await refused.connect();
   assert.match((await told.next()).cause.message, /WebSocket does not open/);
+});
+
+inBothWays('what waits for a server that is restarted is sent to nobody else', ofOneProcess, async (t, join) => {
+  const port = String(await freePort());
+  const first = await startNode(t, {PORT: port});
+  const alice = await join(t, first.http, 'alice');
+  const bob = await pollingPeer(first, 'bob');
+  first.process.kill('SIGKILL');
+  await once(first.process, 'exit');
+  const sends = ['a', 'b', 'c'].map((text) => alice.signaling.send(bob.id, text));
+  const settled = Promise.allSettled(sends);
+  const second = await startNode(t, {PORT: port});
+  // One of these has the id that bob had.
+  const others = [await pollingPeer(second, 'x'), await pollingPeer(second, 'y'), await pollingPeer(second, 'z')];
+  assert.ok(others.some(({id}) => id === bob.id) || alice.signaling.id === Number(bob.id));
+  for (const {status, reason} of await settled) {
+    assert.equal(status, 'rejected');
+    assert.ok([0, 403, 404].includes(reason.status), reason.message);
+  }
 });
 
 /** A wire that cuts each socket as soon as it has opened; it counts them. */
