@@ -424,8 +424,9 @@ export class SignalingClient extends EventTarget {
       } catch (error) {
         if (signal.aborted) return;
         if (isDenied(error) && !this.#connected) return this.#stop();
+        // The next sign-in finds out: a socket that was given up may have opened late, and be the
+        // reason.
         const removed = isRefused(error);
-        if (removed) this.#session = null;
         // One cut connection is not reported: the next wait gets what it lost.
         if (removed || tries > 0) this.#lost(error);
         await this.#pause(tries, signal, error);
