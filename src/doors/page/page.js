@@ -97,7 +97,8 @@ async function join() {
     if (!cause) return;
     const {status = 0, message} = cause;
     $('peers').inert = true;
-    if (status === 401 || status === 403) refused(cause, accessToken);
+    // A 403 may also mean that its peer is gone; the client then signs in again.
+    if (status === 401) refused(cause, accessToken);
     else if (status > 0) notice(`The server cannot serve this tab now; trying again. (${message})`);
     else notice('The server cannot be reached; trying again.');
   });
@@ -235,7 +236,7 @@ function open(id, name) {
   }
 }
 
-/** Tells another page that nobody answers: `busy`; or, before there is a channel, that it is `over`. */
+/** Tells another page that this one is `busy`; or, while there is no channel, that the call is `over`. */
 function tell(id, talk) {
   return signaling.send(id, {talk}).catch(() => {});
 }
