@@ -309,8 +309,12 @@ pub trait Watching {
     /// The ids of all signed-in peers, oldest sign-in first.
     fn peer_ids(&self) -> Vec<PeerId>;
 
-    /// The list as text, newest peer first: a line `NAME,ID,STATUS` for each.
+    /// The list as text, newest peer first: a line `NAME,ID,STATUS` for each. As far as this
+    /// process knows: see [`Watching::catch_up`].
     fn format(&self) -> Lines;
+
+    /// Brings what this process knows of the list up to date.
+    async fn catch_up(&self) -> Result<(), Refusal>;
 
     /// The current state of a peer in the list.
     async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Refusal>;

@@ -128,6 +128,36 @@ test('with ack=true each message is answered, and comes again until it is acknow
   assert.deepEqual(await a.next(), {type: 'heartbeat'});
 });
 
+test('with ack=true a heartbeat brings the list again if a peer was lost or is back, which is no news', async (t) => {
+  const server = await startServer(t);
+  const a = await webSocketPeer(t, server, '?ack=true');
+  const b = await webSocketPeer(t, server, '?ack=true');
+  let connected;
+  const beat = async () => {
+    a.send({type: 'heartbeat'});
+    for (;;) {
+      const {type, peers} = JSON.parse(await a.frames.next());
+      if (type === 'heartbeat') return;
+      assert.equal(type, 'peers');
+      connected = peers.find(({peerId}) => peerId === b.id)?.connected;
+    }
+  };
+  const isSeen = (value) => until(async () => {
+    await beat();
+    return connected === value;
+  });
+  await isSeen(true);
+  b.socket.terminate();
+  await isSeen(false);
+  await webSocketPeer(t, server, `?ack=0&peer_id=${b.id}&peer_token=${b.hello.peerToken}`);
+  await isSeen(true);
+  // A list that has not changed is not sent again.
+  await beat();
+  a.send({type: 'heartbeat'});
+  a.send({type: 'heartbeat'});
+  for (let beats = 0; beats < 2; beats += 1) assert.deepEqual(JSON.parse(await a.frames.next()), {type: 'heartbeat'});
+});
+
 test('with ack=true a frame that cannot be delivered is refused, and the next one is not', async (t) => {
   const server = await startServer(t);
   const a = await numberedPeer(t, server);

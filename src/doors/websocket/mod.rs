@@ -12,7 +12,12 @@
 //! of a peer. With `resume=true` it gets the token with which it can come back: `peer_id`
 //! and `peer_token` in the query. With `ack` in the query it speaks a form of its own, `numbered`.
 
-use std::{borrow::Cow, str, sync::Arc};
+use std::{
+    borrow::Cow,
+    hash::{DefaultHasher, Hash, Hasher},
+    str,
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -331,14 +336,22 @@ struct Session<'a> {
     form: Form,
     /// The frames that are sent first, in reverse order.
     first: Mutex<Vec<Vec<Bytes>>>,
+    /// The hash of the list that went with the last heartbeat, if no other list followed.
+    beaten: Mutex<Option<u64>>,
     /// What the client is told of its own frames; not of the silent form, which costs less
     /// memory without.
     replies: Option<Replies>,
 }
 
 struct Replies {
-    told: mpsc::Sender<Vec<Bytes>>,
-    untold: tokio::sync::Mutex<mpsc::Receiver<Vec<Bytes>>>,
+    told: mpsc::Sender<Reply>,
+    untold: tokio::sync::Mutex<mpsc::Receiver<Reply>>,
+}
+
+enum Reply {
+    Frame(Vec<Bytes>),
+    /// To a heartbeat: the list may have changed without news.
+    Heartbeat,
 }
 
 impl Replies {
@@ -361,13 +374,32 @@ impl<'a> Session<'a> {
             form,
             // Popped from the end: the hello is sent first, then the list.
             first: Mutex::new(first),
+            beaten: Mutex::new(None),
             replies: is_told.then(Replies::new),
         }
     }
 
     /// The next reply to a frame of the client.
     async fn reply(&self) -> Option<Vec<Bytes>> {
-        self.replies.as_ref()?.untold.lock().await.recv().await
+        match self.replies.as_ref()?.untold.lock().await.recv().await? {
+            Reply::Frame(frame) => Some(frame),
+            Reply::Heartbeat => {
+                // Read now, not when the heartbeat came: a newer list may have been sent meanwhile.
+                self.first.lock().extend(self.list_if_changed());
+                Some(Told::Heartbeat.frame())
+            }
+        }
+    }
+
+    /// The list, unless it is the one that went with the last heartbeat. A change of STATUS
+    /// alone is no news, and a client that waits for it would show it wrong for ever.
+    fn list_if_changed(&self) -> Option<Vec<Bytes>> {
+        let list = self.peer.list.format();
+        let mut hasher = DefaultHasher::new();
+        list.parts().hash(&mut hasher);
+        let hash = Some(hasher.finish());
+        let before = std::mem::replace(&mut *self.beaten.lock(), hash);
+        (before != hash).then(|| self.door.peers.frame(&list))
     }
 
     async fn send(&self, frame: Bytes) -> Result<(), Refused> {
@@ -400,20 +432,26 @@ impl<'a> Session<'a> {
     /// nothing more is read.
     async fn receive_numbered(&self, frame: Bytes) -> Result<(), Closing> {
         let reply = match Said::of(&frame) {
-            Some(Said::Message { seq, to, data }) => self.send_numbered(seq, &to, data).await?,
+            Some(Said::Message { seq, to, data }) => {
+                Reply::Frame(self.send_numbered(seq, &to, data).await?.frame())
+            }
             Some(Said::Ack { seq }) => {
                 self.peer.list.acknowledge(self.peer.id, seq).await;
                 return Ok(());
             }
-            Some(Said::Heartbeat) => Told::Heartbeat,
-            None => Told::Refused {
-                seq: None,
-                error: "bad_message",
-            },
+            Some(Said::Heartbeat) => {
+                // Without it the client gets the list that is known here.
+                let _ = self.peer.list.catch_up().await;
+                Reply::Heartbeat
+            }
+            None => {
+                let (seq, error) = (None, "bad_message");
+                Reply::Frame(Told::Refused { seq, error }.frame())
+            }
         };
         if let Some(replies) = &self.replies {
             // The other end is in this session.
-            let _ = replies.told.send(reply.frame()).await;
+            let _ = replies.told.send(reply).await;
         }
         Ok(())
     }
@@ -459,7 +497,10 @@ impl<'a> Session<'a> {
                 let frame = message_frame(addressed.as_ref(), *from, self.peer.id, body);
                 Some(vec![frame])
             }
-            News::Status(list) => Some(self.door.peers.frame(list)),
+            News::Status(list) => {
+                *self.beaten.lock() = None;
+                Some(self.door.peers.frame(list))
+            }
             // A WebSocket peer joins no channel and waits for no announcement, and the
             // end of its wait is no news to it.
             News::Published(_)
@@ -487,7 +528,8 @@ impl Talk for Session<'_> {
                 debug!(%error, "a frame was not delivered");
                 // A client that does not read them misses some.
                 let told = self.replies.as_ref().map(|replies| &replies.told);
-                let _ = told.map(|told| told.try_send(text(error.to_string())));
+                let reply = Reply::Frame(text(error.to_string()));
+                let _ = told.map(|told| told.try_send(reply));
                 Ok(())
             }
         }

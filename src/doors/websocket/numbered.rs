@@ -15,7 +15,7 @@ pub(super) enum Said {
     Message { seq: u64, to: Target, data: String },
     /// The client has all messages up to this number.
     Ack { seq: u64 },
-    /// Answered with the same: a page sees no pings.
+    /// Answered with the same, because a page sees no pings, and with the list if it has changed.
     Heartbeat,
 }
 

@@ -16,7 +16,7 @@ use super::{
     verbs::{self, Call},
 };
 use crate::peer_list::{
-    Added, Card, Channels, Identity, Listing, PeerId, PeerToken, Refusal, Unlisted,
+    Added, Card, Channels, Identity, Listing, PeerId, PeerToken, Refusal, Unlisted, Watching,
     peer::name_for_list,
 };
 
@@ -216,7 +216,7 @@ impl RedisEngine {
                 if unknown.is_empty() {
                     return Ok(cached.cards());
                 }
-                // After a reconnect the copy is made anew, without cards: all is asked again.
+                // After a reconnect the copy is made again, without cards: all is asked again.
                 unknown.truncate(CARDS_AT_ONCE);
                 unknown
             };

@@ -100,6 +100,10 @@ impl Watching for RedisEngine {
         self.list.cached.lock().roster.list(Instant::now())
     }
 
+    async fn catch_up(&self) -> Result<(), Refusal> {
+        self.list.sync_now(Some(PATIENCE)).await
+    }
+
     async fn peer_info(&self, id: PeerId) -> Result<Option<PeerInfo>, Refusal> {
         self.list.run(verbs::peer_info(id), Some(PATIENCE)).await
     }
