@@ -409,7 +409,7 @@ export class SignalingClient extends EventTarget {
         }
         if (this.#mayHaveSocket) {
           // The server refuses waits of a peer that has a socket, which it may not know to be cut.
-          await this.#signIn(signal, true);
+          await this.#signIn(signal);
           if (signal.aborted) return;
           continue;
         }
@@ -426,9 +426,9 @@ export class SignalingClient extends EventTarget {
         if (isDenied(error) && !this.#connected) return this.#stop();
         // The next sign-in finds out: a socket that was given up may have opened late, and be the
         // reason.
-        const removed = isRefused(error);
+        if (isRefused(error)) this.#lost(new SignalingError(0, 'the server does not know this peer any more: the client signs in again'));
         // One cut connection is not reported: the next wait gets what it lost.
-        if (removed || tries > 0) this.#lost(error);
+        else if (tries > 0) this.#lost(error);
         await this.#pause(tries, signal, error);
         tries += 1;
       }
@@ -436,8 +436,8 @@ export class SignalingClient extends EventTarget {
   }
 
   /**
-   * Hears through a socket until it is closed. Returns how long it was open, in ms; null if it
-   * could not be opened.
+   * Hears through a socket until it is closed. Returns how long it was of use, in ms: for ever, if
+   * messages went through it; null if it could not be opened.
    */
   async #hearBySocket(session, signal) {
     const url = new URL('ws', this.#url);
@@ -453,6 +453,7 @@ export class SignalingClient extends EventTarget {
       },
       message: ({seq, from, data}) => {
         if (seq > session.ack) {
+          socket.hasSucceeded = true;
           session.ack = seq;
           this.#tell('message', {from: Number(from), data: parsed(data)});
         }
@@ -468,7 +469,7 @@ export class SignalingClient extends EventTarget {
         this.#tabs?.close();
         this.#polling.wasOpen = true;
         await this.#watchSocket(socket);
-        const lived = Date.now() - since;
+        const lived = socket.hasSucceeded ? Infinity : Date.now() - since;
         if (lived > SHORT_LIFE_MS) this.#polling.ms = FIRST_POLLING_MS;
         return lived;
       }
@@ -556,16 +557,13 @@ export class SignalingClient extends EventTarget {
     }
   }
 
-  /**
-   * Signs in, or comes back; retries until that is done. `isUnnoticed`: only another transport
-   * begins.
-   */
-  #signIn(signal, isUnnoticed = false) {
-    this.#signingIn = this.#trySignIn(signal, isUnnoticed);
+  /** Signs in, or comes back; retries until that is done. */
+  #signIn(signal) {
+    this.#signingIn = this.#trySignIn(signal);
     return this.#signingIn;
   }
 
-  async #trySignIn(signal, isUnnoticed) {
+  async #trySignIn(signal) {
     for (let tries = 0; ; tries += 1) {
       try {
         const known = this.#session;
@@ -587,7 +585,8 @@ export class SignalingClient extends EventTarget {
         const interval = Number(answer.headers.get('X-Heartbeat-Interval'));
         this.#beatEvery = interval > 0 ? interval : Infinity;
         this.#mayHaveSocket = false;
-        if (!(isUnnoticed && isBack && this.#connected)) this.#begin(session, isBack);
+        // Where only another transport begins, nothing else does.
+        if (!(isBack && this.#connected)) this.#begin(session, isBack);
         if (!signal.aborted) this.#hearList(answer.text);
         return;
       } catch (error) {
@@ -909,16 +908,13 @@ export class SignalingClient extends EventTarget {
     this.#unlock();
     const session = this.#session;
     if (!this.#inPage || !session || this.#isShared) return;
-    // Of a lock that another tab has, the request is taken back.
-    const unlocking = new AbortController();
-    const {signal} = unlocking;
-    const held = () => new Promise((resolve) => {
-      if (signal.aborted) resolve();
-      signal.addEventListener('abort', resolve);
-    });
-    const lock = quietly(() => navigator.locks.request(this.#lockOf(session), {signal}, held).catch(() => {}));
+    let release;
+    const released = new Promise((resolve) => { release = resolve; });
+    // A request that is aborted may hold the lock a moment longer, and nobody can tell until when.
+    const request = () => navigator.locks.request(this.#lockOf(session), {ifAvailable: true}, () => released);
+    const lock = unlocked.then(request).catch(() => {});
     this.#unlock = () => {
-      unlocking.abort();
+      release();
       unlocked = Promise.all([unlocked, lock]);
       this.#unlock = () => {};
     };
@@ -958,6 +954,8 @@ class Socket {
   opened;
   /** Why the server has closed it. */
   code = null;
+  /** Whether a message that is not a repeat went through it, in either direction. */
+  hasSucceeded = false;
 
   /** `hears`: what is done with each type of frame. */
   constructor(url, hears) {
@@ -1032,7 +1030,10 @@ class Socket {
 
   #answered({type, seq, error}) {
     const message = this.#unanswered.get(seq);
-    if (type === 'sent') message?.sent();
+    if (type === 'sent' && message) {
+      this.hasSucceeded = true;
+      message.sent();
+    }
     const [status, text] = REFUSED[error] ?? [400, `the server refused the message: ${error}`];
     if (type === 'refused') message?.failed(new SignalingError(status, text, error));
   }

@@ -6,6 +6,8 @@ export function heartbeatStart(options: {
   name: string;
   url?: string | URL;
   shared?: boolean;
+  /** As for `SignalingClient`. */
+  accessToken?: string | (() => string | Promise<string>);
 }): Promise<void>;
 
 /** Signs out. Of several tabs that share a peer, the last signs out. */

@@ -20,16 +20,17 @@ let started = null;
  * is signed in, and when it is closed another one takes over. This requires a secure
  * context (https or localhost) and storage; otherwise each tab is its own peer.
  *
- * @param {{name: string, url?: string|URL, shared?: boolean}} options By
- *   default the server is the one that this script came from.
+ * @param {{name: string, url?: string|URL, shared?: boolean,
+ *   accessToken?: string|(() => string|Promise<string>)}} options By default the server is the
+ *   one that this script came from. The access token is as for `SignalingClient`.
  */
-export async function heartbeatStart({name, url = new URL('.', import.meta.url), shared = false}) {
+export async function heartbeatStart({name, url = new URL('.', import.meta.url), shared = false, accessToken}) {
   const options = JSON.stringify([name, String(url), shared]);
   if (started && started.options !== options) {
     throw new TypeError('another heartbeat is started: call heartbeatStop() first');
   }
   const storage = shared ? sharedStorage() : null;
-  const mine = started ??= {...(storage ? share(name, url, storage) : own(name, url)), options};
+  const mine = started ??= {...(storage ? share(name, url, storage, accessToken) : own(name, url, accessToken)), options};
   try {
     await mine.ready;
   } catch (error) {
@@ -57,8 +58,8 @@ function sharedStorage() {
   }
 }
 
-function own(name, url) {
-  const client = new SignalingClient(url, {name, keep: true});
+function own(name, url, accessToken) {
+  const client = new SignalingClient(url, {name, accessToken, keep: true});
   return {ready: client.connect(), stop: () => client.close()};
 }
 
@@ -67,13 +68,13 @@ function own(name, url) {
  * one. Of the open tabs, the one that holds a second lock is signed in, and the others
  * wait for that lock.
  */
-function share(name, url, storage) {
+function share(name, url, storage, accessToken) {
   const {locks} = navigator;
   const tabs = `signal-http-heartbeat ${url} ${name}`;
   const signedIn = `${tabs} signed in`;
   const isOurs = (other) => other.name === signedIn;
   // What a closing tab stores may reach the next one late.
-  const client = new SignalingClient(url, {name, storage, shared: true});
+  const client = new SignalingClient(url, {name, accessToken, storage, shared: true});
   const stopping = new AbortController();
   const {signal} = stopping;
   const stopped = new Promise((resolve) => { signal.addEventListener('abort', resolve); });

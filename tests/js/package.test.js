@@ -12,7 +12,7 @@ import {promisify} from 'node:util';
 
 import {build} from 'esbuild';
 
-import {atEnd, startBrowser, startServer, talksToPages, until} from './support.js';
+import {atEnd, Inbox, startBrowser, startServer, talksToPages, until} from './support.js';
 
 const run = promisify(execFile);
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -62,6 +62,28 @@ test('an application in Node uses the package', async (t) => {
   `);
   const {stdout} = await run(process.execPath, ['main.js'], {cwd: folder});
   assert.equal(stdout, '{"hello":"function"}\n');
+});
+
+test('what the README of the package shows is a page that talks', async (t) => {
+  const [server, folder, browser] = await Promise.all([
+    startServer(t), application(t), startBrowser(t, '--allow-loopback-in-peer-connection')]);
+  const [, block] = /```js\n([^]*?)```/.exec(await readFile(path.join(ROOT, 'packages/client/README.md'), 'utf8'));
+  assert.match(block, /http:\/\/localhost:3000/);
+  await writeFile(path.join(folder, 'main.js'), block.replace('http://localhost:3000', server.http));
+  const {outputFiles: [{text}]} = await build({
+    entryPoints: [path.join(folder, 'main.js')], bundle: true, format: 'esm', write: false,
+  });
+  const heard = new Inbox();
+  for (let pages = 0; pages < 2; pages += 1) {
+    const page = await browser.newPage();
+    page.on('console', (message) => heard.put(message.text()));
+    await page.goto(`${server.http}/healthz`);
+    await page.addScriptTag({content: text, type: 'module'});
+    await until(async () => (await server.peers()).length === pages + 1);
+  }
+  let line;
+  // A browser also logs that there is no icon.
+  do { line = await heard.next(); } while (line !== 'heard hello');
 });
 
 test('an application in TypeScript that is bundled runs in a browser', async (t) => {

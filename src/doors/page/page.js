@@ -97,8 +97,7 @@ async function join() {
     if (!cause) return;
     const {status = 0, message} = cause;
     $('peers').inert = true;
-    // A 403 may also mean that its peer is gone; the client then signs in again.
-    if (status === 401) refused(cause, accessToken);
+    if ([401, 403].includes(status)) refused(cause, accessToken);
     else if (status > 0) notice(`The server cannot serve this tab now; trying again. (${message})`);
     else notice('The server cannot be reached; trying again.');
   });
