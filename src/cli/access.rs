@@ -135,9 +135,10 @@ impl AccessOpts {
             return keys.map(Some).map_err(|why| unusable(SECRET, &why));
         }
         if let Some(file) = &self.jwt_public_key {
-            let pem = fs::read(file).map_err(|why| unusable(PUBLIC_KEY, &why))?;
+            let name = format!("{PUBLIC_KEY}, {},", file.display());
+            let pem = fs::read(file).map_err(|why| unusable(&name, &why))?;
             let keys = JwtKeys::public_key(&pem);
-            return keys.map(Some).map_err(|why| unusable(PUBLIC_KEY, &why));
+            return keys.map(Some).map_err(|why| unusable(&name, &why));
         }
         if let Some(url) = &self.jwks_url {
             let keys = JwtKeys::published_at(url);

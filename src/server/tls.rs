@@ -81,12 +81,26 @@ pub enum TlsError {
     },
     /// The two do not fit, or are of a kind that rustls does not know.
     #[error(
-        "the certificate in WEBRTC_TLS_CERT and the key in WEBRTC_TLS_KEY cannot be used together: {0}"
+        "the certificate in WEBRTC_TLS_CERT ({}) and the key in WEBRTC_TLS_KEY ({}) cannot be used \
+         together: {}",
+        .opts.certificate.display(), .opts.key.display(), of_pair(.why)
     )]
-    Pair(rustls::Error),
+    Pair {
+        /// The files.
+        opts: TlsOpts,
+        /// What is wrong.
+        why: rustls::Error,
+    },
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
+}
+
+fn of_pair(why: &rustls::Error) -> String {
+    match why {
+        rustls::Error::InconsistentKeys(_) => "the key is that of another certificate".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// A certificate with its key, both in PEM as they are in their files.
@@ -119,7 +133,9 @@ impl Pem {
             };
             wrong_key(opts, why)
         })?;
-        CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(TlsError::Pair)
+        let pair = CertifiedKey::from_der(chain, key, &ring::default_provider());
+        let opts = opts.clone();
+        pair.map_err(|why| TlsError::Pair { opts, why })
     }
 }
 

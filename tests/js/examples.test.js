@@ -31,16 +31,17 @@ async function startApplication(t) {
   return `http://127.0.0.1:${server.address().port}`;
 }
 
-test('two tabs talk, see each other, and talk again after a reload', async (t) => {
+test('two tabs talk, see each other, and talk again after a reload and a lost network', async (t) => {
   const [server, application, browser] = await Promise.all([
     startServer(t), startApplication(t),
     startBrowser(t, '--allow-loopback-in-peer-connection', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'),
   ]);
-  const open = async () => {
+  const wire = await cuttableWire(t, server);
+  const open = async (url) => {
     const page = await (await browser.createBrowserContext()).newPage();
     page.errors = [];
     page.on('pageerror', (error) => page.errors.push(String(error)));
-    await page.goto(`${application}/two-tabs.html?server=${nodeOf(server.http)}`);
+    await page.goto(`${application}/two-tabs.html?server=${url}`);
     return page;
   };
   const connected = (page) => page.waitForFunction(() => document.getElementById('state').textContent === 'connected');
@@ -49,7 +50,7 @@ test('two tabs talk, see each other, and talk again after a reload', async (t) =
     await from.keyboard.press('Enter');
     await to.waitForFunction((text) => document.getElementById('messages').textContent.includes(`they: ${text}`), {}, text);
   };
-  const [a, b] = [await open(), await open()];
+  const [a, b] = [await open(nodeOf(wire.http)), await open(nodeOf(server.http))];
   await Promise.all([connected(a), connected(b)]);
   await say(a, b, 'hello');
   await say(b, a, 'and you');
@@ -59,6 +60,14 @@ test('two tabs talk, see each other, and talk again after a reload', async (t) =
   await connected(b);
   await say(b, a, 'I am back');
   await say(a, b, 'welcome');
+  await a.setOfflineMode(true);
+  // Which the browser does not do to a WebSocket.
+  wire.cut();
+  await say(a, b, 'offline');
+  await a.setOfflineMode(false);
+  await b.reload();
+  await Promise.all([connected(a), connected(b)]);
+  await say(b, a, 'back again');
   assert.deepEqual([...a.errors, ...b.errors], []);
 });
 

@@ -229,7 +229,7 @@ test('settings of TLS that cannot be used end the start', async (t) => {
     [{PORT: 'off'}, /^PORT \(--port\) is off, and nothing would listen: set WEBRTC_TLS_CERT/],
     [{WEBRTC_TLS_CERT: cert}, /WEBRTC_TLS_CERT \(--tls-cert\) needs WEBRTC_TLS_KEY \(--tls-key\): set that too, or unset this/],
     [{WEBRTC_TLS_KEY: key}, /WEBRTC_TLS_KEY \(--tls-key\) needs WEBRTC_TLS_CERT \(--tls-cert\): set that too, or unset this/],
-    [{WEBRTC_TLS_CERT: cert, WEBRTC_TLS_KEY: other.key}, /cannot be used together/],
+    [{WEBRTC_TLS_CERT: cert, WEBRTC_TLS_KEY: other.key}, /WEBRTC_TLS_KEY \(.*\) cannot be used together: the key is that of another certificate$/],
     [{WEBRTC_TLS_CERT: cert, WEBRTC_TLS_KEY: cert}, /WEBRTC_TLS_KEY \(.*\) cannot be read: it has no private key/],
     [{WEBRTC_TLS_CERT: `${cert}x`, WEBRTC_TLS_KEY: key}, /WEBRTC_TLS_CERT \(.*\) cannot be read: No such file/],
   ]) {

@@ -302,7 +302,7 @@ fn way_out(denied: Denied) -> &'static str {
         Denied::TooEarly => "wait, or set the clock",
         Denied::Room => "use a room that it names",
         Denied::Name => "use the name that it names",
-        Denied::Refused => "ask whoever runs it",
+        Denied::Refused => "ask its operator",
         Denied::TooOften { .. } => "wait a little",
         Denied::Unavailable => "try again soon",
     }

@@ -16,7 +16,7 @@ async fn rooms_share_their_ids_and_the_root_list_has_its_own(engine: EngineKind)
     assert_eq!(sign_in(&root, "r2").await.get(), 2);
 }
 
-async fn an_id_does_not_come_again_when_a_room_begins_anew(engine: EngineKind) {
+async fn an_id_does_not_come_again_when_a_room_begins_again(engine: EngineKind) {
     let root = engine.default_list().await;
     let room = root.in_room("a");
     let first = added(&room, "a", LISTED).await;
@@ -32,7 +32,7 @@ async fn an_id_does_not_come_again_when_a_room_begins_anew(engine: EngineKind) {
     assert_eq!(resumed.await.unwrap_err(), Refusal::UnknownPeer);
 }
 
-async fn a_room_that_begins_anew_has_existed_since_then(engine: EngineKind) {
+async fn a_room_that_begins_again_has_existed_since_then(engine: EngineKind) {
     let root = engine.default_list().await;
     let room = root.in_room("a");
     for seconds in [0, 100] {
@@ -201,7 +201,7 @@ async fn a_peer_that_polls_another_node_is_told_what_it_has_missed(engine: Engin
     }
 }
 
-async fn a_node_hears_of_a_room_that_begins_anew(engine: EngineKind) {
+async fn a_node_hears_of_a_room_that_begins_again(engine: EngineKind) {
     let root = engine.default_list().await;
     let room = root.in_room("a");
     let other = root.another_node().await.room(&room_name("a"));
@@ -281,11 +281,11 @@ every_engine! {
     a_room_that_has_ended_leaves_nothing,
     a_peer_that_signs_out_later_is_gone_in_time_although_nobody_uses_its_room,
     an_idle_connection_keeps_its_peer_connected_in_a_room_that_nobody_uses,
-    a_node_hears_of_a_room_that_begins_anew,
+    a_node_hears_of_a_room_that_begins_again,
     a_peer_that_polls_another_node_is_told_what_it_has_missed,
     rooms_share_their_ids_and_the_root_list_has_its_own,
-    a_room_that_begins_anew_has_existed_since_then,
-    an_id_does_not_come_again_when_a_room_begins_anew,
+    a_room_that_begins_again_has_existed_since_then,
+    an_id_does_not_come_again_when_a_room_begins_again,
     a_peer_of_another_room_is_unknown,
     channels_aliases_announcements_and_keys_are_of_one_room,
     a_room_exists_while_it_has_a_peer,

@@ -151,7 +151,7 @@ impl Channels for RedisEngine {
     }
 
     async fn cards(&self) -> Result<Vec<Card>, Refusal> {
-        self.list.sync_now(Some(PATIENCE)).await?;
+        self.catch_up().await?;
         self.known_cards().await
     }
 }

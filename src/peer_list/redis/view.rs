@@ -271,7 +271,7 @@ impl Cached {
     /// As [`Cached::wants_statuses`]; if so, also notes that the question is asked, so
     /// that callers before its answer need not ask too.
     pub fn asks_for_statuses(&mut self) -> bool {
-        // A list that comes anew says nothing of them.
+        // A whole list says nothing of them.
         let asks = !self.is_known || self.wants_statuses();
         if asks {
             self.statuses_at = Some(Instant::now());

@@ -303,7 +303,7 @@ end
 
 local LARGEST_ID = 2147483647
 
--- Rooms share their ids, so that an id does not come again when a room begins anew.
+-- Rooms share their ids, so that an id does not come again when a room begins again.
 local function last_id(room)
   return shard(room == '' and 'id' or 'room_id')
 end

@@ -173,7 +173,7 @@ function verbs.wait(began, wait, id, token, link, acknowledged, told, before, he
   local peer, refused, of = polled(id, token)
   if not peer then
     if of and before ~= '' and over_at then
-      -- This is the node's report, whoever asks.
+      -- This is the node's report, whichever peer asks.
       note_heard_at(of, before, heard)
       end_wait(of, before, of.is.wait == before, '1', over_at)
       of:store()

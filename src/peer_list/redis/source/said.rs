@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_highest_epoch_is_believed_whoever_says_it_and_however_late() {
+    async fn the_highest_epoch_is_believed_no_matter_which_node_says_it_and_how_late() {
         let (old, new) = ("old:1", "new:1");
         let said = [(0, old, Some(9)), (499, new, Some(10)), (1, old, Some(9))];
         assert_eq!(believed(&said).await.as_deref(), Some(new));
