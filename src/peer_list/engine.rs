@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::{
     Added, Buffered, Caller, Card, Delivery, EventCursor, HeartbeatOpts, Held, Identity, Lines,
-    ListCounts, Listing, LogEvents, PeerEvents, PeerId, PeerInfo, PeerToken, Reason, Refusal,
-    RoomInfo, RoomName, ShardState, SignInOpts, SignedIn, Tally, Unlisted,
+    ListCounts, Listing, LogEvents, PeerEvents, PeerId, PeerInfo, PeerToken, Reached, Reason,
+    Refusal, RoomInfo, RoomName, ShardState, SignInOpts, SignedIn, Tally, Unlisted,
 };
 
 /// How long a wait lasts, and which messages its client has.
@@ -189,16 +189,23 @@ pub trait Channels {
     async fn cards(&self) -> Result<Vec<Card>, Refusal>;
 
     /// Gives a peer a name that no other peer has in this scope. A peer has at most one
-    /// alias. If another peer claims an alias whose holder lost its connection five seconds
-    /// ago or earlier, the holder is removed.
+    /// alias. A holder that lost its socket longer ago than `kept` is removed.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
     /// [`NameTaken`](Refusal::NameTaken), [`TooManyNames`](Refusal::TooManyNames).
-    async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal>;
+    async fn claim(
+        &self,
+        id: PeerId,
+        scope: &str,
+        name: &str,
+        kept: Duration,
+    ) -> Result<(), Refusal>;
 
     /// Puts a message into the mailbox of the peer that holds an alias. Waits for room as
     /// [`SendOpts::waits_for_space`] says. `from`: the sender. A list in Redis remembers the
     /// last message of each sender, so that a repeated call delivers it once.
+    ///
+    /// Returns the holder, and whether its socket is open.
     ///
     /// Refusals: [`UnknownReceiver`](Refusal::UnknownReceiver),
     /// [`MailboxFull`](Refusal::MailboxFull).
@@ -208,7 +215,7 @@ pub trait Channels {
         scope: &str,
         name: &str,
         body: Bytes,
-    ) -> Result<(), Refusal>;
+    ) -> Result<Reached, Refusal>;
 
     /// From now on a peer hears what is published in a channel.
     ///

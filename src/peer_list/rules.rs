@@ -41,10 +41,6 @@ pub(super) const REPOLL_PATIENCE: Duration = Duration::from_secs(2);
 /// been sent before that: it does not show that the peer still runs.
 pub(super) const LATE_REQUEST: Duration = Duration::from_secs(1);
 
-/// The alias of a peer whose socket has been closed for this long is free for others:
-/// a peer that still runs is back by then. (Clients try again after 1 s, and 2.)
-pub(super) const NAME_KEPT: Duration = Duration::from_secs(5);
-
 /// A timer that fires more than this behind its time shows that the process stood still
 /// (a suspended machine, SIGSTOP). What clients sent meanwhile was not read.
 pub(crate) const STANDSTILL: Duration = Duration::from_secs(1);

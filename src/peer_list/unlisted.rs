@@ -37,6 +37,16 @@ pub struct Added {
     pub channels: Vec<Arc<str>>,
 }
 
+/// The peer that holds an alias, as
+/// [`Channels::send_to_alias`](super::Channels::send_to_alias) found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Its id.
+    pub id: PeerId,
+    /// Whether its socket is open. If not, the message waits for it.
+    pub has_socket: bool,
+}
+
 /// How an unlisted peer becomes a peer of the list.
 #[derive(Clone, Debug)]
 pub struct Listing<'a> {

@@ -40,6 +40,10 @@ pub(super) const DOOR: &str = "socketio";
 /// The scope of the names that clients give in `ready`.
 const SCOPE: &str = "socketio";
 
+/// The name of a client whose socket has been closed for this long is free for others: a client
+/// that still runs is back by then. (Clients try again after 1 s, and 2.)
+const NAME_KEPT: Duration = Duration::from_secs(5);
+
 /// Which of the protocols of this door a client speaks, as far as it has shown. What it
 /// publishes reaches the clients of the same protocol, and those that have not shown one
 /// yet.

@@ -113,18 +113,23 @@ async fn all_who_wait_for_a_name_hear_it_however_many(engine: EngineKind) {
 
 async fn an_alias_has_one_holder_and_is_an_address(engine: EngineKind) {
     let list = engine.default_list().await;
-    let (a, socket) = unlisted(&list, None).await;
+    // It stays for a while when its socket closes.
+    let (a, socket) = unlisted(&list, Some(KEY)).await;
     let (b, _b) = unlisted(&list, None).await;
-    list.claim(a, SCOPE, "A").await.unwrap();
-    let taken = list.claim(b, SCOPE, "A").await;
+    list.claim(a, SCOPE, "A", KEPT).await.unwrap();
+    let taken = list.claim(b, SCOPE, "A", KEPT).await;
     assert_eq!(taken.unwrap_err(), Refusal::NameTaken);
-    list.claim(b, "another scope", "A").await.unwrap();
+    list.claim(b, "another scope", "A", KEPT).await.unwrap();
     let send = async |name: &str| list.send_to_alias(b, SCOPE, name, "hi".into()).await;
-    send("A").await.unwrap();
+    let reached = |has_socket| Reached { id: a, has_socket };
+    assert_eq!(send("A").await.unwrap(), reached(true));
     assert_eq!(take_from(&list, &*socket).await, published(1, "hi"));
     assert_eq!(send("B").await.unwrap_err(), Refusal::UnknownReceiver);
+    drop(socket);
+    list.settle().await;
+    assert_eq!(send("A").await.unwrap(), reached(false));
     list.remove_peer(a, Reason::SignedOut).await.unwrap();
-    let gone = list.claim(a, SCOPE, "A").await;
+    let gone = list.claim(a, SCOPE, "A", KEPT).await;
     assert_eq!(gone.unwrap_err(), Refusal::UnknownPeer);
 }
 
@@ -133,7 +138,7 @@ async fn an_alias_is_free_when_the_socket_of_its_holder_has_been_closed_for_long
 ) {
     let list = engine.default_list().await;
     let (a, socket) = unlisted(&list, Some(KEY)).await;
-    let claim = async |id| list.claim(id, SCOPE, "A").await.is_ok();
+    let claim = async |id| list.claim(id, SCOPE, "A", KEPT).await.is_ok();
     assert!(claim(a).await);
     list.pass_secs(60).await;
     let (b, _b) = unlisted(&list, None).await;
@@ -149,6 +154,18 @@ async fn an_alias_is_free_when_the_socket_of_its_holder_has_been_closed_for_long
         list.open_socket(a, SocketOpts::default()).await.is_err(),
         "it is removed"
     );
+}
+
+async fn an_alias_that_is_not_kept_is_free_as_soon_as_its_holder_has_no_socket(engine: EngineKind) {
+    let list = engine.default_list().await;
+    let (a, socket) = unlisted(&list, Some(KEY)).await;
+    let claim = async |id| list.claim(id, SCOPE, "A", Duration::ZERO).await.is_ok();
+    assert!(claim(a).await);
+    let (b, _b) = unlisted(&list, None).await;
+    assert!(!claim(b).await);
+    drop(socket);
+    list.settle().await;
+    assert!(claim(b).await);
 }
 
 async fn a_peer_of_the_list_can_join_channels_too(engine: EngineKind) {
@@ -234,12 +251,12 @@ async fn the_names_of_a_peer_are_bounded_like_a_mailbox(engine: EngineKind) {
         list.join(a, "one").await,
         list.announce(a, "two").await,
         list.watch_for(a, "three").await,
-        list.claim(a, SCOPE, "four").await,
+        list.claim(a, SCOPE, "four", KEPT).await,
     ] {
         assert_eq!(refused.unwrap_err(), Refusal::TooManyNames);
     }
     list.leave(a, names[0]).await.unwrap();
-    list.claim(a, "scope", "alias").await.unwrap();
+    list.claim(a, "scope", "alias", KEPT).await.unwrap();
     assert_eq!(list.join(a, "x").await.unwrap_err(), Refusal::TooManyNames);
 }
 
@@ -249,6 +266,7 @@ every_list! {
     all_who_wait_for_a_name_hear_it_however_many,
     a_copy_that_waits_for_room_is_delivered_though_its_sender_comes_back_meanwhile,
     an_alias_has_one_holder_and_is_an_address,
+    an_alias_that_is_not_kept_is_free_as_soon_as_its_holder_has_no_socket,
     an_alias_is_free_when_the_socket_of_its_holder_has_been_closed_for_long,
     a_peer_of_the_list_can_join_channels_too,
     a_peer_that_waits_for_a_name_hears_when_it_is_announced,

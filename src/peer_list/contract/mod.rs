@@ -300,6 +300,8 @@ async fn all_told(list: &TestList, events: &mut PeerEvents) -> Vec<String> {
 // Peers that come in unlisted, and channels.
 
 const SCOPE: &str = "names";
+/// How long an alias is kept.
+const KEPT: Duration = Duration::from_secs(5);
 const CHANNEL: &str = "all";
 const KEY: &str = "a key of its own";
 

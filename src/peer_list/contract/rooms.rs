@@ -78,8 +78,8 @@ async fn channels_aliases_announcements_and_keys_are_of_one_room(engine: EngineK
     let (a, a_socket) = unlisted(&here, Some(KEY)).await;
     let (b, b_socket) = unlisted(&there, Some(KEY)).await;
     assert_ne!(a, b, "a key is known in its own room only");
-    here.claim(a, SCOPE, "name").await.unwrap();
-    there.claim(b, SCOPE, "name").await.unwrap();
+    here.claim(a, SCOPE, "name", KEPT).await.unwrap();
+    there.claim(b, SCOPE, "name", KEPT).await.unwrap();
     there.watch_for(b, "topic").await.unwrap();
     here.announce(a, "topic").await.unwrap();
     publish(&here, a, "hello").await;
@@ -265,7 +265,7 @@ async fn a_room_that_has_ended_leaves_nothing(engine: EngineKind) {
     let a = added(&room, "a", BARE).await.id;
     assert!(root.is_open(&mut wait(&other, a)).await);
     let (b, socket) = unlisted(&room, Some(KEY)).await;
-    room.claim(b, SCOPE, "name").await.unwrap();
+    room.claim(b, SCOPE, "name", KEPT).await.unwrap();
     room.announce(b, "topic").await.unwrap();
     say(&room, a, a, "hello").await;
     assert_ne!(root.stored("a-room").await, Vec::<String>::new());

@@ -1,6 +1,6 @@
 //! Unlisted peers, channels, aliases and announcements.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,9 +15,8 @@ use super::{
     removal::Removal,
 };
 use crate::peer_list::{
-    Added, Card, Channels, Dialect, Identity, Listing, PeerEvent, PeerId, PeerToken, Reason,
-    Refusal, SignInOpts, Unlisted, Watching, page::Connected, peer::name_for_list,
-    rules::NAME_KEPT,
+    Added, Card, Channels, Dialect, Identity, Listing, PeerEvent, PeerId, PeerToken, Reached,
+    Reason, Refusal, SignInOpts, Unlisted, Watching, page::Connected, peer::name_for_list,
 };
 
 #[async_trait]
@@ -140,8 +139,14 @@ impl Channels for MemoryEngine {
         Ok(self.with_cards(cards))
     }
 
-    async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal> {
-        self.free(id, scope, name);
+    async fn claim(
+        &self,
+        id: PeerId,
+        scope: &str,
+        name: &str,
+        kept: Duration,
+    ) -> Result<(), Refusal> {
+        self.free(id, scope, name, kept);
         self.with_names(id, |names| names.claim(id, scope, name))
     }
 
@@ -151,7 +156,7 @@ impl Channels for MemoryEngine {
         scope: &str,
         name: &str,
         body: Bytes,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Reached, Refusal> {
         let sent = self.push_to_alias(scope, name, body).await;
         self.shared.counts.sent(&sent);
         sent
@@ -202,12 +207,21 @@ impl MemoryEngine {
         Ok(Message::announced(self.shared.buffered.share(name)?))
     }
 
-    async fn push_to_alias(&self, scope: &str, name: &str, body: Bytes) -> Result<(), Refusal> {
+    async fn push_to_alias(
+        &self,
+        scope: &str,
+        name: &str,
+        body: Bytes,
+    ) -> Result<Reached, Refusal> {
         let to = self.room.names.lock().holder(scope, name);
         let to = to.and_then(|id| self.peer(id).ok());
         let to = to.ok_or(Refusal::UnknownReceiver)?;
         let body = self.shared.buffered.share(body)?;
-        self.push_patiently(&to, Message::published(body)).await
+        self.push_patiently(&to, Message::published(body)).await?;
+        Ok(Reached {
+            id: to.id,
+            has_socket: to.state.lock().presence.sockets > 0,
+        })
     }
 
     async fn publish_in(
@@ -294,7 +308,7 @@ impl MemoryEngine {
 
     /// Removes the holder of an alias that another peer claims, if its socket has been
     /// closed for long.
-    fn free(&self, claimant: PeerId, scope: &str, name: &str) {
+    fn free(&self, claimant: PeerId, scope: &str, name: &str, kept: Duration) {
         let holder = {
             let names = self.room.names.lock();
             let has_one = names.alias_of(claimant).is_some();
@@ -305,8 +319,8 @@ impl MemoryEngine {
         };
         self.remove_if(&holder, |state| {
             let now = Instant::now();
-            let seen = state.presence.last_seen(now);
-            (now >= seen + NAME_KEPT).then_some(Removal::Asked(Reason::Closed))
+            let is_lost = state.presence.open == 0 && now >= state.presence.last_seen(now) + kept;
+            is_lost.then_some(Removal::Asked(Reason::Closed))
         });
     }
 

@@ -122,14 +122,41 @@ pub(super) struct Owed {
     pub moment: Option<Moment>,
 }
 
-impl Answer for Owed {
-    fn read(mut row: Row) -> Result<Self, Refusal> {
-        accepted(&mut row)?;
+impl Owed {
+    /// What all such answers begin with.
+    fn read_head(row: &mut Row) -> Result<Self, Refusal> {
+        accepted(row)?;
         let full = row.row().map(Row::texts).unwrap_or_default();
         Ok(Self {
             full: full.iter().filter_map(|id| PeerId::parse(id)).collect(),
             has_more: row.kind() == "1",
-            moment: Moment::read(&mut row),
+            moment: None,
+        })
+    }
+}
+
+impl Answer for Owed {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        let owed = Self::read_head(&mut row)?;
+        let moment = Moment::read(&mut row);
+        Ok(Self { moment, ..owed })
+    }
+}
+
+/// As [`Owed`], for a message to the holder of an alias.
+pub(super) struct OwedToHolder {
+    pub owed: Owed,
+    /// None: a call that was repeated found it gone.
+    pub holder: Option<PeerId>,
+    pub has_socket: bool,
+}
+
+impl Answer for OwedToHolder {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        Ok(Self {
+            owed: Owed::read_head(&mut row)?,
+            holder: row.text().and_then(|id| PeerId::parse(&id)),
+            has_socket: row.kind() == "1",
         })
     }
 }

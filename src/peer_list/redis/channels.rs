@@ -1,5 +1,7 @@
 //! Unlisted peers, channels, aliases and announcements, as calls of the script.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -16,8 +18,8 @@ use super::{
     verbs::{self, Call},
 };
 use crate::peer_list::{
-    Added, Card, Channels, Identity, Listing, PeerId, PeerToken, Refusal, Unlisted, Watching,
-    peer::name_for_list,
+    Added, Card, Channels, Identity, Listing, PeerId, PeerToken, Reached, Refusal, Unlisted,
+    Watching, peer::name_for_list,
 };
 
 /// At most this many cards are asked for at once: other calls wait meanwhile.
@@ -102,8 +104,15 @@ impl Channels for RedisEngine {
         Ok(cards)
     }
 
-    async fn claim(&self, id: PeerId, scope: &str, name: &str) -> Result<(), Refusal> {
-        self.change(verbs::claim(id, scope, name)).await
+    async fn claim(
+        &self,
+        id: PeerId,
+        scope: &str,
+        name: &str,
+        kept: Duration,
+    ) -> Result<(), Refusal> {
+        let kept = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
+        self.change(verbs::claim(id, scope, name, kept)).await
     }
 
     async fn send_to_alias(
@@ -112,7 +121,7 @@ impl Channels for RedisEngine {
         scope: &str,
         name: &str,
         body: Bytes,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Reached, Refusal> {
         let sent = self.push_to_alias(from, scope, name, body).await;
         self.list.node.counts.sent(&sent);
         sent
@@ -170,20 +179,23 @@ impl RedisEngine {
         scope: &str,
         name: &str,
         body: Bytes,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Reached, Refusal> {
         let _held = self.held(body.len())?;
         let op = op();
         let send = verbs::send_to_alias(&op, from, scope, name, &body);
         let sent = self.list.run(send, Some(LONG_PATIENCE)).await;
-        let owed = sent.map_err(|refusal| match refusal {
+        let sent = sent.map_err(|refusal| match refusal {
             Refusal::UnknownPeer => Refusal::UnknownReceiver,
             other => other,
         })?;
-        let pushed = self.push_owed(&op, from, None, owed, PUBLISHED, body);
-        match pushed.await.pop() {
-            Some(refusal) => Err(refusal),
-            None => Ok(()),
+        let pushed = self.push_owed(&op, from, None, sent.owed, PUBLISHED, body);
+        if let Some(refusal) = pushed.await.pop() {
+            return Err(refusal);
         }
+        Ok(Reached {
+            id: sent.holder.ok_or(Refusal::UnknownReceiver)?,
+            has_socket: sent.has_socket,
+        })
     }
 
     async fn publish_in(

@@ -10,8 +10,8 @@ use crate::peer_list::{
     event_log::EVENTS_QUEUED,
     roster::LOG_LENGTH,
     rules::{
-        LATE_REQUEST, LINGER, LINGER_FORESEEN, NAME_KEPT, NODE_LIFE, REPEAT_PAUSE, REPOLL_PATIENCE,
-        patience, sign_period,
+        LATE_REQUEST, LINGER, LINGER_FORESEEN, NODE_LIFE, REPEAT_PAUSE, REPOLL_PATIENCE, patience,
+        sign_period,
     },
 };
 
@@ -189,7 +189,7 @@ fn constants(opts: &HeartbeatOpts) -> String {
          local MAX_OF_NETWORK = {max_of_network}\n\
          local LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED = {LOG_LENGTH}, {EVENTS_KEPT}, {EVENTS_QUEUED}\n\
          local LINGER, REPEAT_PAUSE, REPOLL_PATIENCE, LEASE = {}, {}, {}, {}\n\
-         local LATE_REQUEST, NAME_KEPT, LINGER_FORESEEN = {}, {}, {}\n\
+         local LATE_REQUEST, LINGER_FORESEEN = {}, {}\n\
          local NODE_LIFE, STANDSTILL, OP_LIFE = {}, {}, {}\n",
         ms(opts.timeout_period),
         ms(patience(opts)),
@@ -201,7 +201,6 @@ fn constants(opts: &HeartbeatOpts) -> String {
         ms(REPOLL_PATIENCE),
         ms(LEASE),
         ms(LATE_REQUEST),
-        ms(NAME_KEPT),
         ms(LINGER_FORESEEN),
         ms(NODE_LIFE),
         ms(2 * sign_period(opts)),

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use super::{
     answers::{
         Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, Counted, EndedWait,
-        EventLines, Kept, Left, Libraries, Life, More, Next, OpenedSocket, Owed, Pushed, Readiness,
-        RemovedSome, SentLast, SignedInAs, SomeRooms, Space, SpaceAfterAll, Turn, WasRemoved,
+        EventLines, Kept, Left, Libraries, Life, More, Next, OpenedSocket, Owed, OwedToHolder,
+        Pushed, Readiness, RemovedSome, SentLast, SignedInAs, SomeRooms, Space, SpaceAfterAll,
+        Turn, WasRemoved,
     },
     hash_token,
     part::Part,
@@ -159,8 +160,9 @@ verbs! {
         op: &str, id: PeerId, name: &str, card: &Bytes, hello: &Bytes, farewell: &Bytes,
     ) -> Owed;
     now cards_of(ids: &[PeerId]) -> Cards;
-    now claim(id: PeerId, scope: &str, name: &str) -> ();
-    now send_to_alias(op: &str, id: PeerId, scope: &str, name: &str, body: &Bytes) -> Owed;
+    /// `kept`: in ms.
+    now claim(id: PeerId, scope: &str, name: &str, kept: u64) -> ();
+    now send_to_alias(op: &str, id: PeerId, scope: &str, name: &str, body: &Bytes) -> OwedToHolder;
     now join(id: PeerId, channel: &str) -> ();
     now leave_channel(id: PeerId, channel: &str) -> ();
     now publish(op: &str, id: PeerId, number: Option<u64>, body: &Bytes, channels: &[&str]) -> Owed;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::debug;
 
-use super::{Ended, Family, MAX_QUESTIONS, MAX_TYPE_BYTES, Member, SCOPE};
+use super::{Ended, Family, MAX_QUESTIONS, MAX_TYPE_BYTES, Member, NAME_KEPT, SCOPE};
 #[cfg(feature = "ice")]
 use crate::doors::kit::ice::ice_for;
 use crate::{
@@ -154,7 +154,7 @@ impl Member {
         let peer_type = arguments.get(1).copied();
         let peer_type = peer_type.filter(|kind| kind.get().len() <= MAX_TYPE_BYTES);
         let listing = events::listing(&self.public_id, &name, peer_type);
-        let listed = match list.claim(self.peer.id, SCOPE, &name).await {
+        let listed = match list.claim(self.peer.id, SCOPE, &name, NAME_KEPT).await {
             Ok(()) => list.list_peer(self.peer.id, listing).await,
             Err(refusal) => Err(refusal),
         };
@@ -201,9 +201,12 @@ impl Member {
         let sent = list
             .send_to_alias(self.peer.id, SCOPE, &target, array(arguments))
             .await;
-        let Err(Refusal::UnknownReceiver) = sent else {
-            return sent;
-        };
+        match sent {
+            Ok(_) => return Ok(()),
+            // It may be the id of a peer of another door.
+            Err(Refusal::UnknownReceiver) => {}
+            Err(refusal) => return Err(refusal),
+        }
         let id = PeerId::parse(&target).ok_or(Refusal::UnknownReceiver)?;
         let body = Bytes::copy_from_slice(message.get().as_bytes());
         list.send(self.peer.id, id, body, SendOpts::PATIENT).await

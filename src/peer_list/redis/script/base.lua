@@ -15,7 +15,7 @@
 -- the list as constants, times in ms: TIMEOUT, PATIENCE, ANY_REQUEST, BOUND, OVERHEAD,
 -- MAX_PEERS, MAX_ROOM_PEERS, LOG_LENGTH, EVENTS_KEPT, EVENTS_QUEUED, LINGER, LINGER_FORESEEN,
 -- REPEAT_PAUSE,
--- REPOLL_PATIENCE, LATE_REQUEST, NAME_KEPT, LEASE, NODE_LIFE, STANDSTILL, OP_LIFE; and
+-- REPOLL_PATIENCE, LATE_REQUEST, LEASE, NODE_LIFE, STANDSTILL, OP_LIFE; and
 -- DB, the number of the database; and SHARDS, how many shards there are.
 --
 -- Keys that all rooms of the shard share, after the prefix:
