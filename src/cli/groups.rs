@@ -12,10 +12,13 @@ use tracing_subscriber::filter::Targets;
 
 use super::{
     ConfigError, memory,
-    values::{self, Doors, Networks, Port, Rate, WaitLimit, in_milliseconds},
+    values::{self, Doors, Folder, Networks, Port, Rate, WaitLimit, in_milliseconds},
 };
 use crate::{
-    doors::http::{AllowedRooms, Cors, SignalOpts, TrustedProxies},
+    doors::{
+        http::{AllowedRooms, Cors, SignalOpts, TrustedProxies},
+        peerjs::PeerJsOpts,
+    },
     operator::Webhook,
     peer_list::{ClientIdentity, ClusterOpts, HeartbeatOpts},
     server::{AppOpts, Host, OperatorOpts, Reached, ServeOpts, TlsOpts},
@@ -219,6 +222,8 @@ enum PeerTokens {
 #[command(next_help_heading = "Clients")]
 pub(super) struct Clients {
     /// The protocols that clients can use
+    ///
+    /// There are `http` (long polls), `websocket`, `socketio` and `peerjs`.
     #[arg(long, env = "WEBRTC_DOORS", value_name = "DOORS", default_value = "http,websocket,socketio", value_parser = values::doors)]
     doors: Doors,
 
@@ -287,6 +292,18 @@ pub(super) struct Clients {
     /// The token that Socket.IO clients must send as auth.token [default: none]
     #[arg(long, env = "TOKEN", hide_env_values = true, value_parser = values::secret)]
     token: Option<SecretString>,
+
+    /// The path of the door `peerjs`, which pages give to PeerJS as `path`
+    #[arg(long, env = "WEBRTC_PEERJS_PATH", value_name = "PATH", default_value = "/peerjs-server", value_parser = values::path)]
+    peerjs_path: Folder,
+
+    /// The key that pages give to PeerJS as `key`; no secret
+    #[arg(long, env = "WEBRTC_PEERJS_KEY", value_name = "KEY", default_value = "peerjs", value_parser = values::word)]
+    peerjs_key: String,
+
+    /// Whether PeerJS clients may list the ids of all others (listAllPeers)
+    #[arg(long, env = "WEBRTC_PEERJS_DISCOVERY", value_name = "BOOL", default_value_t = PeerJsOpts::default().discovery, value_parser = values::boolean, action = ArgAction::Set)]
+    peerjs_discovery: bool,
 }
 
 impl Clients {
@@ -315,6 +332,11 @@ impl Clients {
             doors: self.doors.0.clone(),
             page: self.page,
             token: self.token.clone(),
+            peerjs: PeerJsOpts {
+                path: self.peerjs_path.0.clone(),
+                key: self.peerjs_key.clone(),
+                discovery: self.peerjs_discovery,
+            },
         }
     }
 

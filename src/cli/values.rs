@@ -227,13 +227,45 @@ pub(super) struct Doors(pub Vec<Door>);
 pub(super) fn doors(value: &str) -> Result<Doors, String> {
     let mut doors = Vec::new();
     for name in value.split(',') {
-        let door = Door::from_str(name.trim(), true)
-            .map_err(|_| "a comma-separated list of http, websocket and socketio".to_owned())?;
+        let door = Door::from_str(name.trim(), true).map_err(|_| {
+            "a comma-separated list of http, websocket, socketio and peerjs".to_owned()
+        })?;
         if !doors.contains(&door) {
             doors.push(door);
         }
     }
     Ok(Doors(doors))
+}
+
+/// A path, with a slash at the beginning and at the end.
+#[derive(Clone, Debug)]
+pub(super) struct Folder(pub String);
+
+pub(super) fn path(value: &str) -> Result<Folder, String> {
+    let inner = value.trim_matches('/');
+    if inner.is_empty() {
+        return Ok(Folder("/".to_owned()));
+    }
+    let is_part = |part: &str| is_word(part) && !part.chars().all(|c| c == '.');
+    match inner.split('/').all(is_part) && inner != "rooms" && !inner.starts_with("rooms/") {
+        true => Ok(Folder(format!("/{inner}/"))),
+        false => Err(
+            "a path such as /peerjs-server, of A-Z a-z 0-9 . _ ~ -, and not below /rooms".into(),
+        ),
+    }
+}
+
+/// What can be a part of a path.
+pub(super) fn word(value: &str) -> Result<String, String> {
+    match is_word(value) {
+        true => Ok(value.to_owned()),
+        false => Err("a word of A-Z a-z 0-9 . _ ~ -".into()),
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    let is_free = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_free)
 }
 
 /// Rooms of every name, of none, or of some.
@@ -315,6 +347,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_path_has_slashes_around_it() {
+        for given in ["/a/b", "a/b/", "/a/b/"] {
+            assert_eq!(path(given).unwrap().0, "/a/b/");
+        }
+        assert_eq!(path("/").unwrap().0, "/");
+        for wrong in ["/a b", "/{key}", "/a/../b", "/rooms/x", "/a//b", "/é"] {
+            assert!(path(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn the_doors_are_a_list_of_names() {
         let open = |value| doors(value).map(|doors| doors.0);
         assert_eq!(
@@ -323,7 +366,10 @@ mod tests {
         );
         for value in ["", "none", "http,", "http;websocket"] {
             let right = open(value).unwrap_err();
-            assert!(right.contains("http, websocket and socketio"), "{right}");
+            assert!(
+                right.contains("http, websocket, socketio and peerjs"),
+                "{right}"
+            );
         }
     }
 

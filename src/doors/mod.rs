@@ -7,6 +7,7 @@ pub mod http;
 pub(crate) mod ice_servers;
 pub(crate) mod kit;
 pub(crate) mod page;
+pub mod peerjs;
 #[cfg(feature = "socketio")]
 pub mod socketio;
 pub mod websocket;

@@ -60,7 +60,7 @@ pub use room::{MAX_ROOM_NAME_BYTES, RoomInfo, RoomName, RoomNameError};
 pub(crate) use rules::STANDSTILL;
 pub use subscription::{EventCursor, PeerEvents};
 pub use token::PeerToken;
-pub use unlisted::{Added, Card, Listing, Reached, Unlisted};
+pub use unlisted::{Added, Card, DoorCard, Listing, Reached, Unlisted};
 
 /// What a message costs its mailbox besides its own bytes, so that a flood of
 /// empty messages is bounded too (an entry, its allocation and its share of

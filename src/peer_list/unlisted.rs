@@ -67,6 +67,15 @@ pub struct Card {
     pub id: PeerId,
     /// Its name, as it stands in the list.
     pub name: Arc<str>,
-    /// The [`Listing::card`] of a peer that came in unlisted.
-    pub card: Option<Bytes>,
+    /// The card of a peer that came in unlisted.
+    pub card: Option<DoorCard>,
+}
+
+/// The [`Listing::card`] of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoorCard {
+    /// The name of its door. Other doors cannot read the card.
+    pub door: Arc<str>,
+    /// The card, in the form of that door.
+    pub text: Bytes,
 }

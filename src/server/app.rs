@@ -1,6 +1,6 @@
 //! The doors that are open, and their routes.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{Router, extract::Request, middleware::from_fn, routing::any};
 #[cfg(feature = "socketio")]
@@ -16,7 +16,9 @@ use crate::{
     doors::{
         http::{self, SignalOpts},
         kit::{RoomDoors, cors_layer, not_found},
-        page, websocket,
+        page,
+        peerjs::{self, PeerJsOpts},
+        websocket,
     },
     peer_list::TimeoutPeerList,
 };
@@ -32,11 +34,13 @@ pub enum Door {
     /// Socket.IO.
     #[cfg(feature = "socketio")]
     SocketIo,
+    /// PeerJS.
+    PeerJs,
 }
 
 impl Door {
-    /// Every door.
-    pub const ALL: &[Self] = &[
+    /// The doors that are open if nobody says which.
+    pub const DEFAULT: &[Self] = &[
         Self::Http,
         Self::WebSocket,
         #[cfg(feature = "socketio")]
@@ -50,23 +54,26 @@ impl Door {
             Self::WebSocket => "websocket",
             #[cfg(feature = "socketio")]
             Self::SocketIo => "socketio",
+            Self::PeerJs => "peerjs",
         }
     }
 }
 
 impl Door {
     /// Where its clients go, as an answer to a wrong path tells it.
-    fn paths(self) -> &'static str {
-        match self {
+    fn paths(self, opts: &AppOpts) -> Cow<'static, str> {
+        let paths = match self {
             Self::Http => "/sign_in, /wait, /message, /heartbeat and /sign_out (long poll)",
             Self::WebSocket => "/ws (WebSocket)",
             #[cfg(feature = "socketio")]
             Self::SocketIo => "/socket.io/ (Socket.IO)",
-        }
+            Self::PeerJs => return format!("{} (PeerJS)", opts.peerjs.path).into(),
+        };
+        paths.into()
     }
 }
 
-/// How the binary serves. By default all doors are open.
+/// How the binary serves. By default the doors of [`Door::DEFAULT`] are open.
 #[derive(Clone, Debug)]
 pub struct AppOpts {
     /// How the doors answer.
@@ -78,16 +85,19 @@ pub struct AppOpts {
     /// The token that Socket.IO clients have to show, if one is set.
     #[cfg(feature = "socketio")]
     pub token: Option<SecretString>,
+    /// The PeerJS door.
+    pub peerjs: PeerJsOpts,
 }
 
 impl Default for AppOpts {
     fn default() -> Self {
         Self {
             signal: SignalOpts::default(),
-            doors: Door::ALL.to_vec(),
+            doors: Door::DEFAULT.to_vec(),
             page: true,
             #[cfg(feature = "socketio")]
             token: None,
+            peerjs: PeerJsOpts::default(),
         }
     }
 }
@@ -106,7 +116,7 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
         false => routes,
     };
     let not_found = {
-        let paths: Vec<&str> = opts.doors.iter().map(|door| door.paths()).collect();
+        let paths: Vec<_> = opts.doors.iter().map(|door| door.paths(&opts)).collect();
         let paths: Arc<str> = format!("{}; /openapi.yml has all", paths.join("; ")).into();
         move |request: Request| {
             let error = not_found(&request, &paths);
@@ -135,6 +145,7 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
                     .layer(option_layer(cors_layer_with_credentials(&cors)));
                 routes.others
             }
+            Door::PeerJs => peerjs::routes(peer_list, &opts.signal, opts.peerjs.clone()),
         });
     }
     #[cfg(feature = "ice")]

@@ -53,6 +53,13 @@ impl<'a> Coming<'a> {
     }
 }
 
+impl Coming<'_> {
+    /// Whether the request itself shows an access token.
+    pub fn shows_token(&self) -> bool {
+        token_of(self.uri, self.headers).is_some()
+    }
+}
+
 impl Gate {
     /// `door`: as events and the operator's API show it.
     pub fn new(opts: &SignalOpts, door: &'static str) -> Self {
@@ -81,7 +88,6 @@ impl Gate {
     /// # Errors
     ///
     /// Why it may not.
-    #[cfg(feature = "socketio")]
     pub async fn look(&self, coming: Coming<'_>) -> Result<Admitted, Denied> {
         if self.access.is_open() {
             self.admit(coming).await

@@ -5,6 +5,7 @@ mod admission;
 pub(crate) mod asset;
 pub(crate) mod body;
 mod client_address;
+pub(crate) mod closing;
 mod cors;
 mod counts;
 mod error;

@@ -126,7 +126,6 @@ impl WebSocket {
     }
 
     /// Writes a text before the loop begins.
-    #[cfg(feature = "socketio")]
     pub async fn send_text(&mut self, text: Bytes) -> std::io::Result<()> {
         self.writer.text([text]);
         while !self.writer.is_written() {

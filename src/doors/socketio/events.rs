@@ -8,6 +8,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
+use super::member::DOOR;
 use crate::peer_list::{Card, Listing, PeerId, PeerToken, Refusal};
 
 const JOINED: &str = "Peer has joined the signaling server";
@@ -63,9 +64,8 @@ pub(super) fn listing<'a>(
 
 /// A listed peer, as other clients are told of it.
 pub(super) fn connection(Card { id, name, card }: &Card) -> Box<RawValue> {
-    let card = card
-        .as_ref()
-        .and_then(|card| serde_json::from_slice(card).ok());
+    let card = card.as_ref().filter(|card| *card.door == *DOOR);
+    let card = card.and_then(|card| serde_json::from_slice(&card.text).ok());
     card.unwrap_or_else(|| {
         json(&Connection {
             socket_id: None,

@@ -34,7 +34,9 @@ use tracing::debug;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::kit::{
-    Coming, Gate, RequestError, SignalOpts, guard, list_of, only,
+    Coming, Gate, RequestError, SignalOpts,
+    closing::{Closing, UNAVAILABLE},
+    guard, list_of, only,
     push::{End, PushPeer, Return, ping_interval},
     query::Query,
     talk::{Life, Lost, Talk, WebSocket},
@@ -61,9 +63,6 @@ const DOOR: &str = "websocket";
 
 /// How many replies to frames may wait to be sent.
 const UNTOLD_REPLIES: usize = 16;
-
-/// Another session has taken over. As all codes from 4000 on, it is free for applications.
-const REPLACED: CloseCode = CloseCode::Library(4001);
 
 /// A client of the numbered form comes back as a peer that is not signed in, or that is another's.
 const UNKNOWN: CloseCode = CloseCode::Library(4004);
@@ -253,9 +252,6 @@ async fn serve(door: Door, joining: Joining, admitted: Admitted, stream: Stream)
     socket.close(closing.code, closing.reason).await;
 }
 
-/// How a socket is closed when the list cannot be reached.
-const UNAVAILABLE: (CloseCode, &str) = (CloseCode::Again, "try again soon");
-
 /// Signs a peer in; with its old id, if the client proves that it is that peer and the
 /// list still holds it. An error says how to close the socket.
 async fn sign_in(
@@ -285,49 +281,6 @@ async fn sign_in(
         Refusal::NetworkFull => (CloseCode::Again, "too many peers of this address"),
         _ => UNAVAILABLE,
     })
-}
-
-/// How a session ended.
-struct Closing {
-    end: End,
-    code: CloseCode,
-    reason: &'static str,
-}
-
-impl Closing {
-    fn unavailable() -> Self {
-        let (code, reason) = UNAVAILABLE;
-        let end = End::CLOSED;
-        Self { end, code, reason }
-    }
-}
-
-impl From<Lost> for Closing {
-    fn from(lost: Lost) -> Self {
-        let (code, reason) = lost.closing();
-        let end = match lost {
-            Lost::Closed | Lost::Unreadable(_) => End::CLOSED,
-            Lost::Silent => End::Removed(Reason::TimedOut),
-            Lost::NotReading => End::Removed(Reason::NotReading),
-        };
-        Self { end, code, reason }
-    }
-}
-
-impl From<End> for Closing {
-    fn from(end: End) -> Self {
-        let (code, reason) = match end {
-            End::Removed(Reason::NotReading) => (CloseCode::Again, "too much waits for this peer"),
-            End::Removed(Reason::Kicked) => (CloseCode::Policy, "removed by the operator"),
-            End::Removed(Reason::TimedOut) => (CloseCode::Away, "timed out, or lost by the server"),
-            // The node was cut off, and the others took it for dead.
-            End::Removed(Reason::Closed) => (CloseCode::Away, "the connection was taken for lost"),
-            End::Removed(_) => (CloseCode::Normal, "signed out"),
-            End::Replaced => (REPLACED, "another session took over"),
-            End::Stopping => (CloseCode::Away, "the server stops"),
-        };
-        Self { end, code, reason }
-    }
 }
 
 struct Session<'a> {

@@ -15,8 +15,8 @@ use super::{
     removal::Removal,
 };
 use crate::peer_list::{
-    Added, Card, Channels, Dialect, Identity, Listing, PeerEvent, PeerId, PeerToken, Reached,
-    Reason, Refusal, SignInOpts, Unlisted, Watching, page::Connected, peer::name_for_list,
+    Added, Card, Channels, Dialect, DoorCard, Identity, Listing, PeerEvent, PeerId, PeerToken,
+    Reached, Reason, Refusal, SignInOpts, Unlisted, Watching, page::Connected, peer::name_for_list,
 };
 
 #[async_trait]
@@ -331,6 +331,10 @@ impl MemoryEngine {
         let cards = peers.filter_map(|peer| {
             let card = cards.remove(&peer.id);
             let is_shown = card.is_some() || !peer.by_socket_only;
+            let card = card.map(|text| DoorCard {
+                door: peer.state.lock().sign_in.door.into(),
+                text,
+            });
             is_shown.then_some(Card {
                 id: peer.id,
                 name: peer.listed()?.name,

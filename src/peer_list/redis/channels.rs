@@ -18,8 +18,8 @@ use super::{
     verbs::{self, Call},
 };
 use crate::peer_list::{
-    Added, Card, Channels, Identity, Listing, PeerId, PeerToken, Reached, Refusal, Unlisted,
-    Watching, peer::name_for_list,
+    Added, Card, Channels, DoorCard, Identity, Listing, PeerId, PeerToken, Reached, Refusal,
+    Unlisted, Watching, peer::name_for_list,
 };
 
 /// At most this many cards are asked for at once: other calls wait meanwhile.
@@ -165,6 +165,15 @@ impl Channels for RedisEngine {
     }
 }
 
+/// A card as the script has it, with its door. None: the peer shows none.
+fn card_in(shown: Bytes) -> Option<DoorCard> {
+    let space = shown.iter().position(|byte| *byte == b' ')?;
+    Some(DoorCard {
+        door: String::from_utf8_lossy(&shown[..space]).into(),
+        text: shown.slice(space + 1..),
+    })
+}
+
 impl List {
     /// Publishes farewells that many are to hear, until no more are left.
     pub async fn say_farewells(&self) {
@@ -237,7 +246,7 @@ impl RedisEngine {
             let mut cached = self.list.cached.lock();
             for (id, shown) in unknown.iter().zip(shown) {
                 // A peer that came in unlisted and shows no card has an empty one.
-                let card = shown.map(|card| Some(card).filter(|card| !card.is_empty()));
+                let card = shown.map(card_in);
                 cached.set_card(*id, card);
             }
         }

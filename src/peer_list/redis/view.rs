@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
@@ -11,7 +10,7 @@ use super::{
     row::{Answer, Row},
 };
 use crate::peer_list::{
-    Buffered, Card, Dialect, Lines, PeerId, Refusal, page::Connected, roster::Roster,
+    Buffered, Card, Dialect, DoorCard, Lines, PeerId, Refusal, page::Connected, roster::Roster,
     rules::LINGER_FORESEEN,
 };
 
@@ -205,7 +204,7 @@ pub(super) struct Cached {
     is_known: bool,
     /// The cards of listed peers, as far as they were asked for. The outer None: the peer
     /// did not come in unlisted. The inner None: the peer shows no card.
-    cards: HashMap<PeerId, Option<Option<Bytes>>>,
+    cards: HashMap<PeerId, Option<Option<DoorCard>>>,
 }
 
 #[derive(Clone)]
@@ -340,7 +339,7 @@ impl Cached {
     }
 
     /// The card of a peer.
-    pub fn set_card(&mut self, id: PeerId, card: Option<Option<Bytes>>) {
+    pub fn set_card(&mut self, id: PeerId, card: Option<Option<DoorCard>>) {
         if self.peers.contains_key(&id) {
             self.cards.insert(id, card);
         }

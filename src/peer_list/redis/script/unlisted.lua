@@ -85,8 +85,8 @@ verbs.resume_unlisted = in_time(function(before, op, id, token, user, address, i
   return returned(op, before, peer, token, user, address, ice_servers)
 end)
 
--- The cards of these peers, in order: false for peers that did not come in unlisted, ''
--- for peers that show no card.
+-- The cards of these peers, in order, each after the name of its door and a space: false for
+-- peers that did not come in unlisted, '' for peers that show no card.
 function verbs.cards_of(...)
   local shown = {}
   for at, id in ipairs({ ... }) do
@@ -105,7 +105,7 @@ function verbs.list_peer(op, id, name, card, hello, farewell)
     if peer.is.name then
       return nil, { 'taken' }
     end
-    call('HSET', key('cards'), id, card)
+    call('HSET', key('cards'), id, peer.is.door .. ' ' .. card)
     peer:set('farewell', farewell)
     peer:set('name', name)
     set_heard(peer, change('+', peer))

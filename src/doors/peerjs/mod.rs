@@ -1,0 +1,173 @@
+//! The PeerJS door: what npm `peerjs` (1.0 to 1.5) asks of its server, npm `peer`.
+//!
+//! | request or frame | verb |
+//! |---|---|
+//! | `GET PATH/KEY/id` | none: a fresh id |
+//! | `GET PATH/KEY/peers`, if discovery is on | `cards` |
+//! | the upgrade of `PATH/peerjs` | `add_unlisted`, `claim`, `list_peer`, `announce` |
+//! | a frame with `dst` | `send_to_alias`, or `send` to a peer of another door, `signal-7` |
+//! | a frame with `dst` that is not there | `watch_for` |
+//! | `LEAVE` without `dst` | `remove_peer` |
+//!
+//! An id is an alias. A client that lost its socket keeps its id until it is stale, unless
+//! somebody else asks for the id before: a page that is loaded again has another token.
+
+mod absent;
+mod frame;
+mod session;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Path, Request, State},
+    http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+
+use super::kit::{
+    Coming, Gate, RequestError, SignalOpts, guard, list_of, only,
+    query::Query,
+    reply::reply,
+    upgrade::{self, Upgrade},
+};
+use crate::peer_list::TimeoutPeerList;
+use frame::is_own_id;
+use session::Joining;
+
+/// The name of this door, as events and the operator's API show it.
+const DOOR: &str = "peerjs";
+
+/// The scope of the ids, and what is announced of each.
+const SCOPE: &str = "peerjs";
+
+/// How pages reach the PeerJS door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerJsOpts {
+    /// The path that clients are given as `path`. It begins and ends with a slash. Default:
+    /// `/peerjs-server/`.
+    pub path: String,
+    /// The key that clients show; no secret. Default: `peerjs`, as in the client.
+    pub key: String,
+    /// Whether clients may ask for the ids of all others (`listAllPeers`). Default: false.
+    pub discovery: bool,
+}
+
+impl Default for PeerJsOpts {
+    fn default() -> Self {
+        Self {
+            path: "/peerjs-server/".to_owned(),
+            key: "peerjs".to_owned(),
+            discovery: false,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Door {
+    peer_list: TimeoutPeerList,
+    gate: Gate,
+    opts: Arc<PeerJsOpts>,
+    max_message_bytes: usize,
+}
+
+/// The routes of this door.
+pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts, peerjs: PeerJsOpts) -> Router {
+    let path = peerjs.path.clone();
+    let door = Door {
+        peer_list,
+        gate: Gate::new(opts, DOOR),
+        opts: Arc::new(peerjs),
+        max_message_bytes: opts.max_message_bytes,
+    };
+    Router::new()
+        .route(&format!("{path}peerjs"), any(upgrade))
+        .route(&format!("{path}{{key}}/id"), any(fresh_id))
+        .route(&format!("{path}{{key}}/peers"), any(ids))
+        .route_layer(guard(opts, DOOR))
+        .with_state(door)
+}
+
+async fn upgrade(
+    State(mut door): State<Door>,
+    mut request: Request,
+) -> Result<Response, RequestError> {
+    door.peer_list = list_of(&request, &door.peer_list);
+    only(&[Method::GET], &request)?;
+    if !upgrade::is_asked_for(request.headers()) {
+        return Err(RequestError::OnlyWebSockets);
+    }
+    let joining = Joining::of(Query::of(&request), &door.opts.key);
+    let upgrade = Upgrade::of(&mut request)?;
+    let mut coming = Coming::of(&request, &door.peer_list, None);
+    if let Ok(joining) = &joining {
+        coming.name = Some(&joining.id);
+        // A client can show an access token by no other means.
+        if !coming.shows_token() {
+            coming.token = Some(&joining.token);
+        }
+    }
+    let admitted = door.gate.enter(coming).await?;
+    Ok(upgrade.accept(move |stream| session::serve(door, joining, admitted, stream)))
+}
+
+async fn fresh_id(
+    State(door): State<Door>,
+    Path(key): Path<String>,
+    request: Request,
+) -> Result<Response, RequestError> {
+    only(&[Method::GET], &request)?;
+    if key != door.opts.key {
+        return Ok(refused("Invalid key provided"));
+    }
+    Ok(reply(uuid()?))
+}
+
+async fn ids(
+    State(door): State<Door>,
+    Path(key): Path<String>,
+    request: Request,
+) -> Result<Response, RequestError> {
+    only(&[Method::GET], &request)?;
+    if key != door.opts.key {
+        return Ok(refused("Invalid key provided"));
+    }
+    if !door.opts.discovery {
+        return Ok(refused("the operator has not allowed to list all peers"));
+    }
+    let list = list_of(&request, &door.peer_list);
+    door.gate.look(Coming::of(&request, &list, None)).await?;
+    let cards = list.cards().await?;
+    let cards = cards.into_iter().filter_map(|card| card.card);
+    let own = cards.filter(|card| *card.door == *DOOR);
+    let ids: Vec<String> = own
+        .map(|card| String::from_utf8_lossy(&card.text).into_owned())
+        .filter(|id| is_own_id(id))
+        .collect();
+    let mut response = reply(serde_json::json!(ids).to_string());
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    Ok(response)
+}
+
+fn refused(why: &'static str) -> Response {
+    (StatusCode::UNAUTHORIZED, format!("{why}\n")).into_response()
+}
+
+/// A random UUID (RFC 9562, version 4).
+fn uuid() -> Result<String, RequestError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| RequestError::Unavailable)?;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let parts = [
+        &digits[..8],
+        &digits[8..12],
+        &digits[12..16],
+        &digits[16..20],
+        &digits[20..],
+    ];
+    Ok(parts.join("-"))
+}

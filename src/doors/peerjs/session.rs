@@ -1,0 +1,429 @@
+//! A client of the PeerJS door, from its handshake until its socket has closed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep_until},
+};
+use tracing::debug;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::{
+    DOOR, Door, SCOPE,
+    absent::Absent,
+    frame::{self, Said},
+};
+use crate::{
+    access::Admitted,
+    doors::kit::{
+        closing::Closing,
+        push::{End, PushPeer, ping_interval},
+        query::Query,
+        talk::{Life, Lost, Talk, WebSocket},
+        upgrade::Stream,
+    },
+    peer_list::{
+        Delivery, Listing, News, Reason, Refusal, SendOpts, SocketOpts, TimeoutPeerList, Unlisted,
+    },
+};
+
+/// The longest token of a client, in bytes: it may be an access token.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// How many frames of the server itself may wait to be sent.
+const UNTOLD: usize = 16;
+
+/// Who wants to come in.
+pub(super) struct Joining {
+    pub id: String,
+    /// By this, which no other client knows, the same client comes back.
+    pub token: String,
+}
+
+impl Joining {
+    /// An error is what the client is told.
+    pub fn of(query: Query<'_>, own_key: &str) -> Result<Self, &'static str> {
+        let given = |name| query.first(name).filter(|value| !value.is_empty());
+        let (Some(id), Some(token), Some(key)) = (given("id"), given("token"), given("key")) else {
+            return Err("No id, token, or key supplied to websocket server");
+        };
+        if key != own_key {
+            return Err("Invalid key provided");
+        }
+        if !frame::is_own_id(&id) {
+            return Err(
+                "This id cannot be used: take letters and digits, with single spaces, _ or - between them",
+            );
+        }
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err("The token is too long");
+        }
+        let (id, token) = (id.into_owned(), token.into_owned());
+        Ok(Self { id, token })
+    }
+}
+
+/// How far a message came.
+enum Reach {
+    /// Its receiver is there.
+    There,
+    /// Its receiver has it in its mailbox, and has no socket.
+    Away,
+    /// There is no receiver.
+    Nobody,
+    /// It was dropped: too many receivers are waited for.
+    Dropped,
+}
+
+/// Why a client does not come in.
+enum Refused {
+    /// It is told why, and closed.
+    Told(Bytes),
+    Closed(Closing),
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full | Refusal::RoomFull | Refusal::NetworkFull | Refusal::OutOfMemory => {
+                Self::Told(frame::error("Server has reached its concurrent user limit"))
+            }
+            Refusal::NameTaken | Refusal::OtherUser => Self::Told(frame::ID_TAKEN.into()),
+            _ => Self::Closed(Closing::unavailable()),
+        }
+    }
+}
+
+/// Serves a WebSocket.
+pub(super) async fn serve(
+    door: Door,
+    joining: Result<Joining, &'static str>,
+    admitted: Admitted,
+    stream: Stream,
+) {
+    let list = &door.peer_list;
+    let mut socket = WebSocket::new(stream, door.max_message_bytes, list.buffered().clone());
+    let joined = match &joining {
+        Ok(joining) => join(list, joining, &admitted)
+            .await
+            .map(|peer| (peer, &joining.id)),
+        Err(why) => Err(Refused::Told(frame::error(why))),
+    };
+    let (peer, id) = match joined {
+        Ok(joined) => joined,
+        Err(Refused::Told(frame)) => {
+            // A client that does not read it has gone.
+            let _ = socket.send_text(frame).await;
+            return socket.close(CloseCode::Normal, "").await;
+        }
+        Err(Refused::Closed(Closing { code, reason, .. })) => {
+            return socket.close(code, reason).await;
+        }
+    };
+    let life = Life {
+        ping_interval: Some(ping_interval(list)),
+        patience: list.opts().timeout_period,
+    };
+    let session = Session::new(&peer, id, door.max_message_bytes);
+    let closing = tokio::select! {
+        closing = socket.talk(&session, life) => closing,
+        closing = session.wait_for_absent() => closing,
+    };
+    drop(session);
+    peer.leave(closing.end).await;
+    socket.close(closing.code, closing.reason).await;
+}
+
+/// A client comes in, or comes back.
+async fn join(
+    list: &TimeoutPeerList,
+    joining: &Joining,
+    admitted: &Admitted,
+) -> Result<PushPeer, Refused> {
+    let Joining { id, token } = joining;
+    let unlisted = Unlisted {
+        key: Some(&format!("{DOOR} {id} {token}")),
+        door: DOOR,
+        channels: &[],
+        identity: admitted.identity(),
+    };
+    let added = list.add_unlisted(unlisted).await?;
+    let opts = SocketOpts {
+        resumes: true,
+        ..SocketOpts::default()
+    };
+    let peer = PushPeer::new(list, added.id, opts).await?;
+    let listed = async {
+        // A page that is loaded again takes its id over from the page before, whose socket is
+        // closed by then.
+        list.claim(peer.id, SCOPE, id, Duration::ZERO).await?;
+        if added.alias.is_none() {
+            let listing = Listing {
+                name: id,
+                card: Bytes::copy_from_slice(id.as_bytes()),
+                hello: Bytes::new(),
+                farewell: Bytes::new(),
+            };
+            list.list_peer(peer.id, listing).await?;
+        }
+        list.announce(peer.id, &announcement(id)).await
+    };
+    if let Err(refusal) = listed.await {
+        peer.leave(End::Removed(Reason::SignedOut)).await;
+        return Err(refusal.into());
+    }
+    Ok(peer)
+}
+
+/// What is announced when a peer with this id has come.
+fn announcement(id: &str) -> String {
+    format!("{SCOPE} {id}")
+}
+
+struct Session<'a> {
+    peer: &'a PushPeer,
+    id: &'a str,
+    is_open: Mutex<bool>,
+    /// One message after the other: those that have waited go first.
+    turn: tokio::sync::Mutex<()>,
+    absent: Mutex<Absent>,
+    absent_changed: Notify,
+    told: mpsc::Sender<Bytes>,
+    untold: tokio::sync::Mutex<mpsc::Receiver<Bytes>>,
+}
+
+impl<'a> Session<'a> {
+    fn new(peer: &'a PushPeer, id: &'a str, bound: usize) -> Self {
+        let (told, untold) = mpsc::channel(UNTOLD);
+        Self {
+            peer,
+            id,
+            is_open: Mutex::new(false),
+            turn: tokio::sync::Mutex::new(()),
+            absent: Mutex::new(Absent::new(bound)),
+            absent_changed: Notify::new(),
+            told,
+            untold: tokio::sync::Mutex::new(untold),
+        }
+    }
+
+    /// Sends a message, or keeps it until its receiver is there.
+    async fn send(&self, dst: &str, message: Bytes) -> Result<(), Closing> {
+        let _turn = self.turn.lock().await;
+        let has_others = self.absent.lock().has_messages(dst);
+        if !has_others {
+            match self.reaches(dst, &message).await? {
+                Reach::There => {
+                    self.absent.lock().is_there(dst);
+                    return Ok(());
+                }
+                Reach::Away | Reach::Dropped => return Ok(()),
+                Reach::Nobody => {}
+            }
+        }
+        // Counted until it is sent.
+        let kept = self.peer.list.buffered().share(message);
+        if !kept.is_ok_and(|message| self.absent.lock().keep(dst, message)) {
+            debug!(
+                dst,
+                "a message to a PeerJS peer that is not there was dropped"
+            );
+        }
+        Ok(())
+    }
+
+    /// Tries to send a message. If the receiver is not there, it is waited for.
+    async fn reaches(&self, dst: &str, message: &Bytes) -> Result<Reach, Closing> {
+        let Self { peer, .. } = self;
+        let other = frame::of_other_door(dst);
+        let sent = match other {
+            Some(id) => {
+                let sent = peer
+                    .list
+                    .send(peer.id, id, message.clone(), SendOpts::PATIENT);
+                sent.await.map(|()| None)
+            }
+            None => {
+                let sent = peer
+                    .list
+                    .send_to_alias(peer.id, SCOPE, dst, message.clone());
+                sent.await.map(Some)
+            }
+        };
+        let holder = match sent {
+            Ok(None) => return Ok(Reach::There),
+            Ok(Some(reached)) if reached.has_socket => return Ok(Reach::There),
+            Ok(Some(reached)) => Some(reached.id),
+            Err(Refusal::UnknownReceiver) => None,
+            // It does not read, and is about to be removed.
+            Err(Refusal::MailboxFull) => return Ok(Reach::There),
+            Err(Refusal::UnknownPeer) => return Err(End::Removed(Reason::SignedOut).into()),
+            Err(_) => return Err(Closing::unavailable()),
+        };
+        let is_noted = self.absent.lock().note(dst, holder, Instant::now());
+        self.absent_changed.notify_one();
+        if !is_noted {
+            self.tell(frame::expired(dst, self.id)).await;
+            return Ok(Reach::Dropped);
+        }
+        if holder.is_some() {
+            return Ok(Reach::Away);
+        }
+        if other.is_none() {
+            let watched = peer.list.watch_for(peer.id, &announcement(dst)).await;
+            if let Err(Refusal::Unavailable) = watched {
+                return Err(Closing::unavailable());
+            }
+        }
+        Ok(Reach::Nobody)
+    }
+
+    /// Sends what waits for peers that come, and tells the client of those that do not.
+    async fn wait_for_absent(&self) -> Closing {
+        loop {
+            let end = self.absent.lock().next_end();
+            tokio::select! {
+                () = self.absent_changed.notified() => {}
+                () = async {
+                    match end {
+                        Some(end) => sleep_until(end).await,
+                        None => std::future::pending().await,
+                    }
+                } => {}
+            }
+            let _turn = self.turn.lock().await;
+            if let Err(closing) = self.send_to_come().await {
+                return closing;
+            }
+            self.give_up().await;
+        }
+    }
+
+    async fn send_to_come(&self) -> Result<(), Closing> {
+        loop {
+            let Some(id) = self.absent.lock().next_come() else {
+                return Ok(());
+            };
+            loop {
+                let Some(message) = self.absent.lock().first(&id) else {
+                    break;
+                };
+                let reach = self.reaches(&id, &message).await?;
+                if let Reach::Nobody = reach {
+                    // It has left again, and is waited for.
+                    break;
+                }
+                let mut absent = self.absent.lock();
+                absent.take(&id);
+                if let Reach::There = reach {
+                    absent.is_there(&id);
+                }
+            }
+        }
+    }
+
+    async fn give_up(&self) {
+        loop {
+            let Some((id, holder)) = self.absent.lock().give_up(Instant::now()) else {
+                return;
+            };
+            let is_back = match holder {
+                Some(holder) => {
+                    let info = self.peer.list.peer_info(holder).await;
+                    info.is_ok_and(|info| info.is_some_and(|info| info.connected))
+                }
+                None => false,
+            };
+            if !is_back {
+                self.tell(frame::expired(&id, self.id)).await;
+            }
+        }
+    }
+
+    /// Waits until there is room for it: the client may read slowly.
+    async fn tell(&self, frame: Bytes) {
+        // The other end is in this session.
+        let _ = self.told.send(frame).await;
+    }
+
+    /// The frame with these news, if there is something to tell.
+    fn frame(&self, delivery: &Delivery) -> Option<Bytes> {
+        match delivery.news() {
+            News::Published(frame) => Some(frame.clone()),
+            News::Message { from, body } => Some(frame::from_other_door(*from, self.id, body)),
+            News::Announced(name) => {
+                let name = String::from_utf8_lossy(name);
+                if let Some(id) = name.strip_prefix(&announcement("")) {
+                    self.absent.lock().has_come(id);
+                    self.absent_changed.notify_one();
+                }
+                None
+            }
+            News::Status(_) | News::Nothing(_) | News::Removed(_) | News::Replaced => None,
+        }
+    }
+}
+
+impl Talk for Session<'_> {
+    type End = Closing;
+    type Receipt = Option<Delivery>;
+
+    async fn receive(&self, frame: Bytes, _: bool) -> Result<(), Closing> {
+        match Said::of(&frame) {
+            Said::Message { kind, dst, payload } => {
+                let message = frame::message(kind, self.id, &dst, payload.as_deref());
+                self.send(&dst, message).await
+            }
+            Said::Leave => Err(End::Removed(Reason::SignedOut).into()),
+            Said::Nothing => Ok(()),
+        }
+    }
+
+    async fn next(&self) -> Result<(Vec<Bytes>, Option<Delivery>), Closing> {
+        if !std::mem::replace(&mut *self.is_open.lock(), true) {
+            return Ok((vec![frame::OPEN.into()], None));
+        }
+        loop {
+            let mut untold = self.untold.lock().await;
+            tokio::select! {
+                delivery = self.peer.news() => {
+                    let delivery = delivery?;
+                    match self.frame(&delivery) {
+                        Some(frame) => return Ok((vec![frame], Some(delivery))),
+                        None => self.written(Some(delivery)).await,
+                    }
+                }
+                Some(frame) = untold.recv() => return Ok((vec![frame], None)),
+            }
+        }
+    }
+
+    async fn written(&self, delivery: Option<Delivery>) {
+        if let Some(delivery) = delivery {
+            let number = delivery.number();
+            delivery.done();
+            // The client acknowledges nothing.
+            self.peer.list.acknowledge(self.peer.id, number).await;
+        }
+    }
+
+    fn reads(&self) {
+        self.peer.reads();
+    }
+
+    async fn ended(&self) -> Closing {
+        self.peer.ended().await.into()
+    }
+
+    fn lost(&self, why: Lost) -> Closing {
+        if let Lost::Unreadable(unreadable) = why
+            && let Some(why) = unreadable.unread()
+        {
+            self.peer.list.counts().unread(why);
+        }
+        why.into()
+    }
+}
