@@ -56,6 +56,10 @@ test('a fresh id is a UUID and nothing else', async (t) => {
   for (const id of ids) assert.match(id, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
   assert.notEqual(ids[0], ids[1]);
   assert.equal((await fetch(`${server.http}/peerjs-server/other/id`)).status, 401);
+  for (const path of ['', '/']) {
+    const {name} = await (await fetch(`${server.http}/peerjs-server${path}`)).json();
+    assert.equal(name, 'signal-http-heartbeat');
+  }
   assert.equal((await fetch(`${server.http}/peerjs-server/peerjs`)).status, 404);
 });
 
@@ -171,6 +175,8 @@ test('the sender is told once that a peer did not come, and can send again', asy
   const server = await start(t);
   const a = await opened(t, server, 'alice');
   const carol = await opened(t, server, 'carol');
+  // Nobody waits for that.
+  a.send({type: 'LEAVE', dst: 'dave'});
   carol.socket.terminate();
   await isAway(server, 'carol');
   for (const dst of ['bob', 'signal-99', 'carol', 'bob', 'carol']) a.send(offer(dst, 1));

@@ -34,7 +34,7 @@ function run(block, server, globals, result = 'undefined') {
   return {logged, made};
 }
 
-const [poll, socket, acknowledgingSocket, socketIo] = blocks('docs/protocols.md', 'js');
+const [poll, socket, acknowledgingSocket, socketIo, peerJs] = blocks('docs/protocols.md', 'js');
 const [acknowledging] = blocks('docs/clients.md', 'js');
 
 test('the long poll', async (t) => {
@@ -179,6 +179,29 @@ test('the stream of events', ofOneProcess, async (t) => {
   for (const line of event) {
     assert.equal(await shown(), plain(line));
   }
+});
+
+test('PeerJS', async (t) => {
+  const [server, browser] = await Promise.all([
+    startServer(t, {WEBRTC_DOORS: 'http,peerjs'}), startBrowser(t, '--allow-loopback-in-peer-connection')]);
+  const script = readFileSync(new URL('node_modules/peerjs/dist/peerjs.min.js', import.meta.url), 'utf8');
+  const page = async (content) => {
+    const page = await browser.newPage();
+    await page.goto(`${server.http}/healthz`);
+    await page.addScriptTag({content: script});
+    await page.addScriptTag({content: content.replace('3000', server.port)});
+    return page;
+  };
+  const logged = new Inbox();
+  (await page(peerJs.replace('localhost', '127.0.0.1'))).on('console', (message) => logged.put(message.text()));
+  await page(`
+    const other = new Peer({host: '127.0.0.1', port: 3000, path: '/peerjs-server'});
+    other.on('open', () => {
+      const connection = other.connect('erin');
+      connection.on('open', () => connection.send('hello'));
+    });
+  `);
+  assert.equal(await logged.next(), 'hello');
 });
 
 test('Reliable-Signaler', async (t) => {

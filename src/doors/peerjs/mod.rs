@@ -2,6 +2,7 @@
 //!
 //! | request or frame | verb |
 //! |---|---|
+//! | `GET PATH` | none: says what is here |
 //! | `GET PATH/KEY/id` | none: a fresh id |
 //! | `GET PATH/KEY/peers`, if discovery is on | `cards` |
 //! | the upgrade of `PATH/peerjs` | `add_unlisted`, `claim`, `list_peer`, `announce` |
@@ -81,7 +82,13 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts, peerjs: Peer
         opts: Arc::new(peerjs),
         max_message_bytes: opts.max_message_bytes,
     };
-    Router::new()
+    let mut routes = Router::new();
+    if path != "/" {
+        routes = routes
+            .route(path.trim_end_matches('/'), any(greeting))
+            .route(&path, any(greeting));
+    }
+    routes
         .route(&format!("{path}peerjs"), any(upgrade))
         .route(&format!("{path}{{key}}/id"), any(fresh_id))
         .route(&format!("{path}{{key}}/peers"), any(ids))
@@ -110,6 +117,16 @@ async fn upgrade(
     }
     let admitted = door.gate.enter(coming).await?;
     Ok(upgrade.accept(move |stream| session::serve(door, joining, admitted, stream)))
+}
+
+/// By which people see that they have the right path.
+async fn greeting(request: Request) -> Result<Response, RequestError> {
+    only(&[Method::GET], &request)?;
+    let greeting = serde_json::json!({
+        "name": env!("CARGO_PKG_NAME"),
+        "description": "a signaling server for PeerJS clients",
+    });
+    Ok(json(&greeting))
 }
 
 async fn fresh_id(
@@ -145,10 +162,14 @@ async fn ids(
         .map(|card| String::from_utf8_lossy(&card.text).into_owned())
         .filter(|id| is_own_id(id))
         .collect();
-    let mut response = reply(serde_json::json!(ids).to_string());
+    Ok(json(&ids.into()))
+}
+
+fn json(value: &serde_json::Value) -> Response {
+    let mut response = reply(value.to_string());
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
+    response
 }
 
 fn refused(why: &'static str) -> Response {

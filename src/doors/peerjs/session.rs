@@ -14,7 +14,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::{
     DOOR, Door, SCOPE,
     absent::Absent,
-    frame::{self, Said},
+    frame::{self, Kind, Said},
 };
 use crate::{
     access::Admitted,
@@ -26,7 +26,8 @@ use crate::{
         upgrade::Stream,
     },
     peer_list::{
-        Delivery, Listing, News, Reason, Refusal, SendOpts, SocketOpts, TimeoutPeerList, Unlisted,
+        Delivery, Listing, News, PeerId, Reason, Refusal, SendOpts, SocketOpts, TimeoutPeerList,
+        Unlisted,
     },
 };
 
@@ -70,8 +71,8 @@ impl Joining {
 enum Reach {
     /// Its receiver is there.
     There,
-    /// Its receiver has it in its mailbox, and has no socket.
-    Away,
+    /// This receiver has it in its mailbox, and has no socket.
+    Away(PeerId),
     /// There is no receiver.
     Nobody,
     /// It was dropped: too many receivers are waited for.
@@ -211,16 +212,20 @@ impl<'a> Session<'a> {
     }
 
     /// Sends a message, or keeps it until its receiver is there.
-    async fn send(&self, dst: &str, message: Bytes) -> Result<(), Closing> {
+    async fn send(&self, kind: Kind, dst: &str, message: Bytes) -> Result<(), Closing> {
         let _turn = self.turn.lock().await;
         let has_others = self.absent.lock().has_messages(dst);
+        if kind == Kind::Leave && !has_others {
+            // It means nothing to a peer that is not there.
+            return self.attempt(dst, &message).await.map(|_| ());
+        }
         if !has_others {
             match self.reaches(dst, &message).await? {
                 Reach::There => {
                     self.absent.lock().is_there(dst);
                     return Ok(());
                 }
-                Reach::Away | Reach::Dropped => return Ok(()),
+                Reach::Away(_) | Reach::Dropped => return Ok(()),
                 Reach::Nobody => {}
             }
         }
@@ -235,33 +240,40 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Tries to send a message. If the receiver is not there, it is waited for.
-    async fn reaches(&self, dst: &str, message: &Bytes) -> Result<Reach, Closing> {
+    /// Tries to send a message.
+    async fn attempt(&self, dst: &str, message: &Bytes) -> Result<Reach, Closing> {
         let Self { peer, .. } = self;
-        let other = frame::of_other_door(dst);
-        let sent = match other {
+        let message = message.clone();
+        let sent = match frame::of_other_door(dst) {
             Some(id) => {
-                let sent = peer
-                    .list
-                    .send(peer.id, id, message.clone(), SendOpts::PATIENT);
-                sent.await.map(|()| None)
+                let sent = peer.list.send(peer.id, id, message, SendOpts::PATIENT);
+                sent.await.map(|()| Reach::There)
             }
             None => {
-                let sent = peer
-                    .list
-                    .send_to_alias(peer.id, SCOPE, dst, message.clone());
-                sent.await.map(Some)
+                let sent = peer.list.send_to_alias(peer.id, SCOPE, dst, message);
+                sent.await.map(|reached| match reached.has_socket {
+                    true => Reach::There,
+                    false => Reach::Away(reached.id),
+                })
             }
         };
-        let holder = match sent {
-            Ok(None) => return Ok(Reach::There),
-            Ok(Some(reached)) if reached.has_socket => return Ok(Reach::There),
-            Ok(Some(reached)) => Some(reached.id),
-            Err(Refusal::UnknownReceiver) => None,
+        match sent {
+            Ok(reach) => Ok(reach),
+            Err(Refusal::UnknownReceiver) => Ok(Reach::Nobody),
             // It does not read, and is about to be removed.
-            Err(Refusal::MailboxFull) => return Ok(Reach::There),
-            Err(Refusal::UnknownPeer) => return Err(End::Removed(Reason::SignedOut).into()),
-            Err(_) => return Err(Closing::unavailable()),
+            Err(Refusal::MailboxFull) => Ok(Reach::There),
+            Err(Refusal::UnknownPeer) => Err(End::Removed(Reason::SignedOut).into()),
+            Err(_) => Err(Closing::unavailable()),
+        }
+    }
+
+    /// Tries to send a message. If the receiver is not there, it is waited for.
+    async fn reaches(&self, dst: &str, message: &Bytes) -> Result<Reach, Closing> {
+        let reach = self.attempt(dst, message).await?;
+        let holder = match reach {
+            Reach::There | Reach::Dropped => return Ok(reach),
+            Reach::Away(holder) => Some(holder),
+            Reach::Nobody => None,
         };
         let is_noted = self.absent.lock().note(dst, holder, Instant::now());
         self.absent_changed.notify_one();
@@ -269,16 +281,14 @@ impl<'a> Session<'a> {
             self.tell(frame::expired(dst, self.id)).await;
             return Ok(Reach::Dropped);
         }
-        if holder.is_some() {
-            return Ok(Reach::Away);
-        }
-        if other.is_none() {
+        if holder.is_none() && frame::of_other_door(dst).is_none() {
+            let Self { peer, .. } = self;
             let watched = peer.list.watch_for(peer.id, &announcement(dst)).await;
             if let Err(Refusal::Unavailable) = watched {
                 return Err(Closing::unavailable());
             }
         }
-        Ok(Reach::Nobody)
+        Ok(reach)
     }
 
     /// Sends what waits for peers that come, and tells the client of those that do not.
@@ -375,7 +385,7 @@ impl Talk for Session<'_> {
         match Said::of(&frame) {
             Said::Message { kind, dst, payload } => {
                 let message = frame::message(kind, self.id, &dst, payload.as_deref());
-                self.send(&dst, message).await
+                self.send(kind, &dst, message).await
             }
             Said::Leave => Err(End::Removed(Reason::SignedOut).into()),
             Said::Nothing => Ok(()),
