@@ -5,7 +5,7 @@
 //! between processes. Doors use whichever they are given through
 //! [`TimeoutPeerList`](super::TimeoutPeerList) and cannot tell them apart.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -69,6 +69,39 @@ pub struct SocketOpts {
     /// [`Mail::acknowledge`], and is given to the next socket or wait again until then. A peer
     /// that came in with a key ([`Unlisted::key`]) acknowledges in any case.
     pub acknowledged: Option<u64>,
+}
+
+/// How a message is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishOpts {
+    /// As [`SendOpts::number`], except that a message whose number is not above all earlier
+    /// ones is accepted and not delivered.
+    pub number: Option<u64>,
+    /// Whether the sender hears it too, if it is in the channel.
+    pub echoes: bool,
+}
+
+impl PublishOpts {
+    /// The message has this number.
+    pub fn numbered(number: impl Into<Option<u64>>) -> Self {
+        Self {
+            number: number.into(),
+            echoes: false,
+        }
+    }
+}
+
+/// How a peer joins a channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JoinOpts {
+    /// Published to those that are in the channel already: of two peers that join at the same time,
+    /// one hears of the other. The farewell of the peer ([`Listing::farewell`]) is its counterpart.
+    /// Empty: nothing is published.
+    pub hello: Bytes,
+    /// The channel is one of a group of so many peers: the peer joins the group that is being
+    /// filled, and if that is full then, the next peer begins a new one. A peer that leaves before
+    /// that makes its place free.
+    pub group_of: Option<NonZeroU32>,
 }
 
 /// How peers sign in, come back, and leave.
@@ -217,11 +250,15 @@ pub trait Channels {
         body: Bytes,
     ) -> Result<Reached, Refusal>;
 
-    /// From now on a peer hears what is published in a channel.
+    /// From now on a peer hears what is published in a channel. Returns the channel, which for a
+    /// group has a name of its own.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer),
     /// [`TooManyNames`](Refusal::TooManyNames).
-    async fn join(&self, id: PeerId, channel: &str) -> Result<(), Refusal>;
+    async fn join(&self, id: PeerId, channel: &str, opts: JoinOpts) -> Result<Arc<str>, Refusal>;
+
+    /// How many peers are in a channel.
+    async fn count_in(&self, channel: &str) -> Result<usize, Refusal>;
 
     /// A peer no longer hears what is published in a channel.
     ///
@@ -230,8 +267,6 @@ pub trait Channels {
 
     /// Puts a message into the mailbox of every other peer in these channels, once for a
     /// peer in several of them. Waits for room as [`SendOpts::waits_for_space`] says.
-    /// `number`: as [`SendOpts::number`], except that a message whose number is not above
-    /// all earlier ones is accepted and not delivered.
     ///
     /// Refusals: [`UnknownPeer`](Refusal::UnknownPeer).
     async fn publish(
@@ -239,7 +274,7 @@ pub trait Channels {
         from: PeerId,
         channels: &[&str],
         body: Bytes,
-        number: Option<u64>,
+        opts: PublishOpts,
     ) -> Result<(), Refusal>;
 
     /// From now on a name is announced, as long as this peer is signed in. Peers that wait

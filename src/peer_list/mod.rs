@@ -42,8 +42,8 @@ pub use buffered::{Buffered, Cost, Held};
 pub use counts::{ListCounts, ShardState, Tally, Unread};
 pub use delivery::{Delivery, News, Receipt};
 pub use engine::{
-    Channels, Engine, Mail, OpenRequest, OpenSocket, Peers, Presence, Rooms, SendOpts, SocketOpts,
-    WaitOpts, Watching,
+    Channels, Engine, JoinOpts, Mail, OpenRequest, OpenSocket, Peers, Presence, PublishOpts, Rooms,
+    SendOpts, SocketOpts, WaitOpts, Watching,
 };
 pub use event_log::{EVENTS_KEPT, LogEvents, Missed};
 pub use events::{PeerEvent, PeerInfo, Reason};

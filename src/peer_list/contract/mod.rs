@@ -333,7 +333,7 @@ async fn unlisted(list: &TimeoutPeerList, key: Option<&str>) -> (PeerId, Box<dyn
 }
 
 async fn publish(list: &TimeoutPeerList, from: PeerId, body: &'static str) {
-    let published = list.publish(from, &[CHANNEL], body.into(), None);
+    let published = list.publish(from, &[CHANNEL], body.into(), PublishOpts::default());
     published.await.unwrap();
 }
 

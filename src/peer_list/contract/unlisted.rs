@@ -228,7 +228,7 @@ async fn a_peer_that_comes_back_is_told_its_channels_and_its_alias_if_it_is_list
     let list = engine.default_list().await;
     let (a, _socket) = unlisted(&list, Some(KEY)).await;
     list.claim(a, SCOPE, "A", KEPT).await.unwrap();
-    list.join(a, "another").await.unwrap();
+    list.join(a, "another", JoinOpts::default()).await.unwrap();
     list.leave(a, CHANNEL).await.unwrap();
     let again = come(&list, Some(KEY)).await;
     assert_eq!(

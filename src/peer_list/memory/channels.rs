@@ -15,8 +15,9 @@ use super::{
     removal::Removal,
 };
 use crate::peer_list::{
-    Added, Card, Channels, Dialect, DoorCard, Identity, Listing, PeerEvent, PeerId, PeerToken,
-    Reached, Reason, Refusal, SignInOpts, Unlisted, Watching, page::Connected, peer::name_for_list,
+    Added, Card, Channels, Dialect, DoorCard, Identity, JoinOpts, Listing, PeerEvent, PeerId,
+    PeerToken, PublishOpts, Reached, Reason, Refusal, SignInOpts, Unlisted, Watching,
+    page::Connected, peer::name_for_list,
 };
 
 #[async_trait]
@@ -162,8 +163,27 @@ impl Channels for MemoryEngine {
         sent
     }
 
-    async fn join(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
-        self.with_names(id, |names| names.join(id, channel))
+    async fn join(&self, id: PeerId, channel: &str, opts: JoinOpts) -> Result<Arc<str>, Refusal> {
+        let JoinOpts { hello, group_of } = opts;
+        let joined = self.with_names(id, |names| names.join(id, channel, group_of))?;
+        if !hello.is_empty() && !joined.others.is_empty() {
+            let hello = self.shared.buffered.share_anyway(hello);
+            self.push_to(&joined.others, Message::published(hello))
+                .await;
+            let is_removed = self
+                .peer(id)
+                .map_or(true, |peer| peer.state.lock().removed.is_some());
+            if let Some(farewell) = joined.farewell.filter(|_| is_removed) {
+                // Some peers may have heard its farewell before its hello.
+                self.push_to(&joined.others, Message::published(farewell))
+                    .await;
+            }
+        }
+        Ok(joined.channel)
+    }
+
+    async fn count_in(&self, channel: &str) -> Result<usize, Refusal> {
+        Ok(self.room.names.lock().count_in(channel))
     }
 
     async fn leave(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
@@ -178,9 +198,9 @@ impl Channels for MemoryEngine {
         from: PeerId,
         channels: &[&str],
         body: Bytes,
-        number: Option<u64>,
+        opts: PublishOpts,
     ) -> Result<(), Refusal> {
-        let published = self.publish_in(from, channels, body, number).await;
+        let published = self.publish_in(from, channels, body, opts).await;
         self.shared.counts.sent(&published);
         published
     }
@@ -229,12 +249,13 @@ impl MemoryEngine {
         from: PeerId,
         channels: &[&str],
         body: Bytes,
-        number: Option<u64>,
+        opts: PublishOpts,
     ) -> Result<(), Refusal> {
         let peer = self.peer(from)?;
-        let audience = self.room.names.lock().audience(from, channels);
+        let but = (!opts.echoes).then_some(from);
+        let audience = self.room.names.lock().audience(but, channels);
         let message = Message::published(self.shared.buffered.share(body)?);
-        let Some(number) = number else {
+        let Some(number) = opts.number else {
             self.push_to(&audience, message).await;
             return Ok(());
         };

@@ -117,9 +117,9 @@ mod tests {
 
     use super::*;
     use crate::peer_list::{
-        Caller, Channels, Cost, Dialect, HeartbeatOpts, Identity, MESSAGE_OVERHEAD_BYTES, Mail,
-        News, PeerId, Peers, Presence, Proof, SendOpts, SignInOpts, SocketOpts, Unlisted, WaitOpts,
-        Watching,
+        Caller, Channels, Cost, Dialect, HeartbeatOpts, Identity, JoinOpts, MESSAGE_OVERHEAD_BYTES,
+        Mail, News, PeerId, Peers, Presence, Proof, PublishOpts, SendOpts, SignInOpts, SocketOpts,
+        Unlisted, WaitOpts, Watching,
     };
 
     const LIMIT: usize = 256 * 1024;
@@ -294,7 +294,7 @@ mod tests {
         }
         let before = list.shared.buffered.bytes();
         let body = Bytes::from(vec![b'm'; LIMIT / 4]);
-        list.publish(ids[0], &["all"], body.clone(), None)
+        list.publish(ids[0], &["all"], body.clone(), PublishOpts::default())
             .await
             .unwrap();
         let counted = list.shared.buffered.bytes() - before;
@@ -303,10 +303,13 @@ mod tests {
             body.len() + (ids.len() - 1) * MESSAGE_OVERHEAD_BYTES
         );
         for _ in 0..2 {
-            let _ = list.publish(ids[0], &["all"], body.clone(), None).await;
+            let _ = list
+                .publish(ids[0], &["all"], body.clone(), PublishOpts::default())
+                .await;
         }
         assert_eq!(
-            list.publish(ids[0], &["all"], body, None).await,
+            list.publish(ids[0], &["all"], body, PublishOpts::default())
+                .await,
             Err(Refusal::OutOfMemory)
         );
         for id in ids {
@@ -338,7 +341,7 @@ mod tests {
         let (_sender, id) = (peer(&list).await, peer(&list).await);
         let before = list.shared.buffered.bytes();
         send(&list, id, MESSAGE).await.unwrap();
-        list.join(id, "channel").await.unwrap();
+        list.join(id, "channel", JoinOpts::default()).await.unwrap();
         list.watch_for(id, "name").await.unwrap();
         assert!(list.shared.buffered.bytes() > before + MESSAGE + 3 * MESSAGE_OVERHEAD_BYTES);
         list.remove_peer(id, Reason::SignedOut).await.unwrap();

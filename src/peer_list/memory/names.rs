@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -25,6 +26,8 @@ pub(super) struct Names {
     /// Which peer came in by which key.
     keys: HashMap<Arc<str>, PeerId>,
     channels: HashMap<Arc<str>, HashSet<PeerId>>,
+    /// The channels of the groups that are being filled, by what their names begin with.
+    groups: HashMap<Box<str>, Arc<str>>,
     aliases: HashMap<Arc<Alias>, PeerId>,
     announcements: HashMap<Arc<str>, Announcement>,
 }
@@ -60,6 +63,16 @@ struct Announcement {
     watchers: HashSet<PeerId>,
 }
 
+/// A peer that has joined a channel.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Joined {
+    pub channel: Arc<str>,
+    /// Those that were there before.
+    pub others: Vec<PeerId>,
+    /// What is published when the peer is removed, if it is in the list.
+    pub farewell: Option<Bytes>,
+}
+
 /// The peers that should hear something.
 type Audience = Vec<PeerId>;
 
@@ -71,6 +84,7 @@ impl Names {
             holders: HashMap::new(),
             keys: HashMap::new(),
             channels: HashMap::new(),
+            groups: HashMap::new(),
             aliases: HashMap::new(),
             announcements: HashMap::new(),
         }
@@ -105,14 +119,42 @@ impl Names {
 
     // Channels -------------------------------------------------------------
 
-    /// From now on a peer hears what is published in this channel.
-    pub fn join(&mut self, id: PeerId, channel: &str) -> Result<(), Refusal> {
+    /// From now on a peer hears what is published in this channel, or in that of the group of so
+    /// many peers that is being filled.
+    pub fn join(
+        &mut self,
+        id: PeerId,
+        name: &str,
+        group_of: Option<NonZeroU32>,
+    ) -> Result<Joined, Refusal> {
+        let channel: Arc<str> = match (group_of, self.groups.get(name)) {
+            (None, _) => name.into(),
+            (Some(_), Some(open)) => open.clone(),
+            (Some(_), None) => format!("{name} {id}").into(),
+        };
+        let others = self.audience(Some(id), &[&channel]);
         let holder = self.holders.entry(id).or_default();
-        if !holder.channels.contains(channel) {
+        let farewell = holder.shown.as_ref().map(|shown| shown.farewell.clone());
+        if !holder.channels.contains(&channel) {
             holder.pay(channel.len(), self.bound, &self.held)?;
-            self.put_in(id, channel);
+            self.put_in(id, &channel);
         }
-        Ok(())
+        if let Some(size) = group_of {
+            self.groups.insert(name.into(), channel.clone());
+            if self.count_in(&channel) >= size.get() as usize {
+                self.groups.remove(name);
+            }
+        }
+        Ok(Joined {
+            channel,
+            others,
+            farewell,
+        })
+    }
+
+    /// How many peers are in a channel.
+    pub fn count_in(&self, channel: &str) -> usize {
+        self.channels.get(channel).map_or(0, HashSet::len)
     }
 
     /// A peer is in this channel from the start, at no cost: its door chose the channel.
@@ -141,6 +183,14 @@ impl Names {
             peers.remove(&id);
             if peers.is_empty() {
                 self.channels.remove(channel);
+                if let Some((group, _)) = channel.rsplit_once(' ')
+                    && self
+                        .groups
+                        .get(group)
+                        .is_some_and(|open| **open == *channel)
+                {
+                    self.groups.remove(group);
+                }
             }
         }
     }
@@ -152,8 +202,8 @@ impl Names {
         channels.unwrap_or_default()
     }
 
-    /// The other peers in these channels, each once.
-    pub fn audience<C: AsRef<str>>(&self, from: PeerId, channels: &[C]) -> Audience {
+    /// The peers in these channels, each once. `but`: without this one.
+    pub fn audience<C: AsRef<str>>(&self, but: Option<PeerId>, channels: &[C]) -> Audience {
         let sets: Vec<&HashSet<PeerId>> = channels
             .iter()
             .filter_map(|channel| self.channels.get(channel.as_ref()))
@@ -163,12 +213,12 @@ impl Names {
             set.iter()
                 .filter(move |id| !before.iter().any(|set| set.contains(id)))
         });
-        peers.copied().filter(|id| *id != from).collect()
+        peers.copied().filter(|id| Some(*id) != but).collect()
     }
 
     /// The other peers in the channels of this one.
     pub fn neighbours(&self, id: PeerId) -> Audience {
-        self.audience(id, &self.channels_of(id))
+        self.audience(Some(id), &self.channels_of(id))
     }
 
     // Aliases --------------------------------------------------------------

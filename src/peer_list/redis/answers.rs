@@ -161,6 +161,30 @@ impl Answer for OwedToHolder {
     }
 }
 
+/// As [`Owed`], for the hello of a peer that has joined a channel.
+pub(super) struct OwedInChannel {
+    pub owed: Owed,
+    pub channel: String,
+}
+
+impl Answer for OwedInChannel {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        Ok(Self {
+            owed: Owed::read_head(&mut row)?,
+            channel: row.text().ok_or(Refusal::Unavailable)?,
+        })
+    }
+}
+
+/// How many there are of something.
+pub(super) struct Count(pub usize);
+
+impl Answer for Count {
+    fn read(mut row: Row) -> Result<Self, Refusal> {
+        row.number().map(Self).ok_or(Refusal::Unavailable)
+    }
+}
+
 /// Whether there is more to be done.
 pub(super) struct More(pub bool);
 

@@ -1,6 +1,6 @@
 //! Unlisted peers, channels, aliases and announcements, as calls of the script.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{
     LONG_PATIENCE, PATIENCE, RedisEngine,
-    answers::{CameIn, Cards, More, Owed, Pushed},
+    answers::{CameIn, Cards, Count, More, Owed, Pushed},
     events::words_of,
     hash,
     list::List,
@@ -18,8 +18,8 @@ use super::{
     verbs::{self, Call},
 };
 use crate::peer_list::{
-    Added, Card, Channels, DoorCard, Identity, Listing, PeerId, PeerToken, Reached, Refusal,
-    Unlisted, Watching, peer::name_for_list,
+    Added, Card, Channels, DoorCard, Identity, JoinOpts, Listing, PeerId, PeerToken, PublishOpts,
+    Reached, Refusal, Unlisted, Watching, peer::name_for_list,
 };
 
 /// At most this many cards are asked for at once: other calls wait meanwhile.
@@ -127,8 +127,22 @@ impl Channels for RedisEngine {
         sent
     }
 
-    async fn join(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
-        self.change(verbs::join(id, channel)).await
+    async fn join(&self, id: PeerId, channel: &str, opts: JoinOpts) -> Result<Arc<str>, Refusal> {
+        let op = op();
+        let size = opts.group_of.map(|size| size.get().into());
+        let join = verbs::join(&op, id, channel, size, &opts.hello);
+        let joined = self.list.run(join, None).await?;
+        self.push_owed(&op, id, None, joined.owed, HELLO, opts.hello)
+            .await;
+        Ok(joined.channel.into())
+    }
+
+    async fn count_in(&self, channel: &str) -> Result<usize, Refusal> {
+        let Count(count) = self
+            .list
+            .run(verbs::count_in(channel), Some(PATIENCE))
+            .await?;
+        Ok(count)
     }
 
     async fn leave(&self, id: PeerId, channel: &str) -> Result<(), Refusal> {
@@ -140,9 +154,9 @@ impl Channels for RedisEngine {
         from: PeerId,
         channels: &[&str],
         body: Bytes,
-        number: Option<u64>,
+        opts: PublishOpts,
     ) -> Result<(), Refusal> {
-        let published = self.publish_in(from, channels, body, number).await;
+        let published = self.publish_in(from, channels, body, opts).await;
         self.list.node.counts.sent(&published);
         published
     }
@@ -212,11 +226,12 @@ impl RedisEngine {
         from: PeerId,
         channels: &[&str],
         body: Bytes,
-        number: Option<u64>,
+        opts: PublishOpts,
     ) -> Result<(), Refusal> {
         let _held = self.held(body.len())?;
         let op = op();
-        let publish = verbs::publish(&op, from, number, &body, channels);
+        let PublishOpts { number, echoes } = opts;
+        let publish = verbs::publish(&op, from, number, echoes, &body, channels);
         let owed = self.list.run(publish, None).await?;
         self.push_owed(&op, from, number, owed, PUBLISHED, body)
             .await;

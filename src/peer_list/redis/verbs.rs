@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use super::{
     answers::{
-        Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, Counted, EndedWait,
-        EventLines, Kept, Left, Libraries, Life, More, Next, OpenedSocket, Owed, OwedToHolder,
-        Pushed, Readiness, RemovedSome, SentLast, SignedInAs, SomeRooms, Space, SpaceAfterAll,
-        Turn, WasRemoved,
+        Anything, BegunWait, CameIn, Cards, ClaimedHere, ClosedSocket, Count, Counted, EndedWait,
+        EventLines, Kept, Left, Libraries, Life, More, Next, OpenedSocket, Owed, OwedInChannel,
+        OwedToHolder, Pushed, Readiness, RemovedSome, SentLast, SignedInAs, SomeRooms, Space,
+        SpaceAfterAll, Turn, WasRemoved,
     },
     hash_token,
     part::Part,
@@ -163,9 +163,15 @@ verbs! {
     /// `kept`: in ms.
     now claim(id: PeerId, scope: &str, name: &str, kept: u64) -> ();
     now send_to_alias(op: &str, id: PeerId, scope: &str, name: &str, body: &Bytes) -> OwedToHolder;
-    now join(id: PeerId, channel: &str) -> ();
+    /// `size`: that of the group, if the channel is one of a group.
+    now join(
+        op: &str, id: PeerId, name: &str, size: Option<u64>, hello: &Bytes,
+    ) -> OwedInChannel;
+    now count_in(channel: &str) -> Count;
     now leave_channel(id: PeerId, channel: &str) -> ();
-    now publish(op: &str, id: PeerId, number: Option<u64>, body: &Bytes, channels: &[&str]) -> Owed;
+    now publish(
+        op: &str, id: PeerId, number: Option<u64>, echoes: bool, body: &Bytes, channels: &[&str],
+    ) -> Owed;
     /// Pushes what was said to more of those who are to hear it.
     now push_more(op: &str, from: PeerId, number: Option<u64>, kind: &str, body: &Bytes) -> Owed;
     now push_owed(

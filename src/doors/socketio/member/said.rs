@@ -15,7 +15,7 @@ use crate::{
         kit::push::End,
         socketio::{events, packet::Event},
     },
-    peer_list::{Card, Cost, MAX_NAME_BYTES, PeerId, Reason, Refusal, SendOpts},
+    peer_list::{Card, Cost, MAX_NAME_BYTES, PeerId, PublishOpts, Reason, Refusal, SendOpts},
 };
 
 impl Member {
@@ -110,7 +110,10 @@ impl Member {
         let channels = own.as_ref().map_or(&Family::CHANNELS[..], |own| own);
         let list = &self.peer.list;
         let body = array(arguments);
-        accepted(list.publish(self.peer.id, channels, body, number).await)
+        accepted(
+            list.publish(self.peer.id, channels, body, PublishOpts::numbered(number))
+                .await,
+        )
     }
 
     async fn ask(&self, room: &str, ack: u64) -> Result<(), Ended> {

@@ -31,10 +31,10 @@ fn show(names: &mut Names, id: PeerId) -> (Audience, usize) {
 fn what_is_published_reaches_each_other_peer_of_the_channels_once() {
     let mut names = names(4);
     for (peer, channel) in [(1, "a"), (2, "a"), (2, "b"), (3, "b"), (4, "c")] {
-        names.join(id(peer), channel).unwrap();
+        names.join(id(peer), channel, None).unwrap();
     }
     let audience = |names: &Names, from, channels: &[&str]| {
-        let mut audience = names.audience(id(from), channels);
+        let mut audience = names.audience(Some(id(from)), channels);
         audience.sort();
         audience
     };
@@ -66,7 +66,7 @@ fn an_alias_has_one_holder_in_its_scope_until_that_is_removed() {
 fn a_farewell_is_for_the_channels_that_its_peer_was_in() {
     let mut names = names(3);
     for peer in [1, 2] {
-        names.join(id(peer), "a").unwrap();
+        names.join(id(peer), "a", None).unwrap();
     }
     show(&mut names, id(1));
     let (farewell, audience) = names.remove(id(1)).unwrap();
@@ -90,7 +90,7 @@ fn a_key_belongs_to_one_peer() {
 fn of_two_peers_each_hears_of_the_other_once() {
     let mut names = names(2);
     for peer in [1, 2] {
-        names.join(id(peer), "a").unwrap();
+        names.join(id(peer), "a", None).unwrap();
     }
     assert_eq!(show(&mut names, id(1)), (vec![id(2)], 0));
     assert_eq!(show(&mut names, id(2)), (vec![id(1)], 1));
@@ -127,12 +127,12 @@ fn what_the_names_of_a_peer_cost_is_bounded() {
     names.bound = costs(3);
     assert_eq!(names.watch_for(id(1), "a"), Ok(false));
     assert_eq!(names.announce(id(1), "b"), Ok(vec![]));
-    names.join(id(1), "c").unwrap();
-    assert_eq!(names.join(id(1), "d"), Err(Refusal::TooManyNames));
+    names.join(id(1), "c", None).unwrap();
+    assert_eq!(names.join(id(1), "d", None), Err(Refusal::TooManyNames));
     assert_eq!(names.announce(id(1), "d"), Err(Refusal::TooManyNames));
     assert_eq!(names.watch_for(id(1), "d"), Err(Refusal::TooManyNames));
     // Names that it has cost nothing more.
-    names.join(id(1), "c").unwrap();
+    names.join(id(1), "c", None).unwrap();
     assert_eq!(names.announce(id(1), "a"), Ok(vec![id(1)]));
     names.leave(id(1), "c");
     assert_eq!(names.watch_for(id(1), "d"), Ok(false));

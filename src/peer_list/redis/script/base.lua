@@ -66,6 +66,7 @@
 --   keys                 hash: the keys by which unlisted peers come back, to ids
 --   cards                hash: ids to the cards of listed peers that came in unlisted
 --   c:CHANNEL            set: the peers in a channel
+--   g:NAME               the channel of the group with this name that is being filled
 --   aliases:SCOPE        hash: aliases to the ids of their holders
 --   a:by:NAME, a:for:NAME
 --                        sets: the peers that announce a name, and that wait for it
@@ -117,6 +118,7 @@
 --   scope, alias         its alias
 --   farewell             published when it is removed
 --   names                the cost of the names that it holds
+--   joined_last          the channel that it has joined last
 --   op                   the last operation that `say` carried out for it
 
 -- Of the current call: what keys begin with, the node that asks, the time as Redis has

@@ -205,6 +205,21 @@ local function push_to_channels(rest, id, channels, kind, body)
   return {}
 end
 
+-- The channel of the group with this name that is being filled: if there is none, this peer
+-- begins one.
+local function open_group(id, name)
+  return call('GET', key('g:', name)) or (name .. ' ' .. id)
+end
+
+-- If a channel is that of a group that is being filled, and nobody is in it any more, the group
+-- ends.
+local function forget_empty_group(channel)
+  local name = string.match(channel, '^(.*) %d+$')
+  if name and call('EXISTS', key('c:', channel)) == 0 and call('GET', key('g:', name)) == channel then
+    call('DEL', key('g:', name))
+  end
+end
+
 -- A peer is removed, and its names with it. If `list_peer` listed it, its farewell is
 -- published.
 local function drop_names(peer)
@@ -212,6 +227,7 @@ local function drop_names(peer)
   local channels = channels_of(id)
   for _, channel in ipairs(channels) do
     call('SREM', key('c:', channel), id)
+    forget_empty_group(channel)
   end
   for _, name in ipairs(call('SMEMBERS', key('p:', id .. ':announcements'))) do
     call('SREM', key('a:by:', name), id)
@@ -250,16 +266,42 @@ function verbs.say_farewells()
   return { say_farewells() and '0' or '1' }
 end
 
-function verbs.join(id, channel)
-  local peer = find(id)
-  if not peer or peer.is.doomed then
-    return { 'unknown' }
+-- `size`: the channel is that of a group of so many peers ('': of none). `hello`: published to the
+-- others in it ('': nothing is).
+function verbs.join(op, id, name, size, hello)
+  local answer = say(op, id, '', function(peer, rest)
+    if peer.is.doomed then
+      return nil, { 'unknown' }
+    end
+    local channel = size == '' and name or open_group(id, name)
+    if not hold(peer, ':channels', channel) then
+      return nil, { 'costly' }
+    end
+    peer:set('joined_last', channel)
+    peer:store()
+    local full = {}
+    call('DEL', rest)
+    if hello ~= '' then
+      full = push_to_channels(rest, id, { channel }, 'p', hello)
+    end
+    call('SADD', key('c:', channel), id)
+    if size ~= '' then
+      if call('SCARD', key('c:', channel)) >= tonumber(size) then
+        call('DEL', key('g:', name))
+      else
+        call('SET', key('g:', name), channel)
+      end
+    end
+    return full
+  end)
+  if answer[1] == 'ok' then
+    answer[4] = find(id).is.joined_last
   end
-  if not hold(peer, ':channels', channel) then
-    return { 'costly' }
-  end
-  call('SADD', key('c:', channel), id)
-  return { 'ok' }
+  return answer
+end
+
+function verbs.count_in(channel)
+  return { call('SCARD', key('c:', channel)) }
 end
 
 function verbs.leave_channel(id, channel)
@@ -269,13 +311,14 @@ function verbs.leave_channel(id, channel)
   end
   drop(peer, ':channels', channel)
   call('SREM', key('c:', channel), id)
+  forget_empty_group(channel)
   return { 'ok' }
 end
 
 -- `number`: the sender's number of the message ('': none). If the sender has sent that
 -- number before, nothing is pushed, and only the peers are returned to which the message
--- is still owed. The other arguments are the channels.
-function verbs.publish(op, id, number, body, ...)
+-- is still owed. `echoes`: the sender hears it too. The other arguments are the channels.
+function verbs.publish(op, id, number, echoes, body, ...)
   local channels = { ... }
   return say(op, id, number, function(peer, rest)
     if number ~= '' then
@@ -289,7 +332,7 @@ function verbs.publish(op, id, number, body, ...)
       peer:set('sent', number)
       peer:store()
     end
-    return push_to_channels(rest, id, channels, 'p', body)
+    return push_to_channels(rest, echoes == '1' and '' or id, channels, 'p', body)
   end)
 end
 
