@@ -4,12 +4,12 @@ PYTHON := .venv/bin/python
 REQUIREMENTS := tests/python/requirements.txt
 
 # Suites that take minutes: of faults, and of browsers. `make test` leaves them out.
-LONG_JS := cluster examples front package page peerjs rtc redis-away redis-loss redis-once redis-start redis-cluster sentinel
-QUICK_JS := access across check client http ice limits metrics presence proxies readme reliable rooms shards socketio tls webhook websocket
+LONG_JS := cluster examples front package page peerjs rtc redis-away redis-loss redis-once redis-start redis-cluster sentinel topics
+QUICK_JS := access across check client http ice limits matchbox metrics presence proxies readme reliable rooms shards socketio tls webhook websocket
 
 # The tests that also hold for a server of two nodes.
 OF_MANY_NODES := wire native_client bad_input
-OF_MANY_NODES_JS := access across client http ice page peerjs presence reliable socketio webhook websocket rooms
+OF_MANY_NODES_JS := access across client http ice matchbox page peerjs presence reliable socketio topics webhook websocket rooms
 
 # Side by side, for most of them wait most of the time.
 NODE_TEST := timeout 900 node --test --test-concurrency=3 --test-timeout=600000

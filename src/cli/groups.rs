@@ -223,7 +223,8 @@ enum PeerTokens {
 pub(super) struct Clients {
     /// The protocols that clients can use
     ///
-    /// There are `http` (long polls), `websocket`, `socketio` and `peerjs`.
+    /// There are `http` (long polls), `websocket`, `socketio`, `peerjs`, `topics` and
+    /// `matchbox`.
     #[arg(long, env = "WEBRTC_DOORS", value_name = "DOORS", default_value = "http,websocket,socketio", value_parser = values::doors)]
     doors: Doors,
 

@@ -228,7 +228,8 @@ pub(super) fn doors(value: &str) -> Result<Doors, String> {
     let mut doors = Vec::new();
     for name in value.split(',') {
         let door = Door::from_str(name.trim(), true).map_err(|_| {
-            "a comma-separated list of http, websocket, socketio and peerjs".to_owned()
+            "a comma-separated list of http, websocket, socketio, peerjs, topics and matchbox"
+                .to_owned()
         })?;
         if !doors.contains(&door) {
             doors.push(door);
@@ -367,7 +368,7 @@ mod tests {
         for value in ["", "none", "http,", "http;websocket"] {
             let right = open(value).unwrap_err();
             assert!(
-                right.contains("http, websocket, socketio and peerjs"),
+                right.contains("http, websocket, socketio, peerjs, topics and matchbox"),
                 "{right}"
             );
         }

@@ -6,8 +6,10 @@ pub mod http;
 #[cfg(feature = "ice")]
 pub(crate) mod ice_servers;
 pub(crate) mod kit;
+pub(crate) mod matchbox;
 pub(crate) mod page;
 pub mod peerjs;
 #[cfg(feature = "socketio")]
 pub mod socketio;
+pub(crate) mod topics;
 pub mod websocket;

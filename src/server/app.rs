@@ -16,9 +16,9 @@ use crate::{
     doors::{
         http::{self, SignalOpts},
         kit::{RoomDoors, cors_layer, not_found},
-        page,
+        matchbox, page,
         peerjs::{self, PeerJsOpts},
-        websocket,
+        topics, websocket,
     },
     peer_list::TimeoutPeerList,
 };
@@ -36,6 +36,10 @@ pub enum Door {
     SocketIo,
     /// PeerJS.
     PeerJs,
+    /// Topics, of y-webrtc and Trystero.
+    Topics,
+    /// matchbox.
+    Matchbox,
 }
 
 impl Door {
@@ -55,6 +59,8 @@ impl Door {
             #[cfg(feature = "socketio")]
             Self::SocketIo => "socketio",
             Self::PeerJs => "peerjs",
+            Self::Topics => "topics",
+            Self::Matchbox => "matchbox",
         }
     }
 }
@@ -68,6 +74,8 @@ impl Door {
             #[cfg(feature = "socketio")]
             Self::SocketIo => "/socket.io/ (Socket.IO)",
             Self::PeerJs => return format!("{} (PeerJS)", opts.peerjs.path).into(),
+            Self::Topics => "/topics (y-webrtc, Trystero)",
+            Self::Matchbox => "/matchbox/ROOM (matchbox)",
         };
         paths.into()
     }
@@ -146,6 +154,8 @@ pub fn app(peer_list: TimeoutPeerList, opts: AppOpts) -> Router {
                 routes.others
             }
             Door::PeerJs => peerjs::routes(peer_list, &opts.signal, opts.peerjs.clone()),
+            Door::Topics => topics::routes(peer_list, &opts.signal),
+            Door::Matchbox => matchbox::routes(peer_list, &opts.signal),
         });
     }
     #[cfg(feature = "ice")]

@@ -20,9 +20,11 @@ pub(crate) mod push;
 pub(crate) mod query;
 pub(crate) mod reply;
 mod rooms;
+pub(crate) mod socket;
 pub(crate) mod talk;
 mod transport;
 pub(crate) mod upgrade;
+pub(crate) mod uuid;
 
 pub(crate) use admission::{Coming, Gate};
 pub use client_address::TrustedProxies;

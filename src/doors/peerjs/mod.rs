@@ -28,10 +28,11 @@ use axum::{
 };
 
 use super::kit::{
-    Coming, Gate, RequestError, SignalOpts, guard, list_of, only,
+    Coming, RequestError, SignalOpts, guard, list_of, only,
     query::Query,
     reply::reply,
-    upgrade::{self, Upgrade},
+    socket::{Shown, SocketDoor},
+    uuid::uuid,
 };
 use crate::peer_list::TimeoutPeerList;
 use frame::is_own_id;
@@ -67,20 +68,16 @@ impl Default for PeerJsOpts {
 
 #[derive(Clone)]
 struct Door {
-    peer_list: TimeoutPeerList,
-    gate: Gate,
+    socket: SocketDoor,
     opts: Arc<PeerJsOpts>,
-    max_message_bytes: usize,
 }
 
 /// The routes of this door.
 pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts, peerjs: PeerJsOpts) -> Router {
     let path = peerjs.path.clone();
     let door = Door {
-        peer_list,
-        gate: Gate::new(opts, DOOR),
+        socket: SocketDoor::new(peer_list, opts, DOOR),
         opts: Arc::new(peerjs),
-        max_message_bytes: opts.max_message_bytes,
     };
     let mut routes = Router::new();
     if path != "/" {
@@ -96,27 +93,18 @@ pub(crate) fn routes(peer_list: TimeoutPeerList, opts: &SignalOpts, peerjs: Peer
         .with_state(door)
 }
 
-async fn upgrade(
-    State(mut door): State<Door>,
-    mut request: Request,
-) -> Result<Response, RequestError> {
-    door.peer_list = list_of(&request, &door.peer_list);
-    only(&[Method::GET], &request)?;
-    if !upgrade::is_asked_for(request.headers()) {
-        return Err(RequestError::OnlyWebSockets);
-    }
+async fn upgrade(State(door): State<Door>, request: Request) -> Result<Response, RequestError> {
     let joining = Joining::of(Query::of(&request), &door.opts.key);
-    let upgrade = Upgrade::of(&mut request)?;
-    let mut coming = Coming::of(&request, &door.peer_list, None);
-    if let Ok(joining) = &joining {
-        coming.name = Some(&joining.id);
-        // A client can show an access token by no other means.
-        if !coming.shows_token() {
-            coming.token = Some(&joining.token);
-        }
-    }
-    let admitted = door.gate.enter(coming).await?;
-    Ok(upgrade.accept(move |stream| session::serve(door, joining, admitted, stream)))
+    let shown = match &joining {
+        Ok(Joining { id, token }) => Shown {
+            name: Some(id.clone()),
+            // A client can show an access token by no other means.
+            token: Some(token.clone()),
+        },
+        Err(_) => Shown::default(),
+    };
+    let serve = move |opened| session::serve(joining, opened);
+    door.socket.open(request, shown, serve).await
 }
 
 /// By which people see that they have the right path.
@@ -138,7 +126,7 @@ async fn fresh_id(
     if key != door.opts.key {
         return Ok(refused("Invalid key provided"));
     }
-    Ok(reply(uuid()?))
+    Ok(reply(uuid().ok_or(RequestError::Unavailable)?))
 }
 
 async fn ids(
@@ -153,8 +141,11 @@ async fn ids(
     if !door.opts.discovery {
         return Ok(refused("the operator has not allowed to list all peers"));
     }
-    let list = list_of(&request, &door.peer_list);
-    door.gate.look(Coming::of(&request, &list, None)).await?;
+    let list = list_of(&request, &door.socket.peer_list);
+    door.socket
+        .gate
+        .look(Coming::of(&request, &list, None))
+        .await?;
     let cards = list.cards().await?;
     let cards = cards.into_iter().filter_map(|card| card.card);
     let own = cards.filter(|card| *card.door == *DOOR);
@@ -174,21 +165,4 @@ fn json(value: &serde_json::Value) -> Response {
 
 fn refused(why: &'static str) -> Response {
     (StatusCode::UNAUTHORIZED, format!("{why}\n")).into_response()
-}
-
-/// A random UUID (RFC 9562, version 4).
-fn uuid() -> Result<String, RequestError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|_| RequestError::Unavailable)?;
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let parts = [
-        &digits[..8],
-        &digits[8..12],
-        &digits[12..16],
-        &digits[16..20],
-        &digits[20..],
-    ];
-    Ok(parts.join("-"))
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::Notify,
     time::{Instant, sleep_until},
 };
 use tracing::debug;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
-    DOOR, Door, SCOPE,
+    DOOR, SCOPE,
     absent::Absent,
     frame::{self, Kind, Said},
 };
@@ -20,10 +20,10 @@ use crate::{
     access::Admitted,
     doors::kit::{
         closing::Closing,
-        push::{End, PushPeer, ping_interval},
+        push::{End, PushPeer},
         query::Query,
-        talk::{Life, Lost, Talk, WebSocket},
-        upgrade::Stream,
+        socket::{Answers, Opened, come_in, lost},
+        talk::{Lost, Talk},
     },
     peer_list::{
         Delivery, Listing, News, PeerId, Reason, Refusal, SendOpts, SocketOpts, TimeoutPeerList,
@@ -33,9 +33,6 @@ use crate::{
 
 /// The longest token of a client, in bytes: it may be an access token.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
-
-/// How many frames of the server itself may wait to be sent.
-const UNTOLD: usize = 16;
 
 /// Who wants to come in.
 pub(super) struct Joining {
@@ -99,18 +96,17 @@ impl From<Refusal> for Refused {
 }
 
 /// Serves a WebSocket.
-pub(super) async fn serve(
-    door: Door,
-    joining: Result<Joining, &'static str>,
-    admitted: Admitted,
-    stream: Stream,
-) {
-    let list = &door.peer_list;
-    let mut socket = WebSocket::new(stream, door.max_message_bytes, list.buffered().clone());
+pub(super) async fn serve(joining: Result<Joining, &'static str>, opened: Opened) {
+    let Opened {
+        list,
+        admitted,
+        mut socket,
+    } = opened;
     let joined = match &joining {
-        Ok(joining) => join(list, joining, &admitted)
-            .await
-            .map(|peer| (peer, &joining.id)),
+        Ok(joining) => {
+            let peer = join(&list, joining, &admitted).await;
+            peer.map(|peer| (peer, &joining.id))
+        }
         Err(why) => Err(Refused::Told(frame::error(why))),
     };
     let (peer, id) = match joined {
@@ -124,18 +120,13 @@ pub(super) async fn serve(
             return socket.close(code, reason).await;
         }
     };
-    let life = Life {
-        ping_interval: Some(ping_interval(list)),
-        patience: list.opts().timeout_period,
-    };
-    let session = Session::new(&peer, id, door.max_message_bytes);
+    let session = Session::new(&peer, id);
     let closing = tokio::select! {
-        closing = socket.talk(&session, life) => closing,
+        closing = socket.talk_with_pings(&peer, &session) => closing,
         closing = session.wait_for_absent() => closing,
     };
     drop(session);
-    peer.leave(closing.end).await;
-    socket.close(closing.code, closing.reason).await;
+    socket.end(peer, closing).await;
 }
 
 /// A client comes in, or comes back.
@@ -151,12 +142,11 @@ async fn join(
         channels: &[],
         identity: admitted.identity(),
     };
-    let added = list.add_unlisted(unlisted).await?;
     let opts = SocketOpts {
         resumes: true,
         ..SocketOpts::default()
     };
-    let peer = PushPeer::new(list, added.id, opts).await?;
+    let (peer, added) = come_in(list, unlisted, opts).await?;
     let listed = async {
         // A page that is loaded again takes its id over from the page before, whose socket is
         // closed by then.
@@ -192,22 +182,19 @@ struct Session<'a> {
     turn: tokio::sync::Mutex<()>,
     absent: Mutex<Absent>,
     absent_changed: Notify,
-    told: mpsc::Sender<Bytes>,
-    untold: tokio::sync::Mutex<mpsc::Receiver<Bytes>>,
+    answers: Answers,
 }
 
 impl<'a> Session<'a> {
-    fn new(peer: &'a PushPeer, id: &'a str, bound: usize) -> Self {
-        let (told, untold) = mpsc::channel(UNTOLD);
+    fn new(peer: &'a PushPeer, id: &'a str) -> Self {
         Self {
             peer,
             id,
             is_open: Mutex::new(false),
             turn: tokio::sync::Mutex::new(()),
-            absent: Mutex::new(Absent::new(bound)),
+            absent: Mutex::new(Absent::new(peer.list.opts().max_pending_bytes)),
             absent_changed: Notify::new(),
-            told,
-            untold: tokio::sync::Mutex::new(untold),
+            answers: Answers::new(),
         }
     }
 
@@ -278,7 +265,7 @@ impl<'a> Session<'a> {
         let is_noted = self.absent.lock().note(dst, holder, Instant::now());
         self.absent_changed.notify_one();
         if !is_noted {
-            self.tell(frame::expired(dst, self.id)).await;
+            self.answers.tell(frame::expired(dst, self.id)).await;
             return Ok(Reach::Dropped);
         }
         if holder.is_none() && frame::of_other_door(dst).is_none() {
@@ -348,15 +335,9 @@ impl<'a> Session<'a> {
                 None => false,
             };
             if !is_back {
-                self.tell(frame::expired(&id, self.id)).await;
+                self.answers.tell(frame::expired(&id, self.id)).await;
             }
         }
-    }
-
-    /// Waits until there is room for it: the client may read slowly.
-    async fn tell(&self, frame: Bytes) {
-        // The other end is in this session.
-        let _ = self.told.send(frame).await;
     }
 
     /// The frame with these news, if there is something to tell.
@@ -397,7 +378,6 @@ impl Talk for Session<'_> {
             return Ok((vec![frame::OPEN.into()], None));
         }
         loop {
-            let mut untold = self.untold.lock().await;
             tokio::select! {
                 delivery = self.peer.news() => {
                     let delivery = delivery?;
@@ -406,7 +386,7 @@ impl Talk for Session<'_> {
                         None => self.written(Some(delivery)).await,
                     }
                 }
-                Some(frame) = untold.recv() => return Ok((vec![frame], None)),
+                Some(frame) = self.answers.next() => return Ok((vec![frame], None)),
             }
         }
     }
@@ -429,11 +409,6 @@ impl Talk for Session<'_> {
     }
 
     fn lost(&self, why: Lost) -> Closing {
-        if let Lost::Unreadable(unreadable) = why
-            && let Some(why) = unreadable.unread()
-        {
-            self.peer.list.counts().unread(why);
-        }
-        why.into()
+        lost(self.peer, why)
     }
 }

@@ -39,6 +39,7 @@ use super::kit::{
     guard, list_of, only,
     push::{End, PushPeer, Return, ping_interval},
     query::Query,
+    socket::why_not,
     talk::{Life, Lost, Talk, WebSocket},
     upgrade::{self, Stream, Upgrade},
 };
@@ -275,12 +276,7 @@ async fn sign_in(
         }
     }
     let added = list.add_peer(name, opts).await;
-    added.map_err(|refusal| match refusal {
-        Refusal::Full => (CloseCode::Again, "the server is full"),
-        Refusal::RoomFull => (CloseCode::Again, "the room is full"),
-        Refusal::NetworkFull => (CloseCode::Again, "too many peers of this address"),
-        _ => UNAVAILABLE,
-    })
+    added.map_err(why_not)
 }
 
 struct Session<'a> {

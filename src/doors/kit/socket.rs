@@ -1,0 +1,161 @@
+//! How a client comes in by a WebSocket as a peer that its door lists later, or never.
+
+use axum::{extract::Request, http::Method, response::Response};
+use bytes::Bytes;
+use tokio::sync::{Mutex, mpsc};
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::{
+    Coming, Gate, RequestError, SignalOpts,
+    closing::{Closing, UNAVAILABLE},
+    list_of, only,
+    push::{PushPeer, ping_interval},
+    talk::{Life, Lost, Talk, WebSocket},
+    upgrade::{self, Upgrade},
+};
+use crate::{
+    access::Admitted,
+    peer_list::{Added, Refusal, SocketOpts, TimeoutPeerList, Unlisted},
+};
+
+/// A door whose clients come in so.
+#[derive(Clone)]
+pub(crate) struct SocketDoor {
+    pub peer_list: TimeoutPeerList,
+    pub gate: Gate,
+    pub max_message_bytes: usize,
+}
+
+/// What a client shows of itself, besides its request.
+#[derive(Default)]
+pub(crate) struct Shown {
+    pub name: Option<String>,
+    /// Used as its access token, if its request has none.
+    pub token: Option<String>,
+}
+
+/// A socket that has been opened.
+pub(crate) struct Opened {
+    /// The list of its room.
+    pub list: TimeoutPeerList,
+    pub admitted: Admitted,
+    pub socket: WebSocket,
+}
+
+impl SocketDoor {
+    pub fn new(peer_list: TimeoutPeerList, opts: &SignalOpts, door: &'static str) -> Self {
+        Self {
+            peer_list,
+            gate: Gate::new(opts, door),
+            max_message_bytes: opts.max_message_bytes,
+        }
+    }
+
+    /// Opens a socket, if its client may come in, and then serves it.
+    pub async fn open<F>(
+        &self,
+        mut request: Request,
+        shown: Shown,
+        serve: impl FnOnce(Opened) -> F + Send + 'static,
+    ) -> Result<Response, RequestError>
+    where
+        F: Future<Output = ()> + Send,
+    {
+        only(&[Method::GET], &request)?;
+        if !upgrade::is_asked_for(request.headers()) {
+            return Err(RequestError::OnlyWebSockets);
+        }
+        let list = list_of(&request, &self.peer_list);
+        let upgrade = Upgrade::of(&mut request)?;
+        let mut coming = Coming::of(&request, &list, shown.name.as_deref());
+        if !coming.shows_token() {
+            coming.token = shown.token.as_deref();
+        }
+        let admitted = self.gate.enter(coming).await?;
+        let limit = self.max_message_bytes;
+        Ok(upgrade.accept(move |stream| {
+            let socket = WebSocket::new(stream, limit, list.buffered().clone());
+            serve(Opened {
+                list,
+                admitted,
+                socket,
+            })
+        }))
+    }
+}
+
+/// The peer comes in, or comes back by its key, and its socket is open.
+pub(crate) async fn come_in(
+    list: &TimeoutPeerList,
+    unlisted: Unlisted<'_>,
+    opts: SocketOpts,
+) -> Result<(PushPeer, Added), Refusal> {
+    let added = list.add_unlisted(unlisted).await?;
+    let peer = PushPeer::new(list, added.id, opts).await?;
+    Ok((peer, added))
+}
+
+/// How a socket is closed whose client may not come in.
+pub(crate) fn why_not(refusal: Refusal) -> (CloseCode, &'static str) {
+    match refusal {
+        Refusal::Full | Refusal::OutOfMemory => (CloseCode::Again, "the server is full"),
+        Refusal::RoomFull => (CloseCode::Again, "the room is full"),
+        Refusal::NetworkFull => (CloseCode::Again, "too many peers of this address"),
+        _ => UNAVAILABLE,
+    }
+}
+
+impl WebSocket {
+    /// Reads and writes until either side ends it. Its client is there as long as it answers pings.
+    pub async fn talk_with_pings<T: Talk>(&mut self, peer: &PushPeer, talk: &T) -> T::End {
+        let life = Life {
+            ping_interval: Some(ping_interval(&peer.list)),
+            patience: peer.list.opts().timeout_period,
+        };
+        self.talk(talk, life).await
+    }
+
+    /// Closes the socket of a peer, which stays or goes as `closing` says.
+    pub async fn end(&mut self, peer: PushPeer, closing: Closing) {
+        peer.leave(closing.end).await;
+        self.close(closing.code, closing.reason).await;
+    }
+}
+
+/// The connection to the client of a peer is lost.
+pub(crate) fn lost(peer: &PushPeer, why: Lost) -> Closing {
+    if let Lost::Unreadable(unreadable) = why
+        && let Some(why) = unreadable.unread()
+    {
+        peer.list.counts().unread(why);
+    }
+    why.into()
+}
+
+/// How many answers of the server itself may wait to be sent.
+const UNTOLD: usize = 16;
+
+/// What a client is told besides its news.
+pub(crate) struct Answers {
+    told: mpsc::Sender<Bytes>,
+    untold: Mutex<mpsc::Receiver<Bytes>>,
+}
+
+impl Answers {
+    pub fn new() -> Self {
+        let (told, untold) = mpsc::channel(UNTOLD);
+        let untold = Mutex::new(untold);
+        Self { told, untold }
+    }
+
+    /// Waits until there is room for it: the client may read slowly.
+    pub async fn tell(&self, frame: Bytes) {
+        // The other end is in `self`.
+        let _ = self.told.send(frame).await;
+    }
+
+    /// The next one.
+    pub async fn next(&self) -> Option<Bytes> {
+        self.untold.lock().await.recv().await
+    }
+}
