@@ -158,6 +158,8 @@ test('every route acts only after the check, or is named here as public', async 
     '/connections': [401, get()],
     '/': [401, upgradeTo],
     '/ws': [401, upgradeTo],
+    '/topics': [401, upgradeTo],
+    '/matchbox/{room}': [401, upgradeTo],
     '/socket.io/': ['Authentication error', async (server, target) => (await connect(t, server, {path: target})).outcome],
     '/wait': [403, ofPeer('?peer_id=1')],
     '/message': [403, ofPeer('?peer_id=1&to=1', 'POST')],
@@ -173,8 +175,16 @@ test('every route acts only after the check, or is named here as public', async 
     '/reliable-signaler/signaler.js',
   ];
   assert.deepEqual([...routesOfDoors()].sort(), [...Object.keys(checks), ...isPublic].sort());
+  // Their path is a setting.
+  checks['/peerjs-server/peerjs?key=peerjs&id=a&token=b'] = [401, upgradeTo];
+  checks['/peerjs-server/peerjs/peers'] = [401, get()];
 
-  const server = await startServer(t, {WEBRTC_ACCESS_TOKEN: 'token', WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const server = await startServer(t, {
+    WEBRTC_ACCESS_TOKEN: 'token',
+    WEBRTC_ADMIN_LISTEN: '127.0.0.1:0',
+    WEBRTC_DOORS: 'http,websocket,socketio,peerjs,topics,matchbox',
+    WEBRTC_PEERJS_DISCOVERY: 'true',
+  });
   for (const prefix of ['', '/rooms/blue']) {
     for (const [route, [expected, ask]] of Object.entries(checks)) {
       if (prefix && route.startsWith('/rooms')) continue;

@@ -245,6 +245,7 @@ test('a room has ids of its own', async (t) => {
   const bob = await opened(t, server, 'bob', room);
   bob.send(offer('alice', 1));
   assert.deepEqual(await inside.next(), told('bob', 'alice', 1));
+  assert.equal((await fetch(`${server.http}/rooms/lobby/peerjs-server/peerjs/id`)).status, 200);
   assert.equal(outside.frames.length, 0);
 });
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::any,
@@ -117,25 +117,17 @@ async fn greeting(request: Request) -> Result<Response, RequestError> {
     Ok(json(&greeting))
 }
 
-async fn fresh_id(
-    State(door): State<Door>,
-    Path(key): Path<String>,
-    request: Request,
-) -> Result<Response, RequestError> {
+async fn fresh_id(State(door): State<Door>, request: Request) -> Result<Response, RequestError> {
     only(&[Method::GET], &request)?;
-    if key != door.opts.key {
+    if key_in(&request) != door.opts.key {
         return Ok(refused("Invalid key provided"));
     }
     Ok(reply(uuid().ok_or(RequestError::Unavailable)?))
 }
 
-async fn ids(
-    State(door): State<Door>,
-    Path(key): Path<String>,
-    request: Request,
-) -> Result<Response, RequestError> {
+async fn ids(State(door): State<Door>, request: Request) -> Result<Response, RequestError> {
     only(&[Method::GET], &request)?;
-    if key != door.opts.key {
+    if key_in(&request) != door.opts.key {
         return Ok(refused("Invalid key provided"));
     }
     if !door.opts.discovery {
@@ -161,6 +153,12 @@ fn json(value: &serde_json::Value) -> Response {
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     response
+}
+
+/// The part of the path before the last one. (Below `/rooms/NAME` it is not the only parameter.)
+fn key_in(request: &Request) -> &str {
+    let mut parts = request.uri().path().rsplit('/');
+    parts.nth(1).unwrap_or_default()
 }
 
 fn refused(why: &'static str) -> Response {
