@@ -188,7 +188,7 @@ test('to acknowledge never holds Redis up, whatever became of the mailbox', asyn
   for (const secret of ['', 'key']) await verb('add_unlisted', soon(), `op${secret}`, secret, 'socketio', 'x', '0', '', '', '', '', 'channel');
   const [, session] = await verb('open_socket', soon(), 'attempt', '2', '1', '');
   const lease = `s${session}`;
-  for (const op of ['one', 'two']) await verb('publish', op, '1', '', 'x'.repeat(1000), 'channel');
+  for (const op of ['one', 'two']) await verb('publish', op, '1', '', '0', 'x'.repeat(1000), 'channel');
   assert.equal((await verb('take', '0', '2', lease, '', '0', ''))[1], '1');
   await verb('done', '2', lease, 'message', '1', '0', '1');
   const full = await redis.cli('hget', '{signal}:p:2', 'bytes');

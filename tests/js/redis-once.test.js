@@ -76,11 +76,11 @@ test('a peer that is to be removed loses its alias', async (t) => {
   const verb = (...args) => script(redis, 'node', ...args);
   const soon = () => String(Date.now() + 5000);
   for (const secret of ['', 'key']) await verb('add_unlisted', soon(), `op${secret}`, secret, 'socketio', 'x', '0', '', '', '', '', 'channel');
-  const claim = async (id) => (await verb('claim', id, 'scope', 'B'))[0];
+  const claim = async (id) => (await verb('claim', id, 'scope', 'B', '5000'))[0];
   assert.equal(await claim('2'), 'ok');
   assert.equal((await verb('list_peer', 'ready', '2', 'B', '{}', 'hello', 'bye'))[0], 'ok');
-  assert.deepEqual(await verb('send_to_alias', 'one', '1', 'scope', 'B', 'x'.repeat(1000)), ['ok']);
-  assert.deepEqual(await verb('send_to_alias', 'two', '1', 'scope', 'B', 'x'), ['ok', '2']);
+  assert.deepEqual(await verb('send_to_alias', 'one', '1', 'scope', 'B', 'x'.repeat(1000)), ['ok', '2', '0']);
+  assert.deepEqual(await verb('send_to_alias', 'two', '1', 'scope', 'B', 'x'), ['ok', '2', '2', '0']);
   const [, taken] = await verb('has_space', '2', '1');
   assert.deepEqual(await verb('give_up', '2', '1', taken), ['gone']);
   assert.deepEqual(await verb('push_owed', 'two', '1', '', '2', 'p', 'x'), ['unknown']);
@@ -96,21 +96,21 @@ test('a copy that waits for room is delivered once, also when its sender comes b
   const soon = () => String(Date.now() + 5000);
   for (const op of ['a', 'b']) await verb('add_unlisted', soon(), op, '', 'socketio', 'x', '0', '', '', '', '', 'channel');
   const full = 'x'.repeat(1000);
-  assert.deepEqual(await verb('publish', 'one', '1', '1', full, 'channel'), ['ok']);
-  assert.deepEqual(await verb('publish', 'two', '1', '2', full, 'channel'), ['ok', '2']);
+  assert.deepEqual(await verb('publish', 'one', '1', '1', '0', full, 'channel'), ['ok']);
+  assert.deepEqual(await verb('publish', 'two', '1', '2', '0', full, 'channel'), ['ok', '2']);
   // Its client says it again through another socket, which announces a name first.
   assert.deepEqual(await verb('announce', 'three', '1', 'room'), ['ok']);
-  assert.deepEqual(await verb('publish', 'four', '1', '2', full, 'channel'), ['ok', '2']);
+  assert.deepEqual(await verb('publish', 'four', '1', '2', '0', full, 'channel'), ['ok', '2']);
   const push = (op, number) => verb('push_owed', op, '1', number, '2', 'p', full);
   assert.deepEqual(await push('two', '2'), ['full']);
   await redis.cli('del', '{signal}:m:2');
   await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
   for (const op of ['four', 'two']) assert.deepEqual(await push(op, '2'), ['ok']);
   assert.equal(await redis.cli('llen', '{signal}:m:2'), '1');
-  assert.deepEqual(await verb('publish', 'five', '1', '2', full, 'channel'), ['ok']);
-  assert.deepEqual(await verb('publish', 'six', '1', '1', full, 'channel'), ['ok']);
+  assert.deepEqual(await verb('publish', 'five', '1', '2', '0', full, 'channel'), ['ok']);
+  assert.deepEqual(await verb('publish', 'six', '1', '1', '0', full, 'channel'), ['ok']);
   // What a socket before says is late, and takes nothing from what is owed now.
-  assert.deepEqual(await verb('publish', 'later', '1', '3', full, 'channel'), ['ok', '2']);
+  assert.deepEqual(await verb('publish', 'later', '1', '3', '0', full, 'channel'), ['ok', '2']);
   await redis.cli('del', '{signal}:m:2');
   await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
   assert.deepEqual(await push('two', '2'), ['ok']);
@@ -226,9 +226,9 @@ test('a call that is repeated because its answer was lost is carried out once, w
   }
   const waiting = async (id) => Number(await redis.cli('llen', `{signal}:m:${id}`));
   const full = 'x'.repeat(1000);
-  assert.deepEqual(await verb('publish', 'first', '1', '', full, 'channel'), ['ok']);
-  assert.deepEqual(await verb('publish', 'second', '1', '', full, 'channel'), ['ok', '2', '3']);
-  assert.deepEqual(await verb('publish', 'second', '1', '', full, 'channel'), ['ok', '2', '3']);
+  assert.deepEqual(await verb('publish', 'first', '1', '', '0', full, 'channel'), ['ok']);
+  assert.deepEqual(await verb('publish', 'second', '1', '', '0', full, 'channel'), ['ok', '2', '3']);
+  assert.deepEqual(await verb('publish', 'second', '1', '', '0', full, 'channel'), ['ok', '2', '3']);
   await redis.cli('del', '{signal}:m:2');
   await redis.cli('hset', '{signal}:p:2', 'bytes', '0');
   for (let count = 0; count < 2; count += 1) {

@@ -93,6 +93,26 @@ const PROGRAM = `
   };
 `;
 
+/**
+ * Ready when so many have subscribed to a topic. Clients of y-webrtc that come at the same time both
+ * call each other, and now and then one of them fails then.
+ */
+async function areSubscribed(t, server, topic, count) {
+  const watcher = await client(t, server);
+  watcher.say({type: 'subscribe', topics: [topic]});
+  for (let clients = 0; clients < count + 1;) {
+    // For none of them.
+    watcher.say({type: 'publish', topic, data: {from: 'watcher', to: 'watcher'}});
+    let frame;
+    do frame = await watcher.next(); while (frame.data.to !== 'watcher');
+    clients = frame.clients;
+  }
+  watcher.say({type: 'unsubscribe', topics: [topic]});
+  // It may hear of others until then.
+  watcher.say({type: 'ping'});
+  while ((await watcher.next()).type !== 'pong');
+}
+
 async function bundled(contents, platform, options = {}) {
   const resolveDir = fileURLToPath(new URL('.', import.meta.url));
   const {outputFiles: [{text}]} = await build({
@@ -112,13 +132,16 @@ test('documents of y-webrtc in pages converge, also after the sockets were cut',
     await page.evaluate((url) => { window.joined = join(url, 'a room'); }, url.replace('http', 'ws') + '/topics');
     return page;
   };
-  const pages = [await open(wire.http), await open(server.http)];
+  const pages = [await open(wire.http)];
+  await areSubscribed(t, server, 'a room', 1);
+  pages.push(await open(server.http));
   const add = (page, item) => page.evaluate((item) => joined.list.push([item]), item);
   const have = (...items) => Promise.all(pages.map((page) => page.waitForFunction(
     (items) => items.every((item) => joined.list.toArray().includes(item)), {}, items)));
   await Promise.all([add(pages[0], 'a'), add(pages[1], 'b')]);
   await have('a', 'b');
   wire.cut();
+  await areSubscribed(t, server, 'a room', 2);
   pages.push(await open(wire.http));
   await add(pages[2], 'c');
   await have('a', 'b', 'c');
@@ -144,6 +167,7 @@ test('a document of y-webrtc in Node converges with one in a page', async (t) =>
   killAtEnd(t, child);
   const lines = new Inbox();
   createInterface({input: child.stdout}).on('line', (line) => lines.put(JSON.parse(line)));
+  await areSubscribed(t, server, 'a room', 1);
   const page = await browser.newPage();
   await page.goto(`${nodeOf(server.http)}/healthz`);
   await page.addScriptTag({content: script});

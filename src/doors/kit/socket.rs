@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     access::Admitted,
-    peer_list::{Added, Refusal, SocketOpts, TimeoutPeerList, Unlisted},
+    peer_list::{Added, Delivery, News, Refusal, SocketOpts, TimeoutPeerList, Unlisted},
 };
 
 /// A door whose clients come in so.
@@ -122,14 +122,80 @@ impl WebSocket {
     }
 }
 
-/// The connection to the client of a peer is lost.
-pub(crate) fn lost(peer: &PushPeer, why: Lost) -> Closing {
-    if let Lost::Unreadable(unreadable) = why
-        && let Some(why) = unreadable.unread()
-    {
-        peer.list.counts().unread(why);
+/// What a door makes of frames and news. The rest of the conversation is the same for all.
+pub(crate) trait Translate: Sync {
+    /// Whether the peer came in by a key. Its mailbox keeps what is not acknowledged, and the client
+    /// acknowledges nothing: what is written counts as processed.
+    const HAS_KEY: bool = false;
+
+    fn peer(&self) -> &PushPeer;
+
+    /// What its client is told besides news, and before them.
+    fn answers(&self) -> &Answers;
+
+    /// The client says something. Nothing more is read until this is done.
+    fn hear(&self, frame: Bytes) -> impl Future<Output = Result<(), Closing>> + Send;
+
+    /// The frame with these news, if the client is told of them: by default what is published,
+    /// as it is.
+    fn frame(&self, delivery: &Delivery) -> Option<Bytes> {
+        match delivery.news() {
+            News::Published(frame) => Some(frame.clone()),
+            _ => None,
+        }
     }
-    why.into()
+}
+
+impl<T: Translate> Talk for T {
+    type End = Closing;
+    type Receipt = Option<Delivery>;
+
+    async fn receive(&self, frame: Bytes, _: bool) -> Result<(), Closing> {
+        self.hear(frame).await
+    }
+
+    async fn next(&self) -> Result<(Vec<Bytes>, Option<Delivery>), Closing> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(frame) = self.answers().next() => return Ok((vec![frame], None)),
+                delivery = self.peer().news() => {
+                    let delivery = delivery?;
+                    match self.frame(&delivery) {
+                        Some(frame) => return Ok((vec![frame], Some(delivery))),
+                        None => self.written(Some(delivery)).await,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn written(&self, delivery: Option<Delivery>) {
+        let Some(delivery) = delivery else { return };
+        let number = delivery.number();
+        delivery.done();
+        if T::HAS_KEY {
+            let peer = self.peer();
+            peer.list.acknowledge(peer.id, number).await;
+        }
+    }
+
+    fn reads(&self) {
+        self.peer().reads();
+    }
+
+    async fn ended(&self) -> Closing {
+        self.peer().ended().await.into()
+    }
+
+    fn lost(&self, why: Lost) -> Closing {
+        if let Lost::Unreadable(unreadable) = why
+            && let Some(why) = unreadable.unread()
+        {
+            self.peer().list.counts().unread(why);
+        }
+        why.into()
+    }
 }
 
 /// How many answers of the server itself may wait to be sent.
@@ -152,6 +218,14 @@ impl Answers {
     pub async fn tell(&self, frame: Bytes) {
         // The other end is in `self`.
         let _ = self.told.send(frame).await;
+    }
+
+    /// The client is told this first.
+    pub fn beginning_with(frame: Bytes) -> Self {
+        let answers = Self::new();
+        // It is empty, and its other end is in itself.
+        let _ = answers.told.try_send(frame);
+        answers
     }
 
     /// The next one.

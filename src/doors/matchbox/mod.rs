@@ -18,7 +18,6 @@ use axum::{
     routing::any,
 };
 use bytes::Bytes;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::debug;
@@ -30,13 +29,10 @@ use super::kit::{
     guard,
     push::{End, PushPeer},
     query::Query,
-    socket::{Opened, Shown, SocketDoor, come_in, lost, why_not},
-    talk::{Lost, Talk},
+    socket::{Answers, Opened, Shown, SocketDoor, Translate, come_in, why_not},
     uuid::uuid,
 };
-use crate::peer_list::{
-    Delivery, JoinOpts, Listing, News, Reason, Refusal, SocketOpts, TimeoutPeerList, Unlisted,
-};
+use crate::peer_list::{JoinOpts, Listing, Reason, Refusal, SocketOpts, TimeoutPeerList, Unlisted};
 
 /// The name of this door, as events and the operator's API show it.
 const DOOR: &str = "matchbox";
@@ -136,7 +132,8 @@ async fn serve(game: Game, opened: Opened) {
         peer: &peer,
         id: &id,
         scope: game.scope(),
-        is_told: Mutex::new(false),
+        // Once: a second id makes the client panic.
+        answers: Answers::beginning_with(Told::IdAssigned(&id).frame()),
     };
     let closing = match session.begin(game.group_of).await {
         Ok(()) => socket.talk_with_pings(&peer, &session).await,
@@ -150,8 +147,7 @@ struct Session<'a> {
     peer: &'a PushPeer,
     id: &'a str,
     scope: String,
-    /// Whether the client knows its id. Another one makes it panic.
-    is_told: Mutex<bool>,
+    answers: Answers,
 }
 
 impl Session<'_> {
@@ -177,11 +173,16 @@ impl Session<'_> {
     }
 }
 
-impl Talk for Session<'_> {
-    type End = Closing;
-    type Receipt = Option<Delivery>;
+impl Translate for Session<'_> {
+    fn peer(&self) -> &PushPeer {
+        self.peer
+    }
 
-    async fn receive(&self, frame: Bytes, _: bool) -> Result<(), Closing> {
+    fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    async fn hear(&self, frame: Bytes) -> Result<(), Closing> {
         let Ok(Said { signal }) = serde_json::from_slice(&frame) else {
             return Ok(());
         };
@@ -202,35 +203,24 @@ impl Talk for Session<'_> {
             Ok(_) => Ok(()),
         }
     }
+}
 
-    async fn next(&self) -> Result<(Vec<Bytes>, Option<Delivery>), Closing> {
-        if !std::mem::replace(&mut *self.is_told.lock(), true) {
-            return Ok((vec![Told::IdAssigned(self.id).frame()], None));
-        }
-        loop {
-            let delivery = self.peer.news().await?;
-            if let News::Published(frame) = delivery.news() {
-                return Ok((vec![frame.clone()], Some(delivery)));
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_frame_of_matchbox_makes_the_reader_panic(
+            text in "\\{(\"(Signal|receiver|data|x)\":(\"(nobody|[^\"]{0,5})\"|[0-9]{1,25}|null|\\[\\]|\\{\"receiver\":\"a\",\"data\":[1x]\\}),?){0,5}\\}|.{0,40}",
+        ) {
+            if let Ok(Said { signal }) = serde_json::from_slice(text.as_bytes()) {
+                let (sender, data) = ("a", &*signal.data);
+                let told: serde_json::Value = serde_json::from_slice(&Told::Signal { sender, data }.frame()).unwrap();
+                prop_assert_eq!(&told["Signal"]["sender"], "a");
             }
-            delivery.done();
         }
-    }
-
-    async fn written(&self, delivery: Option<Delivery>) {
-        if let Some(delivery) = delivery {
-            delivery.done();
-        }
-    }
-
-    fn reads(&self) {
-        self.peer.reads();
-    }
-
-    async fn ended(&self) -> Closing {
-        self.peer.ended().await.into()
-    }
-
-    fn lost(&self, why: Lost) -> Closing {
-        lost(self.peer, why)
     }
 }

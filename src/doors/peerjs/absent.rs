@@ -134,3 +134,80 @@ impl Absent {
 fn cost(message: &Bytes) -> usize {
     message.len() + MESSAGE_OVERHEAD_BYTES
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn next_of(absent: &mut Absent, id: &str) -> Option<Bytes> {
+        let first = absent.first(id);
+        absent.take(id);
+        first
+    }
+
+    #[test]
+    fn what_waits_for_a_peer_that_comes_is_taken_in_order() {
+        let now = Instant::now();
+        let mut absent = Absent::new(10_000);
+        assert!(absent.note("a", None, now));
+        for message in ["one", "two"] {
+            assert!(absent.keep("a", message.into()));
+        }
+        assert_eq!(absent.next_come(), None);
+        absent.has_come("a");
+        absent.has_come("nobody");
+        assert_eq!(absent.next_come().as_deref(), Some("a"));
+        assert_eq!(absent.next_come(), None);
+        assert_eq!(next_of(&mut absent, "a"), Some("one".into()));
+        absent.is_there("a");
+        assert!(absent.has_messages("a"));
+        assert_eq!(next_of(&mut absent, "a"), Some("two".into()));
+        absent.is_there("a");
+        assert_eq!(absent.give_up(now + 10 * SECOND), None);
+    }
+
+    #[test]
+    fn a_peer_is_given_up_once_five_seconds_after_the_first_message() {
+        let now = Instant::now();
+        let mut absent = Absent::new(10_000);
+        let holder = PeerId::parse("7");
+        absent.note("a", None, now);
+        absent.note("b", holder, now + SECOND);
+        absent.note("a", None, now + 4 * SECOND);
+        assert_eq!(absent.next_end(), Some(now + 5 * SECOND));
+        assert_eq!(absent.give_up(now + 4 * SECOND), None);
+        assert_eq!(
+            absent.give_up(now + 5 * SECOND),
+            Some(("a".to_owned(), None))
+        );
+        assert_eq!(absent.give_up(now + 5 * SECOND), None);
+        assert_eq!(
+            absent.give_up(now + 6 * SECOND),
+            Some(("b".to_owned(), holder))
+        );
+        assert_eq!(absent.next_end(), None);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_the_bound_is_given_back() {
+        let now = Instant::now();
+        let mut absent = Absent::new(2 * (MESSAGE_OVERHEAD_BYTES + 3));
+        absent.note("a", None, now);
+        absent.note("b", None, now);
+        assert!(absent.keep("a", "one".into()));
+        assert!(absent.keep("b", "two".into()));
+        assert!(!absent.keep("a", "".into()));
+        absent.give_up(now + 10 * SECOND);
+        absent.give_up(now + 10 * SECOND);
+        absent.note("a", None, now);
+        assert!(absent.keep("a", "one".into()));
+        assert!(!absent.keep("nobody", "".into()));
+        for number in 0..MAX_PEERS - 1 {
+            assert!(absent.note(&number.to_string(), None, now));
+        }
+        assert!(!absent.note("one more", None, now));
+        assert!(absent.note("a", None, now));
+    }
+}

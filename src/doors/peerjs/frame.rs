@@ -140,3 +140,51 @@ pub(super) fn is_own_id(id: &str) -> bool {
         && id.split([' ', '_', '-']).all(is_part)
         && !id.starts_with(OTHER_DOOR)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_frame_of_peerjs_makes_the_reader_panic(
+            text in "\\{(\"(type|src|dst|payload|x)\":(\"(OFFER|LEAVE|HEARTBEAT|signal-7|[^\"]{0,5})\"|[0-9]{1,25}|null|\\[\\]),?){0,5}\\}|.{0,40}",
+        ) {
+            if let Said::Message { dst, .. } = Said::of(text.as_bytes()) {
+                prop_assert!(!dst.is_empty());
+            }
+            let told = from_other_door(PeerId::parse("7").unwrap(), "a", text.as_bytes());
+            let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+            prop_assert_eq!(&told["src"], "signal-7");
+            prop_assert_eq!(&told["dst"], "a");
+        }
+
+        #[test]
+        fn an_id_is_a_clients_own_or_that_of_a_peer_of_another_door_or_none(id in "(signal-)?[a-z0-9 _-]{0,8}") {
+            prop_assert!(!(is_own_id(&id) && of_other_door(&id).is_some()), "{}", id);
+        }
+    }
+
+    #[test]
+    fn an_id_has_letters_and_digits_with_single_marks_between_them() {
+        for good in ["a", "7", "a b", "a-b_c d", "Signal-7", &"x".repeat(256)] {
+            assert!(is_own_id(good), "{good}");
+        }
+        for bad in [
+            "",
+            " ",
+            "a ",
+            "-a",
+            "a--b",
+            "a/b",
+            "\u{e9}",
+            "signal-",
+            "signal-x",
+            &"x".repeat(257),
+        ] {
+            assert!(!is_own_id(bad), "{bad}");
+        }
+    }
+}

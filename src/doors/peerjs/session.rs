@@ -22,8 +22,7 @@ use crate::{
         closing::Closing,
         push::{End, PushPeer},
         query::Query,
-        socket::{Answers, Opened, come_in, lost},
-        talk::{Lost, Talk},
+        socket::{Answers, Opened, Translate, come_in},
     },
     peer_list::{
         Delivery, Listing, News, PeerId, Reason, Refusal, SendOpts, SocketOpts, TimeoutPeerList,
@@ -177,7 +176,6 @@ fn announcement(id: &str) -> String {
 struct Session<'a> {
     peer: &'a PushPeer,
     id: &'a str,
-    is_open: Mutex<bool>,
     /// One message after the other: those that have waited go first.
     turn: tokio::sync::Mutex<()>,
     absent: Mutex<Absent>,
@@ -190,11 +188,10 @@ impl<'a> Session<'a> {
         Self {
             peer,
             id,
-            is_open: Mutex::new(false),
             turn: tokio::sync::Mutex::new(()),
             absent: Mutex::new(Absent::new(peer.list.opts().max_pending_bytes)),
             absent_changed: Notify::new(),
-            answers: Answers::new(),
+            answers: Answers::beginning_with(frame::OPEN.into()),
         }
     }
 
@@ -339,8 +336,30 @@ impl<'a> Session<'a> {
             }
         }
     }
+}
 
-    /// The frame with these news, if there is something to tell.
+impl Translate for Session<'_> {
+    const HAS_KEY: bool = true;
+
+    fn peer(&self) -> &PushPeer {
+        self.peer
+    }
+
+    fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    async fn hear(&self, frame: Bytes) -> Result<(), Closing> {
+        match Said::of(&frame) {
+            Said::Message { kind, dst, payload } => {
+                let message = frame::message(kind, self.id, &dst, payload.as_deref());
+                self.send(kind, &dst, message).await
+            }
+            Said::Leave => Err(End::Removed(Reason::SignedOut).into()),
+            Said::Nothing => Ok(()),
+        }
+    }
+
     fn frame(&self, delivery: &Delivery) -> Option<Bytes> {
         match delivery.news() {
             News::Published(frame) => Some(frame.clone()),
@@ -355,60 +374,5 @@ impl<'a> Session<'a> {
             }
             News::Status(_) | News::Nothing(_) | News::Removed(_) | News::Replaced => None,
         }
-    }
-}
-
-impl Talk for Session<'_> {
-    type End = Closing;
-    type Receipt = Option<Delivery>;
-
-    async fn receive(&self, frame: Bytes, _: bool) -> Result<(), Closing> {
-        match Said::of(&frame) {
-            Said::Message { kind, dst, payload } => {
-                let message = frame::message(kind, self.id, &dst, payload.as_deref());
-                self.send(kind, &dst, message).await
-            }
-            Said::Leave => Err(End::Removed(Reason::SignedOut).into()),
-            Said::Nothing => Ok(()),
-        }
-    }
-
-    async fn next(&self) -> Result<(Vec<Bytes>, Option<Delivery>), Closing> {
-        if !std::mem::replace(&mut *self.is_open.lock(), true) {
-            return Ok((vec![frame::OPEN.into()], None));
-        }
-        loop {
-            tokio::select! {
-                delivery = self.peer.news() => {
-                    let delivery = delivery?;
-                    match self.frame(&delivery) {
-                        Some(frame) => return Ok((vec![frame], Some(delivery))),
-                        None => self.written(Some(delivery)).await,
-                    }
-                }
-                Some(frame) = self.answers.next() => return Ok((vec![frame], None)),
-            }
-        }
-    }
-
-    async fn written(&self, delivery: Option<Delivery>) {
-        if let Some(delivery) = delivery {
-            let number = delivery.number();
-            delivery.done();
-            // The client acknowledges nothing.
-            self.peer.list.acknowledge(self.peer.id, number).await;
-        }
-    }
-
-    fn reads(&self) {
-        self.peer.reads();
-    }
-
-    async fn ended(&self) -> Closing {
-        self.peer.ended().await.into()
-    }
-
-    fn lost(&self, why: Lost) -> Closing {
-        lost(self.peer, why)
     }
 }

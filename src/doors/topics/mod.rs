@@ -26,11 +26,10 @@ use super::kit::{
     closing::Closing,
     guard,
     push::{End, PushPeer},
-    socket::{Answers, Opened, Shown, SocketDoor, come_in, lost, why_not},
-    talk::{Lost, Talk},
+    socket::{Answers, Opened, Shown, SocketDoor, Translate, come_in, why_not},
 };
 use crate::peer_list::{
-    Delivery, JoinOpts, News, PublishOpts, Reason, Refusal, SocketOpts, TimeoutPeerList, Unlisted,
+    JoinOpts, PublishOpts, Reason, Refusal, SocketOpts, TimeoutPeerList, Unlisted,
 };
 
 /// The name of this door, as events and the operator's API show it.
@@ -215,11 +214,16 @@ impl Session<'_> {
     }
 }
 
-impl Talk for Session<'_> {
-    type End = Closing;
-    type Receipt = Option<Delivery>;
+impl Translate for Session<'_> {
+    fn peer(&self) -> &PushPeer {
+        self.peer
+    }
 
-    async fn receive(&self, frame: Bytes, _: bool) -> Result<(), Closing> {
+    fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    async fn hear(&self, frame: Bytes) -> Result<(), Closing> {
         let Ok(said) = serde_json::from_slice(&frame) else {
             return Ok(());
         };
@@ -235,37 +239,23 @@ impl Talk for Session<'_> {
             Err(_) => Err(Closing::unavailable()),
         }
     }
+}
 
-    async fn next(&self) -> Result<(Vec<Bytes>, Option<Delivery>), Closing> {
-        loop {
-            tokio::select! {
-                delivery = self.peer.news() => {
-                    let delivery = delivery?;
-                    if let News::Published(frame) = delivery.news() {
-                        return Ok((vec![frame.clone()], Some(delivery)));
-                    }
-                    delivery.done();
-                }
-                Some(frame) = self.answers.next() => return Ok((vec![frame], None)),
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_frame_of_topics_makes_the_reader_panic(
+            text in "\\{(\"(type|topic|topics|data|payload|x)\":(\"(subscribe|unsubscribe|publish|ping|[^\"]{0,5})\"|[0-9]{1,25}|null|\\[\\]|\\[\"a\",7\\]),?){0,5}\\}|.{0,40}",
+        ) {
+            if let Ok(said) = serde_json::from_slice::<Said>(text.as_bytes()) {
+                let topics = said.topics.as_ref().map_or(1, Vec::len);
+                prop_assert!(said.channels().len() <= topics);
             }
         }
-    }
-
-    async fn written(&self, delivery: Option<Delivery>) {
-        if let Some(delivery) = delivery {
-            delivery.done();
-        }
-    }
-
-    fn reads(&self) {
-        self.peer.reads();
-    }
-
-    async fn ended(&self) -> Closing {
-        self.peer.ended().await.into()
-    }
-
-    fn lost(&self, why: Lost) -> Closing {
-        lost(self.peer, why)
     }
 }
