@@ -393,6 +393,7 @@ export class SignalingClient extends EventTarget {
           if (signal.aborted) return;
           // A page that was left has closed it.
           if (this.#isLeft) continue;
+          if (lived !== null) tries = 0;
           if (lived === null && this.#transport === 'auto') continue;
           shortLives = lived > SHORT_LIFE_MS ? 0 : shortLives + 1;
           // One cut connection is not reported.
@@ -959,7 +960,14 @@ class Socket {
 
   /** `hears`: what is done with each type of frame. */
   constructor(url, hears) {
-    this.#socket = new WebSocket(url);
+    const socket = quietly(() => new WebSocket(url));
+    if (!socket) {
+      // Firefox throws where the page's CSP forbids it.
+      this.#closed.abort();
+      this.opened = Promise.resolve(false);
+      return;
+    }
+    this.#socket = socket;
     this.opened = new Promise((resolve) => {
       const timer = setTimeout(() => this.close(), OPENING_MS);
       this.signal.addEventListener('abort', () => { clearTimeout(timer); resolve(false); });

@@ -330,6 +330,14 @@ test('a socket on a dead connection is given up', async (t) => {
   isAbout(await passes(sockets), 14_000);
 });
 
+test('where WebSockets are forbidden, a client hears by long polls', async (t) => {
+  const server = await startServer(t);
+  t.mock.method(globalThis, 'WebSocket', function forbidden() { throw new DOMException('forbidden', 'SecurityError'); });
+  const alice = await client(t, server.http, 'alice');
+  await alice.signaling.send(alice.signaling.id, 'hi');
+  assert.equal((await alice.message.next()).data, 'hi');
+});
+
 test('where no WebSocket opens, a client hears by long polls, and opens one when it can', async (t) => {
   const server = await startServer(t, {WEBRTC_DOORS: 'http'});
   const alice = await client(t, server.http, 'alice');
