@@ -15,7 +15,10 @@ def test_the_server_keeps_to_its_description(start_server, tmp_path):
     # Short waits, and no limit that a run could reach: a 503 would be right
     # then, but here every 5xx is a failure.
     port = start_server(
-        WEBRTC_WAIT_MS="20", WEBRTC_MAX_PEERS="1000000", WEBRTC_HEARTBEAT_MS="600000"
+        WEBRTC_WAIT_MS="20",
+        WEBRTC_MAX_PEERS="1000000",
+        WEBRTC_HEARTBEAT_MS="600000",
+        WEBRTC_DOORS="http,websocket,socketio,peerjs,topics,matchbox",
     )
     # So that small ids are those of peers.
     for number in range(100):
