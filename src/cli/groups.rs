@@ -295,11 +295,11 @@ pub(super) struct Clients {
     token: Option<SecretString>,
 
     /// The path of the door `peerjs`, which pages give to PeerJS as `path`
-    #[arg(long, env = "WEBRTC_PEERJS_PATH", value_name = "PATH", default_value = "/peerjs-server", value_parser = values::path)]
+    #[arg(long, env = "WEBRTC_PEERJS_PATH", value_name = "PATH", default_value = PeerJsOpts::default().path, value_parser = values::path)]
     peerjs_path: Folder,
 
     /// The key that pages give to PeerJS as `key`; no secret
-    #[arg(long, env = "WEBRTC_PEERJS_KEY", value_name = "KEY", default_value = "peerjs", value_parser = values::word)]
+    #[arg(long, env = "WEBRTC_PEERJS_KEY", value_name = "KEY", default_value = PeerJsOpts::default().key, value_parser = values::word)]
     peerjs_key: String,
 
     /// Whether PeerJS clients may list the ids of all others (listAllPeers)

@@ -238,6 +238,35 @@ pub(super) fn doors(value: &str) -> Result<Doors, String> {
     Ok(Doors(doors))
 }
 
+/// What other paths of the server begin with.
+const TAKEN: &[&str] = &[
+    "capacity",
+    "client.d.ts",
+    "client.js",
+    "connections",
+    "healthz",
+    "heartbeat",
+    "heartbeat.d.ts",
+    "heartbeat.js",
+    "ice-servers",
+    "matchbox",
+    "message",
+    "openapi.yml",
+    "page.css",
+    "page.js",
+    "readyz",
+    "reliable-signaler",
+    "rooms",
+    "rtc.d.ts",
+    "rtc.js",
+    "sign_in",
+    "sign_out",
+    "socket.io",
+    "topics",
+    "wait",
+    "ws",
+];
+
 /// A path, with a slash at the beginning and at the end.
 #[derive(Clone, Debug)]
 pub(super) struct Folder(pub String);
@@ -248,11 +277,15 @@ pub(super) fn path(value: &str) -> Result<Folder, String> {
         return Ok(Folder("/".to_owned()));
     }
     let is_part = |part: &str| is_word(part) && !part.chars().all(|c| c == '.');
-    match inner.split('/').all(is_part) && inner != "rooms" && !inner.starts_with("rooms/") {
+    let first = inner.split('/').next().unwrap_or_default();
+    if TAKEN.contains(&first) {
+        return Err(format!(
+            "a path that does not begin with /{first}, which the server uses itself"
+        ));
+    }
+    match inner.split('/').all(is_part) {
         true => Ok(Folder(format!("/{inner}/"))),
-        false => Err(
-            "a path such as /peerjs-server, of A-Z a-z 0-9 . _ ~ -, and not below /rooms".into(),
-        ),
+        false => Err("a path such as /peerjs-server, of A-Z a-z 0-9 . _ ~ -".into()),
     }
 }
 

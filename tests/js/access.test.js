@@ -202,6 +202,15 @@ test('every route acts only after the check, or is named here as public', async 
   assert.equal(event, 'connect');
 });
 
+test('the path of PeerJS cannot be one that the server uses itself', async () => {
+  const firsts = new Set([...routesOfDoors()].map((route) => route.split('/')[1]).filter((part) => part !== ''));
+  for (const first of [...firsts, 'rooms/lobby']) {
+    const [status, line] = await startInVain({WEBRTC_PEERJS_PATH: `/${first}`});
+    assert.equal(status, 2, first);
+    assert.match(line, /^WEBRTC_PEERJS_PATH .* expected a path that does not begin with/);
+  }
+});
+
 test('with access control each request has to show the token of its peer', async (t) => {
   const server = await startServer(t, {WEBRTC_ACCESS_TOKEN: 'letmein'});
   const {id, peerToken} = await signIn(server, {shown: 'letmein'});
