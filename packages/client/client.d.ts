@@ -22,8 +22,8 @@ export interface SignalingEvents {
    * The client is not connected, and `cause` says why; this is also dispatched if the first
    * attempt fails. The client keeps trying, unless `connect` rejects or the cause is a
    * `SignalingError` with `status` 401 or 403: then the server has refused the client. With
-   * `status` 0, the server has removed the peer, and the client signs in as a new one. Without a
-   * cause, the client was closed.
+   * `status` 0, the server may have removed the peer: the client signs in again, and `resumed` of
+   * `connected` tells whether it is a new one. Without a cause, the client was closed.
    */
   disconnected: CustomEvent<{cause?: Error}>;
 }

@@ -148,6 +148,8 @@ export class SignalingClient extends EventTarget {
   #polling = {since: 0, lasts: 0, ms: FIRST_POLLING_MS, wasOpen: false};
   /** Lets go of the lock that shows other tabs that this peer is alive. */
   #unlock = () => {};
+  /** What that lock is called; null while there is none. */
+  #locked = null;
   /** Whether the page was left, and told the server so. */
   #isLeft = false;
   /** Settles when the page is shown again, if it was left and kept by the browser. */
@@ -334,7 +336,8 @@ export class SignalingClient extends EventTarget {
         throw new SignalingError(0, 'this peer was removed, perhaps before the server had the message');
       }
       try {
-        const isSent = await this.#socket?.send(seq, String(to), body);
+        // What goes through no socket may go by a request: a proxy can cut at one frame.
+        const isSent = tries === 0 && await this.#socket?.send(seq, String(to), body);
         if (isSent) return;
         const request = {method: 'POST', body, headers: {'Content-Type': 'text/plain;charset=UTF-8'}};
         await this.#fetch(session, 'message', {to, seq}, request, signal);
@@ -427,7 +430,7 @@ export class SignalingClient extends EventTarget {
         if (isDenied(error) && !this.#connected) return this.#stop();
         // The next sign-in finds out: a socket that was given up may have opened late, and be the
         // reason.
-        if (isRefused(error)) this.#lost(new SignalingError(0, 'the server does not know this peer any more: the client signs in again'));
+        if (isRefused(error)) this.#lost(new SignalingError(0, 'the server refuses this peer, and may have removed it: the client signs in again'));
         // One cut connection is not reported: the next wait gets what it lost.
         else if (tries > 0) this.#lost(error);
         await this.#pause(tries, signal, error);
@@ -906,17 +909,30 @@ export class SignalingClient extends EventTarget {
 
   /** Shows other tabs that this peer is alive, where there are locks. */
   #lock() {
-    this.#unlock();
     const session = this.#session;
-    if (!this.#inPage || !session || this.#isShared) return;
+    if (!this.#inPage || !session || this.#isShared) return this.#unlock();
+    const name = this.#lockOf(session);
+    // Letting go of it in between would show others a peer that is gone.
+    if (name === this.#locked) return;
+    this.#unlock();
     let release;
+    let isReleased = false;
     const released = new Promise((resolve) => { release = resolve; });
     // A request that is aborted may hold the lock a moment longer, and nobody can tell until when.
-    const request = () => navigator.locks.request(this.#lockOf(session), {ifAvailable: true}, () => released);
+    const request = async () => {
+      while (!isReleased) {
+        const held = await navigator.locks.request(name, {ifAvailable: true}, (lock) => lock && released.then(() => true));
+        // Another tab has looked whether it is free.
+        if (!held) await sleep(FIRST_PAUSE_MS);
+      }
+    };
     const lock = unlocked.then(request).catch(() => {});
+    this.#locked = name;
     this.#unlock = () => {
+      isReleased = true;
       release();
-      unlocked = Promise.all([unlocked, lock]);
+      unlocked = Promise.all([unlocked, lock]).then(() => {});
+      this.#locked = null;
       this.#unlock = () => {};
     };
   }

@@ -330,6 +330,22 @@ test('a socket on a dead connection is given up', async (t) => {
   isAbout(await passes(sockets), 14_000);
 });
 
+test('a message at which every socket is cut goes by a request, however useful the sockets are', async (t) => {
+  const server = await pretended(t, {messages: [[200, {}]]});
+  const door = new WebSocketServer({server: server.server});
+  let seq = 0;
+  door.on('connection', (socket) => {
+    socket.send(JSON.stringify({type: 'id', peerId: '1', peerToken: 'x', maxFrameBytes: 100_000}));
+    seq += 1;
+    socket.send(JSON.stringify({type: 'message', seq, from: '2', data: 'of use'}));
+    socket.on('message', (frame) => { if (JSON.parse(frame).type === 'message') socket.terminate(); });
+  });
+  const alice = await client(t, server.http, 'alice');
+  await alice.message.next();
+  await alice.signaling.send(2, 'large');
+  assert.deepEqual(server.asked, [['2', '1']]);
+});
+
 test('where WebSockets are forbidden, a client hears by long polls', async (t) => {
   const server = await startServer(t);
   t.mock.method(globalThis, 'WebSocket', function forbidden() { throw new DOMException('forbidden', 'SecurityError'); });

@@ -127,6 +127,45 @@ test('with keep, a client that follows at once on one that left is the same peer
   assert.deepEqual(ids, [id]);
 });
 
+test('a peer that comes back is not seen as gone meanwhile, and one whose lock was tried has it again', async (t) => {
+  const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
+  const page = await browser.newPage();
+  await page.goto(url);
+  const id = await signIn(page, server.http, 'alice', {keep: true});
+  const held = () => page.evaluate(async () => (await navigator.locks.query()).held.map(({name}) => name));
+  await until(async () => (await held()).length === 1);
+  const [name] = await held();
+  const probe = await browser.newPage();
+  await probe.goto(url);
+  await probe.evaluate((name) => {
+    window.free = 0;
+    const look = () => navigator.locks.request(name, {ifAvailable: true}, (lock) => { window.free += lock ? 1 : 0; });
+    (async () => { for (;;) { await look(); await new Promise((resolve) => { setTimeout(resolve, 2); }); } })();
+  }, name);
+  // As when the browser lets a frozen page go on.
+  await page.evaluate(async () => {
+    for (let number = 0; number < 50; number += 1) {
+      document.dispatchEvent(new Event('resume'));
+      await new Promise((resolve) => { setTimeout(resolve, 5); });
+    }
+  });
+  assert.equal(await probe.evaluate(() => window.free), 0);
+  await probe.close();
+  // Now another page has it at the moment at which it is asked for.
+  await page.evaluate(async (name) => {
+    signaling.leave();
+    let release;
+    const isHeld = new Promise((resolve) => {
+      navigator.locks.request(name, () => { resolve(); return new Promise((done) => { release = done; }); });
+    });
+    await isHeld;
+    setTimeout(() => release(), 300);
+  }, name);
+  await until(async () => !(await held()).includes(name));
+  assert.equal(await signIn(page, server.http, 'alice', {keep: true}), id);
+  await until(async () => (await held()).includes(name));
+});
+
 test('a tab that is duplicated is another peer', async (t) => {
   const [server, browser, url] = await Promise.all([operated(t), startBrowser(t), startApplication(t)]);
   const page = await browser.newPage();

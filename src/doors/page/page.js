@@ -95,11 +95,11 @@ async function join() {
   });
   signaling.addEventListener('disconnected', ({detail: {cause}}) => {
     if (!cause) return;
-    const {status = 0, message} = cause;
+    const {status, message} = cause;
     $('peers').inert = true;
     if ([401, 403].includes(status)) refused(cause, accessToken);
-    else if (status > 0) notice(`The server cannot serve this tab now; trying again. (${message})`);
-    else notice('The server cannot be reached; trying again.');
+    else if (status === undefined) notice('The server cannot be reached; trying again.');
+    else notice(`The server cannot serve this tab now; trying again. (${message})`);
   });
   show(true);
   $('self').textContent = 'Joining …';
