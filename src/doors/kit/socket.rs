@@ -84,6 +84,26 @@ impl SocketDoor {
     }
 }
 
+impl Opened {
+    /// The peer of a door with no way back comes in. None: it may not, and its socket is closed.
+    pub async fn come_in(&mut self, door: &'static str) -> Option<PushPeer> {
+        let unlisted = Unlisted {
+            key: None,
+            door,
+            channels: &[],
+            identity: self.admitted.identity(),
+        };
+        match come_in(&self.list, unlisted, SocketOpts::default()).await {
+            Ok((peer, _)) => Some(peer),
+            Err(refusal) => {
+                let (code, reason) = why_not(refusal);
+                self.socket.close(code, reason).await;
+                None
+            }
+        }
+    }
+}
+
 /// The peer comes in, or comes back by its key, and its socket is open.
 pub(crate) async fn come_in(
     list: &TimeoutPeerList,
@@ -189,25 +209,30 @@ impl<T: Translate> Talk for T {
     }
 
     fn lost(&self, why: Lost) -> Closing {
-        if let Lost::Unreadable(unreadable) = why
-            && let Some(why) = unreadable.unread()
-        {
-            self.peer().list.counts().unread(why);
-        }
-        why.into()
+        lost(self.peer(), why)
     }
+}
+
+/// The connection to the client of a peer is lost.
+pub(crate) fn lost(peer: &PushPeer, why: Lost) -> Closing {
+    if let Lost::Unreadable(unreadable) = why
+        && let Some(why) = unreadable.unread()
+    {
+        peer.list.counts().unread(why);
+    }
+    why.into()
 }
 
 /// How many answers of the server itself may wait to be sent.
 const UNTOLD: usize = 16;
 
-/// What a client is told besides its news.
-pub(crate) struct Answers {
-    told: mpsc::Sender<Bytes>,
-    untold: Mutex<mpsc::Receiver<Bytes>>,
+/// What a client is told besides its news: frames, or how to make them.
+pub(crate) struct Answers<T = Bytes> {
+    told: mpsc::Sender<T>,
+    untold: Mutex<mpsc::Receiver<T>>,
 }
 
-impl Answers {
+impl<T> Answers<T> {
     pub fn new() -> Self {
         let (told, untold) = mpsc::channel(UNTOLD);
         let untold = Mutex::new(untold);
@@ -215,21 +240,25 @@ impl Answers {
     }
 
     /// Waits until there is room for it: the client may read slowly.
-    pub async fn tell(&self, frame: Bytes) {
+    pub async fn tell(&self, answer: T) {
         // The other end is in `self`.
-        let _ = self.told.send(frame).await;
+        let _ = self.told.send(answer).await;
+    }
+
+    /// Drops what there is no room for.
+    pub fn tell_if_read(&self, answer: T) {
+        let _ = self.told.try_send(answer);
     }
 
     /// The client is told this first.
-    pub fn beginning_with(frame: Bytes) -> Self {
+    pub fn beginning_with(answer: T) -> Self {
         let answers = Self::new();
-        // It is empty, and its other end is in itself.
-        let _ = answers.told.try_send(frame);
+        answers.tell_if_read(answer);
         answers
     }
 
     /// The next one.
-    pub async fn next(&self) -> Option<Bytes> {
+    pub async fn next(&self) -> Option<T> {
         self.untold.lock().await.recv().await
     }
 }

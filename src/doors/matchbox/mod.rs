@@ -29,10 +29,10 @@ use super::kit::{
     guard,
     push::{End, PushPeer},
     query::Query,
-    socket::{Answers, Opened, Shown, SocketDoor, Translate, come_in, why_not},
+    socket::{Answers, Opened, Shown, SocketDoor, Translate},
     uuid::uuid,
 };
-use crate::peer_list::{JoinOpts, Listing, Reason, Refusal, SocketOpts, TimeoutPeerList, Unlisted};
+use crate::peer_list::{JoinOpts, Listing, Reason, Refusal, TimeoutPeerList};
 
 /// The name of this door, as events and the operator's API show it.
 const DOOR: &str = "matchbox";
@@ -106,27 +106,15 @@ async fn upgrade(
     door.open(request, Shown::default(), serve).await
 }
 
-async fn serve(game: Game, opened: Opened) {
-    let Opened {
-        list,
-        admitted,
-        mut socket,
-    } = opened;
+async fn serve(game: Game, mut opened: Opened) {
     let Some(id) = uuid() else {
-        return socket.close(CloseCode::Error, "no random numbers").await;
+        return opened
+            .socket
+            .close(CloseCode::Error, "no random numbers")
+            .await;
     };
-    let unlisted = Unlisted {
-        key: None,
-        door: DOOR,
-        channels: &[],
-        identity: admitted.identity(),
-    };
-    let peer = match come_in(&list, unlisted, SocketOpts::default()).await {
-        Ok((peer, _)) => peer,
-        Err(refusal) => {
-            let (code, reason) = why_not(refusal);
-            return socket.close(code, reason).await;
-        }
+    let Some(peer) = opened.come_in(DOOR).await else {
+        return;
     };
     let session = Session {
         peer: &peer,
@@ -136,11 +124,11 @@ async fn serve(game: Game, opened: Opened) {
         answers: Answers::beginning_with(Told::IdAssigned(&id).frame()),
     };
     let closing = match session.begin(game.group_of).await {
-        Ok(()) => socket.talk_with_pings(&peer, &session).await,
+        Ok(()) => opened.socket.talk_with_pings(&peer, &session).await,
         Err(_) => Closing::unavailable(),
     };
     drop(session);
-    socket.end(peer, closing).await;
+    opened.socket.end(peer, closing).await;
 }
 
 struct Session<'a> {

@@ -76,22 +76,16 @@ struct Told<'a, P> {
     payload: Option<P>,
 }
 
-impl<P: Serialize> Told<'_, P> {
-    fn frame(&self) -> Bytes {
-        // Texts and JSON: serde_json refuses none of them.
-        serde_json::to_vec(self).unwrap_or_default().into()
-    }
-}
-
 /// The frame that passes a message on.
-pub(super) fn message(kind: Kind, src: &str, dst: &str, payload: Option<&RawValue>) -> Bytes {
-    Told {
+pub(super) fn message(kind: Kind, src: &str, dst: &str, payload: Option<impl Serialize>) -> Bytes {
+    let told = Told {
         kind,
         src,
         dst,
         payload,
-    }
-    .frame()
+    };
+    // Texts and JSON: serde_json refuses none of them.
+    serde_json::to_vec(&told).unwrap_or_default().into()
 }
 
 /// A message of a peer of another door. It keeps its type and payload, if it has those of
@@ -99,19 +93,12 @@ pub(super) fn message(kind: Kind, src: &str, dst: &str, payload: Option<&RawValu
 pub(super) fn from_other_door(from: PeerId, dst: &str, body: &[u8]) -> Bytes {
     let src = &format!("{OTHER_DOOR}{from}");
     if let Ok(Frame { kind, payload, .. }) = serde_json::from_slice(body) {
-        return message(kind, src, dst, payload.as_deref());
+        return message(kind, src, dst, payload);
     }
-    if let Ok(payload) = serde_json::from_slice::<Box<RawValue>>(body) {
-        return message(Kind::Message, src, dst, Some(&payload));
+    match serde_json::from_slice::<Box<RawValue>>(body) {
+        Ok(payload) => message(Kind::Message, src, dst, Some(payload)),
+        Err(_) => message(Kind::Message, src, dst, Some(String::from_utf8_lossy(body))),
     }
-    let (kind, payload) = (Kind::Message, Some(String::from_utf8_lossy(body)));
-    Told {
-        kind,
-        src,
-        dst,
-        payload,
-    }
-    .frame()
 }
 
 /// To the sender of messages that did not reach `dst`.

@@ -352,7 +352,7 @@ impl Translate for Session<'_> {
     async fn hear(&self, frame: Bytes) -> Result<(), Closing> {
         match Said::of(&frame) {
             Said::Message { kind, dst, payload } => {
-                let message = frame::message(kind, self.id, &dst, payload.as_deref());
+                let message = frame::message(kind, self.id, &dst, payload);
                 self.send(kind, &dst, message).await
             }
             Said::Leave => Err(End::Removed(Reason::SignedOut).into()),

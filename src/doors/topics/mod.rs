@@ -26,11 +26,9 @@ use super::kit::{
     closing::Closing,
     guard,
     push::{End, PushPeer},
-    socket::{Answers, Opened, Shown, SocketDoor, Translate, come_in, why_not},
+    socket::{Answers, Opened, Shown, SocketDoor, Translate},
 };
-use crate::peer_list::{
-    JoinOpts, PublishOpts, Reason, Refusal, SocketOpts, TimeoutPeerList, Unlisted,
-};
+use crate::peer_list::{JoinOpts, PublishOpts, Reason, Refusal, TimeoutPeerList};
 
 /// The name of this door, as events and the operator's API show it.
 const DOOR: &str = "topics";
@@ -52,32 +50,17 @@ async fn upgrade(
     door.open(request, Shown::default(), serve).await
 }
 
-async fn serve(opened: Opened) {
-    let Opened {
-        list,
-        admitted,
-        mut socket,
-    } = opened;
-    let unlisted = Unlisted {
-        key: None,
-        door: DOOR,
-        channels: &[],
-        identity: admitted.identity(),
-    };
-    let peer = match come_in(&list, unlisted, SocketOpts::default()).await {
-        Ok((peer, _)) => peer,
-        Err(refusal) => {
-            let (code, reason) = why_not(refusal);
-            return socket.close(code, reason).await;
-        }
+async fn serve(mut opened: Opened) {
+    let Some(peer) = opened.come_in(DOOR).await else {
+        return;
     };
     let session = Session {
         peer: &peer,
         answers: Answers::new(),
     };
-    let closing = socket.talk_with_pings(&peer, &session).await;
+    let closing = opened.socket.talk_with_pings(&peer, &session).await;
     drop(session);
-    socket.end(peer, closing).await;
+    opened.socket.end(peer, closing).await;
 }
 
 /// The form of frames.

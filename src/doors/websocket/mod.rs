@@ -29,7 +29,6 @@ use axum::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tracing::debug;
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -39,7 +38,7 @@ use super::kit::{
     guard, list_of, only,
     push::{End, PushPeer, Return, ping_interval},
     query::Query,
-    socket::why_not,
+    socket::{Answers, lost, why_not},
     talk::{Life, Lost, Talk, WebSocket},
     upgrade::{self, Stream, Upgrade},
 };
@@ -61,9 +60,6 @@ use peers_json::PeersJson;
 
 /// The name of this door, as events and the operator's API show it.
 const DOOR: &str = "websocket";
-
-/// How many replies to frames may wait to be sent.
-const UNTOLD_REPLIES: usize = 16;
 
 /// A client of the numbered form comes back as a peer that is not signed in, or that is another's.
 const UNKNOWN: CloseCode = CloseCode::Library(4004);
@@ -285,30 +281,17 @@ struct Session<'a> {
     form: Form,
     /// The frames that are sent first, in reverse order.
     first: Mutex<Vec<Vec<Bytes>>>,
-    /// The hash of the list that went with the last heartbeat, if no other list followed.
+    /// The hash of the list that followed the last heartbeat, if no other list followed.
     beaten: Mutex<Option<u64>>,
     /// What the client is told of its own frames; not of the silent form, which costs less
     /// memory without.
-    replies: Option<Replies>,
-}
-
-struct Replies {
-    told: mpsc::Sender<Reply>,
-    untold: tokio::sync::Mutex<mpsc::Receiver<Reply>>,
+    replies: Option<Answers<Reply>>,
 }
 
 enum Reply {
     Frame(Vec<Bytes>),
     /// To a heartbeat: the list may have changed without news.
     Heartbeat,
-}
-
-impl Replies {
-    fn new() -> Self {
-        let (told, untold) = mpsc::channel(UNTOLD_REPLIES);
-        let untold = tokio::sync::Mutex::new(untold);
-        Self { told, untold }
-    }
 }
 
 impl<'a> Session<'a> {
@@ -324,13 +307,13 @@ impl<'a> Session<'a> {
             // Popped from the end: the hello is sent first, then the list.
             first: Mutex::new(first),
             beaten: Mutex::new(None),
-            replies: is_told.then(Replies::new),
+            replies: is_told.then(Answers::new),
         }
     }
 
     /// The next reply to a frame of the client.
     async fn reply(&self) -> Option<Vec<Bytes>> {
-        match self.replies.as_ref()?.untold.lock().await.recv().await? {
+        match self.replies.as_ref()?.next().await? {
             Reply::Frame(frame) => Some(frame),
             Reply::Heartbeat => {
                 // Read now, not when the heartbeat came: a newer list may have been sent meanwhile.
@@ -399,8 +382,7 @@ impl<'a> Session<'a> {
             }
         };
         if let Some(replies) = &self.replies {
-            // The other end is in this session.
-            let _ = replies.told.send(reply).await;
+            replies.tell(reply).await;
         }
         Ok(())
     }
@@ -475,10 +457,9 @@ impl Talk for Session<'_> {
             Err(Refused::Unavailable) => Err(Closing::unavailable()),
             Err(Refused::Frame(error)) => {
                 debug!(%error, "a frame was not delivered");
-                // A client that does not read them misses some.
-                let told = self.replies.as_ref().map(|replies| &replies.told);
-                let reply = Reply::Frame(text(error.to_string()));
-                let _ = told.map(|told| told.try_send(reply));
+                if let Some(replies) = &self.replies {
+                    replies.tell_if_read(Reply::Frame(text(error.to_string())));
+                }
                 Ok(())
             }
         }
@@ -517,12 +498,7 @@ impl Talk for Session<'_> {
     }
 
     fn lost(&self, why: Lost) -> Closing {
-        if let Lost::Unreadable(unreadable) = why
-            && let Some(why) = unreadable.unread()
-        {
-            self.peer.list.counts().unread(why);
-        }
-        why.into()
+        lost(self.peer, why)
     }
 }
 

@@ -165,21 +165,26 @@ impl Channels for MemoryEngine {
 
     async fn join(&self, id: PeerId, channel: &str, opts: JoinOpts) -> Result<Arc<str>, Refusal> {
         let JoinOpts { hello, group_of } = opts;
-        let joined = self.with_names(id, |names| names.join(id, channel, group_of))?;
-        if !hello.is_empty() && !joined.others.is_empty() {
+        if hello.is_empty() {
+            return self.with_names(id, |names| names.join(id, channel, group_of));
+        }
+        let (channel, others, farewell) = self.with_names(id, |names| {
+            let channel = names.join(id, channel, group_of)?;
+            let others = names.audience(Some(id), &[&channel]);
+            Ok((channel, others, names.farewell_of(id)))
+        })?;
+        if !others.is_empty() {
             let hello = self.shared.buffered.share_anyway(hello);
-            self.push_to(&joined.others, Message::published(hello))
-                .await;
+            self.push_to(&others, Message::published(hello)).await;
             let is_removed = self
                 .peer(id)
                 .map_or(true, |peer| peer.state.lock().removed.is_some());
-            if let Some(farewell) = joined.farewell.filter(|_| is_removed) {
+            if let Some(farewell) = farewell.filter(|_| is_removed) {
                 // Some peers may have heard its farewell before its hello.
-                self.push_to(&joined.others, Message::published(farewell))
-                    .await;
+                self.push_to(&others, Message::published(farewell)).await;
             }
         }
-        Ok(joined.channel)
+        Ok(channel)
     }
 
     async fn count_in(&self, channel: &str) -> Result<usize, Refusal> {

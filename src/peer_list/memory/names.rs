@@ -63,16 +63,6 @@ struct Announcement {
     watchers: HashSet<PeerId>,
 }
 
-/// A peer that has joined a channel.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Joined {
-    pub channel: Arc<str>,
-    /// Those that were there before.
-    pub others: Vec<PeerId>,
-    /// What is published when the peer is removed, if it is in the list.
-    pub farewell: Option<Bytes>,
-}
-
 /// The peers that should hear something.
 type Audience = Vec<PeerId>;
 
@@ -120,21 +110,19 @@ impl Names {
     // Channels -------------------------------------------------------------
 
     /// From now on a peer hears what is published in this channel, or in that of the group of so
-    /// many peers that is being filled.
+    /// many peers that is being filled. Returns the channel.
     pub fn join(
         &mut self,
         id: PeerId,
         name: &str,
         group_of: Option<NonZeroU32>,
-    ) -> Result<Joined, Refusal> {
+    ) -> Result<Arc<str>, Refusal> {
         let channel: Arc<str> = match (group_of, self.groups.get(name)) {
             (None, _) => name.into(),
             (Some(_), Some(open)) => open.clone(),
             (Some(_), None) => format!("{name} {id}").into(),
         };
-        let others = self.audience(Some(id), &[&channel]);
         let holder = self.holders.entry(id).or_default();
-        let farewell = holder.shown.as_ref().map(|shown| shown.farewell.clone());
         if !holder.channels.contains(&channel) {
             holder.pay(channel.len(), self.bound, &self.held)?;
             self.put_in(id, &channel);
@@ -145,11 +133,7 @@ impl Names {
                 self.groups.remove(name);
             }
         }
-        Ok(Joined {
-            channel,
-            others,
-            farewell,
-        })
+        Ok(channel)
     }
 
     /// How many peers are in a channel.
@@ -324,6 +308,12 @@ impl Names {
         let cards =
             holders.filter_map(|(id, holder)| Some((*id, holder.shown.as_ref()?.card.clone())));
         cards.collect()
+    }
+
+    /// What is published when a peer is removed, if it is in the list.
+    pub fn farewell_of(&self, id: PeerId) -> Option<Bytes> {
+        let shown = self.holders.get(&id)?.shown.as_ref()?;
+        Some(shown.farewell.clone())
     }
 
     /// A peer is gone. Returns its farewell, if it was listed, and the peers that should
