@@ -6,7 +6,10 @@ export interface PeerConnectionsEvents {
   connection: CustomEvent<{peer: number; connection: RTCPeerConnection}>;
   /** A connection was closed, by the other peer or because the other peer has left. */
   disconnection: CustomEvent<{peer: number; connection: RTCPeerConnection | null}>;
-  /** A description or candidate of the other peer cannot be used. */
+  /**
+   * A description or candidate of the other peer cannot be used, or it has left, so that nothing
+   * more can be negotiated: no other track or channel. What is open stays open.
+   */
   failure: CustomEvent<{peer: number; connection: RTCPeerConnection | null; error: Error}>;
 }
 
@@ -24,8 +27,11 @@ export class PeerConnections extends EventTarget {
    * ID of another peer.
    */
   connectTo(peer: number | string): Promise<RTCPeerConnection>;
-  /** Closes the connection to a peer, and tells the peer. */
-  disconnect(peer: number | string): void;
+  /**
+   * Closes the connection to a peer, or this connection, and tells the other side. A restarted
+   * server may have given the ID of the peer to another one: then name the connection.
+   */
+  disconnect(which: number | string | RTCPeerConnection): void;
   /** Closes all connections, and takes no more. */
   close(): void;
   addEventListener<K extends keyof PeerConnectionsEvents>(

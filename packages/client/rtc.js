@@ -76,15 +76,18 @@ export class PeerConnections extends EventTarget {
     return link.connection;
   }
 
-  /** Closes the connection to a peer, and tells the peer. */
-  disconnect(peer) {
-    const id = Number(peer);
-    const link = this.#links.get(id);
-    if (link) {
+  /**
+   * Closes a connection, and tells the other side.
+   * @param {number|RTCPeerConnection} which The id of the peer, or the connection itself: a server
+   *   that was restarted may have given that id to another peer.
+   */
+  disconnect(which) {
+    for (const link of this.#all()) {
+      const isIt = link.peer === Number(which) || (link.connection !== null && link.connection === which);
+      if (!isIt) continue;
       this.#send(link, {closed: true});
       this.#close(link);
     }
-    for (const left of this.#left) if (left.peer === id) this.#close(left);
   }
 
   /** Closes all connections, and takes no more. */
@@ -124,6 +127,7 @@ export class PeerConnections extends EventTarget {
   }
 
   async #offer(link) {
+    if (this.#left.has(link)) return this.#failed(link, hasLeft());
     link.isOffering = true;
     try {
       await link.connection.setLocalDescription();
@@ -147,13 +151,13 @@ export class PeerConnections extends EventTarget {
   }
 
   /**
-   * A peer that has left may still be connected: only the server may have been lost. But a
-   * connection to it that is not open cannot be negotiated any more.
+   * A peer that has left may still be connected: only the server may have been lost. But
+   * nothing can be negotiated with it any more.
    */
   #leave(link) {
     this.#links.delete(link.peer);
     this.#left.add(link);
-    this.#closeIfDead(link);
+    if (!this.#closeIfDead(link) && link.connection.signalingState !== 'stable') this.#failed(link, hasLeft());
   }
 
   #closeIfDead(link) {
@@ -230,6 +234,11 @@ export class PeerConnections extends EventTarget {
   }
 
   #send(link, message) {
+    // Another peer may have the id of one that has left.
+    if (this.#links.get(link.peer) !== link) {
+      if (message.description) this.#failed(link, hasLeft());
+      return;
+    }
     const sent = this.#sendTo(link.peer, {session: link.session, ...(link.theirs && {to: link.theirs}), ...message});
     sent.catch((error) => {
       if (this.#links.get(link.peer) !== link) return;
@@ -253,6 +262,10 @@ export class PeerConnections extends EventTarget {
   #tell(type, {peer, connection}) {
     this.dispatchEvent(new CustomEvent(type, {detail: {peer, connection}}));
   }
+}
+
+function hasLeft() {
+  return new Error('the peer has left: nothing more can be negotiated with it');
 }
 
 /** A name that no other connection has. */

@@ -183,6 +183,42 @@ test('a lost network and a restarted server do not end a conversation', async (t
   await talk(a, b, 'new page');
 });
 
+test('after a restart nothing goes to a stranger who has the id of the partner', async (t) => {
+  const [server, other, browser] = await Promise.all([startNode(t), startNode(t), browserFor(t)]);
+  const wire = await cuttableWire(t, server);
+  const permissions = ['camera', 'microphone'];
+  const a = await joined(t, browser, `${wire.http}/`, 'alice', {permissions});
+  const b = await joined(t, browser, `${wire.http}/`, 'bob');
+  await call(a, 'bob');
+  await a.locator('#camera').click();
+  await b.waitForFunction(() => document.getElementById('theirs').videoWidth > 0);
+  // As a server that was restarted, where others were faster: these have the ids of both.
+  await joined(t, browser, `${other.http}/`, 'mallory');
+  const stranger = await joined(t, browser, `${other.http}/`, 'mallory');
+  wire.toPort(other.port);
+  wire.cut();
+  const sees = (page, name) => page.waitForSelector(`button[aria-label="Talk to ${name}"]`);
+  await sees(stranger, 'alice');
+  await sees(stranger, 'bob');
+  await stranger.locator('button[aria-label="Talk to alice"]').click();
+  await shows(stranger, '#notice', /alice is talking to somebody else/);
+  await talk(a, b, 'undisturbed');
+  await a.locator('#camera').click();
+  await a.locator('#camera').click();
+  await shows(a, '#camera-notice', /Hang up and call again/);
+  await b.close();
+  await shows(a, '#state', /waiting/);
+  assert.equal(await a.$eval('#camera', ({disabled}) => disabled), true);
+  // Somebody else who joins lets the page look for its partner again.
+  await joined(t, browser, `${other.http}/`, 'carol');
+  await sees(a, 'carol');
+  assert.equal(await stranger.$eval('#talk', ({hidden}) => hidden), true);
+  // But it can be called.
+  await call(stranger, 'alice');
+  await talk(a, stranger, 'now');
+  assert.equal(await a.$eval('#mine', ({srcObject}) => srcObject), null);
+});
+
 test('camera and microphone go to the other side, and a camera that fails is told', async (t) => {
   const [server, browser] = await Promise.all([startNode(t), browserFor(t)]);
   const permissions = ['camera', 'microphone'];

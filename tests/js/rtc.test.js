@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import {test} from 'node:test';
 
-import {nodeOf, pollingPeer, startBrowser, startServer} from './support.js';
+import {cuttableWire, nodeOf, pollingPeer, startBrowser, startNode, startServer} from './support.js';
 
 /** A page of the server's own origin, signed in, which answers on each channel that it is given. */
 async function rtcPage(browser, url, name) {
@@ -19,12 +19,13 @@ async function begin(page, name) {
   await page.evaluate(async (name) => {
     const {SignalingClient} = await import('/client.js');
     const {PeerConnections} = await import('/rtc.js');
-    Object.assign(window, {heard: [], ended: [], failures: [], begun: []});
+    Object.assign(window, {heard: [], ended: [], failures: [], begun: [], kept: []});
     window.signaling = new SignalingClient(location.origin, {name});
     window.connections = new PeerConnections(signaling);
     window.listen = (channel) => channel.addEventListener('message', ({data}) => heard.push(data));
     connections.addEventListener('connection', ({detail: {peer, connection}}) => {
       begun.push(peer);
+      kept.push(connection);
       connection.addEventListener('datachannel', ({channel}) => {
         window.channel = channel;
         listen(channel);
@@ -164,6 +165,38 @@ test('a connection that is closed before it exists is not opened any more', asyn
   assert.deepEqual(await a.evaluate(() => begun), []);
   await say(a, b, 'hello');
   await hears(b, 'hello');
+});
+
+test('with a peer that has left nothing more is negotiated, also not with one that has its id', async (t) => {
+  const [server, other] = await Promise.all([startNode(t), startNode(t)]);
+  const wire = await cuttableWire(t, server);
+  const browser = await startBrowser(t, '--allow-loopback-in-peer-connection');
+  const [a, b] = [await rtcPage(browser, wire.http, 'a'), await rtcPage(browser, wire.http, 'b')];
+  await say(a, b, 'hello');
+  await hears(b, 'hello');
+  const idOfB = await idOf(b);
+  let stranger;
+  do {
+    stranger = await pollingPeer(other, 'stranger');
+  } while (Number(stranger.id) < idOfB);
+  wire.toPort(other.port);
+  wire.cut();
+  await a.waitForFunction(() => signaling.peers.some(({name}) => name === 'stranger') && signaling.peers.some(({name}) => name === 'b'));
+  await a.evaluate(() => own.send('still'));
+  await hears(b, 'hello', 'still');
+  const state = await a.evaluate(async (id) => {
+    const [connection] = kept;
+    connection.addTransceiver('audio');
+    while (failures.length === 0) await new Promise((resolve) => { setTimeout(resolve, 20); });
+    await signaling.send(id, 'the first that you hear');
+    return connection.signalingState;
+  }, idOfB);
+  assert.equal(state, 'stable');
+  assert.match((await a.evaluate(() => failures))[0], /the peer has left/);
+  assert.equal((await stranger.message()).text, 'the first that you hear');
+  // Which closes that connection, and no other.
+  await a.evaluate(() => connections.disconnect(kept[0]));
+  await a.waitForFunction((id) => ended.includes(id), {}, idOfB);
 });
 
 test('a connection outlives the server, over which it was negotiated', async (t) => {

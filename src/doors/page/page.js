@@ -85,10 +85,12 @@ async function join() {
   }
   connections = new PeerConnections(signaling);
   connections.addEventListener('connection', ({detail}) => begin(detail));
-  connections.addEventListener('disconnection', ({detail}) => lost(detail.peer));
+  connections.addEventListener('disconnection', ({detail}) => lost(detail.connection));
   signaling.addEventListener('peers', ({detail: {peers}}) => showPeers(peers));
   signaling.addEventListener('message', ({detail: {from, data}}) => hear(from, data?.talk));
-  signaling.addEventListener('connected', () => {
+  signaling.addEventListener('connected', ({detail: {resumed}}) => {
+    // A server that was restarted may have given the partner's id to somebody else.
+    if (!resumed && partner) partner.id = null;
     notice('');
     $('peers').inert = false;
     $('self').textContent = `You are ${name}`;
@@ -201,31 +203,43 @@ const nameOf = (id) => signaling.peers.find((peer) => peer.id === id)?.name;
 
 /** Opens a conversation, and connects to its peer. */
 async function call(id, isAgain = false) {
-  const name = nameOf(id) ?? partner?.name;
-  open(id, name);
-  Object.assign(partner, {isCalled: true, isAgain});
+  $('text').focus();
+  if (partner?.id === id && partner.channel) return;
+  open(id, nameOf(id) ?? partner?.name);
+  const mine = Object.assign(partner, {isCalled: true, isAgain});
   $('text').focus();
   setTimeout(() => {
-    const isOpen = partner?.channel?.readyState === 'open';
-    if (partner?.id === id && !isOpen) state('no answer yet: the other side may be a program that does not answer');
+    if (partner === mine && !isOpen()) state('no answer yet: the other side may be a program that does not answer');
   }, NO_ANSWER_MS);
   try {
     const connection = await connections.connectTo(id);
     // The other side may have called at the same moment, and opened a channel.
-    if (partner?.id === id && !partner.channel) use(connection.createDataChannel('chat'), id);
+    if (partner !== mine || mine.channel) return;
+    mine.connection ??= connection;
+    use(connection.createDataChannel('chat'), connection);
   } catch (error) {
+    if (partner !== mine) return;
+    mine.isCalled = false;
     state(`not connected: ${error.message}`);
   }
 }
 
+const isOpen = () => partner?.channel?.readyState === 'open';
+
+/** By its id, another peer may be meant. */
+const isPartners = (connection) => Boolean(connection) && partner?.connection === connection;
+
 function open(id, name) {
-  const isSame = partner?.name === name;
-  if (!isSame) {
+  const before = partner;
+  if (before?.name !== name) {
     hangUp();
     $('log').replaceChildren();
     $('text').value = '';
   }
-  partner = {id, name, connection: isSame ? partner.connection : null, channel: null};
+  const isSame = before?.name === name && before.id === id;
+  partner = {id, name, connection: isSame ? before.connection : null, channel: null};
+  // One that has come back with another id, or somebody who has its name.
+  if (before?.name === name && !isSame) leaveConnection(before.connection);
   kept.write({partner: name});
   $('partner').textContent = name;
   $('talk').hidden = false;
@@ -244,7 +258,7 @@ function hear(from, talk) {
   if (partner?.id !== from || !talk) return;
   if (talk === 'busy' && partner.isAgain) {
     // The other side has not noticed yet that the connection to the page before this one is gone.
-    lost(from);
+    waitForPartner();
     return;
   }
   const {name} = partner;
@@ -264,47 +278,53 @@ function isBusyFor(peer) {
 function begin({peer, connection}) {
   if (isBusyFor(peer)) {
     tell(peer, 'busy');
-    connections.disconnect(peer);
+    connections.disconnect(connection);
     return;
   }
-  if (!partner || partner.id !== peer) open(peer, nameOf(peer) ?? `peer ${peer}`);
+  if (partner?.id !== peer) open(peer, nameOf(peer) ?? `peer ${peer}`);
   partner.connection = connection;
-  connection.addEventListener('datachannel', ({channel}) => use(channel, peer));
+  connection.addEventListener('datachannel', ({channel}) => use(channel, connection));
   connection.addEventListener('track', ({streams: [stream]}) => {
-    if (partner?.connection === connection) showTheirs(stream);
+    if (isPartners(connection)) showTheirs(stream);
   });
-  camera?.getTracks().forEach((track) => connection.addTrack(track, camera));
 }
 
 /** Messages go through this channel. */
-function use(channel, id) {
-  if (partner?.id !== id) return;
+function use(channel, connection) {
+  if (!isPartners(connection)) return;
   partner.channel = channel;
   const opened = () => partner?.channel === channel && state('connected directly');
   if (channel.readyState === 'open') opened();
   channel.addEventListener('open', opened);
   channel.addEventListener('message', ({data}) => {
     // Where both sides have called, there are two channels.
-    if (partner?.id !== id) return;
+    if (!isPartners(connection)) return;
     if (data === OVER) end();
     else log(data, false);
   });
   channel.addEventListener('close', () => {
-    if (partner?.channel === channel) lost(id);
+    if (partner?.channel === channel) lost(connection);
   });
 }
 
-/** The connection to a peer is gone. The peer may come back, perhaps with another id. */
-function lost(id) {
-  if (!partner || partner.id !== id) return;
-  partner.channel = null;
-  partner.isCalled = false;
-  connections.disconnect(id);
-  // Whoever is next may be somebody else.
-  stopCamera();
-  showTheirs(null);
+function lost(connection) {
+  if (isPartners(connection)) waitForPartner();
+}
+
+/** The connection to the partner is gone. The partner may come back, perhaps with another id. */
+function waitForPartner() {
+  const {connection} = partner;
+  Object.assign(partner, {connection: null, channel: null, isCalled: false});
+  leaveConnection(connection);
   state('not connected: waiting for the other side');
   setTimeout(callAgain, AGAIN_MS);
+}
+
+/** Nothing more goes through a connection: the next one may lead to somebody else. */
+function leaveConnection(connection) {
+  stopCamera();
+  showTheirs(null);
+  if (connection) connections.disconnect(connection);
 }
 
 /**
@@ -323,23 +343,23 @@ function callAgain() {
 /** Ends the conversation for both: a connection that is just closed would be called again. */
 async function hangUp() {
   if (!partner) return;
-  const {id, channel} = partner;
-  if (channel?.readyState === 'open') channel.send(OVER);
-  else tell(id, 'over');
+  const {id, channel, connection} = partner;
+  if (isOpen()) channel.send(OVER);
+  else if (id !== null) tell(id, 'over');
   const held = connections;
   end(false);
   await new Promise((resolve) => { setTimeout(resolve, FAREWELL_MS); });
-  if (partner?.id !== id) held.disconnect(id);
+  if (!isPartners(connection) && partner?.id !== id) held.disconnect(connection ?? id);
 }
 
 function end(disconnects = true) {
   if (!partner) return;
-  const {id} = partner;
+  const {id, connection} = partner;
   stopCamera();
   partner = null;
   cameraNotice('');
   kept.write({partner: null});
-  if (disconnects) connections.disconnect(id);
+  if (disconnects) connections.disconnect(connection ?? id);
   showTheirs(null);
   $('talk').hidden = true;
 }
@@ -359,7 +379,7 @@ $('hang-up').addEventListener('click', () => {
 $('say').addEventListener('submit', (event) => {
   event.preventDefault();
   const text = $('text').value;
-  if (partner?.channel?.readyState !== 'open') return state('not connected: nothing was sent');
+  if (!isOpen()) return state('not connected: nothing was sent');
   partner.channel.send(text);
   log(text, true);
   $('text').value = '';
@@ -373,12 +393,13 @@ function log(text, isOwn) {
   const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 8;
   list.append(item);
   if (list.children.length > LOG) list.firstChild.remove();
-  // Whoever reads what was said before is not disturbed.
+  // A person who reads what was said before is not disturbed.
   if (isAtEnd || isOwn) list.scrollTop = list.scrollHeight;
 }
 
 function state(text) {
   $('state').textContent = text;
+  allowCamera();
 }
 
 // Camera and microphone ------------------------------------------------------
@@ -395,12 +416,20 @@ function cameraNotice(text) {
   $('camera-notice').hidden = text === '';
 }
 
+/** Only a conversation has a camera. */
+function allowCamera() {
+  $('camera').disabled = !isOpen();
+}
+
 $('camera').addEventListener('click', async () => {
   if (camera) {
     stopCamera();
     return;
   }
   cameraNotice('');
+  if (!signaling.peers.some(({id}) => id === partner.id)) {
+    return cameraNotice('Hang up and call again to use the camera: the other side has signed in anew since this call began.');
+  }
   const asking = partner;
   $('camera').disabled = true;
   try {
@@ -410,16 +439,15 @@ $('camera').addEventListener('click', async () => {
     const why = CAMERA_ERRORS[error.name] ?? error.message;
     return cameraNotice(`The camera and the microphone cannot be used: ${why}.`);
   } finally {
-    $('camera').disabled = false;
+    allowCamera();
   }
   // The conversation for which it was asked may be over.
-  if (!partner || partner !== asking) return stopCamera();
+  if (!isOpen() || partner !== asking) return stopCamera();
   $('camera').textContent = 'Stop camera and microphone';
   $('mine').srcObject = camera;
   $('mine').hidden = false;
   $('videos').hidden = false;
-  const {connection} = partner;
-  if (connection) camera.getTracks().forEach((track) => connection.addTrack(track, camera));
+  camera.getTracks().forEach((track) => partner.connection.addTrack(track, camera));
 });
 
 function stopCamera() {
