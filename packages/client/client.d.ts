@@ -23,7 +23,8 @@ export interface SignalingEvents {
    * attempt fails. The client keeps trying, unless `connect` rejects or the cause is a
    * `SignalingError` with `status` 401 or 403: then the server has refused the client. With
    * `status` 0, the server may have removed the peer: the client signs in again, and `resumed` of
-   * `connected` tells whether it is a new one. Without a cause, the client was closed.
+   * `connected` tells whether it is a new one; the answer of the server is the `cause` of that
+   * error. Without a cause, the client was closed.
    */
   disconnected: CustomEvent<{cause?: Error}>;
 }
@@ -85,7 +86,8 @@ export class SignalingClient extends EventTarget {
    * Sends a string, or an object or array as JSON. Resolves when the server has accepted the
    * message. Rejects with a `SignalingError` if the receiver is not signed in (`status` 404), its
    * mailbox has been full for half a minute (503), the message is too large (413), this peer was
-   * removed (0, 403 or 404), or another client has sent messages as this peer (409).
+   * removed (0, 403 or 404), or another client has sent messages as this peer (409). Throws a
+   * `TypeError` if `to` is not the ID of a peer.
    */
   send(to: number | string, data: string | object): Promise<void>;
   /**

@@ -89,8 +89,8 @@ let unlocked = Promise.resolve();
 
 /** The server refused, and would refuse again. */
 export class SignalingError extends Error {
-  constructor(status, message, code = null, retryAfter = 0) {
-    super(message);
+  constructor(status, message, code = null, retryAfter = 0, options = {}) {
+    super(message, options);
     this.name = 'SignalingError';
     /** The HTTP status; 0 if the client was closed or its peer removed. */
     this.status = status;
@@ -289,6 +289,7 @@ export class SignalingClient extends EventTarget {
    * @param {string|object} data A string, or an object or array to send as JSON.
    */
   send(to, data) {
+    if (!/^[1-9]\d*$/.test(to)) throw new TypeError(`not the id of a peer, as the client's list has them: ${to}`);
     const body = typeof data === 'string' ? data : JSON.stringify(data);
     if (body === undefined) throw new TypeError('there is no message');
     // As a POST sends it: half a surrogate pair is no text, and no JSON for the server.
@@ -382,7 +383,6 @@ export class SignalingClient extends EventTarget {
     let tries = 0;
     /** How many sockets in a row were of no use. */
     let shortLives = 0;
-    this.#timer = setInterval(() => this.#beat(signal), Math.min(this.#beatEvery, 2 ** 31 - 1));
     while (!signal.aborted) {
       try {
         await this.#shown;
@@ -430,7 +430,7 @@ export class SignalingClient extends EventTarget {
         if (isDenied(error) && !this.#connected) return this.#stop();
         // The next sign-in finds out: a socket that was given up may have opened late, and be the
         // reason.
-        if (isRefused(error)) this.#lost(new SignalingError(0, 'the server refuses this peer, and may have removed it: the client signs in again'));
+        if (isRefused(error)) this.#lost(removed(error));
         // One cut connection is not reported: the next wait gets what it lost.
         else if (tries > 0) this.#lost(error);
         await this.#pause(tries, signal, error);
@@ -587,8 +587,10 @@ export class SignalingClient extends EventTarget {
           throw closed();
         }
         const interval = Number(answer.headers.get('X-Heartbeat-Interval'));
-        this.#beatEvery = interval > 0 ? interval : Infinity;
+        this.#setBeat(interval > 0 ? interval : Infinity, signal);
         this.#mayHaveSocket = false;
+        // A change of transport finds out that the peer is gone.
+        if (!isBack && this.#connected) this.#lost(removed());
         // Where only another transport begins, nothing else does.
         if (!(isBack && this.#connected)) this.#begin(session, isBack);
         if (!signal.aborted) this.#hearList(answer.text);
@@ -709,6 +711,13 @@ export class SignalingClient extends EventTarget {
     this.#isNew = false;
     const [joined, left] = isNew ? [peers, before] : [without(peers, before), without(before, peers)];
     this.#tell('peers', {peers, joined, left});
+  }
+
+  /** How often a heartbeat is due, in ms: a server that was restarted may want another interval. */
+  #setBeat(interval, signal) {
+    this.#beatEvery = interval;
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => this.#beat(signal), Math.min(interval, 2 ** 31 - 1));
   }
 
   /**
@@ -971,7 +980,10 @@ class Socket {
   opened;
   /** Why the server has closed it. */
   code = null;
-  /** Whether a message that is not a repeat went through it, in either direction. */
+  /**
+   * Whether a message that is not a repeat came through it. Those that were sent do not count: a
+   * proxy may cut each socket at the same message that is to come.
+   */
   hasSucceeded = false;
 
   /** `hears`: what is done with each type of frame. */
@@ -1053,11 +1065,9 @@ class Socket {
   }
 
   #answered({type, seq, error}) {
-    const message = this.#unanswered.get(seq);
-    if (type === 'sent' && message) {
-      this.hasSucceeded = true;
-      message.sent();
-    }
+    // One that the server could not read has no number; only one is sent at a time.
+    const message = this.#unanswered.get(seq) ?? (type === 'refused' ? [...this.#unanswered.values()][0] : undefined);
+    if (type === 'sent') message?.sent();
     const [status, text] = REFUSED[error] ?? [400, `the server refused the message: ${error}`];
     if (type === 'refused') message?.failed(new SignalingError(status, text, error));
   }
@@ -1207,6 +1217,12 @@ function isRefused(error) {
 /** Whether the server does not let this client in. */
 function isDenied(error) {
   return error.status === 401 || error.status === 403;
+}
+
+/** What is told of a peer that the server does not serve any more, and why, if there is an answer. */
+function removed(cause) {
+  const text = 'the server refuses this peer, and may have removed it: the client signs in again';
+  return new SignalingError(0, text, null, 0, cause && {cause});
 }
 
 function closed() {

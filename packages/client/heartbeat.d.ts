@@ -6,7 +6,10 @@ export function heartbeatStart(options: {
   name: string;
   url?: string | URL;
   shared?: boolean;
-  /** As for `SignalingClient`. */
+  /**
+   * As for `SignalingClient`. If the server refuses it later, the heartbeat is stopped: start it
+   * with another one.
+   */
   accessToken?: string | (() => string | Promise<string>);
 }): Promise<void>;
 

@@ -22,7 +22,8 @@ let started = null;
  *
  * @param {{name: string, url?: string|URL, shared?: boolean,
  *   accessToken?: string|(() => string|Promise<string>)}} options By default the server is the
- *   one that this script came from. The access token is as for `SignalingClient`.
+ *   one that this script came from. The access token is as for `SignalingClient`. If the server
+ *   refuses it later, the heartbeat is stopped, and can be started with another one.
  */
 export async function heartbeatStart({name, url = new URL('.', import.meta.url), shared = false, accessToken}) {
   const options = JSON.stringify([name, String(url), shared]);
@@ -30,7 +31,18 @@ export async function heartbeatStart({name, url = new URL('.', import.meta.url),
     throw new TypeError('another heartbeat is started: call heartbeatStop() first');
   }
   const storage = shared ? sharedStorage() : null;
-  const mine = started ??= {...(storage ? share(name, url, storage, accessToken) : own(name, url, accessToken)), options};
+  if (!started) {
+    // What a closing tab stores may reach the next one late.
+    const storedOptions = storage ? {storage, shared: true} : {keep: true};
+    const client = new SignalingClient(url, {name, accessToken, ...storedOptions});
+    const begun = {...(storage ? share(client, `signal-http-heartbeat ${url} ${name}`) : own(client)), options};
+    started = begun;
+    watch(client, () => {
+      if (started === begun) started = null;
+      begun.stop();
+    });
+  }
+  const mine = started;
   try {
     await mine.ready;
   } catch (error) {
@@ -39,6 +51,15 @@ export async function heartbeatStart({name, url = new URL('.', import.meta.url),
     await mine.stop();
     throw error;
   }
+}
+
+/** Calls `refused` when the server does not let a client in any more that it had let in. */
+function watch(client, refused) {
+  let wasIn = false;
+  client.addEventListener('connected', () => { wasIn = true; });
+  client.addEventListener('disconnected', ({detail: {cause}}) => {
+    if (wasIn && [401, 403].includes(cause?.status)) refused();
+  });
 }
 
 /** Signs out, unless that was done before. Of tabs that share a peer, the last signs out. */
@@ -58,8 +79,7 @@ function sharedStorage() {
   }
 }
 
-function own(name, url, accessToken) {
-  const client = new SignalingClient(url, {name, accessToken, keep: true});
+function own(client) {
   return {ready: client.connect(), stop: () => client.close()};
 }
 
@@ -67,14 +87,12 @@ function own(name, url, accessToken) {
  * Each open tab holds a shared lock: a tab that can hold that lock alone is the last
  * one. Of the open tabs, the one that holds a second lock is signed in, and the others
  * wait for that lock.
+ * @param {string} tabs The name of the lock that all tabs hold.
  */
-function share(name, url, storage, accessToken) {
+function share(client, tabs) {
   const {locks} = navigator;
-  const tabs = `signal-http-heartbeat ${url} ${name}`;
   const signedIn = `${tabs} signed in`;
   const isOurs = (other) => other.name === signedIn;
-  // What a closing tab stores may reach the next one late.
-  const client = new SignalingClient(url, {name, accessToken, storage, shared: true});
   const stopping = new AbortController();
   const {signal} = stopping;
   const stopped = new Promise((resolve) => { signal.addEventListener('abort', resolve); });

@@ -346,6 +346,41 @@ test('a message at which every socket is cut goes by a request, however useful t
   assert.deepEqual(server.asked, [['2', '1']]);
 });
 
+test('what is no id of a peer is refused at once, and so is a frame that the server cannot read', async (t) => {
+  const server = await pretended(t, {});
+  const door = new WebSocketServer({server: server.server});
+  door.on('connection', (socket) => {
+    socket.send(JSON.stringify({type: 'id', peerId: '1', peerToken: 'x', maxFrameBytes: 100_000}));
+    socket.on('message', (frame) => {
+      if (JSON.parse(frame).type === 'message') socket.send('{"type":"refused","error":"bad_frame"}');
+    });
+  });
+  const alice = await client(t, server.http, 'alice', {transport: 'websocket'});
+  await until(() => door.clients.size === 1);
+  await assert.rejects(alice.signaling.send(2, 'hi'), {status: 400, code: 'bad_frame'});
+  for (const to of ['\ud800', 'bob', 0, -1, undefined]) {
+    assert.throws(() => alice.signaling.send(to, 'hi'), {name: 'TypeError', message: /^not the id of a peer/});
+  }
+});
+
+test('a peer that is found to be gone when the client turns to long polls is told as lost', async (t) => {
+  let signIns = 0;
+  const server = http.createServer((request, response) => {
+    if (!request.url.startsWith('/sign_in')) return;
+    signIns += 1;
+    response.writeHead(200, {Pragma: String(signIns), 'X-Peer-Token': 'x'}).end(`alice,${signIns},1\n`);
+  });
+  // There are no sockets: each is closed at once.
+  server.on('upgrade', (request, socket) => socket.destroy());
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  atEnd(t, () => { server.closeAllConnections(); server.close(); });
+  const alice = await client(t, `http://127.0.0.1:${server.address().port}`, 'alice');
+  const {cause} = await alice.disconnected.next();
+  assert.equal(cause.status, 0);
+  assert.deepEqual(await alice.connected.take(2), [{id: 1, resumed: false}, {id: 2, resumed: false}]);
+});
+
 test('where WebSockets are forbidden, a client hears by long polls', async (t) => {
   const server = await startServer(t);
   t.mock.method(globalThis, 'WebSocket', function forbidden() { throw new DOMException('forbidden', 'SecurityError'); });

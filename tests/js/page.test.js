@@ -7,7 +7,7 @@ import net from 'node:net';
 import {test} from 'node:test';
 
 import {
-  atEnd, cuttingWire, eventStream, nodeOf, pollingPeer, randomFrom, startBrowser, startServer, until, webSocketPeer,
+  atEnd, cuttableWire, cuttingWire, eventStream, nodeOf, pollingPeer, randomFrom, startBrowser, startNode, startServer, until, webSocketPeer,
 } from './support.js';
 
 /** An empty page of an origin of its own: what an application is. */
@@ -590,6 +590,30 @@ async function refuseSignIns(page, count) {
     if (!request.url().includes('/sign_in') || left === 0) return request.continue();
     left -= 1;
     return request.respond({status: 404, body: 'not yet'});
+  });
+}
+
+for (const shared of [false, true]) {
+  test(`a heartbeat that is refused later can be started again${shared ? ', also by tabs that share a peer' : ''}`, async (t) => {
+    const [server, other, browser] = await Promise.all([
+      startNode(t), startNode(t, {WEBRTC_ACCESS_TOKEN: 'secret'}), startBrowser(t),
+    ]);
+    const wire = await cuttableWire(t, server);
+    const page = await browser.newPage();
+    await page.goto(`${wire.http}/healthz`);
+    const start = (accessToken) => page.evaluate(async (shared, accessToken) => {
+      window.heartbeat ??= await import('/heartbeat.js');
+      await heartbeat.heartbeatStart({name: 'alice', shared, accessToken});
+    }, shared, accessToken);
+    await start('wrong');
+    wire.toPort(other.port);
+    wire.cut();
+    // It is stopped, and holds no lock.
+    await until(() => page.evaluate(async () => (await navigator.locks.query()).held.length === 0));
+    await assert.rejects(start('wrong'), /access token/);
+    await start('secret');
+    const answer = await fetch(`${other.http}/sign_in?peer_name=x&access_token=secret`);
+    assert.match(await answer.text(), /^alice,/m);
   });
 }
 
