@@ -10,6 +10,12 @@ const ROWS = 500;
 /** The pause after the server could not be reached, in ms. */
 const PAUSE_MS = 2_000;
 
+/** A request without an answer for this long, in ms, is on a dead connection. */
+const PATIENCE_MS = 15_000;
+
+/** So is a stream of events that is silent for this long, in ms: the server writes every 15 s. */
+const SILENCE_MS = 40_000;
+
 /** The numbers: what each is made of, whether per second, and how it is written. */
 const whole = (value) => value.toLocaleString('en', {maximumFractionDigits: 0});
 const rate = (value) => `${value.toLocaleString('en', {maximumFractionDigits: 1})}/s`;
@@ -59,11 +65,14 @@ $('enter').addEventListener('submit', (event) => {
   entered();
 });
 
-/** Asks the operator's API; asks for the token as often as needed. */
-async function ask(path, options = {}) {
+/** Asks the operator's API; asks for the token as often as needed. `giveUp` makes the signal of each try. */
+async function ask(path, options = {}, giveUp = () => AbortSignal.timeout(PATIENCE_MS)) {
   for (;;) {
-    const headers = token ? {Authorization: `Bearer ${token}`} : {};
-    const answer = await fetch(path, {...options, headers, cache: 'no-store'});
+    const shown = token;
+    const headers = shown ? {Authorization: `Bearer ${shown}`} : {};
+    const answer = await fetch(path, {...options, headers, signal: giveUp(), cache: 'no-store'});
+    // Another one was entered meanwhile.
+    if (answer.status === 401 && token !== shown) continue;
     if (answer.status !== 401) {
       $('token').hidden = true;
       $('all').hidden = false;
@@ -73,6 +82,7 @@ async function ask(path, options = {}) {
     else if ($('token').hidden) notice('');
     $('enter').reset();
     token = null;
+    storage.write('');
     const isShown = !$('token').hidden;
     const before = entered;
     const again = new Promise((resolve) => { entered = () => { before(); resolve(); }; });
@@ -162,10 +172,19 @@ const keyOf = ({room, id}) => `${room ?? ''}/${id}`;
 
 async function watchPeers() {
   for (;;) {
-    const round = new AbortController();
+    let [round, timer] = [null, null];
+    const endWithin = (ms) => {
+      clearTimeout(timer);
+      timer = setTimeout(() => round.abort(), ms);
+    };
     try {
       // First the events, so that nothing is missed between them and the list.
-      const events = await ask('events', {signal: round.signal});
+      const events = await ask('events', {}, () => {
+        round = new AbortController();
+        endWithin(PATIENCE_MS);
+        return round.signal;
+      });
+      endWithin(SILENCE_MS);
       const answer = await ask('peers?room=*');
       if (!events.ok || !answer.ok) throw new Error('refused');
       const all = await answer.json();
@@ -173,7 +192,7 @@ async function watchPeers() {
       notice('');
       $('all').inert = false;
       show();
-      for await (const {event, peer} of eventsOf(events)) {
+      for await (const {event, peer} of eventsOf(events, () => endWithin(SILENCE_MS))) {
         if (event === 'gap') break;
         if (event === 'disconnect') peers.delete(keyOf(peer));
         else peers.set(keyOf(peer), peer);
@@ -184,6 +203,7 @@ async function watchPeers() {
       const isRefused = error.message === 'refused';
       notice(isRefused ? 'The server refused the list of peers; trying again.' : 'The server cannot be reached; trying again.');
     } finally {
+      clearTimeout(timer);
       // A stream that is not read holds a connection.
       round.abort();
     }
@@ -191,13 +211,14 @@ async function watchPeers() {
   }
 }
 
-/** What a stream of events tells. */
-async function* eventsOf(answer) {
+/** What a stream of events tells. `heard` is called whenever something comes, if only a comment. */
+async function* eventsOf(answer, heard) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = '';
   for (;;) {
     const {value, done} = await reader.read();
     if (done) return;
+    heard();
     const blocks = (text + value).split('\n\n');
     text = blocks.pop();
     for (const block of blocks) {
