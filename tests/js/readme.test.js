@@ -1,9 +1,10 @@
 // The scripts that the README and docs/ show do what they say.
 
 import assert from 'node:assert/strict';
-import {spawn} from 'node:child_process';
+import {spawn, spawnSync} from 'node:child_process';
 import {once} from 'node:events';
 import {readFileSync} from 'node:fs';
+import http from 'node:http';
 import {createInterface} from 'node:readline';
 import {test} from 'node:test';
 
@@ -12,7 +13,9 @@ import {io} from 'socket.io-client-4';
 import WebSocket from 'ws';
 
 import {
-  atEnd, Inbox, cuttableWire, killAtEnd, PageWebSocket, pollingPeer, readyClient, startBrowser, startServer, until, webSocketPeer, ofOneProcess} from './support.js';
+  atEnd, BINARY, cuttableWire, freePort, Inbox, killAtEnd, ofOneProcess, PageWebSocket, pollingPeer, readyClient, startBrowser, startServer,
+  until, webSocketPeer,
+} from './support.js';
 
 /** The blocks of a page in a language. */
 function blocks(page, language) {
@@ -36,6 +39,57 @@ function run(block, server, globals, result = 'undefined') {
 
 const [poll, socket, acknowledgingSocket, socketIo, peerJs] = blocks('docs/protocols.md', 'js');
 const [acknowledging] = blocks('docs/clients.md', 'js');
+
+test('the script that makes a JSON Web Token', async (t) => {
+  const secret = 'a secret of at least thirty-two bytes';
+  const server = await startServer(t, {WEBRTC_JWT_SECRET: secret, WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'});
+  const [block] = blocks('docs/access.md', 'js');
+  const {status, stdout} = spawnSync(process.execPath, ['--input-type=module', '-e', block], {env: {WEBRTC_JWT_SECRET: secret}, encoding: 'utf8'});
+  assert.equal(status, 0);
+  const signIn = (room) => fetch(`${server.http}${room}/sign_in?peer_name=alice`, {headers: {Authorization: `Bearer ${stdout.trim()}`}});
+  assert.equal((await signIn('')).status, 403);
+  assert.equal((await signIn('/rooms/lobby')).status, 200);
+  const [{user}] = await (await fetch(`${server.operator}/rooms/lobby/peers`)).json();
+  assert.equal(user, 'user-7');
+});
+
+test('several nodes', async (t) => {
+  let [script] = blocks('docs/cluster.md', 'sh');
+  assert.match(script, /^cargo build --release\n/);
+  script = script.replace(/^.*\n/, '').replaceAll('target/release/signal-http-heartbeat', BINARY);
+  for (const port of ['6380', '3000', '3002']) script = script.replaceAll(port, String(await freePort()));
+  const shell = spawn('bash', ['-c', script], {stdio: ['ignore', 'pipe', 'ignore']});
+  killAtEnd(t, shell);
+  shell.stdout.setEncoding('utf8');
+  let told = '';
+  for await (const text of shell.stdout) told += text;
+  // Whether alice is connected at the moment at which bob comes depends on how fast all this is.
+  assert.equal(told.replaceAll('alice,1,0', 'alice,1,1'), 'alice,1,1\nbob,2,1\nalice,1,1\nbob,2,1\nalice,1,1\nhello');
+});
+
+test('the page that connects to another with rtc.js', async (t) => {
+  const [server, browser] = await Promise.all([
+    startServer(t, {WEBRTC_ADMIN_LISTEN: '127.0.0.1:0'}), startBrowser(t, '--allow-loopback-in-peer-connection')]);
+  const [block] = blocks('docs/clients.md', 'html');
+  const pages = http.createServer((request, response) => {
+    response.setHeader('Content-Type', 'text/html');
+    response.end(`<!doctype html>${block.replaceAll('localhost:3000', server.http.replace('http://', ''))}`);
+  });
+  pages.listen(0, '127.0.0.1');
+  await once(pages, 'listening');
+  atEnd(t, () => { pages.closeAllConnections(); pages.close(); });
+  const open = async () => {
+    const page = await (await browser.createBrowserContext()).newPage();
+    await page.goto(`http://127.0.0.1:${pages.address().port}/`);
+    return page;
+  };
+  const first = await open();
+  await until(async () => (await (await fetch(`${server.operator}/peers`)).json()).some(({connected}) => connected));
+  const second = await open();
+  for (const page of [first, second]) {
+    await page.waitForFunction(() => document.body.textContent.includes('hello'), {polling: 50});
+  }
+});
 
 test('the long poll', async (t) => {
   const server = await startServer(t);
