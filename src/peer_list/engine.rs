@@ -98,7 +98,7 @@ pub struct JoinOpts {
     /// one hears of the other. The farewell of the peer ([`Listing::farewell`]) is its counterpart.
     /// Empty: nothing is published.
     pub hello: Bytes,
-    /// The channel is one of a group of so many peers: the peer joins the group that is being
+    /// The channel is one of a group of this many peers: the peer joins the group that is being
     /// filled, and if that is full then, the next peer begins a new one. A peer that leaves before
     /// that makes its place free.
     pub group_of: Option<NonZeroU32>,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::peer_list::{PeerId, Reason, Refusal, RoomName};
 
-/// After a lost connection, the lists of so many rooms are asked for at a time.
+/// After a lost connection, the lists of at most this many rooms are asked for at a time.
 const ROOMS_AT_ONCE: usize = 16;
 
 /// Listens to pushes of a shard for as long as the node is used.

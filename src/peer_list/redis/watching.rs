@@ -32,7 +32,7 @@ const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// How often a node asks whether another node has sent an event to the webhook.
 const TURN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The lists of so many rooms are asked for at a time.
+/// The lists of at most this many rooms are asked for at a time.
 const ROOMS_AT_ONCE: usize = 16;
 
 #[async_trait]

@@ -193,7 +193,7 @@ local function note_copy()
   if ROOM == '' or call('HGET', key('copies'), NODE) == COPY then
     return
   end
-  -- Whoever asks for a room that does not exist leaves nothing here.
+  -- A request for a room that does not exist leaves nothing here.
   if call('HEXISTS', shard('rooms'), ROOM) == 1 then
     call('HSET', key('copies'), NODE, COPY)
     call('SADD', shard('copies:', NODE), ROOM)

@@ -266,7 +266,7 @@ function verbs.say_farewells()
   return { say_farewells() and '0' or '1' }
 end
 
--- `size`: the channel is that of a group of so many peers ('': of none). `hello`: published to the
+-- `size`: the channel is that of a group of this many peers ('': of none). `hello`: published to the
 -- others in it ('': nothing is).
 function verbs.join(op, id, name, size, hello)
   local answer = say(op, id, '', function(peer, rest)
