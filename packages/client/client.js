@@ -582,6 +582,8 @@ export class SignalingClient extends EventTarget {
         if (!(id > 0)) throw new SignalingError(404, `there is no signaling server at ${this.#url}`);
         const isBack = known?.id === id && known?.token === token;
         const session = isBack ? known : {id, token, ack: 0, seq: 0};
+        // A change of transport finds out that the peer is gone.
+        if (!isBack && this.#connected && !signal.aborted) this.#lost(removed());
         if (signal.aborted) {
           if (!isBack) await this.#signOut(session);
           throw closed();
@@ -589,8 +591,6 @@ export class SignalingClient extends EventTarget {
         const interval = Number(answer.headers.get('X-Heartbeat-Interval'));
         this.#setBeat(interval > 0 ? interval : Infinity, signal);
         this.#mayHaveSocket = false;
-        // A change of transport finds out that the peer is gone.
-        if (!isBack && this.#connected) this.#lost(removed());
         // Where only another transport begins, nothing else does.
         if (!(isBack && this.#connected)) this.#begin(session, isBack);
         if (!signal.aborted) this.#hearList(answer.text);
@@ -604,7 +604,9 @@ export class SignalingClient extends EventTarget {
         }
         // To be told, also if it is known that the server was lost.
         if (isDenied(error)) this.#isLostTold = false;
-        this.#lost(tries === 0 ? await this.#explained(error) : error);
+        const cause = tries === 0 ? await this.#explained(error) : error;
+        if (signal.aborted) throw closed();
+        this.#lost(cause);
         if (signal.aborted) throw closed();
         if (!mayPass(error)) throw error;
         await this.#pause(tries, signal, error);
@@ -1066,7 +1068,7 @@ class Socket {
 
   #answered({type, seq, error}) {
     // One that the server could not read has no number; only one is sent at a time.
-    const message = this.#unanswered.get(seq) ?? (type === 'refused' ? [...this.#unanswered.values()][0] : undefined);
+    const message = this.#unanswered.get(seq) ?? (type === 'refused' && seq === undefined ? [...this.#unanswered.values()][0] : undefined);
     if (type === 'sent') message?.sent();
     const [status, text] = REFUSED[error] ?? [400, `the server refused the message: ${error}`];
     if (type === 'refused') message?.failed(new SignalingError(status, text, error));

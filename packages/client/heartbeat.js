@@ -35,12 +35,13 @@ export async function heartbeatStart({name, url = new URL('.', import.meta.url),
     // What a closing tab stores may reach the next one late.
     const storedOptions = storage ? {storage, shared: true} : {keep: true};
     const client = new SignalingClient(url, {name, accessToken, ...storedOptions});
-    const begun = {...(storage ? share(client, `signal-http-heartbeat ${url} ${name}`) : own(client)), options};
-    started = begun;
-    watch(client, () => {
+    const refused = () => {
       if (started === begun) started = null;
       begun.stop();
-    });
+    };
+    const begun = {...(storage ? share(client, `signal-http-heartbeat ${url} ${name}`, refused) : own(client)), options};
+    started = begun;
+    watch(client, refused);
   }
   const mine = started;
   try {
@@ -58,9 +59,12 @@ function watch(client, refused) {
   let wasIn = false;
   client.addEventListener('connected', () => { wasIn = true; });
   client.addEventListener('disconnected', ({detail: {cause}}) => {
-    if (wasIn && [401, 403].includes(cause?.status)) refused();
+    if (wasIn && isDenied(cause)) refused();
   });
 }
+
+/** Whether the server does not let a client in: trying again does not help. */
+const isDenied = (error) => [401, 403].includes(error?.status);
 
 /** Signs out, unless that was done before. Of tabs that share a peer, the last signs out. */
 export async function heartbeatStop() {
@@ -88,8 +92,9 @@ function own(client) {
  * one. Of the open tabs, the one that holds a second lock is signed in, and the others
  * wait for that lock.
  * @param {string} tabs The name of the lock that all tabs hold.
+ * @param {() => void} refused Called when it is the turn of this tab, and the server does not let it in.
  */
-function share(client, tabs) {
+function share(client, tabs, refused) {
   const {locks} = navigator;
   const signedIn = `${tabs} signed in`;
   const isOurs = (other) => other.name === signedIn;
@@ -104,7 +109,8 @@ function share(client, tabs) {
     while (!signal.aborted) {
       try {
         return await client.connect();
-      } catch {
+      } catch (error) {
+        if (isDenied(error)) refused();
         const pause = new Promise((resolve) => { setTimeout(resolve, RETRY_PAUSE_MS); });
         await Promise.race([stopped, pause]);
       }

@@ -37,6 +37,15 @@ async function open(t, browser, url, {permissions = []} = {}) {
     }
   });
   atEnd(t, () => assert.deepEqual(page.complaints, []));
+  await page.evaluateOnNewDocument(() => {
+    window.connections = [];
+    window.RTCPeerConnection = class extends RTCPeerConnection {
+      constructor(...values) {
+        super(...values);
+        window.connections.push(this);
+      }
+    };
+  });
   await page.goto(url);
   return page;
 }
@@ -177,6 +186,11 @@ test('a lost network and a restarted server do not end a conversation', async (t
   server = await start();
   await Promise.all([a, b].map((page) => page.waitForFunction(() => document.getElementById('notice').hidden)));
   await talk(a, b, 'new server');
+  // Their connection is lost, too.
+  await a.evaluate(() => connections.at(-1).close());
+  await shows(b, '#state', /waiting/);
+  await Promise.all([isConnected(a), isConnected(b)]);
+  await talk(a, b, 'new connection');
   // Both have other ids now, and can still reach each other when one begins again.
   await b.reload();
   await Promise.all([isConnected(a), isConnected(b)]);
@@ -207,6 +221,8 @@ test('after a restart nothing goes to a stranger who has the id of the partner',
   await a.locator('#camera').click();
   await shows(a, '#camera-notice', /Hang up and call again/);
   await b.close();
+  // Until then it is called.
+  await a.waitForFunction(() => !document.querySelector('[aria-label^="Talk to bob"]'), {polling: 50});
   await shows(a, '#state', /waiting/);
   assert.equal(await a.$eval('#camera', ({disabled}) => disabled), true);
   // Somebody else who joins lets the page look for its partner again.

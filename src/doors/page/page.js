@@ -83,6 +83,7 @@ async function join() {
     notice(`${error.message}.`);
     return;
   }
+  const mine = signaling;
   connections = new PeerConnections(signaling);
   connections.addEventListener('connection', ({detail}) => begin(detail));
   connections.addEventListener('disconnection', ({detail}) => lost(detail.connection));
@@ -106,11 +107,13 @@ async function join() {
   show(true);
   $('self').textContent = 'Joining …';
   try {
-    await signaling.connect();
+    await mine.connect();
   } catch (error) {
-    refused(error, accessToken);
+    // This person has left, and may have joined again.
+    if (signaling === mine) refused(error, accessToken);
     return;
   }
+  if (signaling !== mine) return;
   kept.write({name, room, isIn: true});
   const address = `${server}/${room ? `rooms/${room}/` : ''}`;
   $('second').href = address;
@@ -334,7 +337,8 @@ function leaveConnection(connection) {
 function callAgain() {
   if (partner?.channel || partner?.isCalled) return;
   const {partner: name} = kept.read();
-  const isIt = (peer) => (partner ? peer.id === partner.id : peer.name === name);
+  const isKnown = Boolean(partner) && partner.id !== null;
+  const isIt = (peer) => (isKnown ? peer.id === partner.id : peer.name === (partner?.name ?? name));
   const peer = signaling?.peers.find((peer) => isIt(peer) && peer.connected);
   if (!peer) return;
   call(peer.id, true);
@@ -405,6 +409,7 @@ function state(text) {
 // Camera and microphone ------------------------------------------------------
 
 const CAMERA = $('camera').textContent;
+const CALL_AGAIN = 'Hang up and call again to use the camera: one of you has signed in anew since this call began.';
 const CAMERA_ERRORS = {
   NotAllowedError: 'allow them for this page in your browser, and try again',
   NotFoundError: 'your browser finds none; connect them, and try again',
@@ -415,6 +420,9 @@ function cameraNotice(text) {
   $('camera-notice').textContent = text;
   $('camera-notice').hidden = text === '';
 }
+
+/** Whether the server still knows the partner as the peer with which the connection was made. */
+const canNegotiate = () => signaling.peers.some(({id}) => id === partner?.id);
 
 /** Only a conversation has a camera. */
 function allowCamera() {
@@ -427,14 +435,13 @@ $('camera').addEventListener('click', async () => {
     return;
   }
   cameraNotice('');
-  if (!signaling.peers.some(({id}) => id === partner.id)) {
-    return cameraNotice('Hang up and call again to use the camera: the other side has signed in anew since this call began.');
-  }
+  if (!canNegotiate()) return cameraNotice(CALL_AGAIN);
   const asking = partner;
   $('camera').disabled = true;
+  let stream;
   try {
     if (!navigator.mediaDevices) throw new Error('browsers allow them only on https and localhost');
-    camera = await navigator.mediaDevices.getUserMedia({video: true, audio: true});
+    stream = await navigator.mediaDevices.getUserMedia({video: true, audio: true});
   } catch (error) {
     const why = CAMERA_ERRORS[error.name] ?? error.message;
     return cameraNotice(`The camera and the microphone cannot be used: ${why}.`);
@@ -442,7 +449,13 @@ $('camera').addEventListener('click', async () => {
     allowCamera();
   }
   // The conversation for which it was asked may be over.
-  if (!isOpen() || partner !== asking) return stopCamera();
+  if (!isOpen() || partner !== asking || !canNegotiate()) {
+    stream.getTracks().forEach((track) => track.stop());
+    if (partner === asking) cameraNotice(CALL_AGAIN);
+    return;
+  }
+  stopCamera();
+  camera = stream;
   $('camera').textContent = 'Stop camera and microphone';
   $('mine').srcObject = camera;
   $('mine').hidden = false;

@@ -59,7 +59,10 @@ let entered = () => {};
 
 $('enter').addEventListener('submit', (event) => {
   event.preventDefault();
-  token = event.target.elements.token.value.trim();
+  const typed = event.target.elements.token.value.trim();
+  // No header can have it, and no token has it.
+  if (!/^[\x20-\x7e]+$/.test(typed)) return notice('This token is empty, or has a character that no token has.');
+  token = typed;
   storage.write(token);
   notice('');
   entered();
@@ -132,7 +135,9 @@ async function showNumbers() {
   let [last, at] = [null, 0];
   for (;;) {
     try {
-      const values = valuesOf(await (await ask('metrics')).text());
+      const answer = await ask('metrics');
+      if (!answer.ok) throw new Error('refused');
+      const values = valuesOf(await answer.text());
       const now = performance.now();
       for (const number of NUMBERS) {
         const value = values.get(number.of) ?? 0;
