@@ -206,8 +206,10 @@ const nameOf = (id) => signaling.peers.find((peer) => peer.id === id)?.name;
 
 /** Opens a conversation, and connects to its peer. */
 async function call(id, isAgain = false) {
-  $('text').focus();
-  if (partner?.id === id && partner.channel) return;
+  if (partner?.id === id && partner.channel) {
+    $('text').focus();
+    return;
+  }
   open(id, nameOf(id) ?? partner?.name);
   const mine = Object.assign(partner, {isCalled: true, isAgain});
   $('text').focus();

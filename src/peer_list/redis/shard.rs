@@ -110,8 +110,8 @@ impl Shard {
     /// Redis tells this node of no more events.
     async fn hear_no_events(&self, patience: Option<Duration>) {
         let asked = &self.events_asked;
-        // A subscriber that comes from now on asks for them again. If Redis does not carry this out, it
-        // is asked again when it tells of an event.
+        // A subscriber that comes from now on asks for them again. If Redis does not carry this
+        // out, it is asked again when it tells of an event.
         asked.is_listening.store(false, Ordering::Release);
         let _ = self.link.run(verbs::hear_no_events(), patience).await;
     }
